@@ -1,0 +1,1 @@
+"""The formulas: pure functions and small dataclasses that need torch alone."""

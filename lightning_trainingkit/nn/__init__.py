@@ -1,0 +1,1 @@
+"""What wraps, replaces or reads a layer or a model. Needs torch alone, no Lightning."""
