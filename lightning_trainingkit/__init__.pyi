@@ -4,3 +4,8 @@ from . import functional as functional
 from . import modules as modules
 from . import nn as nn
 from ._version import __version__ as __version__
+from .callbacks.best_checkpoint import BestCheckpoint as BestCheckpoint
+from .callbacks.early_stopping import EarlyStopping as EarlyStopping
+from .callbacks.epoch_seed import EpochSeed as EpochSeed
+from .nn.checkpoint import best_path as best_path
+from .nn.checkpoint import load_best as load_best

@@ -1,0 +1,155 @@
+"""The best weights of a training: who keeps them, and the way back to them."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor
+
+from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit.functional.improvement import is_better
+from lightning_trainingkit.nn.checkpoint import explain_failure
+
+__all__ = ["BestWeights", "agreed", "averages_weights", "check_hyperparameters", "restore_weights"]
+
+
+def agreed(trainer: L.Trainer, value: Tensor) -> Tensor:
+    """The mean of ``value`` over ranks: the value itself where it was synchronised, one for all where it was not."""
+    if trainer.world_size == 1:
+        return value
+    mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean.to(value.dtype if value.is_floating_point() else torch.float32)
+
+
+def averages_weights(trainer: L.Trainer) -> bool:
+    """Whether validation runs on averaged weights (``EMAWeightAveraging`` and its kin)."""
+    return any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def check_hyperparameters(trainer: L.Trainer) -> None:
+    """Raise a ValueError if the saved hyperparameters would make checkpoints that only load by running code."""
+    for owner in (trainer.lightning_module, trainer.datamodule):  # type: ignore[attr-defined]
+        if owner is not None and owner.hparams:
+            file = io.BytesIO()
+            torch.save(dict(owner.hparams), file)
+            file.seek(0)
+            with explain_failure(f"hyperparameters of {type(owner).__name__}", file):
+                torch.load(file, weights_only=True)
+
+
+def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
+    """Load the weights of a checkpoint into the trained module, on every rank, running no code from the file."""
+    with explain_failure(path):
+        checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+    trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
+
+
+@dataclass
+class BestWeights:
+    """Keeps the weights that were best by a metric: through a ``ModelCheckpoint`` that does so anyway, else in a file.
+
+    Args:
+        monitor: Name of the metric.
+        mode: ``"min"`` or ``"max"``.
+        file: Own file with the best weights, empty where there is none.
+        outdated: Own file before that: it goes at the next improvement, since until then a checkpoint may name it.
+        resumed: Whether the fit began from a checkpoint.
+        own: Whether own files are written.
+    """
+
+    monitor: str
+    mode: str
+    file: str = ""
+    outdated: str = ""
+    resumed: bool = False
+    own: bool = False
+
+    def start(self, trainer: L.Trainer, best: Tensor) -> None:
+        """Decide who keeps the weights, and see before training that it can and that a resumed run still has them."""
+        checkpoint = self._checkpoint(trainer)
+        # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
+        stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
+        self.own = checkpoint is None or stale or not _loads_safely(trainer)
+        found = self.find(trainer, best)
+        if found and "://" not in found and not Path(found).exists():
+            raise FileNotFoundError(
+                f"`restore_best` must find the best weights so far, got {found}, which is gone. "
+                "Put the file back, or resume with `restore_best=False`."
+            )
+        root = _root(trainer)
+        if self.own and "://" in root:
+            raise ValueError(
+                f"`restore_best` must have a local folder to keep the best weights in, got {root}. "
+                f"Add `BestCheckpoint({self.monitor!r}, {self.mode!r})`, which can write there."
+            )
+
+    def keep(self, trainer: L.Trainer) -> None:
+        """Write the weights that were just validated, unless a ``ModelCheckpoint`` does."""
+        if not self.own:
+            return
+        name = f"early_stopping-epoch={trainer.current_epoch}-step={trainer.global_step}"
+        path = Path(_root(trainer)) / "checkpoints" / f"{name}.ckpt"
+        version = 0
+        while trainer.is_global_zero and path.exists():
+            version += 1
+            path = path.with_name(f"{name}-v{version}.ckpt")
+        path = trainer.strategy.broadcast(path)
+        _save_validated_weights(trainer, path)
+        self.tidy(trainer)
+        self.outdated, self.file = self.file, str(path)
+
+    def tidy(self, trainer: L.Trainer) -> None:
+        """Remove the file that the best one replaced."""
+        if self.outdated and trainer.is_global_zero:
+            Path(self.outdated).unlink(missing_ok=True)
+        self.outdated = ""
+
+    def find(self, trainer: L.Trainer, best: Tensor) -> str:
+        """Path of the best weights, empty if there are none."""
+        checkpoint = self._checkpoint(trainer)
+        if self.own or checkpoint is None or checkpoint.best_model_score is None:
+            return self.file
+        if self.file and is_better(best, checkpoint.best_model_score, self.mode):
+            return self.file  # the checkpoint callback was added on resume
+        return checkpoint.best_model_path
+
+    def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
+        for callback in trainer.checkpoint_callbacks:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and (callback.monitor, callback.mode) == (self.monitor, self.mode)
+                and callback.save_top_k != 0
+                and callback.every_n_epochs == 1
+                # Lightning leaves averaged weights out of such files
+                and not (callback.save_weights_only and averages_weights(trainer))
+            ):
+                return callback
+        return None
+
+
+def _root(trainer: L.Trainer) -> str:
+    return str(trainer.log_dir or trainer.default_root_dir)
+
+
+def _loads_safely(trainer: L.Trainer) -> bool:
+    try:
+        check_hyperparameters(trainer)
+    except ValueError:
+        return False
+    return True
+
+
+def _save_validated_weights(trainer: L.Trainer, path: Path) -> None:
+    checkpoint = {"state_dict": trainer.strategy.lightning_module_state_dict()}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):  # puts the averaged weights in place
+            callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
+    if trainer.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": checkpoint["state_dict"]}, temporary(path))
+        put_in_place(path)
+    trainer.strategy.barrier()

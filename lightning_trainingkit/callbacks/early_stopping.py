@@ -1,0 +1,229 @@
+"""Stop when validation no longer improves, and go back to the best weights."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from torch import Tensor
+
+from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_by_validation, may_stop
+from lightning_trainingkit.functional.improvement import is_better, smooth, worst
+
+__all__ = ["EarlyStopping"]
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Stop training when a metric stops improving, and put the weights back to where it was best.
+
+    Lightning's callback under its own name, arguments and state, with what it lacks: the best weights come back at
+    every normal end (stopped or not, also of a resumed run), a start, smoothing, and counters that begin anew with
+    each fit. ``min_epochs`` only postpones a stop: one that a later improvement made needless is forgotten. The metric
+    is averaged over ranks before it is judged. Until the end of the fit only ``trainer.should_stop`` changes.
+
+    A ``ModelCheckpoint`` with the same monitor and mode that saves after every validation keeps the best weights;
+    without one this callback writes them to ``checkpoints/`` in the log folder, where the last file stays.
+
+    Args:
+        monitor: Name of a logged metric.
+        min_delta: Smallest change that counts as an improvement, in units of the metric.
+        patience: Checks without improvement after which training stops. One check happens after each validation.
+        verbose: Log each improvement.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        strict: Whether a missing metric is an error.
+        check_finite: Stop when the metric becomes NaN or infinite.
+        stopping_threshold: Stop as soon as the metric is better than this.
+        divergence_threshold: Stop as soon as the metric is worse than this.
+        check_on_train_epoch_end: Check at the end of the training epoch instead of the validation. By default that is
+            done for a metric that validation does not log.
+        log_rank_zero_only: Log on rank 0 alone.
+        restore_best: Put the best weights back at the end.
+        start_from_epoch: First epoch (from 0) that counts. Before it only a non-finite metric stops; the best weights
+            are tracked from the beginning.
+        smoothing: Weight ``s`` in [0, 1) of the past in the exponential average that is judged, for a noisy metric:
+            ``a_t = s a_{t-1} + (1 - s) v_t``. The best weights are those of the best raw value.
+
+    Raises:
+        ValueError: If ``smoothing`` or ``start_from_epoch`` are out of range.
+        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed; known after the sanity check.
+
+    Example:
+        >>> import lightning as L
+        >>> callback = EarlyStopping("val/loss", patience=5, start_from_epoch=3)
+        >>> trainer = L.Trainer(callbacks=[callback], logger=False, enable_checkpointing=False)
+
+    References:
+        Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        min_delta: float = 0.0,
+        patience: int = 3,
+        verbose: bool = False,
+        mode: str = "min",
+        strict: bool = True,
+        check_finite: bool = True,
+        stopping_threshold: float | None = None,
+        divergence_threshold: float | None = None,
+        check_on_train_epoch_end: bool | None = None,
+        log_rank_zero_only: bool = False,
+        restore_best: bool = True,
+        start_from_epoch: int = 0,
+        smoothing: float = 0.0,
+    ) -> None:
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}. 0 judges the metric as it is.")
+        if start_from_epoch < 0:
+            raise ValueError(
+                f"`start_from_epoch` must not be negative, got {start_from_epoch}. 0 counts from the start."
+            )
+        super().__init__(
+            monitor=monitor,
+            min_delta=min_delta,
+            patience=patience,
+            verbose=verbose,
+            mode=mode,
+            strict=strict,
+            check_finite=check_finite,
+            stopping_threshold=stopping_threshold,
+            divergence_threshold=divergence_threshold,
+            check_on_train_epoch_end=check_on_train_epoch_end,
+            log_rank_zero_only=log_rank_zero_only,
+        )
+        self.restore_best = restore_best
+        self.start_from_epoch = start_from_epoch
+        self.smoothing = smoothing
+        self._forget()
+
+    def _forget(self) -> None:
+        self.wait_count = 0
+        self.stopped_epoch = 0
+        self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        self.stopping_reason_message = None
+        self.best_score = worst(self.mode)  # the best raw value
+        self._judged_best = worst(
+            self.mode
+        )  # what an improvement is measured against: smoothed, counted, beyond min_delta
+        self._average: Tensor | None = None
+        self._weights = BestWeights(self.monitor, self.mode)
+        self._stop_asked = False
+        self._validation_logs_it = False
+        self._resumed = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew with each fit; a resumed checkpoint's state is loaded after this."""
+        if stage == "fit":
+            self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, and what smoothing and the way back to the best weights need."""
+        return super().state_dict() | {
+            "judged_best": self._judged_best,
+            "average": self._average,
+            "best_file": self._weights.file,
+            "stop_asked": self._stop_asked,
+            "validation_logs_it": self._validation_logs_it,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of this class or of Lightning's own."""
+        super().load_state_dict(state_dict)
+        self._judged_best = state_dict.get("judged_best", self.best_score)
+        self._average = state_dict.get("average")
+        self._weights.file = state_dict.get("best_file", "")
+        self._stop_asked = state_dict.get("stop_asked", False)
+        self._validation_logs_it = state_dict.get("validation_logs_it", False)
+        self._resumed = True
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
+        self._weights.resumed = checkpoint["global_step"] > 0
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say before training that the metric is missing, if validation logs others and training could not log it."""
+        if trainer.callback_metrics and self._check_on_train_epoch_end is False:
+            self._validate_condition_metric(trainer.callback_metrics)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that the best weights can be kept and, after a resume, are still there."""
+        if self.restore_best and not fast_dev_run(trainer):
+            self._weights.start(trainer, self.best_score)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that validation logs."""
+        if self._check_on_train_epoch_end or self._should_skip_check(trainer):
+            return
+        self._validation_logs_it = self.monitor in logged_by_validation(trainer)
+        if self._validation_logs_it or self._check_on_train_epoch_end is False or not _checks_each_epoch(trainer):
+            self._run_early_stopping_check(trainer)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Stop as soon as ``min_steps`` allows a stop that was asked for."""
+        if self._stop_asked:
+            self._stop_if_allowed(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that training logs, and stop as soon as ``min_epochs`` allows it."""
+        # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
+        judged, self._resumed = self._resumed and self.monitor not in trainer.callback_metrics, False
+        by_default = (
+            self._check_on_train_epoch_end is None and not self._validation_logs_it and _checks_each_epoch(trainer)
+        )
+        if (self._check_on_train_epoch_end or by_default) and not judged and not self._should_skip_check(trainer):
+            self._run_early_stopping_check(trainer)
+        self._stop_if_allowed(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the best weights back, after other callbacks' last word on them, also when nothing was left to train."""
+        if self.restore_best and not fast_dev_run(trainer) and (file := self._weights.find(trainer, self.best_score)):
+            restore_weights(trainer, file)
+            self._weights.tidy(trainer)
+
+    def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
+        logs = trainer.callback_metrics
+        if fast_dev_run(trainer) or not self._validate_condition_metric(logs):
+            return
+        current = agreed(trainer, logs[self.monitor].squeeze())
+        if self.restore_best and is_better(current, self.best_score, self.mode):
+            self._weights.keep(trainer)
+        if is_better(current, self.best_score, self.mode):
+            self.best_score = current
+        asked, reason = False, None
+        if trainer.current_epoch >= self.start_from_epoch or (self.check_finite and not torch.isfinite(current)):
+            asked, reason = self._evaluate_stopping_criteria(current)
+        self._stop_asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if self._stop_asked:
+            self.stopping_reason_message = reason
+        if reason and self.verbose:
+            self._log_info(trainer, reason, self.log_rank_zero_only)
+        self._stop_if_allowed(trainer)
+
+    def _stop_if_allowed(self, trainer: L.Trainer) -> None:
+        if self._stop_asked and not trainer.should_stop and may_stop(trainer):
+            trainer.should_stop = True
+            self.stopped_epoch = trainer.current_epoch
+
+    def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
+        """Lightning's criteria on the smoothed value, with a divergence message that reads the right way round."""
+        judged = current
+        if torch.isfinite(current):
+            self._average = judged = smooth(self._average, current, self.smoothing)
+        raw_best, self.best_score = self.best_score, self._judged_best
+        asked, reason = super()._evaluate_stopping_criteria(judged)
+        self._judged_best, self.best_score = self.best_score, raw_best
+        if not asked:
+            self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+        elif self.stopping_reason is EarlyStoppingReason.DIVERGENCE_THRESHOLD:
+            reason = (
+                f"Divergence threshold reached: {self.monitor} = {judged} is worse than {self.divergence_threshold}."
+                " Signaling Trainer to stop."
+            )
+        return asked, reason
+
+
+def _checks_each_epoch(trainer: L.Trainer) -> bool:
+    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1

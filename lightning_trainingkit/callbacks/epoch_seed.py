@@ -1,0 +1,44 @@
+"""Make a resumed training draw the random numbers of an unbroken one."""
+
+import random
+
+import lightning as L
+import numpy as np
+import torch
+
+__all__ = ["EpochSeed"]
+
+
+class EpochSeed(L.Callback):
+    """Seed torch, numpy and random from (seed, epoch, rank) at the start of each training epoch.
+
+    Lightning's checkpoints hold no random state. With this callback a run that was resumed from a checkpoint saved at
+    the end of a validation (``BestCheckpoint``'s default) ends with the weights of an unbroken one, bit for bit on one
+    device, with ``shuffle=True`` and dropout. From a checkpoint saved elsewhere, resuming is ordinary. Ranks draw
+    different numbers. Nothing but the generators' states changes; workers of a ``DataLoader`` follow torch's.
+
+    Args:
+        seed: Any non-negative integer. Runs with different seeds share no epoch's random numbers.
+
+    Raises:
+        ValueError: If ``seed`` is negative.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[EpochSeed(1)], logger=False, enable_checkpointing=False)
+
+    References:
+        numpy's ``SeedSequence`` mixes the three numbers (O'Neill, "Developing a seed_seq alternative", 2015).
+    """
+
+    def __init__(self, seed: int) -> None:
+        if seed < 0:
+            raise ValueError(f"`seed` must be non-negative, got {seed}.")
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Reseed every generator of this process."""
+        words = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)
+        torch.manual_seed(int(words[0]))
+        np.random.seed(words[1])  # noqa: NPY002 - the global generator is what the user's code draws from
+        random.seed(int(words[2]))

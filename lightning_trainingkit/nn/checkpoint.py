@@ -1,0 +1,170 @@
+"""Read what a training wrote: the best snapshot, found by its manifest, without running code from any file."""
+
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit._files import write_json
+
+__all__ = ["MANIFEST", "best_path", "explain_failure", "load_best", "load_weights", "write_manifest"]
+
+MANIFEST = "best.json"
+
+
+def best_path(directory: str | Path) -> Path:
+    """Path of the checkpoint that scored best on validation, as the manifest ``best.json`` names it.
+
+    Args:
+        directory: Folder that ``BestCheckpoint`` wrote to (its ``dirpath``).
+
+    Returns:
+        Path of an existing checkpoint file.
+
+    Raises:
+        FileNotFoundError: If there is no manifest, or the file that it names is gone.
+        ValueError: If the manifest is not readable.
+
+    Example:
+        >>> import json, pathlib, tempfile
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "epoch=3.ckpt").write_bytes(b"")
+        >>> _ = (folder / "best.json").write_text(json.dumps({"best": "epoch=3.ckpt"}))
+        >>> best_path(folder).name
+        'epoch=3.ckpt'
+    """
+    directory = Path(directory)
+    manifest = directory / MANIFEST
+    if not manifest.is_file():
+        below = sorted(str(found.parent) for found in directory.glob(f"**/{MANIFEST}"))[:5]
+        hint = (
+            f"There is one in: {', '.join(below)}."
+            if below
+            else "`BestCheckpoint` writes it after the first validation."
+        )
+        raise FileNotFoundError(f"`directory` must hold a {MANIFEST}, got {directory}, which has none. {hint}")
+    try:
+        path = directory / str(json.loads(manifest.read_text(encoding="utf-8"))["best"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"`{manifest}` must be a manifest written by `BestCheckpoint`, got {error!r} on reading it."
+        ) from error
+    if not path.exists():
+        there = ", ".join(sorted(file.name for file in directory.glob("*.ckpt"))) or "none"
+        raise FileNotFoundError(
+            f"`{path}`, which {manifest} names as best, must exist. Checkpoints that are there: {there}."
+        )
+    return path
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint onto the CPU, without running code: a file that would need to is refused.
+
+    Args:
+        path: A checkpoint of Lightning, or a saved ``state_dict``.
+
+    Returns:
+        Parameters and buffers by name.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If the file is truncated, holds something else than weights, or would run code on loading.
+    """
+    with explain_failure(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    weights = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"`{path}` must hold the weights of a model under `state_dict`, got a file without them.")
+    return weights
+
+
+def load_best(module: nn.Module, directory: str | Path) -> Path:
+    """Load the best snapshot of a training into ``module``, in this or any later process.
+
+    Parameters and buffers change in place and keep their device; if anything is wrong they stay as they were.
+
+    Args:
+        module: The module that was trained (the ``LightningModule``), built with the same arguments.
+        directory: Folder that ``BestCheckpoint`` wrote to.
+
+    Returns:
+        The checkpoint that was loaded.
+
+    Raises:
+        FileNotFoundError: If manifest or checkpoint are missing.
+        ValueError: If the checkpoint is unreadable, unsafe, or belongs to another architecture.
+    """
+    path = best_path(directory)
+    weights = load_weights(path)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        module.load_state_dict(before)
+        raise ValueError(
+            f"`module` must have the architecture that {path} was saved from, got {type(module).__name__}: {error} "
+            "Build it with the arguments of that training."
+        ) from error
+    return path
+
+
+def write_manifest(
+    directory: str, monitor: str, mode: str, scores: dict[str, Tensor], positions: dict[str, list[int]]
+) -> None:
+    """Write ``best.json``: which of the checkpoints in ``directory`` is best by which metric, and when it was taken.
+
+    Args:
+        directory: Folder of the checkpoints.
+        monitor: Name of the metric.
+        mode: ``"min"`` or ``"max"``.
+        scores: Value of the metric by checkpoint path.
+        positions: Epoch and optimizer step by checkpoint path.
+    """
+    best_first = sorted(scores, key=lambda path: float(scores[path]), reverse=mode == "max")
+    top_k = [
+        {
+            "path": os.path.relpath(path, directory),
+            "score": float(scores[path]),
+            "epoch": positions[path][0],
+            "step": positions[path][1],
+        }
+        for path in best_first
+    ]
+    manifest = {"best": top_k[0]["path"], "monitor": monitor, "mode": mode, "top_k": top_k}
+    write_json(Path(directory) / MANIFEST, manifest)
+
+
+@contextmanager
+def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator[None]:
+    """Turn what reading a bad checkpoint raises into one error that says what is wrong with which file.
+
+    Args:
+        name: The file's path or, with ``file``, what it is called in the error.
+        file: The opened file, where it has no path.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`{name}` must be a checkpoint, got no such file. Was it moved or deleted?") from error
+    except pickle.UnpicklingError as error:
+        content = name if file is None else file
+        if not zipfile.is_zipfile(content):
+            raise ValueError(
+                f"`{name}` must be a checkpoint written by torch, got a truncated or foreign file."
+            ) from error
+        held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(content)) or "an unknown operation"
+        raise ValueError(
+            f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint is "
+            'loaded. Leave it out, as in `self.save_hyperparameters(ignore=["model"])`.'
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(
+            f"`{name}` must be a whole checkpoint, got a truncated or damaged file ({error}). Use another one."
+        ) from error
