@@ -75,6 +75,7 @@ def toy_loaders(batch_size: int = 8):
 
 def toy_trainer(*callbacks, **options):
     defaults = {"max_epochs": 2, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    defaults |= {"log_every_n_steps": 1}
     defaults |= {"accelerator": "cpu", "enable_checkpointing": any(hasattr(c, "save_top_k") for c in callbacks)}
     return L.Trainer(callbacks=list(callbacks), **defaults | options)
 

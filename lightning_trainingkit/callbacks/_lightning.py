@@ -59,12 +59,12 @@ def _after_once(pl_module: L.LightningModule, name: str, action: Callable[[], No
 
     def put_back() -> None:
         hook.done = True  # type: ignore[attr-defined]
-        # Another callback may have wrapped the same hook later: then that one's turn comes first, and it skips this one.
+        # Another callback may have wrapped the same hook later: its turn comes first then, and it skips this one.
         if vars(pl_module).get(name) is not hook:
             return
         below = hook
         while getattr(below, "done", False):
-            below = below.below  # type: ignore[attr-defined]
+            below = below.below
         if below is None:
             del vars(pl_module)[name]
         else:

@@ -159,6 +159,8 @@ def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator
             raise ValueError(
                 f"`{name}` must be a checkpoint written by torch, got a truncated or foreign file."
             ) from error
+        if file is not None:
+            file.seek(0)
         held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(content)) or "an unknown operation"
         raise ValueError(
             f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint is "

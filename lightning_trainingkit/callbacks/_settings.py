@@ -1,0 +1,103 @@
+"""What a training was run with, as plain data: trainer, optimizers, callbacks, versions."""
+
+import os
+import platform
+from collections import Counter
+from importlib.metadata import version
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.optim import Optimizer
+
+from lightning_trainingkit._version import __version__
+
+__all__ = ["settings_of"]
+
+_TRAINER = (
+    *("max_epochs", "min_epochs", "max_steps", "precision", "world_size", "num_nodes"),
+    *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
+    *("limit_train_batches", "limit_val_batches", "overfit_batches"),
+    *("val_check_interval", "check_val_every_n_epoch"),
+)
+_PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "wandb")
+
+
+def settings_of(trainer: L.Trainer) -> dict[str, Any]:
+    """Describe what ``trainer`` was given, without the hyperparameters that Lightning logs itself.
+
+    Returns:
+        What JSON can hold, under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and
+        ``versions``.
+    """
+    return {
+        "model": type(trainer.lightning_module).__name__,
+        "trainer": _trainer(trainer),
+        "optimizers": [_optimizer(optimizer) for optimizer in trainer.optimizers],
+        "schedulers": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
+        "callbacks": _callbacks(trainer),
+        "versions": {
+            "python": platform.python_version(),
+            "lightning_trainingkit": __version__,
+            **{name: version(name) for name in _PACKAGES},
+        },
+    }
+
+
+def _trainer(trainer: L.Trainer) -> dict[str, Any]:
+    seed = os.environ.get("PL_GLOBAL_SEED")  # where `lightning.seed_everything` leaves it
+    loader = trainer.train_dataloader
+    # A loader that was given a batch sampler has no batch size of its own.
+    batch_size = getattr(loader, "batch_size", None) or getattr(
+        getattr(loader, "batch_sampler", None), "batch_size", None
+    )
+    return _plain(
+        {
+            **{name: getattr(trainer, name) for name in _TRAINER},
+            "strategy": type(trainer.strategy).__name__,
+            "accelerator": type(trainer.accelerator).__name__,
+            "batch_size": batch_size,
+            "seed": seed and int(seed),
+        }
+    )
+
+
+def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    def of_groups(name: str) -> Any:
+        # A scheduler keeps the rate that was asked for in `initial_lr`, and has changed `lr` already.
+        values = [group.get(f"initial_{name}", group.get(name)) for group in optimizer.param_groups]
+        return values[0] if all(value == values[0] for value in values) else values
+
+    return {"name": type(optimizer).__name__, **_plain({name: of_groups(name) for name in optimizer.defaults})}
+
+
+def _callbacks(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
+    seen: Counter[str] = Counter()
+    described = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        name = type(callback).__name__
+        seen[name] += 1
+        arguments = [argument for argument in signature(type(callback)).parameters if hasattr(callback, argument)]
+        key = name if seen[name] == 1 else f"{name}-{seen[name]}"
+        described[key] = _plain({argument: getattr(callback, argument) for argument in arguments})
+    return described
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what JSON cannot hold; a one-element tensor is held as its number."""
+    return {name: _value(value) for name, value in values.items() if _is_plain(_value(value))}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)

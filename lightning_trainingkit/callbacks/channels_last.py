@@ -1,0 +1,110 @@
+"""Compute convolutions in the memory format in which they are fastest."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from lightning_trainingkit.callbacks._lightning import after_build
+
+__all__ = ["ChannelsLast"]
+
+
+class ChannelsLast(L.Callback):
+    """Store 4-d weights and batches channels last in every stage; all values stay equal.
+
+    A tensor of shape ``(N, C, H, W)`` keeps its shape and gets the strides of ``(N, H, W, C)``, which convolutions on
+    tensor cores want. The weights go back when the stage ends, also when it raises. A model without a 4-d weight is
+    left alone, and its batches too; this is said once.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[ChannelsLast()], logger=False)
+
+    References:
+        "Channels Last Memory Format in PyTorch", pytorch.org/tutorials/intermediate/memory_format_tutorial.html.
+    """
+
+    def __init__(self) -> None:
+        self._converted: list[tuple[nn.Module, str]] = []
+        self._undo_hooks: Any = None
+        self._has_images = False
+        self._said = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Convert the weights, before they are restored, compiled or wrapped."""
+        self._put_back()
+        self._undo_hooks = after_build(pl_module, lambda: self._convert(pl_module))
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Convert the batch."""
+        self._convert_batch(pl_module, batch)
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Convert the batch."""
+        self._convert_batch(pl_module, batch)
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Convert the batch."""
+        self._convert_batch(pl_module, batch)
+
+    def on_predict_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Convert the batch."""
+        self._convert_batch(pl_module, batch)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put the weights back."""
+        self._put_back()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put the weights back."""
+        self._put_back()
+
+    def _convert(self, pl_module: L.LightningModule) -> None:
+        for owner in pl_module.modules():
+            for name, tensor in [*owner.named_parameters(recurse=False), *owner.named_buffers(recurse=False)]:
+                if is_lazy(tensor) or tensor.dim() != 4:
+                    continue
+                self._has_images |= isinstance(tensor, nn.Parameter)
+                if tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
+                    _channels_last(tensor)
+                    # By name: moving the model to another device replaces its buffers.
+                    self._converted.append((owner, name))
+
+    def _convert_batch(self, pl_module: L.LightningModule, batch: Any) -> None:
+        if self._has_images:
+            apply_to_collection(batch, Tensor, _channels_last)
+        elif not self._said:
+            self._said = True
+            rank_zero_info(f"ChannelsLast does nothing: {type(pl_module).__name__} has no 4-d weight.")
+
+    def _put_back(self) -> None:
+        if self._undo_hooks is not None:
+            self._undo_hooks()
+            self._undo_hooks = None
+        for owner, name in self._converted:
+            tensor = getattr(owner, name, None)
+            if isinstance(tensor, Tensor) and tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous()
+        self._converted = []
+        self._has_images = False
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    if tensor.dim() == 4 and tensor.is_floating_point():
+        # In the evaluation loops' inference mode, a user's own tensor would come out unfit for training.
+        with torch.inference_mode(tensor.is_inference()):
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return tensor

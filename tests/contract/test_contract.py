@@ -1,0 +1,168 @@
+"""What every callback must stand: no exceptions."""
+
+import copy
+import inspect
+import pickle
+from contextlib import nullcontext
+
+import lightning as L
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+
+import lightning_trainingkit
+from tests.contract.table import CALLBACKS, build
+from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
+
+every_callback = pytest.mark.parametrize("name", CALLBACKS)
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resumed on purpose
+
+
+def snapshot(module):
+    """All that a user could find changed: weights and how they lie in memory, modes, gradients, patched attributes."""
+    return {
+        "weights": {name: (value.clone(), value.stride()) for name, value in module.state_dict().items()},
+        "modes": {name: child.training for name, child in module.named_modules()},
+        "requires_grad": {name: value.requires_grad for name, value in module.named_parameters()},
+        "patches": {
+            name: set(vars(child)) & {"forward", "setup", "configure_model"} for name, child in module.named_modules()
+        },
+        "hooks": {
+            name: len(child._forward_hooks) + len(child._forward_pre_hooks) for name, child in module.named_modules()
+        },
+    }
+
+
+def assert_same(before, after):
+    for name, (value, stride) in before["weights"].items():
+        assert torch.equal(value, after["weights"][name][0]), name
+        assert stride == after["weights"][name][1], name
+    for key in before.keys() - {"weights"}:
+        assert before[key] == after[key]
+
+
+def test_the_table_holds_every_public_callback():
+    public = {name: getattr(lightning_trainingkit, name) for name in lightning_trainingkit.__all__}
+    callbacks = {name for name, value in public.items() if inspect.isclass(value) and issubclass(value, L.Callback)}
+    assert callbacks == set(CALLBACKS)
+
+
+@every_callback
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+@pytest.mark.parametrize("raises", [False, True])
+def test_evaluation_leaves_the_module_as_found(name, stage, raises):
+    class Raising(ToyModule):
+        def forward(self, x):
+            if raises:
+                raise ArithmeticError
+            return super().forward(x)
+
+    module = Raising()
+    module.net[1].eval()
+    module.net[0].requires_grad_(False)
+    before, untouched = snapshot(module), copy.deepcopy(module)
+    options = {"dataloaders": toy_loaders()[1]} | ({} if stage == "predict" else {"verbose": False})
+    for callbacks, each in (([build(name)], module), ([], untouched)):
+        with pytest.raises(ArithmeticError) if raises else nullcontext():
+            getattr(toy_trainer(*callbacks), stage)(each, **options)
+    # Lightning itself leaves the modes of a module whose step raised in eval: the callback changes nothing about that
+    assert_same(before | {"modes": snapshot(untouched)["modes"]}, snapshot(module))
+
+
+@every_callback
+@pytest.mark.parametrize("hook", ["setup", "configure_model", "training_step", "validation_step"])
+def test_a_fit_that_raises_leaves_no_patch_behind(name, hook):
+    def fail(self, *args, **kwargs):
+        raise ArithmeticError
+
+    raising = type("Raising", (ToyModule,), {hook: fail})
+    module = raising()
+    before = snapshot(module)
+    with pytest.raises(ArithmeticError):
+        toy_trainer(build(name)).fit(module, *toy_loaders())
+    after = snapshot(module)
+    assert after["patches"] == before["patches"]
+    assert after["hooks"] == before["hooks"]
+    assert {k: v[1] for k, v in after["weights"].items()} == {k: v[1] for k, v in before["weights"].items()}
+
+
+def train(name, folder, epochs, ckpt_path=None, module=None, **options):
+    L.seed_everything(0, verbose=False)
+    module = module or ToyModule()
+    callback = build(name)
+    seed = [] if name == "EpochSeed" else [build("EpochSeed")]
+    save = ModelCheckpoint(folder / "neutral", save_top_k=-1, save_on_train_epoch_end=False)
+    trainer = toy_trainer(callback, *seed, save, max_epochs=epochs, default_root_dir=folder, **options)
+    trainer.fit(module, *toy_loaders(), ckpt_path=ckpt_path)
+    return module, callback, trainer
+
+
+@every_callback
+def test_train_2_resume_train_2_equals_train_4(name, tmp_path):
+    unbroken, callback, trainer = train(name, tmp_path / "unbroken", 4)
+    _, _, first = train(name, tmp_path / "resumed", 2)
+    resumed, callback_too, second = train(name, tmp_path / "resumed", 4, first.checkpoint_callbacks[-1].best_model_path)
+    assert difference(unbroken.state_dict(), resumed.state_dict()) == 0
+    state, state_too = [t.optimizers[0].state_dict()["state"] for t in (trainer, second)]
+    assert all(torch.equal(state[i]["momentum_buffer"], state_too[i]["momentum_buffer"]) for i in state)
+    assert (
+        trainer.lr_scheduler_configs[0].scheduler.state_dict() == second.lr_scheduler_configs[0].scheduler.state_dict()
+    )
+    assert trainer.global_step == second.global_step
+
+
+@every_callback
+def test_state_dict_round_trips_and_the_callback_pickles(name, tmp_path):
+    _, callback, _ = train(name, tmp_path, 2)
+    state = callback.state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    restored = build(name)
+    if "dirpath" in state:
+        restored.dirpath = state["dirpath"]
+    if state:
+        restored.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        assert repr(restored.state_dict() | {"current_score": None}) == repr(state | {"current_score": None})
+    for original in (build(name), callback):
+        assert type(pickle.loads(pickle.dumps(original))) is type(original)
+        assert copy.deepcopy(original).state_key == original.state_key
+
+
+@every_callback
+def test_a_second_fit_works(name, tmp_path):
+    callback = build(name)
+    for fit in range(2):
+        module = ToyModule()
+        trainer = toy_trainer(callback, default_root_dir=tmp_path / str(fit))
+        trainer.fit(module, *toy_loaders())
+        assert trainer.global_step == 8
+        assert not any(snapshot(module)["patches"].values())
+
+
+@every_callback
+def test_the_sanity_check_changes_nothing(name, tmp_path):
+    with_check, _, _ = train(name, tmp_path / "with", 2, num_sanity_val_steps=2)
+    without, _, _ = train(name, tmp_path / "without", 2, num_sanity_val_steps=0)
+    assert difference(with_check.state_dict(), without.state_dict()) == 0
+
+
+@every_callback
+def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    callback = {"class_path": f"lightning_trainingkit.{name}", "init_args": CALLBACKS[name]}
+    config = {"seed_everything": False, "trainer": {"callbacks": [callback], "logger": False, "accelerator": "cpu"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    cli = LightningCLI(
+        ToyModule, run=False, save_config_callback=None, args=["--config", str(tmp_path / "config.yaml")]
+    )
+    (built,) = [each for each in cli.trainer.callbacks if type(each).__name__ == name]
+    for argument in CALLBACKS[name]:
+        assert repr(getattr(built, argument)) == repr(getattr(build(name), argument))
+
+
+@every_callback
+def test_every_argument_can_be_read_back(name):
+    callback = build(name)
+    for argument in inspect.signature(type(callback).__init__).parameters.keys() - {"self"}:
+        assert any(hasattr(callback, prefix + argument) for prefix in ("", "_"))

@@ -1,0 +1,47 @@
+"""Two real processes on gloo, seeded differently: after a fit every callback leaves the ranks equal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.contract.table import CALLBACKS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two_ranks")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [*torchrun, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_ranks_end_equal(found, name):
+    assert found[name]["weights"] == 0
+    assert found[name]["steps"]
+    assert found[name]["state"]
+
+
+def test_rank_zero_alone_writes(found):
+    assert found["CommandCenter"]["runs"] == 1
+    assert len(found["EarlyStopping"]["files"]) == 1
+    assert len(found["BestCheckpoint"]["files"]) == 2
+
+
+def test_initialised_weights_are_equal_before_the_first_step(found):
+    assert found["InitOverride"]["at_start"] == 0

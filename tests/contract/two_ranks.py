@@ -1,0 +1,74 @@
+"""Run by torchrun on two gloo ranks: fits with each callback, the ranks seeded differently, and prints how they differ."""
+
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from tests.contract.table import CALLBACKS, build
+from tests.toy import ScriptedModule, ToyModule, toy_loaders, toy_trainer
+
+
+class RankModule(ToyModule):
+    """Logs a metric that is not synchronised and differs between ranks."""
+
+    def on_fit_start(self):
+        self.at_start = spread(self.state_dict().values())
+
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
+        self.log("val/loss", float((self.global_rank + 1) * (self.current_epoch - 2) ** 2))
+
+
+def spread(tensors) -> float:
+    """Largest difference of this rank's tensors to rank 0's, over all ranks."""
+    flat = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+    first = flat.clone()
+    distributed.broadcast(first, src=0)
+    largest = (flat - first).abs().max()
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return largest.item()
+
+
+def agree(value) -> bool:
+    values = [None, None]
+    distributed.all_gather_object(values, value)
+    return values[0] == values[1]
+
+
+def main(folder: Path) -> None:
+    found = {}
+    for name in CALLBACKS:
+        trainer = toy_trainer(
+            build(name),
+            max_epochs=4,
+            strategy="ddp",
+            devices=2,
+            default_root_dir=folder / name,
+            use_distributed_sampler=False,
+        )
+        torch.manual_seed(trainer.global_rank)
+        module = RankModule()
+        trainer.fit(module, *toy_loaders())
+        (callback,) = [each for each in trainer.callbacks if type(each).__name__ == name]
+        found[name] = {
+            "at_start": module.at_start,
+            "weights": spread(module.state_dict().values()),
+            "steps": agree(trainer.global_step),
+            "state": agree(repr(callback.state_dict())),
+            "files": sorted(str(path.relative_to(folder)) for path in (folder / name).glob("**/*.ckpt")),
+            "runs": len(list((folder / name).glob("wandb/offline-run-*"))),
+        }
+    if distributed.get_rank() == 0:
+        (folder / "found.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
