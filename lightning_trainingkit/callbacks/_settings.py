@@ -1,9 +1,7 @@
 """What a training was run with, as plain data: trainer, optimizers, callbacks, versions."""
 
 import os
-import platform
 from collections import Counter
-from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import lightning as L
 from torch.optim import Optimizer
 
-from lightning_trainingkit._version import __version__
+from lightning_trainingkit._version import versions
 
 __all__ = ["settings_of"]
 
@@ -21,7 +19,6 @@ _TRAINER = (
     *("limit_train_batches", "limit_val_batches", "overfit_batches"),
     *("val_check_interval", "check_val_every_n_epoch"),
 )
-_PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "wandb")
 
 
 def settings_of(trainer: L.Trainer) -> dict[str, Any]:
@@ -37,11 +34,7 @@ def settings_of(trainer: L.Trainer) -> dict[str, Any]:
         "optimizers": [_optimizer(optimizer) for optimizer in trainer.optimizers],
         "schedulers": [type(config.scheduler).__name__ for config in trainer.lr_scheduler_configs],
         "callbacks": _callbacks(trainer),
-        "versions": {
-            "python": platform.python_version(),
-            "lightning_trainingkit": __version__,
-            **{name: version(name) for name in _PACKAGES},
-        },
+        "versions": versions(),
     }
 
 

@@ -7,14 +7,14 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit._files import write_json
 
-__all__ = ["MANIFEST", "best_path", "explain_failure", "load_best", "load_weights", "write_manifest"]
+__all__ = ["MANIFEST", "best_path", "explain_failure", "load_best", "load_weights", "read_manifest", "write_manifest"]
 
 MANIFEST = "best.json"
 
@@ -40,6 +40,20 @@ def best_path(directory: str | Path) -> Path:
         >>> best_path(folder).name
         'epoch=3.ckpt'
     """
+    path = Path(directory) / read_manifest(directory)["best"]
+    if not path.exists():
+        there = ", ".join(sorted(file.name for file in Path(directory).glob("*.ckpt"))) or "none"
+        raise FileNotFoundError(
+            f"`{path}`, which {MANIFEST} names as best, must exist. Checkpoints that are there: {there}."
+        )
+    return path
+
+
+def read_manifest(directory: str | Path) -> dict[str, Any]:
+    """What ``BestCheckpoint`` wrote down: ``best``, ``monitor``, ``mode`` and the ``top_k``, best first.
+
+    Each of ``top_k`` has ``path``, ``score``, ``epoch`` and ``step``. Errors as in ``best_path``.
+    """
     directory = Path(directory)
     manifest = directory / MANIFEST
     if not manifest.is_file():
@@ -51,17 +65,13 @@ def best_path(directory: str | Path) -> Path:
         )
         raise FileNotFoundError(f"`directory` must hold a {MANIFEST}, got {directory}, which has none. {hint}")
     try:
-        path = directory / str(json.loads(manifest.read_text(encoding="utf-8"))["best"])
+        content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))
+        content["best"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"`{manifest}` must be a manifest written by `BestCheckpoint`, got {error!r} on reading it."
         ) from error
-    if not path.exists():
-        there = ", ".join(sorted(file.name for file in directory.glob("*.ckpt"))) or "none"
-        raise FileNotFoundError(
-            f"`{path}`, which {manifest} names as best, must exist. Checkpoints that are there: {there}."
-        )
-    return path
+    return content
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

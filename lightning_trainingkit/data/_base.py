@@ -1,0 +1,125 @@
+"""What the DataModules of the kit share: loaders over three parts, checks, normalisation."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_trainingkit.functional.split import stratified_split
+
+__all__ = ["ImageDataModule", "check_fraction", "check_labels", "fit_normalisation", "split"]
+
+Pair = tuple[Tensor, Tensor]
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Serve ``train_set``, ``val_set`` and ``test_set``, which a subclass fills in ``_load``."""
+
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    mean: list[float]
+    std: list[float]
+    train_set: Dataset[Pair]
+    val_set: Dataset[Pair]
+    test_set: Dataset[Pair]
+
+    def __init__(self, batch_size: int, val_fraction: float, seed: int, num_workers: int) -> None:
+        super().__init__()
+        check_fraction("val_fraction", val_fraction)
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive, got {batch_size}. Try 128.")
+        if num_workers < 0:
+            raise ValueError(
+                f"`num_workers` must not be negative, got {num_workers}. Use 0 to load in the main process."
+            )
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.num_workers = num_workers
+        self.seed = seed
+        self._loaded = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, split and measure once; every rank and every process comes to the same parts."""
+        if not self._loaded:
+            self._load()
+            self._loaded = True
+
+    def _load(self) -> None:
+        raise NotImplementedError
+
+    def train_dataloader(self) -> DataLoader[Pair]:
+        """Return shuffled training batches."""
+        ranks = self.trainer.world_size if self.trainer is not None else 1
+        per_rank = -(-len(self.train_set) // ranks)  # type: ignore[arg-type]
+        # A last batch of one image has no variance for a BatchNorm over a 1 x 1 map: torch raises.
+        lone = per_rank > self.batch_size > 1 and per_rank % self.batch_size == 1
+        return self._loader(self.train_set, shuffle=True, drop_last=lone)
+
+    def val_dataloader(self) -> DataLoader[Pair]:
+        """Return validation batches in a fixed order."""
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[Pair]:
+        """Return test batches in a fixed order."""
+        return self._loader(self.test_set)
+
+    def predict_dataloader(self) -> DataLoader[Pair]:
+        """Return the test batches."""
+        return self._loader(self.test_set)
+
+    def _loader(self, part: Dataset[Pair], **options: Any) -> DataLoader[Pair]:
+        return DataLoader(
+            part,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:
+    """Raise ValueError if a part is empty or has a label outside ``0 .. num_classes - 1``."""
+    if not len(targets):
+        raise ValueError(f"`{source}` must hold at least one image, got none. Check the data set.")
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= num_classes:
+        rule = f"labels in 0 .. {num_classes - 1}"
+        raise ValueError(f"`{source}` must hold {rule}, got labels from {low} to {high}. Get the data set again.")
+
+
+def check_fraction(argument: str, fraction: float) -> None:
+    """Raise ValueError unless ``fraction`` leaves something in both parts."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"`{argument}` must be between 0 and 1, both excluded, got {fraction}. Try 0.1.")
+
+
+def split(targets: Tensor, argument: str, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split stratified, the same on every rank, and raise ValueError if one of the parts would be empty."""
+    first, second = stratified_split(targets, fraction, torch.Generator().manual_seed(seed))
+    if not len(first) or not len(second):
+        raise ValueError(
+            f"`{argument}` must leave images in both parts, got {fraction} of {len(targets)} images. "
+            "Change it, or give the training set more images."
+        )
+    return first, second
+
+
+def fit_normalisation(batches: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Measure mean and standard deviation per channel in one pass over batches ``(N, C, H, W)`` of floats or bytes.
+
+    Bytes count as ``[0, 1]``. A constant channel has standard deviation 1, as in scikit-learn's StandardScaler.
+    """
+    count, total, square = 0, torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        x = batch.double() / (255 if batch.dtype == torch.uint8 else 1)
+        count += x.numel() // x.shape[1]
+        total = total + x.sum(dim=(0, 2, 3))
+        square = square + x.square().sum(dim=(0, 2, 3))
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    return mean.tolist(), torch.where(std > 1e-6, std, 1.0).tolist()

@@ -1,0 +1,69 @@
+"""Images that are held in memory and fetched a batch at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from torchvision.transforms.v2 import functional as F
+
+from lightning_trainingkit.data._base import ImageDataModule, Pair, check_labels, fit_normalisation, split
+
+__all__ = ["TensorImages", "serve_from_memory"]
+
+
+class TensorImages(Dataset[Pair]):
+    """Serve normalised floats from images in memory.
+
+    Args:
+        images: Bytes, taken as ``[0, 1]``, or floats; shape ``(N, C, H, W)``.
+        targets: Class indices, shape ``(N,)``.
+        mean: Mean per channel.
+        std: Standard deviation per channel.
+    """
+
+    def __init__(self, images: Tensor, targets: Tensor, mean: list[float], std: list[float]) -> None:
+        self.images, self.targets, self.mean, self.std = images, targets, mean, std
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Pair]:
+        """Normalise a batch at once; DataLoader prefers this to one call per image."""
+        chosen = torch.as_tensor(indices)
+        x = F.normalize(F.to_dtype(self.images[chosen], torch.float32, scale=True), self.mean, self.std)
+        return list(zip(x.unbind(), self.targets[chosen].unbind(), strict=True))
+
+
+def serve_from_memory(
+    module: ImageDataModule, images: Tensor, targets: Tensor, test: Tensor, source: str | Path
+) -> None:
+    """Cut images into ``train_set``, ``val_set`` and ``test_set`` of a module, normalised by the training part.
+
+    Args:
+        module: Receives the three parts, ``mean`` and ``std``.
+        images: All images ``(N, C, H, W)``.
+        targets: All class indices ``(N,)``.
+        test: Indices of the test part.
+        source: Where the images come from, for errors.
+    """
+    shape = tuple(images.shape[1:])
+    if shape != module.image_shape:
+        raise ValueError(
+            f"`{source}` must hold images of shape {module.image_shape}, got {shape}. Get the data set again."
+        )
+    is_test = torch.zeros(len(targets), dtype=torch.bool)
+    is_test[test] = True
+    rest = (~is_test).nonzero().flatten()
+    check_labels(targets[rest], module.num_classes, f"the training part of {source}")
+    check_labels(targets[test], module.num_classes, f"the test part of {source}")
+    train, val = (rest[part] for part in split(targets[rest], "val_fraction", module.val_fraction, module.seed))
+    module.mean, module.std = fit_normalisation(images[chunk] for chunk in torch.split(train, 1024))
+    everything = TensorImages(images, targets, module.mean, module.std)
+    module.train_set = Subset(everything, train.tolist())
+    module.val_set = Subset(everything, val.tolist())
+    module.test_set = Subset(everything, test.tolist())

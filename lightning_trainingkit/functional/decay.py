@@ -1,0 +1,53 @@
+"""Which parameters weight decay should touch."""
+
+from typing import Any
+
+from torch import nn
+
+__all__ = ["decay_groups"]
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def decay_groups(module: nn.Module, weight_decay: float, *, include_frozen: bool = False) -> list[dict[str, Any]]:
+    """Sort parameters into one group with weight decay and one without, ready for any ``torch.optim`` class.
+
+    Decay is kept off normalisation layers, off biases and off every parameter with fewer than two dimensions: shrinking
+    these does not make the function simpler. Each parameter appears once, tied weights too.
+
+    Args:
+        module: The model whose parameters are sorted; it is not changed.
+        weight_decay: Decay of the first group, not negative. The second group has 0.
+        include_frozen: Whether parameters with ``requires_grad=False`` are included. An optimizer that holds them from
+            the start lets them be thawed later without new groups, which schedules and resuming cannot take.
+
+    Returns:
+        At most two dictionaries with ``params`` and ``weight_decay``; a group without parameters is left out.
+
+    Raises:
+        ValueError: If ``weight_decay`` is negative.
+
+    Example:
+        >>> from torch import nn
+        >>> groups = decay_groups(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), 0.1)
+        >>> [(group["weight_decay"], len(group["params"])) for group in groups]
+        [(0.1, 1), (0.0, 3)]
+
+    References:
+        He et al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", CVPR 2019,
+        arXiv:1812.01187.
+    """
+    if weight_decay < 0:
+        raise ValueError(f"`weight_decay` must not be negative, got {weight_decay}. Use 0 for no decay.")
+    spared = {
+        parameter
+        for owner in module.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+        if parameter.ndim < 2 or "bias" in name or isinstance(owner, _NORMS)
+    }
+    wanted = [parameter for parameter in module.parameters() if include_frozen or parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in wanted if parameter not in spared], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in wanted if parameter in spared], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

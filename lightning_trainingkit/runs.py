@@ -1,0 +1,181 @@
+"""Run folders: what every recipe and benchmark shares, from its arguments to its table and ``results.json``."""
+
+import argparse
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lightning_trainingkit._files import write_json
+from lightning_trainingkit.callbacks._settings import versions
+from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
+from lightning_trainingkit.data.digits import DigitsDataModule
+from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
+from lightning_trainingkit.data.image_folder import ImageFolderDataModule
+
+__all__ = ["arguments", "data_module", "newest_checkpoint", "open_folder", "print_table", "quiet", "write_results"]
+
+_FOLDER = "TRAININGKIT_FOLDER"  # tells the processes that Lightning starts for further ranks
+
+
+def arguments(name: str, description: str | None, *, trains: bool = True) -> argparse.ArgumentParser:
+    """Parser with the options that all recipes share.
+
+    Args:
+        name: Name of the recipe, which names its folder.
+        description: The recipe's docstring.
+        trains: Whether to add the options of the data and the Trainer (a benchmark may bring its own).
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--output", type=Path, help=f"folder for the results (default: runs/{name}, or the next free one)"
+    )
+    if not trains:
+        return parser
+    parser.add_argument(
+        "--resume", action="store_true", help="go on in --output (default: the newest folder of this recipe)"
+    )
+    parser.add_argument(
+        "--data", default="digits", help="digits, fashion-mnist, cifar10 or a folder of images (%(default)s)"
+    )
+    parser.add_argument("--data-dir", help="where the data set is")
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order (%(default)s)")
+    parser.add_argument("--accelerator", default="auto", help="as in Lightning's Trainer (%(default)s)")
+    parser.add_argument("--devices", default="1", help="as in Lightning's Trainer (%(default)s)")
+    parser.add_argument("--strategy", default="auto", help="as in Lightning's Trainer (%(default)s)")
+    parser.add_argument("--precision", default="32-true", help="as in Lightning's Trainer (%(default)s)")
+    parser.add_argument(
+        "--wandb", choices=["offline", "online", "disabled"], default="offline", help="Weights & Biases (%(default)s)"
+    )
+    return parser
+
+
+def open_folder(name: str, output: Path | None = None, *, resume: bool = False) -> Path:
+    """Folder of this run: new, or that of an earlier run to go on with. All ranks get the same one.
+
+    Args:
+        name: Name of the recipe.
+        output: The folder that was asked for; by default ``runs/NAME``, or ``runs/NAME-2``, ... where that stands.
+        resume: Go on in ``output``; by default in the newest folder of this recipe.
+
+    Raises:
+        FileExistsError: If ``output`` is not empty and is not to be resumed.
+        FileNotFoundError: If there is nothing to resume.
+    """
+    if _rank() > 0:
+        return Path(os.environ.get(_FOLDER) or output or Path("runs") / name)
+    if resume:
+        folder = output or max(_earlier(name), key=lambda path: path.stat().st_mtime, default=None)
+        if folder is None or not folder.is_dir():
+            raise FileNotFoundError(
+                f"`--resume` must find a run, got {folder or f'no runs/{name}'}. Start one without it."
+            )
+    elif output is not None:
+        folder = output
+        if folder.exists() and any(folder.iterdir()):
+            raise FileExistsError(f"`--output` must be new or empty, got {folder}. Add --resume to go on in it.")
+    else:
+        taken = {path.name for path in _earlier(name)}
+        number = 2
+        folder = Path("runs") / name
+        while folder.name in taken:
+            folder, number = Path("runs") / f"{name}-{number}", number + 1
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ[_FOLDER] = str(folder)
+    return folder
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint in ``folder`` that was saved last in training, or None; what a kill cut off has another name."""
+    steps = {
+        path: torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        for path in sorted(folder.glob("*.ckpt"))
+    }
+    return max(steps, key=steps.__getitem__, default=None)
+
+
+def data_module(
+    data: str, data_dir: str | None = None, *, batch_size: int, seed: int = 0
+) -> DigitsDataModule | FashionMNISTDataModule | CIFAR10DataModule | ImageFolderDataModule:
+    """Data for ``--data`` and ``--data-dir``.
+
+    Args:
+        data: ``digits``, ``fashion-mnist``, ``cifar10``, or a folder of images.
+        data_dir: Where a data set by name is kept.
+        batch_size: Images in a batch of one rank.
+        seed: Of the split.
+
+    Raises:
+        ValueError: If ``data`` is neither a known name nor a folder.
+    """
+    if data == "digits":
+        return DigitsDataModule(batch_size=batch_size, seed=seed)
+    if data == "fashion-mnist":
+        return FashionMNISTDataModule(data_dir, batch_size=batch_size, seed=seed)
+    if data == "cifar10":
+        return CIFAR10DataModule(data_dir or "data", batch_size=batch_size, seed=seed)
+    if Path(data).is_dir():
+        return ImageFolderDataModule(data, batch_size=batch_size, seed=seed)
+    raise ValueError(
+        f"`--data` must be digits, fashion-mnist, cifar10 or a folder, got {data!r}, which is none of them."
+    )
+
+
+def write_results(
+    folder: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> None:
+    """Write ``results.json``, on rank 0, whole or not at all."""
+    if _rank() > 0:
+        return
+    settings = {key: str(value) if isinstance(value, Path) else value for key, value in config.items()}
+    results = {"config": settings, "metrics": dict(metrics), "rows": [dict(row) for row in rows]}
+    write_json(folder / "results.json", results | {"seconds": round(seconds, 2), "versions": versions()})
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> None:
+    """Print rows as a table, a column for each key, and notes below it, on rank 0."""
+    if _rank() > 0:
+        return
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row.values()))
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+def quiet() -> None:
+    """Keep Lightning's advice off the screen: the recipes' data is in memory and needs no workers."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _earlier(name: str) -> list[Path]:
+    numbered = [path for path in Path("runs").glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()]
+    return [path for path in [Path("runs") / name, *numbered] if path.is_dir()]
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+
+from lightning_trainingkit.data._base import check_labels, fit_normalisation, split
+from lightning_trainingkit.data.digits import DigitsDataModule
+
+
+@given(n=st.integers(1, 9), channels=st.integers(1, 4), piece=st.integers(1, 5), seed=st.integers(0, 99))
+def test_normalisation_equals_scikit_learn_however_it_is_streamed(n, channels, piece, seed):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (n, channels, 3, 2), generator=generator, dtype=torch.uint8)
+    mean, std = fit_normalisation(images.split(piece))
+    peer = StandardScaler().fit(images.permute(0, 2, 3, 1).reshape(-1, channels).double() / 255)
+    assert mean == pytest.approx(peer.mean_.tolist())
+    assert std == pytest.approx(peer.scale_.tolist())
+
+
+def test_bytes_and_floats_agree():
+    images = torch.randint(256, (5, 1, 4, 4), dtype=torch.uint8)
+    assert fit_normalisation([images]) == (
+        pytest.approx(fit_normalisation([images.float() / 255])[0]),
+        pytest.approx(fit_normalisation([images.float() / 255])[1]),
+    )
+
+
+def test_a_constant_channel_stays_finite():
+    assert fit_normalisation([torch.full((2, 1, 3, 3), 7, dtype=torch.uint8)])[1] == [1.0]
+
+
+@pytest.mark.parametrize(("labels", "found"), [([0, 3], "from 0 to 3"), ([-1, 2], "from -1 to 2")])
+def test_labels_out_of_range(labels, found):
+    with pytest.raises(ValueError, match=rf"`files` must hold labels in 0 .. 2, got labels {found}"):
+        check_labels(torch.tensor(labels), 3, "files")
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match=r"`files` must hold at least one image, got none"):
+        check_labels(torch.tensor([]), 3, "files")
+
+
+def test_a_part_that_would_be_empty():
+    with pytest.raises(ValueError, match=r"`val_fraction` must leave images in both parts, got 0.1 of 1 images"):
+        split(torch.tensor([0]), "val_fraction", 0.1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
+        ({"num_workers": -1}, "`num_workers` must not be negative, got -1"),
+        ({"val_fraction": 0}, "`val_fraction` must be between 0 and 1, both excluded, got 0"),
+        ({"test_fraction": 1.0}, "`test_fraction` must be between 0 and 1, both excluded, got 1.0"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        DigitsDataModule(**options)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 127, 128, 2000])
+def test_a_last_training_batch_of_one_image_is_left_out(batch_size):
+    data = DigitsDataModule(batch_size=batch_size)
+    data.setup()
+    sizes = [len(y) for _, y in data.train_dataloader()]
+    n = len(data.train_set)
+    assert sum(sizes) == n - (n % batch_size == 1)
+    assert batch_size == 1 or min(sizes) > 1
+    assert sum(len(y) for _, y in data.val_dataloader()) == len(data.val_set)
+
+
+def test_workers_serve_the_same_batches():
+    alone, helped = DigitsDataModule(), DigitsDataModule(num_workers=2)
+    for data in (alone, helped):
+        data.setup()
+    loader = helped.val_dataloader()
+    assert loader.persistent_workers
+    for ours, theirs in zip(alone.val_dataloader(), loader, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
