@@ -1,7 +1,7 @@
 """Everything in a classic lecture on training neural networks, as plug-ins for a Lightning Trainer.
 
-The public names are listed in ``__init__.pyi`` and loaded on first use: ``import lightning_trainingkit`` imports neither
-torch nor Lightning.
+The public names are listed in ``__init__.pyi`` and loaded on first use: ``import lightning_trainingkit`` imports
+neither torch nor Lightning.
 """
 
 import lazy_loader

@@ -8,19 +8,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from lightning_trainingkit._files import write_json
-from lightning_trainingkit.callbacks._settings import versions
+from lightning_trainingkit._version import versions
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 from lightning_trainingkit.data.digits import DigitsDataModule
 from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
 from lightning_trainingkit.data.image_folder import ImageFolderDataModule
 
-__all__ = ["arguments", "data_module", "newest_checkpoint", "open_folder", "print_table", "quiet", "write_results"]
+__all__ = [
+    "arguments",
+    "data_module",
+    "newest_checkpoint",
+    "open_folder",
+    "precision",
+    "print_table",
+    "quiet",
+    "write_results",
+]
 
 _FOLDER = "TRAININGKIT_FOLDER"  # tells the processes that Lightning starts for further ranks
 
@@ -50,7 +58,7 @@ def arguments(name: str, description: str | None, *, trains: bool = True) -> arg
     parser.add_argument("--accelerator", default="auto", help="as in Lightning's Trainer (%(default)s)")
     parser.add_argument("--devices", default="1", help="as in Lightning's Trainer (%(default)s)")
     parser.add_argument("--strategy", default="auto", help="as in Lightning's Trainer (%(default)s)")
-    parser.add_argument("--precision", default="32-true", help="as in Lightning's Trainer (%(default)s)")
+    parser.add_argument("--precision", help="as in Lightning's Trainer (default: 32-true for digits, else bf16-mixed)")
     parser.add_argument(
         "--wandb", choices=["offline", "online", "disabled"], default="offline", help="Weights & Biases (%(default)s)"
     )
@@ -126,6 +134,11 @@ def data_module(
     raise ValueError(
         f"`--data` must be digits, fashion-mnist, cifar10 or a folder, got {data!r}, which is none of them."
     )
+
+
+def precision(data: str, asked: str | None = None) -> str:
+    """What ``--precision`` is if nothing was asked: bf16, which gains nothing on images as small as the digits."""
+    return asked or ("32-true" if data == "digits" else "bf16-mixed")
 
 
 def write_results(

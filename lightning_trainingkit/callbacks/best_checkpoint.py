@@ -38,7 +38,8 @@ class BestCheckpoint(ModelCheckpoint):
         dirpath: Folder to write to; by default Lightning's, in the logger's folder.
         filename: Name pattern as in ``ModelCheckpoint``, ``"{epoch}-{step}"`` by default.
         save_top_k: How many of the best snapshots stay; -1 keeps all.
-        save_last: Also keep ``last.ckpt``, to resume from; ``"link"`` makes it a link.
+        save_last: Also write ``last.ckpt``, to resume from, at every save whether best or not; ``"link"`` links it to
+            the newest of the best instead.
         restore: Put the best weights back into the module at the end of the fit.
         save_weights_only: Save no optimizer and callback state; such files can't be resumed from.
         every_n_epochs: Save after the validation of every n-th epoch.
@@ -219,6 +220,8 @@ class BestCheckpoint(ModelCheckpoint):
         self._sweep(trainer)
         known = set(self.best_k_models)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
+        if self.save_last is True:  # Lightning's `last` is the last of the best, too old to resume from
+            self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero and set(self.best_k_models) != known:
             write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions)
 

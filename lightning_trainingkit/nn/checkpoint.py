@@ -40,7 +40,7 @@ def best_path(directory: str | Path) -> Path:
         >>> best_path(folder).name
         'epoch=3.ckpt'
     """
-    path = Path(directory) / read_manifest(directory)["best"]
+    path = Path(directory) / str(read_manifest(directory)["best"])
     if not path.exists():
         there = ", ".join(sorted(file.name for file in Path(directory).glob("*.ckpt"))) or "none"
         raise FileNotFoundError(

@@ -73,6 +73,13 @@ def test_what_a_killed_run_left_half_written_is_swept_up(tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*.tmp"))
 
 
+def test_last_is_the_last_and_not_the_last_of_the_best(tmp_path):
+    module, trainer = fit([3, 1, 2, 4], checkpoint(tmp_path, save_last=True), max_epochs=4)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == trainer.global_step == 16
+    assert difference(last["state_dict"], module.seen[-1]) == 0
+
+
 def test_a_replaced_checkpoint_stays_until_the_last_one_no_longer_names_it(tmp_path):
     class Look(L.Callback):
         def on_validation_end(self, trainer, pl_module):
@@ -141,7 +148,7 @@ def test_best_files_that_went_missing_are_named_on_resume(tmp_path):
 def test_nan_is_never_best(tmp_path):
     nan = float("nan")
     save = checkpoint(tmp_path, restore=True)
-    with pytest.warns(UserWarning, match="val/loss is NaN after epoch 0"):
+    with pytest.warns(UserWarning, match=r"val/loss is NaN after epoch 0"):
         module, _ = fit([nan, 3, nan, 4], save, max_epochs=4)
     assert save.best_model_score == 3
     assert difference(module.state_dict(), module.seen[1]) == 0
@@ -212,6 +219,6 @@ def test_remote_folders_are_refused(tmp_path):
 def test_lightning_finds_it_as_its_own(tmp_path):
     save = checkpoint(tmp_path)
     assert isinstance(save, ModelCheckpoint)
-    module, trainer = fit([2, 1, 3], save, max_epochs=3)
+    _, trainer = fit([2, 1, 3], save, max_epochs=3)
     assert trainer.checkpoint_callback is save
     assert trainer.checkpoint_callback.best_model_path == os.fspath(best_path(tmp_path / "checkpoints"))

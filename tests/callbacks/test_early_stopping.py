@@ -83,7 +83,7 @@ def test_a_resumed_run_stops_and_restores_like_an_unbroken_one(tmp_path, killed_
         trainer.fit(module, *toy_loaders(), ckpt_path=ckpt_path)
         return trainer, stopping, module
 
-    unbroken, stopping, module = run("unbroken", 12)
+    unbroken, stopping, _ = run("unbroken", 12)
     run("killed", killed_after)
     newest = max((tmp_path / "killed").glob("epoch*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     resumed, stopping_too, module_too = run("killed", 12, newest)
@@ -101,8 +101,8 @@ def test_best_weights_that_went_missing_are_named_before_the_resume(tmp_path):
     save = ModelCheckpoint(tmp_path, save_last=True, monitor="val/acc")
     fit([3, 2, 9], stopping, save, max_epochs=2)
     Path(stopping._weights.file).unlink()
-    with pytest.raises(FileNotFoundError, match="restore_best.*is gone.*Put the file back"):
-        trainer = toy_trainer(EarlyStopping("val/loss"), max_epochs=4)
+    trainer = toy_trainer(EarlyStopping("val/loss"), max_epochs=4)
+    with pytest.raises(FileNotFoundError, match=r"restore_best.*is gone.*Put the file back"):
         trainer.fit(ScriptedModule([3, 2, 9]), *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
 
 

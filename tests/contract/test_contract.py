@@ -101,9 +101,9 @@ def train(name, folder, epochs, ckpt_path=None, module=None, **options):
 
 @every_callback
 def test_train_2_resume_train_2_equals_train_4(name, tmp_path):
-    unbroken, callback, trainer = train(name, tmp_path / "unbroken", 4)
+    unbroken, _, trainer = train(name, tmp_path / "unbroken", 4)
     _, _, first = train(name, tmp_path / "resumed", 2)
-    resumed, callback_too, second = train(name, tmp_path / "resumed", 4, first.checkpoint_callbacks[-1].best_model_path)
+    resumed, _, second = train(name, tmp_path / "resumed", 4, first.checkpoint_callbacks[-1].best_model_path)
     assert difference(unbroken.state_dict(), resumed.state_dict()) == 0
     state, state_too = [t.optimizers[0].state_dict()["state"] for t in (trainer, second)]
     assert all(torch.equal(state[i]["momentum_buffer"], state_too[i]["momentum_buffer"]) for i in state)

@@ -1,4 +1,4 @@
-"""Run by torchrun on two gloo ranks: fits with each callback, the ranks seeded differently, and prints how they differ."""
+"""Run by torchrun on two gloo ranks: fits with each callback, seeded differently, and writes how the ranks differ."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from tests.contract.table import CALLBACKS, build
-from tests.toy import ScriptedModule, ToyModule, toy_loaders, toy_trainer
+from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
 class RankModule(ToyModule):

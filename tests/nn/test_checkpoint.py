@@ -16,7 +16,9 @@ class RunsCode:
 
 def save(folder, content, name="best.ckpt"):
     torch.save(content, folder / name)
-    write_manifest(str(folder), "val/acc", "max", {str(folder / name): torch.tensor(0.5)}, {str(folder / name): [1, 10]})
+    write_manifest(
+        str(folder), "val/acc", "max", {str(folder / name): torch.tensor(0.5)}, {str(folder / name): [1, 10]}
+    )
 
 
 def test_the_best_weights_are_found_and_loaded_in_place(tmp_path):

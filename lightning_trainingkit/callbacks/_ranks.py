@@ -1,0 +1,22 @@
+"""What makes the ranks of a distributed run agree."""
+
+from itertools import chain
+
+import lightning as L
+import torch
+from torch.nn.parameter import is_lazy
+
+__all__ = ["equalise"]
+
+
+@torch.no_grad()
+def equalise(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    """Give all ranks the parameters and buffers of rank 0, as bytes: gloo does not know every dtype."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    for tensor in chain(pl_module.parameters(), pl_module.buffers()):
+        if is_lazy(tensor) or tensor.is_meta or hasattr(tensor, "full_tensor"):  # the last is a DTensor's
+            continue
+        sent = tensor.to(trainer.strategy.root_device).contiguous().clone()  # NCCL needs tensors on its device
+        torch.distributed.broadcast(sent.view(-1).view(torch.uint8), src=0)
+        tensor.copy_(sent)

@@ -1,0 +1,141 @@
+"""Quickstart: one real training with the kit's callbacks in a plain Lightning Trainer.
+
+Expected: TODO test accuracy on scikit-learn's digits
+Cost:     TODO s on 2 CPU cores, nothing to download
+Command:  python recipes/quickstart.py
+"""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import distributed
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import runs
+from lightning_trainingkit.nn.checkpoint import load_weights, read_manifest
+
+NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "ChannelsLast", "CommandCenter"]
+
+
+def main() -> None:
+    """Train, or go on with a training that was killed, and show what the last and the best weights score."""
+    parser = runs.arguments("quickstart", __doc__)
+    parser.add_argument("--epochs", type=int, default=20, help="at most (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="over all devices (%(default)s)")
+    parser.add_argument("--without", choices=NAMES, action="append", default=[], help="leave this callback out")
+    parser.add_argument("--compare-to", type=Path, metavar="DIR", help="show how far the weights are from that run's")
+    args = parser.parse_args()
+    start = time.perf_counter()
+    runs.quiet()
+    folder = runs.open_folder("quickstart", args.output, resume=args.resume)
+    checkpoints = folder / "checkpoints"
+
+    # 1. Data and a model: any LightningModule would do.
+    devices = int(args.devices) if args.devices.isdigit() else 1
+    data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size // devices, seed=args.seed)
+    L.seed_everything(args.seed, verbose=False)
+    model = kit.ImageClassifier(
+        "small_resnet",
+        data.num_classes,
+        model_options={"in_channels": data.image_shape[0]},
+        optimizer="SGD",
+        optimizer_options={"momentum": 0.9, "nesterov": True},
+        lr=0.05,
+        weight_decay=5e-4,
+    )
+
+    # 2. The kit: callbacks for the Trainer that you already have.
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-quickstart"}
+    callbacks = [
+        kit.InitOverride("kaiming_normal", verbose=not args.resume),
+        kit.EarlyStopping("val/loss", patience=5),
+        kit.BestCheckpoint("val/loss", "min", dirpath=str(checkpoints), save_last=True),
+        kit.EpochSeed(args.seed),
+        kit.ChannelsLast(),
+        kit.CommandCenter(group="quickstart"),
+    ]
+    left_out = {*args.without, *(["CommandCenter"] if args.wandb == "disabled" else [])}
+    trainer = L.Trainer(
+        max_epochs=args.epochs,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=runs.precision(args.data, args.precision),
+        callbacks=[callback for callback in callbacks if type(callback).__name__ not in left_out],
+        enable_checkpointing="BestCheckpoint" not in left_out,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        log_every_n_steps=10,
+        logger=False,  # CommandCenter adds W&B's
+    )
+
+    # 3. Train, or go on where an earlier run was killed.
+    resumed_from = runs.newest_checkpoint(checkpoints) if args.resume else None
+    first_step = torch.load(resumed_from, weights_only=True)["global_step"] if resumed_from else 0
+    trainer.fit(model, data, ckpt_path=resumed_from)
+    notes = [f"Started from step {first_step}, ran {trainer.global_step - first_step} of {trainer.global_step} steps."]
+    if trainer.world_size > 1:
+        notes.append(f"Largest difference of parameters and buffers between ranks: {difference_between_ranks(model):g}")
+
+    # 4. What do the last and the best weights score?
+    rows = []
+    if "BestCheckpoint" in left_out:
+        rows.append(score("restored best" if "EarlyStopping" not in left_out else "last", None, trainer, model, data))
+    else:
+        model.load_state_dict(load_weights(checkpoints / "last.ckpt"))
+        rows.append(score("last", trainer.current_epoch - 1, trainer, model, data))
+        kit.load_best(model, checkpoints)
+        best = read_manifest(checkpoints)["top_k"][0]
+        rows.insert(0, score("restored best", best["epoch"], trainer, model, data))
+    metrics = {**rows[0], **{f"{name}_last": value for name, value in rows[-1].items()}}
+    metrics = {name: value for name, value in metrics.items() if "/" in name}
+    if args.compare_to:
+        metrics["difference"] = difference_of_runs(checkpoints, args.compare_to / "checkpoints")
+        notes.append(f"Largest difference of final weights to those of {args.compare_to}: {metrics['difference']:g}")
+
+    seconds = time.perf_counter() - start
+    runs.write_results(folder, vars(args), metrics | {"steps": trainer.global_step}, rows, seconds)
+    runs.print_table(
+        f"{args.data}: {trainer.current_epoch} epochs in {seconds:.0f} s",
+        rows,
+        *notes,
+        f"Files: {folder}/results.json, {checkpoints} and, for W&B, {folder}/wandb (`wandb sync` uploads it)",
+        "Next:  python recipes/quickstart.py --without EarlyStopping",
+        "       python recipes/quickstart.py --data fashion-mnist --epochs 5 --batch-size 128",
+        "       python recipes/plug_in.py    (the same callbacks in a project that knows nothing of the kit)",
+    )
+
+
+def score(name: str, epoch: int | None, trainer: L.Trainer, model: L.LightningModule, data: Any) -> dict[str, Any]:
+    """A row of the table: loss and accuracy of the weights that the model has now."""
+    val = trainer.validate(model, data, verbose=False)[0]
+    test = trainer.test(model, data, verbose=False)[0]
+    return {"weights": name, "epoch": epoch, **val, **test}
+
+
+def difference_between_ranks(model: L.LightningModule) -> float:
+    """Largest difference of any rank's parameters and buffers to those of rank 0."""
+    flat = torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
+    first = flat.clone()
+    distributed.broadcast(first, src=0)
+    largest = (flat - first).abs().max()
+    distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
+    return largest.item()
+
+
+def difference_of_runs(one: Path, other: Path) -> float:
+    """Largest difference of the last and of the best weights of two runs."""
+    pairs = [(load_weights(run / "last.ckpt"), load_weights(kit.best_path(run))) for run in (one, other)]
+    return max(
+        (mine[name].double() - theirs[name].double()).abs().max().item()
+        for mine, theirs in zip(*pairs, strict=True)
+        for name in mine
+    )
+
+
+if __name__ == "__main__":
+    main()
