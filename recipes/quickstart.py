@@ -42,17 +42,16 @@ def main() -> None:
         "small_resnet",
         data.num_classes,
         model_options={"in_channels": data.image_shape[0]},
-        optimizer="SGD",
-        optimizer_options={"momentum": 0.9, "nesterov": True},
-        lr=0.05,
-        weight_decay=5e-4,
+        optimizer="AdamW",
+        lr=3e-3,
+        schedule="warmup_cosine",
     )
 
     # 2. The kit: callbacks for the Trainer that you already have.
     os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-quickstart"}
     callbacks = [
         kit.InitOverride("kaiming_normal", verbose=not args.resume),
-        kit.EarlyStopping("val/loss", patience=5),
+        kit.EarlyStopping("val/loss", patience=8),
         kit.BestCheckpoint("val/loss", "min", dirpath=str(checkpoints), save_last=True),
         kit.EpochSeed(args.seed),
         kit.ChannelsLast(),

@@ -157,7 +157,7 @@ def test_nan_is_never_best(tmp_path):
 def test_a_monitor_that_is_always_nan_is_an_error(tmp_path):
     with (
         pytest.warns(UserWarning, match="is NaN"),
-        pytest.raises(ValueError, match="`val/loss` must be a number.*got NaN from every validation"),
+        pytest.raises(ValueError, match=r"`val/loss` must be a number.*got NaN from every validation"),
     ):
         fit([float("nan")], checkpoint(tmp_path), max_epochs=2)
 
