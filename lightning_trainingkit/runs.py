@@ -102,11 +102,12 @@ def open_folder(name: str, output: Path | None = None, *, resume: bool = False) 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint in ``folder`` that was saved last in training, or None; what a kill cut off has another name."""
-    steps = {
-        path: torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        for path in sorted(folder.glob("*.ckpt"))
-    }
-    return max(steps, key=steps.__getitem__, default=None)
+
+    def age(path: Path) -> tuple[int, bool]:
+        step: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        return step, path.name == "last.ckpt"  # of two from one step it is the later one, and knows of the other
+
+    return max(folder.glob("*.ckpt"), key=age, default=None)
 
 
 def data_module(

@@ -1,0 +1,110 @@
+import json
+import re
+import signal
+
+import pytest
+
+KILL = "import os, signal\nkill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+
+IN_MID_EPOCH = f"""{KILL}
+from lightning_trainingkit import ImageClassifier
+step = ImageClassifier.training_step
+def training_step(self, batch, batch_idx):
+    return kill() if self.global_step == 50 else step(self, batch, batch_idx)
+ImageClassifier.training_step = training_step
+"""
+
+WHILE_WRITING = f"""{KILL}
+import pathlib
+replace, written = pathlib.Path.replace, []
+def half(self, target):
+    if str(target).endswith("{{name}}") and written.append(target) is None and len(written) == 3:
+        os.truncate(self, self.stat().st_size // 2)
+        kill()
+    return replace(self, target)
+pathlib.Path.replace = half
+"""
+
+AFTER_THE_BEST_BEFORE_THE_LAST = f"""{KILL}
+from lightning_trainingkit import BestCheckpoint
+save = BestCheckpoint._save_last_checkpoint
+def before(self, trainer, *args):
+    kill() if trainer.current_epoch == 2 else save(self, trainer, *args)
+BestCheckpoint._save_last_checkpoint = before
+"""
+
+
+@pytest.fixture(scope="module")
+def unkilled(run_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unkilled")
+    return folder, run_recipe("quickstart.py", folder=folder)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_it_learns_the_digits_and_says_where_everything_is(unkilled):
+    folder, finished = unkilled
+    found = results(folder / "runs" / "quickstart")
+    assert found["metrics"]["test/acc"] >= 0.97
+    assert set(found) == {"config", "metrics", "rows", "seconds", "versions"}
+    best, last = found["rows"]
+    assert (best["weights"], last["weights"]) == ("restored best", "last")
+    assert best["val/loss"] <= last["val/loss"]
+    assert found["metrics"]["test/acc_last"] == last["test/acc"]
+    for row in (best, last):
+        assert re.search(rf"{row['weights']} .* {row['epoch']} .*{row['test/acc']:.4g}", finished.stdout)
+    assert len(list((folder / "runs" / "quickstart" / "wandb").glob("offline-run-*/run-*.wandb"))) == 1
+    assert "Next:" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        IN_MID_EPOCH,
+        WHILE_WRITING.replace("{name}", ".ckpt"),
+        WHILE_WRITING.replace("{name}", "last.ckpt"),
+        WHILE_WRITING.replace("{name}", "best.json"),
+        AFTER_THE_BEST_BEFORE_THE_LAST,
+    ],
+    ids=["in_mid_epoch", "writing_the_best", "writing_the_last", "writing_the_manifest", "between_best_and_last"],
+)
+def test_killed_and_resumed_it_ends_like_an_unkilled_run(unkilled, run_recipe, tmp_path, fault):
+    reference = unkilled[0] / "runs" / "quickstart"
+    killed = run_recipe("quickstart.py", "--wandb", "disabled", folder=tmp_path, code=fault, ok=False)
+    assert killed.returncode == -signal.SIGKILL
+    finished = run_recipe(
+        "quickstart.py", "--wandb", "disabled", "--resume", "--compare-to", reference, folder=tmp_path
+    )
+    first, ran, steps = map(int, re.search(r"from step (\d+), ran (\d+) of (\d+)", finished.stdout).groups())
+    assert first > 0
+    assert 0 < ran == steps - first < steps
+    assert "Largest difference of final weights to those of" in finished.stdout
+    assert results(tmp_path / "runs" / "quickstart")["metrics"]["difference"] == 0
+    assert not list(tmp_path.glob("**/*.tmp"))
+
+
+def test_two_ranks_end_equal_and_as_good(unkilled, run_recipe, tmp_path):
+    finished = run_recipe("quickstart.py", "--devices", 2, "--strategy", "ddp", "--accelerator", "cpu", folder=tmp_path)
+    assert "Largest difference of parameters and buffers between ranks: 0\n" in finished.stdout
+    one, two = (results(folder / "runs" / "quickstart")["metrics"]["test/acc"] for folder in (unkilled[0], tmp_path))
+    assert abs(one - two) <= 0.02
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["quickstart"]
+    assert len(list(tmp_path.glob("runs/quickstart/wandb/offline-run-*"))) == 1
+
+
+def test_a_callback_can_be_left_out(run_recipe, tmp_path):
+    without = ("--without", "BestCheckpoint", "--without", "CommandCenter", "--epochs", 1)
+    run_recipe("quickstart.py", *without, "--output", tmp_path / "out", folder=tmp_path)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.json", "checkpoints"}
+    (row,) = results(tmp_path / "out")["rows"]
+    assert row["weights"] == "restored best"
+
+
+def test_a_folder_that_is_not_empty_is_refused(run_recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    finished = run_recipe("quickstart.py", "--output", "out", folder=tmp_path, ok=False)
+    assert finished.returncode != 0
+    assert "`--output` must be new or empty, got out. Add --resume to go on in it." in finished.stderr
