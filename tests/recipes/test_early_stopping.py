@@ -1,0 +1,91 @@
+"""The recipe as a user runs it: both fits of a seed are real, table and file agree, the picture is there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "recipes" / "reproduce" / "early_stopping.py"
+ARGS = ("--accelerator", "cpu", "--seeds", "2", "--epochs", "12", "--patience", "2", "--wandb", "disabled")
+
+
+def run(*args: str) -> str:
+    """Run the script in the current folder, which is the test's own, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *args],
+        env=os.environ | {"COLUMNS": "160", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("early_stopping") / "out"
+    out = run(*ARGS, "--output", str(folder))
+    return folder, out, json.loads((folder / "results.json").read_text())
+
+
+def curves(folder: Path, seed: int) -> list[dict]:
+    return json.loads((folder / f"seed-{seed}" / "results.json").read_text())["rows"]
+
+
+def test_help():
+    assert "python recipes/reproduce/early_stopping.py" in run("--help")
+
+
+def test_the_table_and_the_results_hold_the_same_numbers(finished):
+    _, out, found = finished
+    assert found.keys() == {"config", "metrics", "rows", "seconds", "versions"}
+    assert [row["seed"] for row in found["rows"]] == [0, 1, "mean"]
+    for row in found["rows"]:
+        (line,) = (line for line in out.splitlines() if line.startswith(f"│ {row['seed']} "))
+        for value in list(row.values())[1:]:
+            assert f" {value:.4g} " in line
+    for name in ("test/loss", "test/acc", "test/loss_last", "test/acc_last"):
+        assert found["metrics"][name] == fmean(row[name] for row in found["rows"][:2])
+
+
+def test_the_interval_is_that_of_two_paired_differences(finished):
+    _, out, found = finished
+    for name in ("test/loss", "test/acc"):
+        one, other = (row[name] - row[f"{name}_last"] for row in found["rows"][:2])
+        half = 12.7062 * abs(one - other) / 2  # t(0.975, 1) times the standard error of a mean of two
+        assert found["metrics"][f"{name}_difference"] == pytest.approx((one + other) / 2)
+        assert found["metrics"][f"{name}_low"] == pytest.approx((one + other) / 2 - half, rel=1e-4)
+        assert found["metrics"][f"{name}_high"] == pytest.approx((one + other) / 2 + half, rel=1e-4)
+        assert f"{(one + other) / 2:+.4f} +- {half:.4f}" in out
+
+
+def test_the_stop_is_where_the_curve_of_the_other_fit_says(finished):
+    folder, _, found = finished
+    assert found["metrics"]["difference_before_stop"] == 0
+    for row in found["rows"][:2]:
+        losses = [each["val/loss"] for each in curves(folder, row["seed"])]
+        assert len(losses) == 12
+        until_stop = losses[: row["stop"]]
+        assert row["best"] == 1 + until_stop.index(min(until_stop))
+        assert row["stop"] == row["best"] + 2 < 12
+
+
+def test_the_picture_is_there(finished):
+    assert (finished[0] / "early_stopping.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resume_trains_only_the_seeds_that_are_missing(finished):
+    folder, _, found = finished
+    file = folder / "seed-1" / "results.json"
+    untouched, before = (folder / "seed-0" / "results.json").stat().st_mtime_ns, curves(folder, 1)
+    file.unlink()
+    run(*ARGS, "--output", str(folder), "--resume")
+    assert (folder / "seed-0" / "results.json").stat().st_mtime_ns == untouched
+    assert curves(folder, 1) == before
+    assert json.loads((folder / "results.json").read_text())["rows"] == found["rows"]
