@@ -1,0 +1,77 @@
+"""Where the time of a fit goes: Lightning's profiler interface, each moment counted once."""
+
+import contextlib
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import wraps
+from unittest.mock import patch
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.profilers import Profiler
+
+from lightning_trainingkit.callbacks import best_checkpoint, early_stopping
+
+SAVING, WANDB, SETUP, TRAINING = "checkpoint saving", "W&B start", "module's setup", "training"
+# What Lightning reports to no profiler. It calls the logger outside of hooks too, and would not without CommandCenter.
+CALLS = (
+    (wandb, "init", WANDB),
+    *((WandbLogger, method, "CommandCenter") for method in ("log_metrics", "log_hyperparams", "log_graph")),
+    *((WandbLogger, method, "CommandCenter") for method in ("save", "finalize")),
+    *((module, "restore_weights", SAVING) for module in (best_checkpoint, early_stopping)),
+    (best_checkpoint, "put_in_place", SAVING),  # waits for the disk
+)
+
+
+class HookTimer(Profiler):
+    """Seconds by what they were spent on. A moment goes to the innermost call that has a name, else to training.
+
+    Lightning reports every hook of every callback, and every checkpoint that it saves. What callbacks do after the
+    module's own `setup` appears there, whose one line in `ImageClassifier` is counted with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._names = [TRAINING]
+
+    def start(self, action_name: str) -> None:
+        self._charge()
+        self._names.append(self._name(action_name))
+
+    def stop(self, action_name: str) -> None:
+        self._charge()
+        self._names.pop()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Count the time in this context."""
+        with contextlib.ExitStack() as stack:
+            for owner, call, name in CALLS:
+                stack.enter_context(patch.object(owner, call, self._timed(getattr(owner, call), name)))
+            self._last = time.perf_counter()
+            yield
+            self._charge()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        self.seconds[self._names[-1]] += now - self._last
+        self._last = now
+
+    def _name(self, action: str) -> str:
+        if action == "save_checkpoint":
+            return SAVING
+        if action == "[LightningModule]ImageClassifier.setup":
+            return SETUP
+        named = re.match(r"\[(?:Callback|Call)\]([^.{]+)", action)
+        return named[1] if named else self._names[-1]
+
+    def _timed(self, call: Callable, name: str) -> Callable:
+        @wraps(call)
+        def timed(*args, **kwargs):
+            with self.profile(f"[Call]{name}"):
+                return call(*args, **kwargs)
+
+        return timed
