@@ -25,7 +25,7 @@ def main() -> None:
     """Train, or go on with a training that was killed, and show what the last and the best weights score."""
     parser = runs.arguments("quickstart", __doc__)
     parser.add_argument("--epochs", type=int, default=20, help="at most (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="over all devices (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="over all devices (%(default)s)")
     parser.add_argument("--without", choices=NAMES, action="append", default=[], help="leave this callback out")
     parser.add_argument("--compare-to", type=Path, metavar="DIR", help="show how far the weights are from that run's")
     args = parser.parse_args()

@@ -30,7 +30,7 @@ class ChannelsLast(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._converted: list[tuple[nn.Module, str]] = []
+        self._converted: list[tuple[nn.Module, str, tuple[int, ...]]] = []
         self._undo_hooks: Any = None
         self._has_images = False
         self._said = False
@@ -78,10 +78,10 @@ class ChannelsLast(L.Callback):
                 if is_lazy(tensor) or tensor.dim() != 4:
                     continue
                 self._has_images |= isinstance(tensor, nn.Parameter)
-                if tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
-                    _channels_last(tensor)
+                if tensor.is_contiguous():
                     # By name: moving the model to another device replaces its buffers.
-                    self._converted.append((owner, name))
+                    self._converted.append((owner, name, tensor.stride()))
+                    _channels_last(tensor)
 
     def _convert_batch(self, pl_module: L.LightningModule, batch: Any) -> None:
         if self._has_images:
@@ -94,10 +94,11 @@ class ChannelsLast(L.Callback):
         if self._undo_hooks is not None:
             self._undo_hooks()
             self._undo_hooks = None
-        for owner, name in self._converted:
+        for owner, name, stride in self._converted:
             tensor = getattr(owner, name, None)
             if isinstance(tensor, Tensor) and tensor.dim() == 4:
-                tensor.data = tensor.data.contiguous()
+                found = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+                tensor.data = found.copy_(tensor.data)
         self._converted = []
         self._has_images = False
 
@@ -106,5 +107,6 @@ def _channels_last(tensor: Tensor) -> Tensor:
     if tensor.dim() == 4 and tensor.is_floating_point():
         # In the evaluation loops' inference mode, a user's own tensor would come out unfit for training.
         with torch.inference_mode(tensor.is_inference()):
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            # Not `contiguous`: it leaves a tensor with one channel, which lies both ways, with the strides of the other.
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return tensor

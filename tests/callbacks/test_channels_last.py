@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.callbacks.channels_last import ChannelsLast
+from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
 def is_last(x: torch.Tensor) -> bool:
@@ -165,3 +166,17 @@ def test_pickles_and_copies(tmp_path):
     make_trainer(tmp_path, callback).fit(Spy(), make_loader(), make_loader())
     pickle.loads(pickle.dumps(callback))
     copy.deepcopy(callback)
+
+
+def test_images_and_weights_of_one_channel_get_the_strides_too(tmp_path):
+    # They lie both ways already, and torch would take them for the slow one: a fit took 1.3 times as long, not 0.7.
+    class OneChannel(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.seen = batch[0].stride(), self.net[0].weight.stride()
+            return super().training_step(batch, batch_idx)
+
+    module = OneChannel()
+    before = module.net[0].weight.stride()
+    toy_trainer(ChannelsLast(), max_epochs=1).fit(module, *toy_loaders())
+    assert module.seen == ((16, 1, 4, 1), (9, 1, 3, 1))
+    assert module.net[0].weight.stride() == before
