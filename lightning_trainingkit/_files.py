@@ -2,23 +2,34 @@
 
 import json
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["put_in_place", "temporary", "write_json"]
+__all__ = ["put_in_place", "sweep", "temporary", "write_json"]
 
-_SUFFIX = ".tmp"
+_HOST = platform.node().replace(".", "_")
 
 
 def temporary(path: str | Path) -> Path:
-    """Where ``path`` is written before it is renamed: beside it, since a rename is atomic on one disk only."""
-    return Path(f"{path}{_SUFFIX}")
+    """Where this process writes ``path`` before renaming it: beside it, since a rename is atomic on one disk only."""
+    return Path(f"{path}.{_HOST}-{os.getpid()}.tmp")
 
 
-def put_in_place(path: str | Path) -> None:
-    """Flush ``temporary(path)`` to the disk and rename it: who reads ``path`` sees the old file or the new one."""
-    written, path = temporary(path), Path(path)
+def sweep(folder: str | Path) -> None:
+    """Remove what processes of this machine that are gone have left half-written below ``folder``."""
+    if os.name != "posix":  # elsewhere a process can't be asked for
+        return
+    for file in Path(folder).glob("**/*.tmp"):
+        host, _, process = file.suffixes[-2][1:].rpartition("-") if len(file.suffixes) > 1 else ("", "", "")
+        if host == _HOST and process.isdigit() and not _runs(int(process)):
+            file.unlink(missing_ok=True)
+
+
+def put_in_place(path: str | Path, written: Path | None = None) -> None:
+    """Flush ``temporary(path)`` (or ``written``) and rename it: who reads ``path`` sees the old file or the new one."""
+    written, path = written or temporary(path), Path(path)
     if path.is_dir():  # a sharded checkpoint is a folder, which no rename replaces
         shutil.rmtree(path)
     _flush(written)
@@ -41,3 +52,13 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

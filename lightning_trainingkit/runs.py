@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -77,6 +79,8 @@ def open_folder(name: str, output: Path | None = None, *, resume: bool = False) 
         FileExistsError: If ``output`` is not empty and is not to be resumed.
         FileNotFoundError: If there is nothing to resume.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _FOLDER not in os.environ and output is None:
+        raise ValueError("`--output` must be given where each rank is started by itself (torchrun, SLURM), got none.")
     if _rank() > 0:
         return Path(os.environ.get(_FOLDER) or output or Path("runs") / name)
     if resume:
@@ -107,7 +111,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
         step: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         return step, path.name == "last.ckpt"  # of two from one step it is the later one, and knows of the other
 
-    return max(folder.glob("*.ckpt"), key=age, default=None)
+    # EarlyStopping's own files hold weights alone, and can't be resumed from.
+    files = [path for path in folder.glob("*.ckpt") if not path.name.startswith("early_stopping-")]
+    return max(files, key=age, default=None)
 
 
 def data_module(
@@ -153,7 +159,7 @@ def write_results(
     if _rank() > 0:
         return
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in config.items()}
-    results = {"config": settings, "metrics": dict(metrics), "rows": [dict(row) for row in rows]}
+    results = _finite({"config": settings, "metrics": dict(metrics), "rows": [dict(row) for row in rows]})
     write_json(folder / "results.json", results | {"seconds": round(seconds, 2), "versions": versions()})
 
 
@@ -180,6 +186,15 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: a loss that diverged becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _text(value: Any) -> str:
     if value is None:
         return "-"
@@ -192,4 +207,4 @@ def _earlier(name: str) -> list[Path]:
 
 
 def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    return int(getattr(rank_zero_only, "rank", 0))

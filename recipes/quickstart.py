@@ -78,7 +78,9 @@ def main() -> None:
     trainer.fit(model, data, ckpt_path=resumed_from)
     notes = [f"Started from step {first_step}, ran {trainer.global_step - first_step} of {trainer.global_step} steps."]
     if trainer.world_size > 1:
-        notes.append(f"Largest difference of parameters and buffers between ranks: {difference_between_ranks(model):g}")
+        notes.append(
+            f"Largest difference of parameters and buffers between ranks: {difference_between_ranks(trainer, model):g}"
+        )
 
     # 4. What do the last and the best weights score?
     rows = []
@@ -116,9 +118,10 @@ def score(name: str, epoch: int | None, trainer: L.Trainer, model: L.LightningMo
     return {"weights": name, "epoch": epoch, **val, **test}
 
 
-def difference_between_ranks(model: L.LightningModule) -> float:
+def difference_between_ranks(trainer: L.Trainer, model: L.LightningModule) -> float:
     """Largest difference of any rank's parameters and buffers to those of rank 0."""
     flat = torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
+    flat = flat.to(trainer.strategy.root_device)  # where NCCL wants it; the fit has left the model on the CPU
     first = flat.clone()
     distributed.broadcast(first, src=0)
     largest = (flat - first).abs().max()

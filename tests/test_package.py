@@ -56,5 +56,12 @@ def test_every_public_callback_has_a_row_in_the_readme():
     assert set(table) == callbacks
 
 
+def test_import_linter_keeps_every_public_callback_from_importing_another():
+    settings = (ROOT / "pyproject.toml").read_text()
+    listed = re.findall(r"lightning_trainingkit\.callbacks\.\w+", settings)
+    values = [getattr(lightning_trainingkit, name) for name in lightning_trainingkit.__all__]
+    assert sorted(listed) == sorted(value.__module__ for value in values if _is_callback(value))
+
+
 def _is_callback(value):
     return inspect.isclass(value) and issubclass(value, L.Callback)

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
+from tests.process import environment
+
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
@@ -22,9 +24,8 @@ def blocks(language):
 
 def run(command, folder):
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": paths, "OMP_NUM_THREADS": "1", "WANDB_ERROR_REPORTING": "false"}
     finished = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=folder, env=environment(PATH=paths), capture_output=True, text=True, timeout=600, check=False
     )
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
 

@@ -1,7 +1,7 @@
 """The best weights of a training: who keeps them, and the way back to them."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
 from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit.callbacks._lightning import saves_every_validation
 from lightning_trainingkit.functional.improvement import is_better
 from lightning_trainingkit.nn.checkpoint import explain_failure
 
@@ -43,8 +44,11 @@ def check_hyperparameters(trainer: L.Trainer) -> None:
 
 def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
     """Load the weights of a checkpoint into the trained module, on every rank, running no code from the file."""
+    path = trainer.strategy.broadcast(str(path))  # by an unsynchronised metric, a ModelCheckpoint's differs by rank
     with explain_failure(path):
         checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+    if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
+        trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
 
 
@@ -56,7 +60,8 @@ class BestWeights:
         monitor: Name of the metric.
         mode: ``"min"`` or ``"max"``.
         file: Own file with the best weights, empty where there is none.
-        outdated: Own file before that: it goes at the next improvement, since until then a checkpoint may name it.
+        named: Own file that the newest checkpoint names: a run killed now resumes from there.
+        outdated: Own files before these, which go.
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
     """
@@ -64,16 +69,21 @@ class BestWeights:
     monitor: str
     mode: str
     file: str = ""
-    outdated: str = ""
+    named: str = ""
+    outdated: list[str] = field(default_factory=list)
     resumed: bool = False
     own: bool = False
 
-    def start(self, trainer: L.Trainer, best: Tensor) -> None:
-        """Decide who keeps the weights, and see before training that it can and that a resumed run still has them."""
+    def start(self, trainer: L.Trainer, best: Tensor) -> bool:
+        """Decide who keeps the weights, and see before training that it can and that a resumed run still has them.
+
+        Returns:
+            False if a resumed run knows a best value, but nobody kept the weights of then.
+        """
         checkpoint = self._checkpoint(trainer)
         # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
         stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
-        self.own = checkpoint is None or stale or not _loads_safely(trainer)
+        self.own |= checkpoint is None or stale or not _loads_safely(trainer)
         found = self.find(trainer, best)
         if found and "://" not in found and not Path(found).exists():
             raise FileNotFoundError(
@@ -84,8 +94,9 @@ class BestWeights:
         if self.own and "://" in root:
             raise ValueError(
                 f"`restore_best` must have a local folder to keep the best weights in, got {root}. "
-                f"Add `BestCheckpoint({self.monitor!r}, {self.mode!r})`, which can write there."
+                "Give the Trainer a local `default_root_dir`, or pass `restore_best=False`."
             )
+        return bool(found) or not self.resumed or not bool(torch.isfinite(best))
 
     def keep(self, trainer: L.Trainer) -> None:
         """Write the weights that were just validated, unless a ``ModelCheckpoint`` does."""
@@ -99,23 +110,24 @@ class BestWeights:
             path = path.with_name(f"{name}-v{version}.ckpt")
         path = trainer.strategy.broadcast(path)
         _save_validated_weights(trainer, path)
-        self.tidy(trainer)
-        self.outdated, self.file = self.file, str(path)
+        self.outdated.append(self.file)
+        self.file = str(path)
+        self.tidy(trainer, self.named)
 
-    def tidy(self, trainer: L.Trainer) -> None:
-        """Remove the file that the best one replaced."""
-        if self.outdated and trainer.is_global_zero:
-            Path(self.outdated).unlink(missing_ok=True)
-        self.outdated = ""
+    def tidy(self, trainer: L.Trainer, *needed: str) -> None:
+        """Remove the files that the best one replaced, but those that are needed."""
+        for file in self.outdated:
+            if file and file not in needed and trainer.is_global_zero:
+                Path(file).unlink(missing_ok=True)
+        self.outdated = [file for file in self.outdated if file in needed]
 
     def find(self, trainer: L.Trainer, best: Tensor) -> str:
-        """Path of the best weights, empty if there are none."""
-        checkpoint = self._checkpoint(trainer)
-        if self.own or checkpoint is None or checkpoint.best_model_score is None:
-            return self.file
-        if self.file and is_better(best, checkpoint.best_model_score, self.mode):
-            return self.file  # the checkpoint callback was added on resume
-        return checkpoint.best_model_path
+        """Path of the best weights, empty if there are none; the same on all ranks."""
+        checkpoint, path = self._checkpoint(trainer), self.file
+        if not self.own and checkpoint is not None and checkpoint.best_model_score is not None:
+            added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
+            path = path if added_on_resume else checkpoint.best_model_path
+        return str(trainer.strategy.broadcast(path))
 
     def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
         for callback in trainer.checkpoint_callbacks:
@@ -124,6 +136,7 @@ class BestWeights:
                 and (callback.monitor, callback.mode) == (self.monitor, self.mode)
                 and callback.save_top_k != 0
                 and callback.every_n_epochs == 1
+                and saves_every_validation(trainer, callback)
                 # Lightning leaves averaged weights out of such files
                 and not (callback.save_weights_only and averages_weights(trainer))
             ):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "after_build",
+    "checks_each_epoch",
     "fast_dev_run",
     "guard_logger",
     "logged_by_validation",
     "may_stop",
     "mute_logger",
     "open_run",
+    "saves_every_validation",
     "take_run",
     "unused_run",
 ]
@@ -83,6 +86,16 @@ def fast_dev_run(trainer: L.Trainer) -> bool:
 def may_stop(trainer: L.Trainer) -> bool:
     """Whether ``min_epochs`` and ``min_steps`` are met."""
     return trainer.fit_loop._can_stop_early
+
+
+def checks_each_epoch(trainer: L.Trainer) -> bool:
+    """Whether each training epoch ends with its one validation."""
+    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
+
+
+def saves_every_validation(trainer: L.Trainer, callback: ModelCheckpoint) -> bool:
+    """Whether no validation passes between two savings."""
+    return checks_each_epoch(trainer) or not callback._should_save_on_train_epoch_end(trainer)
 
 
 def logged_by_validation(trainer: L.Trainer) -> set[str]:

@@ -13,9 +13,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit.callbacks._best import agreed, averages_weights, check_hyperparameters, restore_weights
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.callbacks._relocated import relocated
 from lightning_trainingkit.functional.improvement import worst
 from lightning_trainingkit.nn.checkpoint import write_manifest
 
@@ -126,8 +127,7 @@ class BestCheckpoint(ModelCheckpoint):
             )
         self._forget()
         if trainer.is_global_zero:
-            for file in Path(str(self.dirpath)).glob(f"*{temporary(self.FILE_EXTENSION)}"):
-                file.unlink()
+            sweep(str(self.dirpath))
 
     def _forget(self) -> None:
         self.best_k_models = {}
@@ -138,6 +138,8 @@ class BestCheckpoint(ModelCheckpoint):
         self._last_checkpoint_saved = ""
         self._outdated: list[str] = []
         self._positions: dict[str, list[int]] = {}
+        self._named: set[str] = set()
+        self._saving = False
         self._saw_nan = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -145,10 +147,17 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_dict() | {"positions": dict(self._positions), "outdated": list(self._outdated)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of this class or of Lightning's own."""
+        """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
+        if state_dict["dirpath"] != self.dirpath:
+            state_dict = relocated(state_dict, str(self.dirpath))
         super().load_state_dict(state_dict)
         self._positions = dict(state_dict.get("positions", {}))
         self._outdated = list(state_dict.get("outdated", []))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which files a run that resumes from another callback's checkpoint will look for."""
+        if not self._saving:
+            self._named = {*self.best_k_models, self.best_model_path}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
@@ -173,10 +182,11 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove what was replaced last, and say if nothing could be best."""
         super().on_train_end(trainer, pl_module)
+        self._named = set()
         self._sweep(trainer)
         if self._saw_nan and not self.best_model_path:
             raise ValueError(
-                f"`{self.monitor}` must be a number for one snapshot to be best, got NaN from every validation. "
+                f"`{self.monitor}` must be a number for a snapshot to be best, got NaN or infinity each time. "
                 "A smaller learning rate or `InitOverride` may keep the loss finite."
             )
 
@@ -186,13 +196,11 @@ class BestCheckpoint(ModelCheckpoint):
             restore_weights(trainer, self.best_model_path)
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        """Whether ``current`` is among the best; NaN is not."""
-        if current is None or not torch.isnan(current):
+        """Whether ``current`` is among the best; NaN and infinity are not."""
+        if current is None or torch.isfinite(current):
             return super().check_monitor_top_k(trainer, current)
         if not self._saw_nan:
-            rank_zero_warn(
-                f"{self.monitor} is NaN after epoch {trainer.current_epoch}: this snapshot can't be the best one."
-            )
+            rank_zero_warn(f"{self.monitor} is {current} after epoch {trainer.current_epoch}, which can't be best.")
         self._saw_nan = True
         return False
 
@@ -225,14 +233,29 @@ class BestCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero and set(self.best_k_models) != known:
             write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions)
 
+    def _get_metric_interpolated_filepath_name(
+        self, monitor_candidates: dict[str, Tensor], trainer: L.Trainer, del_filepath: str | None = None
+    ) -> str:
+        # A metric in the name that is not synchronised would give each rank another name.
+        name = super()._get_metric_interpolated_filepath_name(monitor_candidates, trainer, del_filepath)
+        return str(trainer.strategy.broadcast(name))
+
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        self._saving = True
+        try:
+            self._save_whole(trainer, filepath)
+        finally:
+            self._saving = False
+
+    def _save_whole(self, trainer: L.Trainer, filepath: str) -> None:
         self._positions[filepath] = [trainer.current_epoch, trainer.global_step]
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):  # writes later
             super()._save_checkpoint(trainer, filepath)
         else:
-            trainer.save_checkpoint(temporary(filepath), self.save_weights_only)
+            written = trainer.strategy.broadcast(str(temporary(filepath)))
+            trainer.save_checkpoint(written, self.save_weights_only)
             if trainer.is_global_zero:
-                put_in_place(filepath)
+                put_in_place(filepath, Path(written))
             trainer.strategy.barrier()
             self._last_global_step_saved = trainer.global_step
             self._last_checkpoint_saved = filepath
@@ -246,10 +269,10 @@ class BestCheckpoint(ModelCheckpoint):
     def _sweep(self, trainer: L.Trainer) -> None:
         kept = {*self.best_k_models, self.best_model_path, self.last_model_path}
         for filepath in self._outdated:
-            self._positions.pop(filepath, None)
-            if filepath not in kept:
+            if filepath not in kept | self._named:
+                self._positions.pop(filepath, None)
                 super()._remove_checkpoint(trainer, filepath)
-        self._outdated = []
+        self._outdated = [filepath for filepath in self._outdated if filepath in self._named]
 
     def _drop_missing(self, trainer: L.Trainer) -> None:
         """A run resumed from an older checkpoint may know of best files that went since."""

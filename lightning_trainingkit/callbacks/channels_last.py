@@ -19,7 +19,8 @@ class ChannelsLast(L.Callback):
 
     A tensor of shape ``(N, C, H, W)`` keeps its shape and gets the strides of ``(N, H, W, C)``, which convolutions on
     tensor cores want. The weights go back when the stage ends, also when it raises. A model without a 4-d weight is
-    left alone, and its batches too; this is said once.
+    left alone, and its batches too; this is said once. A batch is converted in place: a tensor of the user's own that a
+    loader gives uncopied keeps the strides.
 
     Example:
         >>> import lightning as L

@@ -6,10 +6,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
-from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_by_validation, may_stop
+from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, logged_by_validation, may_stop
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst
 
 __all__ = ["EarlyStopping"]
@@ -24,7 +25,8 @@ class EarlyStopping(LightningEarlyStopping):
     is averaged over ranks before it is judged. Until the end of the fit only ``trainer.should_stop`` changes.
 
     A ``ModelCheckpoint`` with the same monitor and mode that saves after every validation keeps the best weights;
-    without one this callback writes them to ``checkpoints/`` in the log folder, where the last file stays.
+    without one this callback writes them to ``checkpoints/`` in the log folder, where the last file stays. Of two
+    EarlyStoppings only one should have ``restore_best``: the last in the list has the last word.
 
     Args:
         monitor: Name of a logged metric.
@@ -125,6 +127,7 @@ class EarlyStopping(LightningEarlyStopping):
             "judged_best": self._judged_best,
             "average": self._average,
             "best_file": self._weights.file,
+            "own_files": self._weights.own,
             "stop_asked": self._stop_asked,
             "validation_logs_it": self._validation_logs_it,
         }
@@ -134,7 +137,8 @@ class EarlyStopping(LightningEarlyStopping):
         super().load_state_dict(state_dict)
         self._judged_best = state_dict.get("judged_best", self.best_score)
         self._average = state_dict.get("average")
-        self._weights.file = state_dict.get("best_file", "")
+        self._weights.file = self._weights.named = state_dict.get("best_file", "")
+        self._weights.own = state_dict.get("own_files", False)
         self._stop_asked = state_dict.get("stop_asked", False)
         self._validation_logs_it = state_dict.get("validation_logs_it", False)
         self._resumed = True
@@ -143,6 +147,10 @@ class EarlyStopping(LightningEarlyStopping):
         """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
         self._weights.resumed = checkpoint["global_step"] > 0
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which file of the best weights a run that resumes from this checkpoint will look for."""
+        self._weights.named = self._weights.file
+
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say before training that the metric is missing, if validation logs others and training could not log it."""
         if trainer.callback_metrics and self._check_on_train_epoch_end is False:
@@ -150,15 +158,19 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
-        if self.restore_best and not fast_dev_run(trainer):
-            self._weights.start(trainer, self.best_score)
+        if self.restore_best and not fast_dev_run(trainer) and not self._weights.start(trainer, self.best_score):
+            rank_zero_warn(
+                f"{self.monitor} was {self.best_score:.4g} at its best before the resume, and nobody kept the weights "
+                "of then: EarlyStopping will restore the best of the epochs from here on."
+            )
+            self.best_score = worst(self.mode)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
         if self._check_on_train_epoch_end or self._should_skip_check(trainer):
             return
         self._validation_logs_it = self.monitor in logged_by_validation(trainer)
-        if self._validation_logs_it or self._check_on_train_epoch_end is False or not _checks_each_epoch(trainer):
+        if self._validation_logs_it or self._check_on_train_epoch_end is False or not checks_each_epoch(trainer):
             self._run_early_stopping_check(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
@@ -170,9 +182,8 @@ class EarlyStopping(LightningEarlyStopping):
         """Check a metric that training logs, and stop as soon as ``min_epochs`` allows it."""
         # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
         judged, self._resumed = self._resumed and self.monitor not in trainer.callback_metrics, False
-        by_default = (
-            self._check_on_train_epoch_end is None and not self._validation_logs_it and _checks_each_epoch(trainer)
-        )
+        each_epoch = checks_each_epoch(trainer) or not trainer.enable_validation
+        by_default = self._check_on_train_epoch_end is None and not self._validation_logs_it and each_epoch
         if (self._check_on_train_epoch_end or by_default) and not judged and not self._should_skip_check(trainer):
             self._run_early_stopping_check(trainer)
         self._stop_if_allowed(trainer)
@@ -223,7 +234,3 @@ class EarlyStopping(LightningEarlyStopping):
                 " Signaling Trainer to stop."
             )
         return asked, reason
-
-
-def _checks_each_epoch(trainer: L.Trainer) -> bool:
-    return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1

@@ -13,15 +13,16 @@ class EpochSeed(L.Callback):
     """Seed torch, numpy and random from (seed, epoch, rank) at the start of each training epoch.
 
     Lightning's checkpoints hold no random state. With this callback a run that was resumed from a checkpoint saved at
-    the end of a validation (``BestCheckpoint``'s default) ends with the weights of an unbroken one, bit for bit on one
-    device, with ``shuffle=True`` and dropout. From a checkpoint saved elsewhere, resuming is ordinary. Ranks draw
-    different numbers. Nothing but the generators' states changes; workers of a ``DataLoader`` follow torch's.
+    the end of the validation that ends an epoch (``BestCheckpoint``'s default) ends with the weights of an unbroken
+    one, bit for bit on one device, with ``shuffle=True`` and dropout. From a checkpoint saved elsewhere, and with
+    ``DataLoader(persistent_workers=True)``, whose random numbers do not begin anew with the epoch, resuming is
+    ordinary. Ranks draw different numbers. Nothing but the states of the generators changes.
 
     Args:
         seed: Any non-negative integer. Runs with different seeds share no epoch's random numbers.
 
     Raises:
-        ValueError: If ``seed`` is negative.
+        ValueError: If ``seed`` is negative or no integer.
 
     Example:
         >>> import lightning as L
@@ -32,8 +33,8 @@ class EpochSeed(L.Callback):
     """
 
     def __init__(self, seed: int) -> None:
-        if seed < 0:
-            raise ValueError(f"`seed` must be non-negative, got {seed}.")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"`seed` must be a non-negative integer, got {seed!r}. Any, such as 0, will do.")
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -35,8 +35,9 @@ class InitOverride(L.Callback):
     Layers that no pattern names stay as they are, and so do norm layers, embeddings and the layers of metrics.
     It happens in ``setup`` and, for layers made there, right after the module's own ``setup`` and ``configure_model``:
     before the optimizer is made, a learning-rate finder runs or a checkpoint is restored, so a resumed run goes on
-    from its checkpoint. A second fit with the same callback leaves trained layers alone; to train on from weights
-    loaded by hand, leave the callback out. All ranks then hold the parameters and buffers of rank 0.
+    from its checkpoint. A second fit with the same callback object leaves trained layers alone (a copy of it, or one
+    in a spawned process, does not know of them); to train on from weights loaded by hand, leave the callback out.
+    Frozen layers are initialised like the others. All ranks then hold the parameters and buffers of rank 0.
     ``report`` holds a `LayerInit` for each layer.
 
     Args:

@@ -76,7 +76,6 @@ class ImageDataModule(L.LightningDataModule):
             part,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             **options,
         )

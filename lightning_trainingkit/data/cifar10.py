@@ -56,6 +56,7 @@ class CIFAR10DataModule(ImageDataModule):
         download: bool = False,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
+        data_dir = None if data_dir is None else str(data_dir)
         self.save_hyperparameters()
         self.data_dir = data_dir
         self.download = download

@@ -60,6 +60,7 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
+        data_dir = str(data_dir)
         self.save_hyperparameters()
         check_fraction("test_fraction", test_fraction)
         if image_size < 1:

@@ -1,5 +1,6 @@
 """Read what a training wrote: the best snapshot, found by its manifest, without running code from any file."""
 
+import copy
 import json
 import os
 import pickle
@@ -89,10 +90,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     """
     with explain_failure(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
-    weights = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"`{path}` must hold the weights of a model under `state_dict`, got a file without them.")
-    return weights
+    return _weights(path, content)
 
 
 def load_best(module: nn.Module, directory: str | Path) -> Path:
@@ -112,17 +110,29 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
         ValueError: If the checkpoint is unreadable, unsafe, or belongs to another architecture.
     """
     path = best_path(directory)
-    weights = load_weights(path)
-    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with explain_failure(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    _weights(path, content)
+    before = copy.deepcopy(module.state_dict())
     try:
-        module.load_state_dict(weights)
+        hook = getattr(module, "on_load_checkpoint", None)
+        if callable(hook):  # a LightningModule may change what it loads
+            hook(content)
+        module.load_state_dict(_weights(path, content), strict=getattr(module, "strict_loading", True))
     except RuntimeError as error:
-        module.load_state_dict(before)
+        module.load_state_dict(before, strict=False)
         raise ValueError(
             f"`module` must have the architecture that {path} was saved from, got {type(module).__name__}: {error} "
             "Build it with the arguments of that training."
         ) from error
     return path
+
+
+def _weights(path: str | Path, content: Any) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"`{path}` must hold the weights of a model under `state_dict`, got a file without them.")
+    return weights
 
 
 def write_manifest(

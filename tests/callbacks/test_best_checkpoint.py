@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -10,6 +12,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 
 from lightning_trainingkit import BestCheckpoint, best_path, load_best
+from lightning_trainingkit._files import temporary
 from lightning_trainingkit.nn.checkpoint import load_weights
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
@@ -61,16 +64,22 @@ def test_every_file_is_whole_at_every_moment(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "replace", look)
     fit([3, 2, 1, 4], checkpoint(tmp_path, save_last=True))
-    assert seen.count("best.json") == 3
+    assert seen.count("best.json") == sum(name.startswith("epoch=") for name in seen) == 3
+    assert seen.count("last.ckpt") == 5  # nothing was written but under another name
     assert not list(folder.glob("*.tmp"))
 
 
 def test_what_a_killed_run_left_half_written_is_swept_up(tmp_path):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "epoch=0.ckpt.tmp").write_bytes(b"half")
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    mine = temporary(tmp_path / "checkpoints" / "epoch=7.ckpt")  # another trainer of this process may be writing it
+    mine.parent.mkdir()
+    for file in (mine, mine.with_name(mine.name.replace(str(os.getpid()), gone.stdout.strip()))):
+        file.write_bytes(b"half")
     with pytest.warns(UserWarning, match="exists and is not empty"):
         fit([1], checkpoint(tmp_path), max_epochs=1)
-    assert not list((tmp_path / "checkpoints").glob("*.tmp"))
+    assert list((tmp_path / "checkpoints").glob("*.tmp")) == [mine]
 
 
 def test_last_is_the_last_and_not_the_last_of_the_best(tmp_path):
@@ -148,16 +157,23 @@ def test_best_files_that_went_missing_are_named_on_resume(tmp_path):
 def test_nan_is_never_best(tmp_path):
     nan = float("nan")
     save = checkpoint(tmp_path, restore=True)
-    with pytest.warns(UserWarning, match=r"val/loss is NaN after epoch 0"):
+    with pytest.warns(UserWarning, match=r"val/loss is nan after epoch 0"):
         module, _ = fit([nan, 3, nan, 4], save, max_epochs=4)
     assert save.best_model_score == 3
     assert difference(module.state_dict(), module.seen[1]) == 0
 
 
+def test_infinity_is_never_best_and_training_goes_on(tmp_path):
+    save = checkpoint(tmp_path)
+    with pytest.warns(UserWarning, match="val/loss is inf after epoch 0"):
+        fit([float("inf"), 2, 1], save, max_epochs=3)
+    assert save.best_model_score == 1
+
+
 def test_a_monitor_that_is_always_nan_is_an_error(tmp_path):
     with (
-        pytest.warns(UserWarning, match="is NaN"),
-        pytest.raises(ValueError, match=r"`val/loss` must be a number.*got NaN from every validation"),
+        pytest.warns(UserWarning, match="is nan"),
+        pytest.raises(ValueError, match=r"`val/loss` must be a number.*got NaN or infinity each time"),
     ):
         fit([float("nan")], checkpoint(tmp_path), max_epochs=2)
 
@@ -222,3 +238,16 @@ def test_lightning_finds_it_as_its_own(tmp_path):
     _, trainer = fit([2, 1, 3], save, max_epochs=3)
     assert trainer.checkpoint_callback is save
     assert trainer.checkpoint_callback.best_model_path == os.fspath(best_path(tmp_path / "checkpoints"))
+
+
+@same_folder
+def test_a_moved_folder_is_resumed_with_its_best(tmp_path):
+    fit([3, 1], checkpoint(tmp_path, save_last=True), max_epochs=2)
+    (tmp_path / "checkpoints").rename(tmp_path / "moved")
+    save = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "moved"), save_last=True, restore=True)
+    module = ScriptedModule([3, 1, 2, 4])
+    trainer = toy_trainer(save, max_epochs=4)
+    trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert save.best_model_score == 1
+    assert best_path(tmp_path / "moved").parent == tmp_path / "moved"
+    assert difference(module.state_dict(), load_weights(best_path(tmp_path / "moved"))) == 0

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from lightning_trainingkit import BestCheckpoint, EarlyStopping
+from lightning_trainingkit import BestCheckpoint, EarlyStopping, load_best
 from lightning_trainingkit.nn.checkpoint import load_weights
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
@@ -210,3 +210,67 @@ def test_fast_dev_run_saves_and_restores_nothing(tmp_path):
 def test_pickled_it_is_the_same():
     stopping = EarlyStopping("val/loss")
     assert vars(pickle.loads(pickle.dumps(stopping))) == vars(stopping)
+
+
+@same_folder
+def test_the_file_that_the_newest_checkpoint_names_stays_however_rare_checkpoints_are(tmp_path):
+    save = ModelCheckpoint(tmp_path, every_n_epochs=4, save_on_train_epoch_end=False)
+    values = [9, 8, 7, 6, 5, 4, 3, 2, 1]
+    fit(values, EarlyStopping("val/loss"), save, max_epochs=7, default_root_dir=tmp_path)
+    # A kill would have left this: the fit's end has tidied up.
+    named = torch.load(save.best_model_path, weights_only=True)["callbacks"]
+    file = next(state["best_file"] for key, state in named.items() if key.startswith("EarlyStopping"))
+    assert "epoch=3" in file
+    found = []
+
+    class Look(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            found.append(not stopping._weights.named or Path(stopping._weights.named).exists())
+
+    stopping = EarlyStopping("val/loss")
+    again = ModelCheckpoint(tmp_path / "again", every_n_epochs=4, save_on_train_epoch_end=False)
+    fit(values, stopping, Look(), again, max_epochs=7, default_root_dir=tmp_path / "again")
+    assert found == [True] * 7
+
+
+def test_two_validations_an_epoch_are_not_left_to_a_checkpoint_that_sees_one(tmp_path):
+    class Quarters(ScriptedModule):
+        def on_validation_epoch_end(self):
+            if not self.trainer.sanity_checking:
+                self.log("val/loss", float(self.values[len(self.seen) - 1]))
+
+    module = Quarters([5, 1, 6, 4, 3, 3, 3, 3])
+    save = ModelCheckpoint(tmp_path, monitor="val/loss", save_on_train_epoch_end=True)
+    trainer = toy_trainer(EarlyStopping("val/loss", patience=20), save, max_epochs=2, val_check_interval=0.25)
+    trainer.fit(module, *toy_loaders())
+    assert difference(module.state_dict(), module.seen[1]) == 0
+
+
+@same_folder
+def test_a_best_value_whose_weights_nobody_kept_is_said_and_the_next_best_is_restored(tmp_path):
+    peer = L.pytorch.callbacks.EarlyStopping("val/loss", patience=20, check_on_train_epoch_end=False)
+    save = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
+    fit([3, 1, 7, 5, 6], peer, save, max_epochs=2)
+    module = ScriptedModule([3, 1, 7, 5, 6])
+    again = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
+    trainer = toy_trainer(EarlyStopping("val/loss", patience=20), again, max_epochs=5)
+    with pytest.warns(UserWarning, match=r"val/loss was 1 at its best before the resume, and nobody kept the weights"):
+        trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
+    assert difference(module.state_dict(), module.seen[1]) == 0  # epoch 3, the second one seen here
+
+
+def test_the_modules_own_checkpoint_hook_is_asked_on_restore(tmp_path):
+    class Slim(ScriptedModule):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["state_dict"] = {f"slim.{name}": value for name, value in checkpoint["state_dict"].items()}
+
+        def on_load_checkpoint(self, checkpoint):
+            checkpoint["state_dict"] = {name[5:]: value for name, value in checkpoint["state_dict"].items()}
+
+    for others in ([], [BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "best"))]):
+        module = Slim([3, 1, 7])
+        toy_trainer(EarlyStopping("val/loss"), *others, max_epochs=3).fit(module, *toy_loaders())
+        assert difference(module.state_dict(), module.seen[1]) == 0
+    fresh = Slim([])
+    load_best(fresh, tmp_path / "best")
+    assert difference(fresh.state_dict(), module.seen[1]) == 0

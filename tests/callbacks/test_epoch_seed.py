@@ -36,6 +36,7 @@ def test_epochs_seeds_and_generators_differ():
     assert len(set(numbers)) == len(numbers)
 
 
-def test_a_negative_seed():
-    with pytest.raises(ValueError, match="`seed` must be non-negative, got -1"):
-        EpochSeed(-1)
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_bad_seed(seed):
+    with pytest.raises(ValueError, match=f"`seed` must be a non-negative integer, got {seed}"):
+        EpochSeed(seed)

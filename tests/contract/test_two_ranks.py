@@ -1,7 +1,6 @@
 """Two real processes on gloo, seeded differently: after a fit every callback leaves the ranks equal."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.table import CALLBACKS
+from tests.process import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ def found(tmp_path_factory):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.run(
         [*torchrun, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment(PYTHONPATH=str(ROOT)),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -35,6 +35,11 @@ def test_ranks_end_equal(found, name):
     assert found[name]["weights"] == 0
     assert found[name]["steps"]
     assert found[name]["state"]
+
+
+@pytest.mark.parametrize("name", ["early_stopping_and_top_3", "metric_in_the_name"])
+def test_ranks_that_disagree_on_what_was_best_restore_the_same(found, name):
+    assert found[name]["weights"] == 0
 
 
 def test_rank_zero_alone_writes(found):

@@ -7,8 +7,10 @@ import warnings
 from pathlib import Path
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
+from lightning_trainingkit import BestCheckpoint, EarlyStopping
 from tests.contract.table import CALLBACKS, build
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
@@ -22,6 +24,21 @@ class RankModule(ToyModule):
     def validation_step(self, batch, batch_idx):
         super().validation_step(batch, batch_idx)
         self.log("val/loss", float((self.global_rank + 1) * (self.current_epoch - 2) ** 2))
+
+
+class OpposedModule(ToyModule):
+    """Logs a metric by which the ranks disagree on which epoch was best."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", ([1.0, 2.0, 3.0, 4.0], [3.0, 2.0, 1.5, 4.0])[self.global_rank][self.current_epoch])
+
+
+def disagreeing(folder: Path) -> dict:
+    """Callbacks whose files have, on each rank, another name or another order."""
+    top_3 = ModelCheckpoint(folder / "top_3", monitor="val/loss", save_top_k=3)
+    named = {"filename": "{epoch}-loss={val/loss:.1f}", "auto_insert_metric_name": False}
+    best = BestCheckpoint("val/loss", "min", dirpath=str(folder / "named"), restore=True, **named)
+    return {"early_stopping_and_top_3": [EarlyStopping("val/loss"), top_3], "metric_in_the_name": [best]}
 
 
 def spread(tensors) -> float:
@@ -63,6 +80,18 @@ def main(folder: Path) -> None:
             "files": sorted(str(path.relative_to(folder)) for path in (folder / name).glob("**/*.ckpt")),
             "runs": len(list((folder / name).glob("wandb/offline-run-*"))),
         }
+    for name, callbacks in disagreeing(folder).items():
+        trainer = toy_trainer(
+            *callbacks,
+            max_epochs=4,
+            strategy="ddp",
+            devices=2,
+            default_root_dir=folder / name,
+            use_distributed_sampler=False,
+        )
+        module = OpposedModule()
+        trainer.fit(module, *toy_loaders())
+        found[name] = {"weights": spread(module.state_dict().values())}
     if distributed.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
 

@@ -99,3 +99,15 @@ def test_a_file_without_weights(tmp_path, content):
 def test_a_plain_state_dict_is_read_too(tmp_path):
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "file.pt")
     assert set(load_weights(tmp_path / "file.pt")) == {"weight", "bias"}
+
+
+def test_a_module_that_saves_only_a_part_loads_only_that(tmp_path):
+    class Part(nn.Linear):
+        strict_loading = False
+
+    save(tmp_path, {"state_dict": {"weight": torch.ones(2, 3)}})
+    module = Part(3, 2)
+    bias = module.bias.clone()
+    load_best(module, tmp_path)
+    assert torch.equal(module.weight, torch.ones(2, 3))
+    assert torch.equal(module.bias, bias)

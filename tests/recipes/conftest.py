@@ -1,11 +1,12 @@
 """Recipes are run as a user runs them: in a process of their own, in an empty folder."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.process import environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -22,7 +23,7 @@ def run_recipe():
         finished = subprocess.run(
             [sys.executable, *start, *map(str, arguments)],
             cwd=folder,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "120", "WANDB_ERROR_REPORTING": "false"},
+            env=environment(COLUMNS="120"),
             capture_output=True,
             text=True,
             timeout=600,

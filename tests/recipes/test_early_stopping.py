@@ -1,13 +1,14 @@
 """The recipe as a user runs it: both fits of a seed are real, table and file agree, the picture is there."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from statistics import fmean
 
 import pytest
+
+from tests.process import environment
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "reproduce" / "early_stopping.py"
 ARGS = ("--accelerator", "cpu", "--seeds", "2", "--epochs", "12", "--patience", "2", "--wandb", "disabled")
@@ -17,7 +18,7 @@ def run(*args: str) -> str:
     """Run the script in the current folder, which is the test's own, and return what it printed."""
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *args],
-        env=os.environ | {"COLUMNS": "160", "PYTHONWARNINGS": "ignore"},
+        env=environment(COLUMNS="160", PYTHONWARNINGS="ignore"),
         capture_output=True,
         text=True,
         timeout=300,

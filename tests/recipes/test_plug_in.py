@@ -1,12 +1,13 @@
 """The recipe as a user runs it: in Python and from YAML the numbers are the same, and a second call goes on."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.process import environment
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "plug_in.py"
 ARGS = ("--accelerator", "cpu", "--epochs", "2", "--batch-size", "256")
@@ -16,7 +17,7 @@ def run(*args: str, script: Path = SCRIPT) -> str:
     """Run the script in the current folder, which is the test's own, and return what it printed."""
     done = subprocess.run(
         [sys.executable, str(script), *args],
-        env=os.environ | {"COLUMNS": "160", "PYTHONWARNINGS": "ignore"},
+        env=environment(COLUMNS="160", PYTHONWARNINGS="ignore"),
         capture_output=True,
         text=True,
         timeout=300,
