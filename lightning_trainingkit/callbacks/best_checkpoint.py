@@ -248,7 +248,8 @@ class BestCheckpoint(ModelCheckpoint):
             self._saving = False
 
     def _save_whole(self, trainer: L.Trainer, filepath: str) -> None:
-        self._positions[filepath] = [trainer.current_epoch, trainer.global_step]
+        if filepath in self.best_k_models:
+            self._positions[filepath] = [trainer.current_epoch, trainer.global_step]
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):  # writes later
             super()._save_checkpoint(trainer, filepath)
         else:
