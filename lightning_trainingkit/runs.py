@@ -179,9 +179,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> N
 
 
 def quiet() -> None:
-    """Keep Lightning's advice off the screen: the recipes' data is in memory and needs no workers."""
+    """Keep Lightning's advice off the screen, that on workers too: most of the recipes' data is in memory."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
@@ -203,7 +204,7 @@ def _text(value: Any) -> str:
 
 def _earlier(name: str) -> list[Path]:
     numbered = [path for path in Path("runs").glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()]
-    return [path for path in [Path("runs") / name, *numbered] if path.is_dir()]
+    return [path for path in [Path("runs") / name, *numbered] if path.is_dir() and any(path.iterdir())]
 
 
 def _rank() -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -33,7 +34,7 @@ class EarlyStopping(LightningEarlyStopping):
         min_delta: Smallest change that counts as an improvement, in units of the metric.
         patience: Checks without improvement after which training stops. One check happens after each validation.
         verbose: Log each improvement.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is, as an accuracy needs.
         strict: Whether a missing metric is an error.
         check_finite: Stop when the metric becomes NaN or infinite.
         stopping_threshold: Stop as soon as the metric is better than this.
@@ -48,8 +49,10 @@ class EarlyStopping(LightningEarlyStopping):
             ``a_t = s a_{t-1} + (1 - s) v_t``. The best weights are those of the best raw value.
 
     Raises:
-        ValueError: If ``smoothing`` or ``start_from_epoch`` are out of range.
-        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed; known after the sanity check.
+        ValueError: If ``smoothing`` or ``start_from_epoch`` are out of range, or a checkpoint callback judges the same
+            metric by another mode.
+        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed. Known after the first epoch, or
+            after the sanity check with ``check_on_train_epoch_end=False``, since training may log it too.
 
     Example:
         >>> import lightning as L
@@ -158,6 +161,16 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
+        for callback in trainer.checkpoint_callbacks:
+            if (
+                isinstance(callback, ModelCheckpoint)
+                and callback.monitor == self.monitor
+                and callback.mode != self.mode
+            ):
+                raise ValueError(
+                    f"`mode` must be the same for all that monitor {self.monitor}, got {self.mode!r} here and "
+                    f'{callback.mode!r} in {type(callback).__name__}. An accuracy needs "max", a loss "min".'
+                )
         if self.restore_best and not fast_dev_run(trainer) and not self._weights.start(trainer, self.best_score):
             rank_zero_warn(
                 f"{self.monitor} was {self.best_score:.4g} at its best before the resume, and nobody kept the weights "

@@ -79,9 +79,7 @@ class InitOverride(L.Callback):
         self.nonlinearity = nonlinearity
         self.verbose = verbose
         self._rules = _read_rules(scheme)
-        self._bias_rule = None if bias is None else parse_scheme(bias)
-        if self._bias_rule is not None and self._bias_rule.name not in ("zeros", "constant", "normal"):
-            raise ValueError(f"`bias` must be zeros, constant(value), normal(std) or None, got {bias!r}. Choose one.")
+        self._bias_rule = None if bias is None else _read_bias(bias)
         if nonlinearity is not None:
             parse_activation(nonlinearity)
         self.report: list[LayerInit] = []
@@ -221,6 +219,13 @@ def _read_rules(scheme: Any) -> dict[str, Rule]:
         if not isinstance(rule, str) and not callable(rule):
             raise TypeError(f"`scheme[{pattern!r}]` must be a string or a function, got {rule!r}. Write 'zeros', say.")
     return {pattern: parse_scheme(rule) if isinstance(rule, str) else rule for pattern, rule in scheme.items()}
+
+
+def _read_bias(bias: str) -> InitScheme:
+    name = bias.partition("(")[0]
+    if name not in ("zeros", "constant", "normal"):
+        raise ValueError(f"`bias` must be zeros, constant(value), normal(std) or None, got {bias!r}. Choose one.")
+    return parse_scheme(bias)
 
 
 def _needs_gain(rule: Rule | None) -> bool:

@@ -70,8 +70,8 @@ class CIFAR10DataModule(ImageDataModule):
         folder = self._root() / _TREE
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"`data_dir` must hold CIFAR-10, got no folder {folder}. Set download=True, or unpack "
-                f"{torchvision.datasets.CIFAR10.filename} there."
+                f"`data_dir` must hold CIFAR-10, got no folder {folder}. Unpack "
+                f"{torchvision.datasets.CIFAR10.filename} there, or let CIFAR10DataModule(download=True) do so."
             )
         try:
             with warnings.catch_warnings():

@@ -80,6 +80,11 @@ class ImageFolderDataModule(ImageDataModule):
                 f"`data_dir` must hold one folder per class, got none in {self._train_dir}. "
                 "Put the images into ROOT/CLASS/ or ROOT/{train,val,test}/CLASS/."
             )
+        if len(self.classes) == 1:
+            raise ValueError(
+                f"`data_dir` must hold a folder for each of at least two classes, got {self.classes[0]} alone in "
+                f"{self._train_dir}. Put each class into its own folder."
+            )
         self.num_classes = len(self.classes)
 
     def _load(self) -> None:

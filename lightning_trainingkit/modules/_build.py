@@ -54,12 +54,20 @@ def build_model(name: str, num_classes: int, options: dict[str, Any]) -> nn.Modu
         name = name.removeprefix("timm/")
         if not timm.is_model(name):
             check_name("model", f"timm/{name}", (f"timm/{known}" for known in timm.list_models()), "a model of timm")
-        timm_model: nn.Module = timm.create_model(name, num_classes=num_classes, **options)
-        return timm_model
+        return _call(timm.create_model, name, num_classes, options)
     known = torchvision.models.list_models(module=torchvision.models)
     check_name("model", name, ["small_resnet", *known], "'small_resnet', a classifier of torchvision or 'timm/NAME'")
-    model: nn.Module = torchvision.models.get_model(name, num_classes=num_classes, **options)
-    return model
+    return _call(torchvision.models.get_model, name, num_classes, options)
+
+
+def _call(build: Callable[..., nn.Module], name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    try:
+        return build(name, num_classes=num_classes, **options)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"`model_options` must be arguments of {name}, got {options}: {error}. For weights that were trained on "
+            "other classes, build the model, replace its last layer, and pass it as `model`."
+        ) from error
 
 
 def optimizer_class(name: str) -> type[Optimizer]:

@@ -99,7 +99,8 @@ class _Tracer(fx.Tracer):
 
 
 def _reason(module: nn.Module, error: Exception) -> str:
-    if isinstance(error, NotImplementedError):
+    inherited = type(module).forward.__qualname__ == "LightningModule.forward"
+    if inherited or isinstance(error, NotImplementedError):
         return f"{type(module).__name__} has no forward"
     text = (str(error) or type(error).__name__).splitlines()[0]
     return f"the forward of {type(module).__name__} cannot be traced: {text}"

@@ -57,6 +57,8 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     """
     directory = Path(directory)
     manifest = directory / MANIFEST
+    if not directory.is_dir():
+        raise FileNotFoundError(f"`directory` must be a folder, got {directory}, which does not exist. Check the path.")
     if not manifest.is_file():
         below = sorted(str(found.parent) for found in directory.glob(f"**/{MANIFEST}"))[:5]
         hint = (
@@ -107,8 +109,11 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: If manifest or checkpoint are missing.
+        TypeError: If ``module`` is none.
         ValueError: If the checkpoint is unreadable, unsafe, or belongs to another architecture.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"`module` must be the module to load into, got {module!r}. The folder comes second.")
     path = best_path(directory)
     with explain_failure(path):
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -43,6 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.seeds < 2:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: one seed has no interval.")
+    if not 0 <= args.shuffled <= 1 or args.images < 1:
+        parser.error("--shuffled must be a share from 0 to 1, and --images at least 1.")
     try:
         from matplotlib.figure import Figure
         from scipy.stats import t  # comes with scikit-learn

@@ -274,3 +274,13 @@ def test_the_modules_own_checkpoint_hook_is_asked_on_restore(tmp_path):
     fresh = Slim([])
     load_best(fresh, tmp_path / "best")
     assert difference(fresh.state_dict(), module.seen[1]) == 0
+
+
+def test_a_checkpoint_that_judges_the_metric_by_another_mode_is_an_error_before_training(tmp_path):
+    module = ScriptedModule([1])
+    save = BestCheckpoint("val/acc", "max", dirpath=str(tmp_path))
+    with pytest.raises(
+        ValueError, match=r"`mode` must be the same for all that monitor val/acc, got 'min' here and 'max'"
+    ):
+        toy_trainer(EarlyStopping("val/acc"), save).fit(module, *toy_loaders())
+    assert module.global_step == 0

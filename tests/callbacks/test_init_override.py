@@ -368,3 +368,8 @@ def test_zero_fan_in():
 def test_a_function_must_work_in_place():
     with pytest.raises(ValueError, match=r"`net.0` must be filled in place"):
         begin(Spy(), {"net.0": torch.zeros_like})
+
+
+def test_a_misspelt_bias_is_called_a_bias():
+    with pytest.raises(ValueError, match=r"`bias` must be zeros, constant\(value\), normal\(std\) or None, got 'zero'"):
+        InitOverride(bias="zero")

@@ -60,7 +60,7 @@ def test_pixels_are_those_of_torchvision(root, inside):
 def test_absent(tmp_path):
     data = CIFAR10DataModule(str(tmp_path))
     data.prepare_data()
-    with pytest.raises(FileNotFoundError, match=r"got no folder .*cifar-10-batches-py. Set download=True"):
+    with pytest.raises(FileNotFoundError, match=r"got no folder .*cifar-10-batches-py. Unpack"):
         data.setup()
 
 

@@ -126,8 +126,17 @@ def test_no_class_folder(tmp_path):
 
 
 def test_no_images(tmp_path):
-    (tmp_path / "a").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=r"must hold images .* got none"):
+        loaded(tmp_path)
+
+
+def test_one_class(tmp_path):
+    write(tmp_path, {"a": 4})
+    with pytest.raises(
+        ValueError, match=r"`data_dir` must hold a folder for each of at least two classes, got a alone"
+    ):
         loaded(tmp_path)
 
 

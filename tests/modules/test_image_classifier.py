@@ -353,3 +353,8 @@ def test_built_from_yaml(tmp_path, monkeypatch):
     )
     cli.trainer.fit(cli.model, cli.datamodule)
     assert cli.trainer.global_step == 1
+
+
+def test_options_that_a_named_model_does_not_take():
+    with pytest.raises(ValueError, match=r"`model_options` must be arguments of resnet18, got .'in_channels': 1"):
+        ImageClassifier("resnet18", 10, model_options={"in_channels": 1})

@@ -111,3 +111,10 @@ def test_a_module_that_saves_only_a_part_loads_only_that(tmp_path):
     load_best(module, tmp_path)
     assert torch.equal(module.weight, torch.ones(2, 3))
     assert torch.equal(module.bias, bias)
+
+
+def test_swapped_arguments_and_a_folder_that_does_not_exist(tmp_path):
+    with pytest.raises(TypeError, match="`module` must be the module to load into"):
+        load_best(tmp_path, nn.Linear(3, 2))
+    with pytest.raises(FileNotFoundError, match=r"`directory` must be a folder, got .*nowhere, which does not exist"):
+        best_path(tmp_path / "nowhere")

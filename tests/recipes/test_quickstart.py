@@ -108,3 +108,20 @@ def test_a_folder_that_is_not_empty_is_refused(run_recipe, tmp_path):
     finished = run_recipe("quickstart.py", "--output", "out", folder=tmp_path, ok=False)
     assert finished.returncode != 0
     assert "`--output` must be new or empty, got out. Add --resume to go on in it." in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "`--data` must be digits, fashion-mnist, cifar10 or a folder, got 'nowhere'"),
+        (["--resume"], "`--resume` must find a run, got no runs/quickstart"),
+        (["--compare-to", "nowhere"], "--compare-to must be a run with checkpoints"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+    ],
+)
+def test_bad_options_are_one_line_before_training(run_recipe, tmp_path, arguments, message):
+    finished = run_recipe("quickstart.py", *arguments, folder=tmp_path, ok=False)
+    assert finished.returncode == 2
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "runs").exists()
