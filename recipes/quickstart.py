@@ -117,7 +117,7 @@ def main() -> None:
         rows,
         *notes,
         "Files: " + ", ".join(map(str, sorted(folder.iterdir()))),
-        f"W&B:   wandb leet run {folder}/wandb  (or, with an account: wandb sync {folder}/wandb)",
+        f"W&B:   wandb leet {folder}/wandb  (or, with an account: wandb sync {folder}/wandb)",
         "Next:  python recipes/quickstart.py --without EarlyStopping",
         "       python recipes/quickstart.py --data fashion-mnist --epochs 5 --batch-size 128",
         "       python recipes/plug_in.py    (the same callbacks in a project that knows nothing of the kit)",
