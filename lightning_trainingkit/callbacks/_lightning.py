@@ -1,4 +1,4 @@
-"""The only file of the kit that touches Lightning's private parts or patches a module's hooks."""
+"""The only file that touches Lightning's private parts (but what a subclass overrides) or patches a module's hooks."""
 
 from collections.abc import Callable
 from functools import wraps
