@@ -168,7 +168,7 @@ def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "accelerator": args.accelerator,
         "devices": args.devices,
         "strategy": args.strategy,
-        "precision": runs.precision(args.data, args.precision),
+        "precision": runs.precision(args.data, args.precision, args.accelerator),
         "default_root_dir": str(folder),
     }
 

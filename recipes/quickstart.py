@@ -76,7 +76,7 @@ def main() -> None:
         accelerator=args.accelerator,
         devices=args.devices,
         strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision),
+        precision=runs.precision(args.data, args.precision, args.accelerator),
         callbacks=[callback for callback in callbacks if type(callback).__name__ not in left_out],
         enable_checkpointing="BestCheckpoint" not in left_out,
         enable_model_summary=False,

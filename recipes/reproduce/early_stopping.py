@@ -130,7 +130,7 @@ def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callba
         accelerator=args.accelerator,
         devices=args.devices,
         strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision),
+        precision=runs.precision(args.data, args.precision, args.accelerator),
         callbacks=callbacks,
         default_root_dir=folder,
         log_every_n_steps=1,
