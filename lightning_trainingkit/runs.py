@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -61,7 +61,9 @@ def arguments(name: str, description: str | None, *, trains: bool = True) -> arg
     parser.add_argument("--accelerator", default="auto", help="as in Lightning's Trainer (%(default)s)")
     parser.add_argument("--devices", default="1", help="as in Lightning's Trainer (%(default)s)")
     parser.add_argument("--strategy", default="auto", help="as in Lightning's Trainer (%(default)s)")
-    parser.add_argument("--precision", help="as in Lightning's Trainer (default: bf16-mixed where it is fast, 32-true for digits)")
+    parser.add_argument(
+        "--precision", help="as in Lightning's Trainer (default: bf16-mixed where it is fast, 32-true for digits)"
+    )
     parser.add_argument(
         "--wandb", choices=["offline", "online", "disabled"], default="offline", help="Weights & Biases (%(default)s)"
     )
@@ -204,9 +206,16 @@ def record(folder: Path, mode: str, project: str, job_type: str, name: str, valu
         return
     import wandb
 
-    settings = wandb.Settings(silent=True)
-    where = {"dir": folder, "mode": mode, "project": project, "group": folder.name, "job_type": job_type, "name": name}
-    with wandb.init(**where, reinit="create_new", settings=settings) as run:
+    with wandb.init(
+        dir=folder,
+        mode=cast(Literal["online", "offline"], mode),
+        project=project,
+        group=folder.name,
+        job_type=job_type,
+        name=name,
+        reinit="create_new",
+        settings=wandb.Settings(silent=True),
+    ) as run:
         run.summary.update({key: value for key, value in values.items() if isinstance(value, int | float)})
 
 

@@ -1,4 +1,4 @@
-"""The only file that touches Lightning's private parts (but what a subclass overrides) or patches a module's hooks."""
+"""The only file of the callbacks that touches Lightning's private parts (but overrides) or patches a module's hooks."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "after_build",
     "checks_each_epoch",
+    "compiler_of",
     "fast_dev_run",
     "guard_logger",
     "logged_by_validation",
@@ -81,6 +83,12 @@ def _after_once(pl_module: L.LightningModule, name: str, action: Callable[[], No
 def fast_dev_run(trainer: L.Trainer) -> bool:
     """Whether this is a trial of a few batches, in which nothing is saved and nothing stops (untyped in Lightning)."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def compiler_of(pl_module: L.LightningModule) -> Callable[..., Any]:
+    """Return what compiles a function as the user had the module compiled, ``torch.compile`` if not as a whole."""
+    context = pl_module._compiler_ctx
+    return context["dynamo_ctx"] if context else torch.compile
 
 
 def may_stop(trainer: L.Trainer) -> bool:

@@ -9,15 +9,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_trainingkit.data._lightning import unrepeated
 from lightning_trainingkit.functional.split import stratified_split
 
-__all__ = ["ImageDataModule", "check_fraction", "check_labels", "fit_normalisation", "split"]
+__all__ = ["ImageDataModule", "check_fraction", "check_labels", "even_batches", "fit_normalisation", "split"]
 
 Pair = tuple[Tensor, Tensor]
 
 
 class ImageDataModule(L.LightningDataModule):
-    """Serve ``train_set``, ``val_set`` and ``test_set``, which a subclass fills in ``_load``."""
+    """Serve ``train_set``, ``val_set`` and ``test_set``, which a subclass fills in ``_load``.
+
+    Over several ranks each image of the validation and the test part is evaluated once, and all ranks have the same
+    number of batches (where the batch size is very small, some may have one more).
+    """
 
     num_classes: int
     image_shape: tuple[int, int, int]
@@ -60,25 +65,46 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader(self.train_set, shuffle=True, drop_last=lone)
 
     def val_dataloader(self) -> DataLoader[Pair]:
-        """Return validation batches in a fixed order."""
-        return self._loader(self.val_set)
+        """Return validation batches in a fixed order; of several ranks, this rank's."""
+        return self._evaluation_loader(self.val_set, "val_set")
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Return test batches in a fixed order."""
-        return self._loader(self.test_set)
+        """Return test batches in a fixed order; of several ranks, this rank's."""
+        return self._evaluation_loader(self.test_set, "test_set")
 
     def predict_dataloader(self) -> DataLoader[Pair]:
         """Return the test batches."""
-        return self._loader(self.test_set)
+        return self.test_dataloader()
 
-    def _loader(self, part: Dataset[Pair], **options: Any) -> DataLoader[Pair]:
+    def _evaluation_loader(self, part: Dataset[Pair], name: str) -> DataLoader[Pair]:
+        sampler = unrepeated(part, name, self.trainer)
+        if sampler is None:
+            return self._loader(part)
+        images = len(part)  # type: ignore[arg-type]
+        return self._loader(
+            part, sampler=sampler, batch_size=even_batches(images, sampler.num_replicas, self.batch_size)
+        )
+
+    def _loader(self, part: Dataset[Pair], batch_size: int | None = None, **options: Any) -> DataLoader[Pair]:
         return DataLoader(
             part,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+
+def even_batches(images: int, ranks: int, batch_size: int) -> int:
+    """Largest size up to ``batch_size`` that gives each rank as many batches, though some ranks have one image more.
+
+    A rank with a batch more than others would wait for them for ever in a step that synchronises (``self.log`` with
+    ``on_step`` and ``sync_dist``, ``all_gather``). Where no size above 1 does (1 image a batch, say), ``batch_size``.
+    """
+    fewest = images // ranks
+    if images % ranks == 0:
+        return batch_size
+    return next((size for size in range(batch_size, 1, -1) if fewest % size), batch_size)
 
 
 def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:

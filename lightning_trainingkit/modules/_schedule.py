@@ -9,9 +9,16 @@ from typing import Any
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer, lr_scheduler
 
+from lightning_trainingkit.functional.schedules import cycle_ends, cyclic_cosine
 from lightning_trainingkit.modules._build import check_name, check_options
 
-__all__ = ["Schedule", "warmup_cosine"]
+__all__ = ["Schedule", "cyclic_cosine_annealing", "warmup_cosine"]
+
+
+def cyclic_cosine_annealing(optimizer: Optimizer, total_steps: int, cycles: int = 5) -> lr_scheduler.LambdaLR:
+    """Lower the rate to nearly 0 by cosine so many times, beginning each time from the top (``cyclic_cosine``)."""
+    cycle_ends(total_steps, cycles)  # says what is wrong with them
+    return lr_scheduler.LambdaLR(optimizer, lambda step: cyclic_cosine(step, total_steps, cycles))
 
 
 def warmup_cosine(
@@ -45,6 +52,7 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
 } | {
     "warmup_cosine": warmup_cosine,
     "cosine": lr_scheduler.CosineAnnealingLR,
+    "cyclic_cosine": cyclic_cosine_annealing,
     "exponential": lr_scheduler.ExponentialLR,
     "multistep": lr_scheduler.MultiStepLR,
     "one_cycle": lr_scheduler.OneCycleLR,
@@ -55,12 +63,13 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
 # The argument that is a length, and the share of all steps that it becomes.
 _LENGTHS: dict[Any, tuple[str, float]] = {
     warmup_cosine: ("total_steps", 1),
+    cyclic_cosine_annealing: ("total_steps", 1),
     lr_scheduler.CosineAnnealingLR: ("T_max", 1),
     lr_scheduler.OneCycleLR: ("total_steps", 1),
     lr_scheduler.PolynomialLR: ("total_iters", 1),
     lr_scheduler.StepLR: ("step_size", 1 / 3),
 }
-_BY_STEP = (warmup_cosine, lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
+_BY_STEP = (warmup_cosine, cyclic_cosine_annealing, lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,9 @@ class ImageClassifier(L.LightningModule):
         weight_decay: Weight decay. 0.01 suits AdamW, 5e-4 SGD.
         optimizer_options: Further arguments of the optimizer, such as ``momentum: 0.9``.
         schedule: ``warmup_cosine`` (options ``warmup``, the share of the steps that rise, and ``final``, the share of
-            ``lr`` at the end), ``cosine``, ``one_cycle``, ``polynomial``, ``step``, ``multistep``, ``exponential``,
-            ``plateau``, any class of ``torch.optim.lr_scheduler``, or None for a constant rate.
+            ``lr`` at the end), ``cosine``, ``cyclic_cosine`` (option ``cycles``, 5 by default: how often the rate falls
+            from the top, as ``SnapshotCheckpoint`` wants it), ``one_cycle``, ``polynomial``, ``step``, ``multistep``,
+            ``exponential``, ``plateau``, any class of ``torch.optim.lr_scheduler``, or None for a constant rate.
         schedule_options: Arguments of the schedule. A length that is left out becomes the number of training steps (a
             third of them for ``step``), counted in steps. All else is counted in epochs, unless ``interval: step`` is
             among the options. ``monitor`` is what ``plateau`` looks at, ``val/loss`` by default.

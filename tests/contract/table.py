@@ -1,18 +1,38 @@
 """Every public callback, once: the arguments with which it goes through the ordeal, plain enough for YAML."""
 
+from pathlib import Path
+
 import lightning as L
+import torch
 
 import lightning_trainingkit
+from tests.toy import ToyModule
+
+ALWAYS = ["validate", "test", "predict"]
 
 CALLBACKS = {
     "BestCheckpoint": {"monitor": "val/loss", "mode": "min", "save_last": True},
     "ChannelsLast": {},
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
+    "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
+    "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
+    "ReestimateBatchNorm": {"batches": 3},
+    "SnapshotCheckpoint": {"cycles": 2},
+    "TestTimeAugmentation": {"views": "flip", "stages": ALWAYS},
 }
 
 
 def build(name: str) -> L.Callback:
     return getattr(lightning_trainingkit, name)(**CALLBACKS[name])
+
+
+def write_members(folder: Path) -> None:
+    """Write the members that the table's ensemble finds from this folder."""
+    (folder / "members").mkdir(exist_ok=True)
+    for seed in (1, 2):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            torch.save({"state_dict": ToyModule().state_dict()}, folder / "members" / f"{seed}.ckpt")

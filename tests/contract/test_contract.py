@@ -13,11 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 import lightning_trainingkit
-from tests.contract.table import CALLBACKS, build
+from tests.contract.table import CALLBACKS, build, write_members
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
 every_callback = pytest.mark.parametrize("name", CALLBACKS)
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resumed on purpose
+
+
+@pytest.fixture(autouse=True)
+def _members(tmp_path, _own_folder):
+    write_members(tmp_path)
 
 
 def snapshot(module):

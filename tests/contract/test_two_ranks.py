@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.table import CALLBACKS
+from tests.contract.table import CALLBACKS, write_members
 from tests.process import environment
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
+    write_members(folder)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.run(
         [*torchrun, str(Path(__file__).with_name("two_ranks.py")), str(folder)],

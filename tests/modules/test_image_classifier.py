@@ -140,6 +140,7 @@ def test_warmup_cosine_by_its_formula():
     [
         (None, None, [1.0] * 8),
         ("cosine", None, [(1 + math.cos(math.pi * t / 8)) / 2 for t in range(8)]),
+        ("cyclic_cosine", {"cycles": 2}, [(1 + math.cos(math.pi * (t % 4) / 4)) / 2 for t in range(8)]),
         ("polynomial", None, [1 - t / 8 for t in range(8)]),
         ("step", {"gamma": 0.5}, [0.5 ** (t // 3) for t in range(8)]),
         ("step", {"step_size": 1}, [1.0] * 4 + [0.1] * 4),
@@ -249,6 +250,7 @@ def test_timm_missing(monkeypatch):
         ({"optimizer_options": {"lr": 0.9}}, "`optimizer_options` must not hold 'lr'"),
         ({"schedule": "multistep"}, "`schedule_options` must fit MultiStepLR.*milestones"),
         ({"schedule_options": {"gamma": 1}}, "`schedule_options` must fit warmup_cosine"),
+        ({"schedule": "cyclic_cosine", "schedule_options": {"T_max": 1}}, "It may hold .*cycles"),
         ({"schedule_options": {"interval": "day"}}, "must be 'step' or 'epoch', got 'day'"),
         ({"model": nn.Linear(1, 1), "model_options": {"width": 2}}, "`model_options` must be left out"),
     ],
@@ -323,6 +325,12 @@ def test_hinge_wants_class_indices():
 def test_empty_training_set(schedule):
     with pytest.raises(ValueError, match="`train_dataloader` must give at least one batch, got none"):
         trainer().fit(ImageClassifier(net(), 3, schedule=schedule), loader(0), loader())
+
+
+def test_more_cycles_than_steps():
+    module = ImageClassifier(net(), 3, schedule="cyclic_cosine", schedule_options={"cycles": 9})
+    with pytest.raises(ValueError, match="`cycles` must be from 1 to the number of optimizer steps, 3, got 9"):
+        trainer().fit(module, loader(), loader())
 
 
 def test_a_training_without_an_end_needs_a_length():

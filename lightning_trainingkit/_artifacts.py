@@ -1,0 +1,65 @@
+"""Read an ensemble's members from wherever they are: checkpoint files, modules in memory, W&B artifacts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import nn
+
+from lightning_trainingkit.nn._member_files import MemberFile, find_members, read_members
+from lightning_trainingkit.nn.checkpoint import MANIFEST
+
+__all__ = ["load_members"]
+
+PREFIX = "wandb:"
+_SUFFIXES = (".ckpt", ".pt", ".pth")
+
+
+def load_members(members: str | Path | nn.Module | Sequence[str | Path | nn.Module]) -> list[MemberFile | nn.Module]:
+    """Read members onto the CPU; what is downloaded for it goes again.
+
+    Args:
+        members: As in ``find_members``, and ``"wandb:ENTITY/PROJECT/NAME:VERSION"`` for the checkpoints in an artifact.
+
+    Raises:
+        ConnectionError: If an artifact can't be had.
+        FileNotFoundError: If nothing is there.
+        ValueError: If there is no member, one twice, or a file that is no good.
+    """
+    given = [members] if isinstance(members, str | Path | nn.Module) else list(members)
+    with TemporaryDirectory() as folder:
+        local: list[str | Path | nn.Module] = []
+        for each in given:
+            wanted = isinstance(each, str) and each.startswith(PREFIX)
+            local += _download(str(each).removeprefix(PREFIX), Path(folder)) if wanted else [each]
+        return read_members(find_members(local))
+
+
+def _download(name: str, folder: Path) -> list[Path]:
+    """Download an artifact into a folder of its name, and return its checkpoints."""
+    if name.count("/") != 2 or name.count(":") != 1 or not all(name.replace(":", "/").split("/")):
+        raise ValueError(
+            f"`members` must name an artifact as {PREFIX}ENTITY/PROJECT/NAME:VERSION, got {PREFIX}{name}. "
+            "The page of the artifact shows its full name."
+        )
+    import wandb
+
+    target = folder / name.replace(":", "-")
+    try:
+        wandb.Api().artifact(name).download(root=str(target))
+    except (wandb.Error, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConnectionError(
+            f"`members` must be at hand, got {PREFIX}{name}, which W&B did not give ({reason}). Log in by `wandb "
+            "login`, check the name, or download it elsewhere and name the file."
+        ) from error
+    if (target / MANIFEST).is_file():
+        return [target]
+    found = sorted(path for path in target.glob("**/*") if path.suffix in _SUFFIXES)
+    if not found:
+        there = ", ".join(sorted(path.name for path in target.glob("**/*") if path.is_file())[:8]) or "nothing"
+        raise FileNotFoundError(
+            f"`members` must hold checkpoints ({', '.join(_SUFFIXES)}), got {PREFIX}{name} with: {there}. "
+            "Name another artifact."
+        )
+    return found

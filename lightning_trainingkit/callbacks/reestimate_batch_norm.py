@@ -1,0 +1,161 @@
+"""Give averaged weights the BatchNorm statistics that belong to them."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import nn
+
+from lightning_trainingkit.nn.batch_norm import (
+    estimate_batch_norm,
+    first_element,
+    reestimate_batch_norm,
+    running_batch_norms,
+)
+
+__all__ = ["ReestimateBatchNorm"]
+
+
+class ReestimateBatchNorm(L.Callback):
+    """At the end of a fit, estimate the BatchNorm statistics anew from training data, as averaged weights need it.
+
+    ``EMAWeightAveraging``, ``WeightAveraging`` and ``StochasticWeightAveraging`` leave a model whose stored statistics
+    are those of other weights, or averages of such. One pass over training batches, after training, gives those that
+    the model has: the mean and variance of all values that come to each BatchNorm (``reestimate_batch_norm``), the same
+    on all ranks. Nothing else changes: weights, modes, and the global random numbers stay as they are.
+
+    The order in the list of callbacks does not matter: averaged weights come back in ``on_train_end``, the best ones of
+    ``EarlyStopping`` and ``BestCheckpoint(restore=True)`` in ``on_fit_end``, and this callback comes after all others,
+    to which end it moves itself to the end of ``trainer.callbacks``. Files that were written before are not changed:
+    ``trainer.test(module)`` tests with the new statistics, ``trainer.test(ckpt_path="best")`` with the old ones, and
+    ``trainer.save_checkpoint(path)`` keeps the new. A fit that is interrupted keeps its statistics. A BatchNorm that is
+    in eval mode (frozen) keeps them too: that is what the weights behind it were trained with.
+
+    Training augmentation stays on; batches are moved and cast as in training. The pass runs on a fixed seed: of equal
+    weights come equal statistics. The first training batch is passed through once before it is trained on, so that a
+    wrong ``target`` shows then. A ``fast_dev_run`` runs it too, on its few batches.
+
+    Args:
+        batches: Training batches to use on each rank, at least 1; by default those of one epoch.
+        target: Name of the submodule that is called with the first element of the batch (as
+            ``torch.optim.swa_utils.update_bn`` calls a model), such as ``"net"``; by default the module itself.
+
+    Raises:
+        ValueError: If the target has no BatchNorm with running statistics or cannot be called with a batch's first
+            element, ``target`` names no submodule, ``batches`` is left out where the length of an epoch is unknown, or
+            the strategy shards the model.
+
+    Example:
+        >>> import lightning as L
+        >>> from lightning.pytorch.callbacks import EMAWeightAveraging
+        >>> trainer = L.Trainer(callbacks=[EMAWeightAveraging(), ReestimateBatchNorm()], logger=False)
+
+    References:
+        Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018,
+        arXiv:1803.05407, section 3.2.
+    """
+
+    def __init__(self, batches: int | None = None, *, target: str | None = None) -> None:
+        if batches is not None and (not isinstance(batches, int) or batches < 1):
+            raise ValueError(f"`batches` must be a positive integer, got {batches!r}. Leave it out for a whole epoch.")
+        self.batches = batches
+        self.target = target
+        self._tried = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Come after every other callback."""
+        if stage != "fit":
+            return
+        if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):
+            raise ValueError(
+                f"`strategy` must keep the whole model on every rank, got {type(trainer.strategy).__name__}. "
+                "Use ddp, or leave ReestimateBatchNorm out."
+            )
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [each for each in callbacks if each is not self] + [self]  # type: ignore[attr-defined]
+        self._tried = False
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that there is something to estimate."""
+        try:
+            running_batch_norms(self._model(pl_module))
+        except ValueError as error:
+            raise ValueError(f"{error} ReestimateBatchNorm is for models with BatchNorm.") from error
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that the pass will have an end."""
+        if self.batches is None and trainer.num_training_batches == float("inf"):
+            raise ValueError(
+                "`batches` must be given where the length of an epoch is unknown, got None. Try batches=100."
+            )
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Try the first batch, so that what would fail after training fails before."""
+        if self._tried:
+            return
+        self._tried = True
+        model = self._model(pl_module)
+        try:
+            with isolate_rng(), trainer.precision_plugin.forward_context():
+                found = estimate_batch_norm(model, running_batch_norms(model), [batch])
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"`target` must take the first element of a training batch, got {type(first_element(batch)).__name__} "
+                f"for {type(model).__name__}: {error!r}. {_candidates(pl_module)}"
+            ) from error
+        if not found.moments:
+            raise ValueError(
+                f"`target` must call a BatchNorm, got {type(model).__name__}, whose forward calls none. "
+                f"{_candidates(pl_module)}"
+            )
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Estimate the statistics, where there is data to do it from."""
+        model, limit = self._model(pl_module), min(self.batches or float("inf"), trainer.num_training_batches)
+        if trainer.train_dataloader is None or not 0 < limit < float("inf"):
+            return  # nothing was trained
+        layers = [layer for layer in running_batch_norms(model).values() if layer.training]
+        if not layers:
+            rank_zero_warn("ReestimateBatchNorm has changed nothing: every BatchNorm is in eval mode (frozen).")
+            return
+        device = pl_module.device
+        pl_module.to(trainer.strategy.root_device)  # Lightning has taken it from there
+        try:
+            with isolate_rng(), trainer.precision_plugin.forward_context():
+                torch.manual_seed(trainer.global_rank)
+                reestimate_batch_norm(model, _batches(trainer, pl_module, int(limit)), layers=layers)
+        finally:
+            pl_module.to(device)
+
+    def _model(self, pl_module: L.LightningModule) -> nn.Module:
+        try:
+            return pl_module if self.target is None else pl_module.get_submodule(self.target)
+        except AttributeError as error:
+            raise ValueError(
+                f"`target` must name a submodule of {type(pl_module).__name__}, got {self.target!r}. "
+                f"{_candidates(pl_module)}"
+            ) from error
+
+
+def _candidates(pl_module: L.LightningModule) -> str:
+    names = dict.fromkeys(name.split(".")[0] for name in running_batch_norms(pl_module))
+    return f"Submodules with BatchNorm: {', '.join(names)}."
+
+
+def _batches(trainer: L.Trainer, pl_module: L.LightningModule, limit: int) -> Iterator[Any]:
+    """Training batches, as ``training_step`` gets them."""
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    hook = "on_before_batch_transfer"
+    owner = datamodule if datamodule is not None and is_overridden(hook, datamodule) else pl_module
+    loader = CombinedLoader(trainer.train_dataloader, "max_size_cycle")
+    for batch, _, _ in islice(loader, limit):
+        batch = owner.on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), 0)
+        yield trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -1,0 +1,46 @@
+"""The only file of the DataModules that touches Lightning's private parts."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import Dataset
+
+__all__ = ["unrepeated"]
+
+
+def unrepeated(part: Dataset[Any], name: str, trainer: L.Trainer | None) -> UnrepeatedDistributedSampler | None:
+    """Share out the examples of ``part`` over the ranks, each of them once, where Lightning would repeat some.
+
+    Without a sampler of ours Lightning puts its ``DistributedSampler`` in, which gives each rank the same number of
+    examples and takes the first ones twice for it, so that a metric over 359 images is one over 360.
+
+    Args:
+        part: The examples.
+        name: What ``part`` is called, for the error.
+        trainer: Trainer that asks, None outside of one.
+
+    Returns:
+        The sampler of this rank, or None where there is one rank, where the user switched Lightning's sampler off
+        (``use_distributed_sampler=False``: all data on each rank), and in a fit with ``overfit_batches``, for which
+        Lightning takes samplers of its own.
+
+    Raises:
+        ValueError: If there are fewer examples than ranks, on all ranks alike: a rank without a batch logs nothing, and
+            the others would wait for it.
+    """
+    if trainer is None or not trainer._accelerator_connector.use_distributed_sampler:
+        return None
+    if trainer.state.fn == TrainerFn.FITTING and trainer.overfit_batches > 0:  # type: ignore[attr-defined]
+        return None
+    place = trainer.distributed_sampler_kwargs
+    if place is None or place["num_replicas"] == 1:
+        return None
+    count, ranks = len(part), place["num_replicas"]  # type: ignore[arg-type]
+    if count < ranks:
+        raise ValueError(
+            f"`{name}` must hold at least one image for each rank, got {count} for {ranks} ranks. "
+            "Use fewer devices or more images."
+        )
+    return UnrepeatedDistributedSampler(part, shuffle=False, **place)

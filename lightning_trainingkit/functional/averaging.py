@@ -1,0 +1,152 @@
+"""Averages over passes of one model or several, a pass at a time, and when a sample needs no more of them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["AVERAGES", "EXACT_EARLY_EXIT", "average_passes", "check_weights", "finish", "running_average", "settled"]
+
+AVERAGES = ("probabilities", "logits", "geometric", "votes")
+EXACT_EARLY_EXIT = ("probabilities", "votes")
+
+
+def running_average(total: Tensor | None, log_probabilities: Tensor, weight: float, average: str) -> Tensor:
+    r"""Add one pass to the running average over passes :math:`k` with weights :math:`w_k`.
+
+    What is summed is, by the kind of average, for the class probabilities :math:`p_k` of a pass
+
+    - ``probabilities``: :math:`\sum_k w_k p_k`, held as its logarithm, so that small probabilities don't become 0;
+    - ``logits`` and ``geometric``: :math:`\sum_k w_k \log p_k`. Both are the same average: the logits of a sample are
+      :math:`\log p_k` plus a number that all its classes share and that normalising takes away, so averaged logits
+      give the normalised geometric mean of the probabilities;
+    - ``votes``: :math:`\sum_k w_k [c = \arg\max_j p_{kj}]`, of several classes that are equal the first one. A pass of
+      NaN votes NaN.
+
+    Args:
+        total: What this function returned for the pass before, None for the first one.
+        log_probabilities: Log-probabilities of this pass, shape ``(N, C)``.
+        weight: Weight of this pass, positive; those of all passes sum to 1.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``.
+
+    Returns:
+        The new total, shape ``(N, C)``, for ``finish`` and ``settled``.
+
+    Raises:
+        ValueError: If ``average`` is unknown.
+    """
+    if average == "probabilities":
+        term = log_probabilities + math.log(weight)
+        return term if total is None else torch.logaddexp(total, term)
+    if average in ("logits", "geometric"):
+        return log_probabilities * weight if total is None else total.add(log_probabilities, alpha=weight)
+    if average == "votes":
+        top, leader = log_probabilities.max(dim=1, keepdim=True)
+        votes = torch.zeros_like(log_probabilities).scatter(1, leader, torch.where(top.isnan(), top, 1.0))
+        return votes * weight if total is None else total.add(votes, alpha=weight)
+    raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. The default is probabilities.")
+
+
+def finish(total: Tensor, average: str) -> Tensor:
+    """Turn a running average, over all passes or the first of them, into log-probabilities.
+
+    A class without a vote gets the smallest normal probability, 1e-38 in float32, so that a cross-entropy stays finite.
+    The weights of the passes need not sum to 1 yet, since the result is normalised.
+
+    Args:
+        total: What ``running_average`` returned last, shape ``(N, C)``.
+        average: The kind of average.
+
+    Returns:
+        Log-probabilities, shape ``(N, C)``; their exponentials sum to 1.
+    """
+    if average == "votes":
+        total = total.clamp(min=torch.finfo(total.dtype).tiny).log()
+    return total.log_softmax(dim=1)
+
+
+def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tensor:
+    r"""Tell the samples whose argmax no later pass can change.
+
+    A pass of weight :math:`w` adds at most :math:`w` to the sum of any class and takes nothing from the leader's, for
+    probabilities and votes alike. So the leader :math:`a` stays ahead if its lead is larger than the weight :math:`R`
+    of all passes to come: if :math:`s_a > s_b + R` for each other class :math:`b`, then the final sums are
+    :math:`s_a' \ge s_a > s_b + R \ge s_b'`, and the argmax is that of the full average of the same outputs.
+
+    The sums are rounded, so that the lead must be larger by a margin. Let :math:`\epsilon` be the distance of 1 to the
+    next float. A sum :math:`s \le 1` that is held as :math:`\log s` moves by :math:`s |\log s| \epsilon / 2 \le 0.2
+    \epsilon` each time that it is rounded, and by :math:`\epsilon` with the error of ``exp`` or ``log1p``: by less than
+    :math:`3 \epsilon` in all for each pass added. Over at most :math:`K` passes, for the leader and the runner-up,
+    until now and until the end, this comes to less than :math:`12 K \epsilon`. The margin is :math:`16 K \epsilon`;
+    what it has to spare covers the roundings of the comparison itself, and those of ``finish``, where :math:`4
+    \epsilon` between two probabilities are enough to keep their logarithms apart. A tie never settles, and neither
+    does NaN.
+
+    Args:
+        total: Running average of ``probabilities`` or ``votes``, shape ``(N, C)``.
+        remaining: Sum :math:`R` of the weights of the passes that are left.
+        passes: Number :math:`K` of all passes, made or left.
+        average: The kind of average.
+
+    Returns:
+        Shape ``(N,)``, boolean.
+
+    Raises:
+        ValueError: If ``average`` is ``logits`` or ``geometric``: one pass can take any lead away then.
+
+    Example:
+        >>> import torch
+        >>> log_probabilities = torch.tensor([[0.9, 0.1], [0.6, 0.4]]).log()
+        >>> total = running_average(None, log_probabilities, 0.6, "probabilities")
+        >>> settled(total, remaining=0.4, passes=2, average="probabilities")
+        tensor([ True, False])
+    """
+    if average not in EXACT_EARLY_EXIT:
+        raise ValueError(
+            f"`average` must be {' or '.join(EXACT_EARLY_EXIT)} for an early exit, got {average!r}: one pass can take "
+            "any lead away."
+        )
+    sums = total.exp() if average == "probabilities" else total
+    first, second = sums.topk(2, dim=1).values.unbind(dim=1)
+    return first - second > remaining + 16 * passes * torch.finfo(total.dtype).eps
+
+
+def average_passes(log_probabilities: Tensor, weights: Tensor | None = None, average: str = "probabilities") -> Tensor:
+    """Average passes that are all there.
+
+    Args:
+        log_probabilities: Log-probabilities, or logits, of each pass, shape ``(K, N, C)``.
+        weights: Weights of the passes, shape ``(K,)``, not negative, with sum 1. Equal ones by default.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``running_average``.
+
+    Returns:
+        Log-probabilities, shape ``(N, C)``.
+
+    Raises:
+        ValueError: If ``average`` is unknown or the weights don't fit.
+
+    Example:
+        >>> import torch
+        >>> passes = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]]).log()
+        >>> average_passes(passes).exp()
+        tensor([[0.7000, 0.3000]])
+    """
+    passes = len(log_probabilities)
+    given = [1 / passes for _ in range(passes)] if weights is None else weights.tolist()
+    check_weights("weights", given, passes)
+    total = None
+    for each, weight in zip(log_probabilities.log_softmax(dim=2), given, strict=True):
+        if weight:
+            total = running_average(total, each, weight, average)
+    assert total is not None  # the weights sum to 1
+    return finish(total, average)
+
+
+def check_weights(name: str, weights: list[float], passes: int) -> None:
+    """Raise ValueError unless there is a weight for each pass, none is negative, and they sum to 1."""
+    if len(weights) != passes:
+        raise ValueError(f"`{name}` must be {passes} numbers, one for each pass, got {len(weights)}: {weights}.")
+    total = sum(weights)
+    if not all(weight >= 0 for weight in weights) or abs(total - 1) > 1e-5:
+        hint = f"Divide them by {total:g}." if total > 0 and min(weights) >= 0 else "Leave them out for equal ones."
+        raise ValueError(f"`{name}` must be positive or 0 and sum to 1, got {weights} with sum {total:g}. {hint}")

@@ -1,0 +1,67 @@
+"""Weights of an ensemble's members, chosen on held-out data."""
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["greedy_weights"]
+
+
+def greedy_weights(log_probabilities: Tensor, target: Tensor, rounds: int = 50) -> Tensor:
+    r"""Choose members one by one, with replacement, so that each lowers the loss of the average most.
+
+    Round :math:`t` adds the member with the smallest negative log-likelihood of the average so far,
+    :math:`-\frac 1 N \sum_i \log \frac 1 t (S_i + p_k(y_i))`, where :math:`S_i` sums the probabilities
+    :math:`p(y_i)` of the true class over the members chosen before. The first is therefore the best single member, and
+    a member's weight is how often it was chosen, up to the round with the smallest loss. On the data given it is never
+    worse than the best member; how much of that is left on other data depends on ``N``, so give it validation data.
+
+    Args:
+        log_probabilities: Log-probabilities of each member, shape ``(K, N, C)``, normalised. Those below -87 count as
+            -87 (1e-38, as in ``averaging.finish``), so that one sample does not rule a member out.
+        target: True classes in ``0 .. C - 1``, shape ``(N,)``.
+        rounds: Most members to choose, one of them any number of times. More make finer weights.
+
+    Returns:
+        Weights of the members, shape ``(K,)``, multiples of ``1 / t`` with sum 1; many may be 0. Of equally good
+        members the first is chosen, of equally good rounds the earliest.
+
+    Raises:
+        ValueError: If the shapes don't fit, there is no sample, a member gives NaN, or ``rounds`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> right_on_first, right_on_second, bad = [[0.9, 0.1], [0.7, 0.3]], [[0.3, 0.7], [0.1, 0.9]], [[0.2, 0.8]] * 2
+        >>> members = torch.tensor([right_on_first, bad, right_on_second]).log()
+        >>> greedy_weights(members, target=torch.tensor([0, 1]))
+        tensor([0.5000, 0.0000, 0.5000])
+
+    References:
+        Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004.
+    """
+    shape = tuple(log_probabilities.shape)
+    if log_probabilities.ndim != 3 or 0 in shape:
+        raise ValueError(f"`log_probabilities` must have shape (K, N, C), none of them 0, got {shape}. Stack members.")
+    if tuple(target.shape) != shape[1:2]:
+        raise ValueError(f"`target` must be {shape[1]} class indices, got shape {tuple(target.shape)}. One per sample.")
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be positive, got {rounds}. 50 is usual.")
+    floor = math.log(torch.finfo(torch.float32).tiny)
+    at_target = log_probabilities.gather(2, target.long().expand(shape[0], -1)[:, :, None])[:, :, 0]
+    # On the CPU the choice is the same whatever the device is, and all of them have float64 there.
+    p = at_target.detach().cpu().double().clamp(min=floor).exp()
+    if p.isnan().any():
+        members = p.isnan().any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(f"`log_probabilities` must be numbers, got NaN from the members {members}. Leave them out.")
+    total = torch.zeros_like(p[0])
+    counts = torch.zeros(len(p), dtype=torch.float64)
+    best, weights = math.inf, counts
+    for t in range(1, rounds + 1):
+        losses = math.log(t) - (total + p).log_().mean(dim=1)
+        chosen = int(losses.argmin())
+        total += p[chosen]
+        counts[chosen] += 1
+        if float(losses[chosen]) < best:
+            best, weights = float(losses[chosen]), counts / t
+    return weights.to(log_probabilities.device, torch.float32)

@@ -1,0 +1,263 @@
+"""One average over passes from several sources: members of an ensemble, random masks, views of the images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, product
+from math import prod
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights
+from lightning_trainingkit.nn._batch import Arguments, Batch
+from lightning_trainingkit.nn._running import Running
+
+__all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "check_settings"]
+
+Call = Callable[[nn.Module, Arguments], Any]
+"""Calls a module with positional and named arguments."""
+
+_ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
+
+
+class Source(Protocol):
+    """Where passes come from: an `Around`, or a `Viewing` of kind ``views``. The passes of several sources multiply."""
+
+    @property
+    def kind(self) -> str:
+        """``members``, ``masks`` or ``views``: an average has at most one source of each."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each of its passes is, for errors and reports."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """Weight of each of its passes; their sum is 1."""
+        ...
+
+
+class Around(Source, Protocol):
+    """A source that changes how the module is called."""
+
+    def around(self, index: int, call: Call) -> Call:
+        """Return the call that makes one of its passes of a plain call."""
+        ...
+
+
+@runtime_checkable
+class Together(Around, Protocol):
+    """A source that may make all its passes in one call."""
+
+    def together(self, call: Call, module: nn.Module, arguments: Arguments) -> Call | None:
+        """Return a call with the outputs ``(K, N, C)`` of all passes of a weight above 0, or None for one by one."""
+        ...
+
+
+class Viewing(Source, Protocol):
+    """A source that changes the images."""
+
+    @property
+    def views(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """One for each pass."""
+        ...
+
+
+class _Outer(NamedTuple):
+    """One combination of member and mask, or all members together."""
+
+    names: Sequence[str]
+    weights: Sequence[float]
+    call: Call
+    together: bool = False
+
+
+class Averaging:
+    """Call a module once for each combination of the sources' passes, and average.
+
+    Passes run one after the other, and memory does not grow with their number. With ``max_batch`` a larger batch is cut
+    into parts of this size, and as many views of a smaller one as fit go through the module together. The order in
+    which the sources are given does not matter. Nothing is changed in the module.
+
+    Args:
+        sources: Where the passes come from, at most one of each kind.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``functional.averaging``.
+        early_exit: Leave out the passes of a sample that can't change its argmax any more. Its log-probabilities are
+            then those of the passes that were made.
+        max_batch: Most samples in one call of the module.
+
+    Raises:
+        ValueError: If the arguments don't fit each other.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        average: str = "probabilities",
+        early_exit: bool = False,
+        max_batch: int | None = None,
+    ) -> None:
+        check_settings(average, early_exit, max_batch)
+        kinds = [source.kind for source in sources]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ValueError(f"`sources` must hold one of each kind, got {kinds}. Put all {kind} into one.")
+        if early_exit and "masks" in kinds:
+            raise ValueError("`early_exit` must be False with random masks, got True: their entropy needs every pass.")
+        for source in sources:
+            check_weights("weights", list(source.weights), len(source.names))
+        self.sources = sorted(sources, key=lambda source: _ORDER.index(source.kind))
+        self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
+        passes = list(product(*([(s.names[i], s.weights[i]) for i in _counted(s)] for s in self.sources)))
+        self.names = [" x ".join(name for name, _ in each) for each in passes]
+        """What each pass is, in the order of ``each_pass``; those of weight 0 are left out."""
+        self.weights = [prod(weight for _, weight in each) for each in passes]
+        """Weight of each pass."""
+        self.expected_entropy: Tensor | None = None
+        """Mean entropy in nats of the passes of the last call, shape ``(N,)``, where there are random masks."""
+        self.samples = 0
+        """Samples seen so far."""
+        self.passes_made = 0
+        """Passes made so far, of all samples together."""
+        self._keep_entropy = "masks" in kinds
+        self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
+        only = self._around[0] if len(self._around) == 1 else None
+        self._together = only if isinstance(only, Together) else None
+        self._views: list[tuple[float, Callable[[Tensor], Tensor] | None]] = [(1.0, None)]
+        for source in self.sources:
+            if source.kind == "views":
+                self._views = [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
+        self._checked: set[str] = set()
+
+    @property
+    def passes(self) -> int:
+        """Number of passes that a sample gets if none is left out."""
+        return len(self.names)
+
+    def __call__(self, call: Call, module: nn.Module, arguments: Arguments) -> Tensor:
+        """Return the log-probabilities ``(N, C)`` of the average.
+
+        Args:
+            call: How to call the module once.
+            module: The module to call.
+            arguments: Positional and named arguments.
+        """
+        batch = Batch(arguments)
+        self.samples += batch.size
+        parts = [Running(part, self.average, sum(self.weights), self._keep_entropy) for part in self._cut(batch)]
+        for outer in self._outers(call, module, arguments):
+            for part in parts:
+                self._advance(part, outer, module)
+            if all(part.stopped for part in parts):
+                break
+        entropies = [part.entropy for part in parts if part.entropy is not None]
+        self.expected_entropy = torch.cat(entropies) if entropies else None
+        return torch.cat([part.finish() for part in parts])
+
+    def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
+        """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
+        parts = self._cut(Batch(arguments))
+        for outer in self._outers(call, module, arguments, one_by_one=True):
+            for _, view in self._views:
+                seen = (part if view is None else part.view(view) for part in parts)
+                yield torch.cat([self._call(outer, module, part)[0] for part in seen])
+
+    def _cut(self, batch: Batch) -> list[Batch]:
+        if self.max_batch is None or batch.size <= self.max_batch:
+            return [batch]
+        return [batch.take(slice(start, start + self.max_batch)) for start in range(0, batch.size, self.max_batch)]
+
+    def _outers(
+        self, call: Call, module: nn.Module, arguments: Arguments, one_by_one: bool = False
+    ) -> Iterator[_Outer]:
+        only = self._together if self.max_batch is None else None  # it may put all members' samples into one call
+        if only is not None and not (self.early_exit or one_by_one):
+            together = only.together(call, module, arguments)
+            if together is not None:
+                counted = _counted(only)
+                names, weights = [only.names[i] for i in counted], [only.weights[i] for i in counted]
+                yield _Outer(names, weights, together, together=True)
+                return
+        for indices in product(*map(_counted, self._around)):
+            chosen = list(zip(self._around, indices, strict=True))
+            wrapped = call
+            for source, index in reversed(chosen):
+                wrapped = source.around(index, wrapped)
+            name = " x ".join(source.names[index] for source, index in chosen)
+            yield _Outer([name], [prod(source.weights[index] for source, index in chosen)], wrapped)
+
+    def _advance(self, part: Running, outer: _Outer, module: nn.Module) -> None:
+        """Add the passes that one outer pass makes with all views."""
+        done = 0
+        while done < len(self._views) and not part.stopped:
+            together = max(1, (self.max_batch or 0) // max(1, part.batch.size))
+            views = self._views[done : done + together]
+            done += len(views)
+            for log_probabilities, weight, name in self._passes(part.batch, views, outer, module):
+                part.add(log_probabilities, weight, name)
+                self.passes_made += part.batch.size
+            if self.early_exit:
+                part.leave_out_settled(self.passes)
+
+    def _passes(
+        self, batch: Batch, views: Sequence[tuple[float, Any]], outer: _Outer, module: nn.Module
+    ) -> Iterator[tuple[Tensor, float, str]]:
+        """Log-probabilities, weight and member of some views in one outer pass; views of one size share a call."""
+        viewed = [(weight, batch if view is None else batch.view(view)) for weight, view in views]
+        for _, group in groupby(viewed, key=lambda each: each[1].shapes):
+            weights, batches = zip(*group, strict=True)
+            found = self._call(outer, module, batches[0].join(batches[1:]))
+            for member, share, name in zip(found, outer.weights, outer.names, strict=True):
+                for each, weight in zip(member.unflatten(0, (len(weights), batch.size)), weights, strict=True):
+                    yield each, share * weight, name
+
+    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
+        """Log-probabilities ``(members, N, C)`` of one call, in float32 at least."""
+        out = outer.call(module, batch.arguments)
+        shape = (len(outer.names), batch.size) if outer.together else (batch.size,)
+        numbers = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == len(shape) + 1
+        if not numbers or out.shape[:-1] != shape or out.shape[-1] < 2:
+            found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
+                f"two classes, got {found}. Name a submodule that does."
+            )
+        if not self._checked.issuperset(outer.names):
+            _refuse_probabilities(out)
+            self._checked.update(outer.names)
+        log_probabilities: Tensor = (out if out.dtype == torch.float64 else out.float()).log_softmax(dim=-1)
+        return log_probabilities if outer.together else log_probabilities.unsqueeze(0)
+
+
+def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
+    """Raise ValueError if the settings of an average don't fit each other."""
+    if average not in AVERAGES:
+        raise ValueError(
+            f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. The default is probabilities."
+        )
+    if early_exit and average not in EXACT_EARLY_EXIT:
+        raise ValueError(
+            f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "
+            f"amount, so no early exit is exact. It is for {' and '.join(EXACT_EARLY_EXIT)}."
+        )
+    if max_batch is not None and max_batch < 1:
+        raise ValueError(f"`max_batch` must be positive, got {max_batch}. Leave it out for whole batches.")
+
+
+def _counted(source: Source) -> list[int]:
+    """Indices of the passes that have any weight."""
+    return [index for index, weight in enumerate(source.weights) if weight]
+
+
+def _refuse_probabilities(out: Tensor) -> None:
+    """Softmax of probabilities would be a silent error. Looked at in the first pass only: it waits for the device."""
+    tolerance = max(1e-3, torch.finfo(out.dtype).eps)
+    out = out.detach().float()
+    if out.numel() and bool(((out >= 0).all() & ((out.sum(dim=-1) - 1).abs() < tolerance).all()).item()):
+        raise ValueError(
+            "`target` must return logits or log-probabilities, got probabilities: rows that are positive and sum to 1. "
+            "Name a submodule from before the softmax."
+        )

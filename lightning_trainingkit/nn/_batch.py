@@ -1,0 +1,122 @@
+"""The arguments of a forward as rows: samples that can be taken apart, transformed and put together."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from itertools import chain
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+__all__ = ["Arguments", "Batch"]
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional arguments of a call, and those by name."""
+
+
+class Batch:
+    """Arguments of a call, of which those with one entry for each sample are known.
+
+    Images are tensors ``(N, channels, height, width)`` of floats or bytes, anywhere in dicts, lists and tuples. The
+    number of samples ``N`` is that of the first images, else the first dimension of the first tensor. One entry for
+    each sample have the tensors whose first dimension is ``N``, lists of ``N`` numbers or strings, and tuples of ``N``
+    strings (a default collate makes those); all else belongs to the call as a whole. This is settled once, for the
+    whole batch: a part of it may happen to have as many samples as some other tensor has entries.
+
+    Args:
+        arguments: Positional arguments of the call, and those by name.
+
+    Raises:
+        TypeError: If there is no tensor in them.
+    """
+
+    def __init__(self, arguments: Arguments) -> None:
+        args, kwargs = arguments
+        tensors: list[Tensor] = []
+        apply_to_collection(arguments, Tensor, lambda tensor: tensors.append(tensor) if tensor.ndim else None)
+        if not tensors:
+            given = ", ".join(type(value).__name__ for value in (*args, *kwargs.values())) or "nothing"
+            raise TypeError(f"`target` must be called with a tensor of samples, got {given}. Name a submodule that is.")
+        first = next(filter(_are_images, tensors), tensors[0])
+        self.size = size = len(first)
+        self.device = first.device
+        self.rows = rows = list[Any]()
+
+        def mark(value: Any) -> Any:
+            if _one_for_each(value, size):
+                rows.append(value)
+                return _Mark(len(rows) - 1)
+            if isinstance(value, Tensor):
+                return value
+            items = [apply_to_collection(item, (Tensor, list, tuple), mark) for item in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+        def template(value: Any) -> Any:
+            return apply_to_collection(value, (Tensor, list, tuple), mark)
+
+        # Each by itself: a call `module("a", "b", x=...)` is no tuple of strings for two samples.
+        self._template = tuple(map(template, args)), {name: template(value) for name, value in kwargs.items()}
+
+    @property
+    def arguments(self) -> Arguments:
+        """Positional and named arguments, to call the module with."""
+        filled: Arguments = apply_to_collection(self._template, _Mark, self.rows.__getitem__)
+        return filled
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Of the tensors with one entry for each sample."""
+        return [row.shape for row in self.rows if isinstance(row, Tensor)]
+
+    def take(self, rows: slice | Tensor) -> "Batch":
+        """Some of the samples: a slice, or their indices ``(n,)``."""
+        if isinstance(rows, slice):
+            size = len(range(self.size)[rows])
+            return self._with([row[rows] for row in self.rows], size)
+        lists = not all(isinstance(row, Tensor) for row in self.rows)
+        indices = rows.tolist() if lists else []
+        taken = [row[rows] if isinstance(row, Tensor) else [row[index] for index in indices] for row in self.rows]
+        return self._with(taken, len(rows))
+
+    def view(self, view: Callable[[Tensor], Tensor]) -> "Batch":
+        """The same samples with transformed images.
+
+        Raises:
+            ValueError: If there are no images.
+        """
+        if not any(map(_are_images, self.rows)):
+            shapes = ", ".join(str(tuple(shape)) for shape in self.shapes)
+            raise ValueError(
+                f"`target` must be called with images (N, channels, height, width), got tensors of {shapes}. Name a "
+                "submodule that is."
+            )
+        return self._with([view(row) if _are_images(row) else row for row in self.rows], self.size)
+
+    def join(self, others: Sequence["Batch"]) -> "Batch":
+        """The samples of all these batches, this one's first, which differ in nothing else."""
+        if not others:
+            return self
+        columns = zip(self.rows, *(other.rows for other in others), strict=True)
+        joined = [torch.cat(each) if isinstance(each[0], Tensor) else list(chain(*each)) for each in columns]
+        return self._with(joined, self.size * (1 + len(others)))
+
+    def _with(self, rows: list[Any], size: int) -> "Batch":
+        batch = copy(self)
+        batch.rows, batch.size = rows, size
+        return batch
+
+
+class _Mark(int):
+    """Stands for the row of this number."""
+
+
+def _one_for_each(value: Any, size: int) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim > 0 and len(value) == size
+    kinds = str | int | float if isinstance(value, list) else str  # a tuple of numbers may be a height and a width
+    return len(value) == size and all(isinstance(item, kinds) for item in value)
+
+
+def _are_images(row: Any) -> bool:
+    return isinstance(row, Tensor) and row.ndim == 4 and (row.is_floating_point() or row.dtype == torch.uint8)

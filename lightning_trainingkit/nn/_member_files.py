@@ -1,0 +1,157 @@
+"""Find the checkpoints of an ensemble's members, and read them without running code from any."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit.nn._member_weights import plain_names
+from lightning_trainingkit.nn.checkpoint import MANIFEST, explain_failure, read_manifest
+
+__all__ = ["MemberFile", "find_members", "read_members"]
+
+_OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
+
+
+@dataclass(frozen=True)
+class MemberFile:
+    """What a checkpoint holds, but the state of its training."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """Weights by name, as if nothing had been wrapped by ``torch.compile``."""
+        return plain_names(self.content.get("state_dict", self.content))
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any] | None:
+        """With what the module was built, None if that was not saved."""
+        saved = self.content.get("hyper_parameters") if "state_dict" in self.content else None
+        return {str(name): value for name, value in saved.items()} if isinstance(saved, Mapping) else None
+
+
+def find_members(
+    members: str | Path | nn.Module | Sequence[str | Path | nn.Module],
+) -> list[Path | nn.Module]:
+    """Find the files that are meant, each once.
+
+    Args:
+        members: A folder with a manifest of ``BestCheckpoint`` (all of its ``top_k``, the best first), a pattern (in
+            the order of the names, numbers by their size; folders that match need a manifest), a file, a module, or a
+            list of these.
+
+    Returns:
+        Files and modules, in this order.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        ValueError: If there is no member, or one twice.
+    """
+    given = [members] if isinstance(members, str | Path | nn.Module) else list(members)
+    found: list[Path | nn.Module] = []
+    for each in given:
+        found += [each] if isinstance(each, nn.Module) else _files(Path(each))
+    if not found:
+        raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")
+    for one, other in combinations(found, 2):
+        same = one is other
+        if isinstance(one, Path) and isinstance(other, Path):
+            same = one.resolve() == other.resolve()
+        if same:
+            name = f"{one} and {other}, which are one file" if isinstance(one, Path) else f"a {_kind(one)} twice"
+            raise ValueError(f"`members` must differ, got {name}. Give it a larger weight instead.")
+    return found
+
+
+def read_members(found: Sequence[Path | nn.Module]) -> list[MemberFile | nn.Module]:
+    """Read files onto the CPU, without running code: one that would need to is refused.
+
+    Args:
+        found: What ``find_members`` has found.
+
+    Returns:
+        In the same order what the files hold, and the modules.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If one is truncated, holds no weights, would run code on loading, or has the weights of another.
+    """
+    read = [each if isinstance(each, nn.Module) else _read(each) for each in found]
+    files = [each for each in read if isinstance(each, MemberFile)]
+    for one, other in combinations(files, 2):
+        if _equal(one.weights, other.weights):
+            raise ValueError(
+                f"`members` must differ, got the same weights from {one.path} and {other.path}. Is one a copy, as "
+                "`last.ckpt` may be? Leave it out."
+            )
+    return read
+
+
+def _read(path: Path) -> MemberFile:
+    with explain_failure(path):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = dict(content) if isinstance(content, Mapping) else {}
+    file = MemberFile(path, {name: value for name, value in content.items() if name not in _OF_TRAINING})
+    weights = content.get("state_dict", content)
+    if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"`{path}` must hold the weights of a model, alone or under `state_dict`, got none.")
+    return file
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return _of_manifest(path)
+    if path.is_file():
+        return [path]
+    root = Path(path.anchor)
+    pattern = str(path.relative_to(root))
+    matched = sorted((each for each in root.glob(pattern) if not each.name.endswith(".tmp")), key=_by_number)
+    if not matched:
+        raise FileNotFoundError(f"`members` must match a checkpoint, got {path}. {_what_is_there(path)}")
+    return [file for each in matched for file in (_of_manifest(each) if each.is_dir() else [each])]
+
+
+def _of_manifest(folder: Path) -> list[Path]:
+    if not (folder / MANIFEST).is_file() and any(folder.glob("*.ckpt")):
+        raise FileNotFoundError(
+            f"`members` must be a folder with a {MANIFEST}, as `BestCheckpoint` writes, got {folder}, which has none. "
+            f"For all checkpoints in it give {folder}/*.ckpt."
+        )
+    files = [folder / str(entry["path"]) for entry in read_manifest(folder)["top_k"]]
+    gone = [file for file in files if not file.is_file()]
+    if gone:
+        raise FileNotFoundError(
+            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0])} Name those that you want."
+        )
+    return files
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """So that ``snapshot-10`` comes after ``snapshot-9``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _what_is_there(path: Path) -> str:
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(each.name for each in folder.iterdir())
+    return f"In {folder.absolute()} there is: {', '.join(names[:8]) + (' ...' if len(names) > 8 else '') or 'nothing'}."
+
+
+def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if one.keys() != other.keys():
+        return False
+    pairs = [(one[name], other[name]) for name in one if isinstance(one[name], Tensor)]
+    return all(isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+
+
+def _kind(member: Any) -> str:
+    return type(member).__name__

@@ -1,0 +1,144 @@
+"""Let a module hold other weights than its own for a while."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["Slots", "plain_names"]
+
+Put = Callable[[Sequence[Tensor]], None]
+
+
+def plain_names(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Name weights as if no part of the model had been wrapped by ``torch.compile``."""
+    return {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+
+
+class Slots:
+    """The parameters and buffers that a module's ``state_dict`` holds, each once, where other data may lie for a while.
+
+    The data of the tensors is exchanged, not the tensors: whatever holds the parameters (compiled code, flat weights of
+    recurrent layers, tied layers, parametrisations) sees the others.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self.names: list[list[str]] = []
+        """Names of each tensor; tied ones have several."""
+        self._places: list[tuple[dict[str, Any], str]] = []  # moving a module to a device replaces its buffers
+        known: dict[int, int] = {}
+        for prefix, owner in module.named_modules(remove_duplicate=False):
+            kept = [name for name in owner._buffers if name not in owner._non_persistent_buffers_set]
+            for held, names in ((owner._parameters, list(owner._parameters)), (owner._buffers, kept)):
+                for name in names:
+                    tensor = held[name]
+                    if tensor is None:
+                        continue
+                    index = known.setdefault(id(tensor), len(self.names))
+                    if index == len(self.names):
+                        self.names.append([])
+                        self._places.append((held, name))
+                    self.names[index].append(f"{prefix}.{name}" if prefix else name)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The tensors, in the order of ``names``."""
+        return [held[name] for held, name in self._places]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the first tensor lies, None if there is none."""
+        return next((tensor.device for tensor in self.tensors), None)
+
+    def fault(self, weights: Mapping[str, Any]) -> str | None:
+        """Say what of some weights does not fit the module, None if they fit."""
+        lazy = [names[0] for names, tensor in zip(self.names, self.tensors, strict=True) if is_lazy(tensor)]
+        if lazy:
+            return f"{lazy[0]} of the module has no shape yet, call it once on a batch before"
+        own, weights = plain_names(self._module.state_dict()), plain_names(weights)
+        state = [name for name in {**own, **weights} if name.rpartition(".")[2] == "_extra_state"]
+        if state:
+            return f"{state[0]} is no tensor"
+        tensors = plain_names({n: t for names, t in zip(self.names, self.tensors, strict=True) for n in names})
+        missing = [name for name in tensors if name not in weights]
+        unknown = [name for name in weights if name not in own]
+        if missing or unknown:
+            lists = {"it lacks": missing, "it has besides": unknown}
+            return ", ".join(f"{what} {_some(names)}" for what, names in lists.items() if names)
+        shapes = {name: (_shape(weights[name]), tuple(tensor.shape)) for name, tensor in tensors.items()}
+        wrong = [f"{name} is {found} and not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted]
+        if wrong:
+            return _some(wrong)
+        for names in ([name.replace("_orig_mod.", "") for name in each] for each in self.names):
+            apart = [name for name in names[1:] if not _equal(weights[name], weights[names[0]])]
+            if apart:
+                return f"{names[0]} and {apart[0]} differ, which are one tensor in the module"
+        return None
+
+    @torch.no_grad()
+    def fit(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """Bring weights to the devices, dtypes and strides of the module's tensors, in their order.
+
+        What has all of them already is not copied.
+        """
+        weights = plain_names(weights)
+        # Of a tensor that is made in inference mode, the module's would become one too.
+        with torch.inference_mode(False):
+            data = [
+                _like(weights[names[0].replace("_orig_mod.", "")].detach(), tensor.detach())
+                for names, tensor in zip(self.names, self.tensors, strict=True)
+            ]
+            recurrent = [each for each in self._module.modules() if isinstance(each, nn.RNNBase)]
+            if not recurrent:
+                return data
+            with self.lending() as put:
+                put(data)
+                for each in recurrent:
+                    each.flatten_parameters()  # where cuDNN wants them in one piece
+                return [tensor.data for tensor in self.tensors]
+
+    @contextmanager
+    def lending(self) -> Iterator[Put]:
+        """Give a function that lets the module hold other data (of ``fit``); its own is put back in the end."""
+        tensors = self.tensors
+        own = [tensor.data for tensor in tensors]
+
+        def put(data: Sequence[Tensor]) -> None:
+            for tensor, each in zip(tensors, data, strict=True):
+                tensor.data = each
+            # Autocast has kept the weights that it has converted, by what holds them.
+            torch.clear_autocast_cache()
+
+        try:
+            yield put
+        finally:
+            put(own)
+
+
+def _like(value: Tensor, like: Tensor) -> Tensor:
+    same = (value.dtype, value.device, value.stride()) == (like.dtype, like.device, like.stride())
+    return value if same and not value.is_inference() else torch.empty_like(like).copy_(value)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(one, other)
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _some(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")

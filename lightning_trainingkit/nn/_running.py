@@ -1,0 +1,73 @@
+"""The average of some samples, while their passes come in."""
+
+import torch
+from torch import Tensor
+
+from lightning_trainingkit.functional.averaging import finish, running_average, settled
+from lightning_trainingkit.nn._batch import Batch
+
+__all__ = ["Running"]
+
+
+class Running:
+    """Sums of some samples over the passes made so far; samples can leave before the others.
+
+    Args:
+        batch: The samples.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``.
+        remaining: Sum of the weights of all passes.
+        keep_entropy: Also add up the entropy of each pass.
+    """
+
+    def __init__(self, batch: Batch, average: str, remaining: float, keep_entropy: bool) -> None:
+        self.batch, self.average, self.remaining, self.keep_entropy = batch, average, remaining, keep_entropy
+        self.entropy: Tensor | None = None
+        """Mean entropy in nats of the passes, shape ``(N,)``."""
+        self._total: Tensor | None = None
+        self._result: Tensor | None = None  # of all samples, once some have left
+        self._rows: Tensor | None = None  # of those that are left, in the result
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all samples have left."""
+        return self._rows is not None and not self.batch.size
+
+    def add(self, log_probabilities: Tensor, weight: float, name: str) -> None:
+        """Add a pass, ``(N, C)``, of the samples that are left.
+
+        Raises:
+            ValueError: If it has not the classes of those before it.
+        """
+        if self._total is not None and log_probabilities.shape != self._total.shape:
+            raise ValueError(
+                f"`members` must have the same classes, got {log_probabilities.shape[1]} from {name} and "
+                f"{self._total.shape[1]} from those before it. Leave it out."
+            )
+        self._total = running_average(self._total, log_probabilities, weight, self.average)
+        self.remaining -= weight
+        if self.keep_entropy:
+            spread = torch.special.entr(log_probabilities.exp()).sum(dim=1) * weight
+            self.entropy = spread if self.entropy is None else self.entropy + spread
+
+    def leave_out_settled(self, passes: int) -> None:
+        """Let those samples leave whose argmax none of the passes that are left can change.
+
+        Args:
+            passes: Number of all passes, made or left.
+        """
+        if self._total is None or not 1e-9 < self.remaining < 0.5:  # no lead is larger than what was added so far
+            return
+        stay = (~settled(self._total, self.remaining, passes, self.average)).nonzero().flatten()  # waits for the device
+        if len(stay) == self.batch.size:
+            return
+        self._result = self.finish()  # those that stay are written again
+        self._rows = stay if self._rows is None else self._rows[stay]
+        self.batch, self._total = self.batch.take(stay), self._total[stay]
+
+    def finish(self) -> Tensor:
+        """Return the log-probabilities of all samples, ``(N, C)``, in their order, from the passes made so far."""
+        assert self._total is not None  # the weights sum to 1
+        last = finish(self._total, self.average)
+        if self._result is None or self._rows is None:
+            return last
+        return self._result.index_copy(0, self._rows, last)

@@ -1,0 +1,215 @@
+"""Run all members of one architecture as one forward, where that was seen to be faster and to give the same."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from lightning_trainingkit.nn._averaging import Call
+from lightning_trainingkit.nn._away import fits
+from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn._member_weights import Slots
+
+__all__ = ["Vmapped"]
+
+ROUNDS = 3
+FASTER = 0.9
+TOLERANCE = 8.0
+LIMIT = 2**30
+
+
+class Vmapped:
+    """Choose, for each shape of the arguments, between a loop over members and one ``torch.func.vmap`` of them.
+
+    The first batch of a shape goes through the loop. With the second one the outputs of a member's layers are counted,
+    and both ways are compared; with the next three both are timed. One forward is taken if the fastest of its three
+    times is at most 0.9 of the loop's. The results are those of the loop until then, so that all this costs four
+    forwards beside those that are needed. The loop it is, at once and for good, if
+
+    - the module or a part of it is compiled, has hooks, or is in training mode;
+    - the outputs of all layers for all members would take more than 1 GiB, or half of the device's free memory;
+    - anything raises, such as a forward that asks for values;
+    - a class probability differs by more than 8 roundings (8 times ``torch.finfo.eps``: 1e-6 in float32, 0.06 under
+      bfloat16; on a GPU, whose float32 may be rounded to 10 bits, 0.008);
+    - the first time is twice the loop's.
+
+    Args:
+        module: The module whose weights the members are.
+        slots: Its tensors.
+        data: For each member, what the tensors are to hold.
+    """
+
+    def __init__(self, module: nn.Module, slots: Slots, data: Sequence[Sequence[Tensor]]) -> None:
+        self._module, self._slots, self._data = module, slots, data
+        self._stacks: dict[str, Tensor] | None = None
+        self._trials: dict[str, _Trial] = {}
+
+    @property
+    def chosen(self) -> dict[str, bool | None]:
+        """By shapes: True where members run as one forward, False where one by one, None where it is not known yet."""
+        return {key: trial.chosen for key, trial in self._trials.items()}
+
+    def __call__(self, call: Call, arguments: Arguments) -> Tensor:
+        """Return the outputs ``(K, N, C)`` of all members.
+
+        Args:
+            call: How to call the module.
+            arguments: Positional and named arguments.
+        """
+        trial = self._trials.setdefault(_key(arguments), _Trial())
+        trial.seen += 1
+        if trial.chosen is not None or trial.seen == 1:
+            return self._together(call, arguments) if trial.chosen else self._one_by_one(call, arguments)
+        return self._compare(trial, call, arguments) if trial.seen == 2 else self._time(trial, call, arguments)
+
+    def _compare(self, trial: "_Trial", call: Call, arguments: Arguments) -> Tensor:
+        if getattr(call, "compiled", False) or not _suitable(self._module):
+            trial.chosen = False
+            return self._one_by_one(call, arguments)
+        counter = _Counter(self._module)
+        try:
+            outputs = self._one_by_one(call, arguments)
+        finally:
+            counter.remove()
+        try:
+            same = self._small_enough(counter.bytes, outputs.device) and _same(self._together(call, arguments), outputs)
+        except Exception:  # a forward under vmap may raise anything
+            same = False
+        if not same:
+            trial.chosen = False
+        return outputs
+
+    def _time(self, trial: "_Trial", call: Call, arguments: Arguments) -> Tensor:
+        device = self._data[0][0].device
+        start = _now(device)
+        outputs = self._one_by_one(call, arguments)
+        middle = _now(device)
+        try:
+            self._together(call, arguments)
+        except Exception:  # for want of memory, now that something else takes more
+            trial.chosen = False
+        else:
+            trial.note(middle - start, _now(device) - middle)
+        return outputs
+
+    def _small_enough(self, outputs: int, device: torch.device) -> bool:
+        """Whether the weights once more and all the layers' outputs, which the loop has counted, may be held."""
+        if self._stacks is None and not fits(device, self._slots.bytes * len(self._data)):
+            return False
+        return outputs <= LIMIT and fits(device, outputs)
+
+    def _one_by_one(self, call: Call, arguments: Arguments) -> Tensor:
+        outputs = []
+        with torch.no_grad(), self._slots.lending() as put:
+            for each in self._data:
+                put(each)
+                outputs.append(call(self._module, arguments))
+                if not isinstance(outputs[-1], Tensor):
+                    kind = type(outputs[-1]).__name__
+                    raise ValueError(
+                        f"`target` must return logits of shape (N, C), got {kind}. Name a submodule that does."
+                    )
+        return torch.stack(outputs)
+
+    @torch.no_grad()
+    def _together(self, call: Call, arguments: Arguments) -> Tensor:
+        if self._stacks is None:
+            columns = zip(*self._data, strict=True)
+            with torch.inference_mode(False):
+                stacked = [torch.stack(column) for column in columns]
+            names = [f"module.{names[0]}" for names in self._slots.names]
+            self._stacks = dict(zip(names, stacked, strict=True))
+        called = partial(torch.func.functional_call, _Called(self._module, call), args=(arguments,))
+        found: Tensor = torch.vmap(called)(self._stacks)
+        return found
+
+
+@dataclass
+class _Trial:
+    """What is known of one shape."""
+
+    seen: int = 0
+    timed: int = 0
+    loop: float = math.inf
+    together: float = math.inf
+    chosen: bool | None = None
+
+    def note(self, loop: float, together: float) -> None:
+        """Note a round's seconds, and choose when there are enough."""
+        self.timed += 1
+        self.loop, self.together = min(self.loop, loop), min(self.together, together)
+        if self.together > 2 * self.loop:
+            self.chosen = False
+        elif self.timed == ROUNDS:
+            self.chosen = self.together <= FASTER * self.loop
+
+
+class _Called(nn.Module):
+    """A module that is called in some way, as ``functional_call`` wants it."""
+
+    def __init__(self, module: nn.Module, call: Call) -> None:
+        super().__init__()
+        self.module, self._call = module, call
+
+    def forward(self, arguments: Arguments) -> Any:
+        return self._call(self.module, arguments)
+
+
+class _Counter:
+    """Sums the sizes of the outputs of all layers, those without submodules, over all calls."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.bytes = 0
+        leaves = [each for each in module.modules() if not list(each.children())]
+        self._hooks = [each.register_forward_hook(self._count) for each in leaves]
+
+    def _count(self, module: nn.Module, args: Any, output: Any) -> None:
+        apply_to_collection(output, Tensor, self._add)
+
+    def _add(self, tensor: Tensor) -> None:
+        self.bytes += tensor.numel() * tensor.element_size()
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _suitable(module: nn.Module) -> bool:
+    return not any(
+        each.training
+        or each._forward_hooks
+        or each._forward_pre_hooks
+        or each._compiled_call_impl is not None
+        or hasattr(each, "_orig_mod")
+        for each in module.modules()
+    )
+
+
+def _key(arguments: Arguments) -> str:
+    described = apply_to_collection(arguments, Tensor, lambda x: f"{tuple(x.shape)} {x.dtype} {x.device}")
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return f"{described} {[(kind, torch.get_autocast_dtype(kind)) for kind in kinds]}"
+
+
+def _same(found: Any, outputs: Tensor) -> bool:
+    if not isinstance(found, Tensor) or (found.shape, found.dtype) != (outputs.shape, outputs.dtype):
+        return False
+    device = outputs.device.type
+    eps = torch.finfo(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else outputs.dtype).eps
+    if device == "cuda":
+        eps = max(eps, 2**-10)  # TF32
+    apart = (found.double().softmax(dim=-1) - outputs.double().softmax(dim=-1)).abs().max()
+    return bool((apart <= TOLERANCE * eps).item())  # NaN is none
+
+
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,185 @@
+"""Ensemble: train members that differ in nothing but their seed, and average their probabilities at test time.
+
+The lecture: train several independent models, average their predicted distributions, choose the argmax. The members
+learn from few images, where there is something to gain; with all digits one net alone is right on 98 to 99 %.
+
+Expected: TO BE FILLED
+Cost:     TO BE FILLED
+Command:  python recipes/ensemble.py --members 5
+"""
+
+import argparse
+import json
+import os
+import time
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import comparison, runs
+from lightning_trainingkit.functional.averaging import AVERAGES, average_passes
+
+
+def main() -> None:
+    """Train the members that are missing, then test each, and the average of 1 to all of them."""
+    parser = runs.arguments("ensemble", __doc__)
+    parser.add_argument("--members", type=int, default=5, help="how many, with seeds from --seed on (%(default)s)")
+    parser.add_argument("--images", type=int, help="to train on (default: 400 of the digits, else all)")
+    parser.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
+    parser.add_argument("--average", choices=AVERAGES, default="probabilities", help="(%(default)s)")
+    args = parser.parse_args()
+    devices = max(1, int(args.devices)) if args.devices.isdigit() else 1
+    if args.members < 2 or args.epochs < 1 or args.batch_size < devices:
+        parser.error("--members must be at least 2, --epochs 1, and --batch-size the number of devices.")
+    start = time.perf_counter()
+    runs.quiet()
+    try:
+        data = few_images(args, args.batch_size // devices)
+        folder = runs.open_folder("ensemble", args.output, resume=args.resume)
+        seeds = range(args.seed, args.seed + args.members)
+        done = {seed: finished(args, folder / "members" / f"seed-{seed}") for seed in seeds}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-ensemble", "WANDB_SILENT": "true"}
+
+    # 1. Train independent models: other seeds, so other weights and another order of the same images.
+    trained = [done[seed] or train(args, data, folder / "members" / f"seed-{seed}", seed) for seed in seeds]
+
+    # 2. Let each member predict the test images by itself, with a Trainer and a module as you have them.
+    module = new_module(data)
+    alone = []
+    for seed in seeds:
+        kit.load_best(module, folder / "members" / f"seed-{seed}")
+        log_probabilities, targets = comparison.predictions(plain_trainer(args, folder), module, data)
+        alone.append(log_probabilities)
+    members = torch.stack(alone)
+
+    # 3. Average 1, 2, ... of them. Of each number all choices are made (at most 100), as if each had been the ensemble.
+    rows = [score(members, targets, size, args.average) for size in range(1, args.members + 1)]
+
+    # 4. The same through the callback, on a Trainer that you already have.
+    ensemble = kit.EnsembleAverage([str(folder / "members" / f"seed-{seed}") for seed in seeds], average=args.average)
+    tested = dict(plain_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
+
+    for row in rows:
+        name = f"members={row['members']}"
+        runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "ensemble", name, row)
+    seconds = time.perf_counter() - start
+    metrics = {
+        **tested,
+        "members": trained,
+        **{k: v for k, v in rows[-1].items() if "gain" in k or "+-" in k},
+    }
+    runs.write_results(folder, vars(args), metrics, rows, seconds)
+    runs.print_table(
+        f"{args.data}: {len(data.train_set)} images to train on, {len(targets)} to test, {seconds:.0f} s",
+        [comparison.shown(row) for row in rows],
+        "gain: of the average over the mean of its members; negative is better for the loss",
+        "+-: 95 % interval over the test images, paired by image, for these members",
+        f"EnsembleAverage in trainer.test: test/acc {tested['test/acc']:.4f}, test/loss {tested['test/loss']:.4f}",
+        f"{args.members} members against their mean: {comparison.verdict(rows[-1])}.",
+        f"Members: {folder}/members/seed-*/best.json; those that are there are not trained again (--resume)",
+        f"Next:  python recipes/test_time_augmentation.py --checkpoint {folder}/members/seed-{args.seed}",
+        f"       python recipes/ensemble.py --resume --output {folder} --members {2 * args.members}",
+    )
+
+
+def few_images(args: argparse.Namespace, batch_size: int) -> Any:
+    """The data, with fewer images to train on if asked; of the digits the test part is large, for small intervals."""
+    if args.data == "digits":
+        data: Any = kit.DigitsDataModule(batch_size, val_fraction=0.3, test_fraction=0.65, seed=args.seed)
+    else:
+        data = runs.data_module(args.data, args.data_dir, batch_size=batch_size, seed=args.seed)
+    data.prepare_data()
+    data.setup()
+    images = args.images or (400 if args.data == "digits" else len(data.train_set))
+    if not 1 <= images <= len(data.train_set):
+        raise ValueError(f"--images must be from 1 to {len(data.train_set)}, got {images}.")
+    chosen = torch.randperm(len(data.train_set), generator=torch.Generator().manual_seed(args.seed))[:images]
+    data.train_set = Subset(data.train_set, chosen.tolist())
+    return data
+
+
+def new_module(data: Any) -> L.LightningModule:
+    """One member, untrained."""
+    return kit.ImageClassifier(
+        "small_resnet", data.num_classes, model_options={"in_channels": data.image_shape[0]}, lr=3e-3
+    )
+
+
+def finished(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
+    """What a member that an earlier run has trained with the same options scored on test."""
+    file = folder / "results.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if found["config"] != settings(args):
+        raise ValueError(f"--output must hold members with the options of now, got {found['config']}. Take a new one.")
+    return dict(found["metrics"])
+
+
+def train(args: argparse.Namespace, data: Any, folder: Path, seed: int) -> dict[str, Any]:
+    """Train one member, or go on with it where it was killed, and test it."""
+    start = time.perf_counter()
+    L.seed_everything(seed, verbose=False)
+    callbacks = [
+        kit.InitOverride(verbose=False),
+        kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True),
+        kit.EpochSeed(seed),
+        kit.ChannelsLast(),
+    ]
+    if args.wandb != "disabled":
+        callbacks.append(kit.CommandCenter(group="ensemble", tags=[f"seed {seed}"]))
+    trainer = plain_trainer(args, folder, *callbacks, max_epochs=args.epochs, enable_checkpointing=True)
+    module = new_module(data)
+    trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+    kit.load_best(module, folder)
+    tested = dict(plain_trainer(args, folder).test(module, data, verbose=False)[0])
+    runs.write_results(folder, settings(args), tested, [], time.perf_counter() - start)
+    trainer.strategy.barrier()
+    return tested
+
+
+def plain_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A Trainer as it could be yours."""
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=runs.precision(args.data, args.precision, args.accelerator),
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        logger=False,
+        **{"enable_checkpointing": False, **options},
+    )
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that a member depends on."""
+    others = ("output", "resume", "members", "average", "wandb", "data_dir")
+    return {key: value for key, value in vars(args).items() if key not in others}
+
+
+def score(members: Tensor, targets: Tensor, size: int, average: str) -> dict[str, Any]:
+    """Mean scores and gains of the ensembles of so many members."""
+    choices = list(combinations(range(len(members)), size))
+    choices = choices[:: -(-len(choices) // 100)]
+    ensembles = torch.stack([average_passes(members[list(choice)], average=average) for choice in choices])
+    return {
+        "members": size,
+        **comparison.scores(ensembles, targets),
+        **comparison.gain(ensembles, members, targets),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""Ensembles and test-time augmentation: what the lecture's "enjoy 2 % extra" is worth, with intervals and a picture.
+
+Ten members are trained once for each of two data sets: 400 digits, and 10,000 images of Fashion-MNIST (`--full`: all
+60,000), with random shifts, and mirrored for Fashion-MNIST. Groups of five are drawn from the ten, and each group is
+compared with the mean of its own members, on images that no member has seen.
+
+Expected: TO BE FILLED
+Cost:     TO BE FILLED
+Command:  python recipes/reproduce/ensembles_and_tta.py
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+from torchvision.transforms import v2
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import comparison, runs
+from lightning_trainingkit.functional.averaging import average_passes
+
+VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}
+EPOCHS = {"digits": 40, "fashion-mnist": 8}
+WIDTHS = {"digits": 32, "fashion-mnist": 16}
+
+
+def main() -> None:
+    """Train the members that are missing, predict with and without views, compare groups, and draw."""
+    parser = runs.arguments("ensembles_and_tta", __doc__)
+    parser.set_defaults(data="both")
+    parser.add_argument("--members", type=int, default=10, help="trained for each data set (%(default)s)")
+    parser.add_argument("--size", type=int, default=5, help="of an ensemble (%(default)s)")
+    parser.add_argument("--groups", type=int, default=50, help="ensembles drawn from the members (%(default)s)")
+    parser.add_argument("--images", type=int, help="to train on (default: 400 digits, 10,000 of Fashion-MNIST)")
+    parser.add_argument("--epochs", type=int, help="default: 40 for the digits, 8 for Fashion-MNIST")
+    parser.add_argument("--full", action="store_true", help="train on all of Fashion-MNIST")
+    args = parser.parse_args()
+    sets = list(VIEWS) if args.data == "both" else [args.data]
+    if not set(sets) <= set(VIEWS) or args.groups < 5 or not 2 <= args.size <= args.members:
+        parser.error("--data must be both, digits or fashion-mnist; --groups at least 5; --size from 2 to --members.")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
+    start = time.perf_counter()
+    runs.quiet()
+    try:
+        folder = runs.open_folder("ensembles_and_tta", args.output, resume=args.resume)
+        numbers = range(args.seed, args.seed + args.members)
+        done = {(name, seed) for name in sets for seed in numbers if finished(args, folder / name / f"seed-{seed}")}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-ensembles-and-tta", "WANDB_SILENT": "true"}
+
+    rows, curves = [], {}
+    for name in sets:
+        data = few_images(args, name)
+        # 1. Independent members. With --resume, those that are done are read from their files.
+        modules = [new_module(name, data) for _ in numbers]
+        for seed, module in zip(numbers, modules, strict=True):
+            if (name, seed) not in done:
+                train(args, name, data, folder / name / f"seed-{seed}", seed)
+            kit.load_best(module, folder / name / f"seed-{seed}")
+        # 2. What each member says of the test images, from one view and from several.
+        said, targets = predict(args, name, folder, data, modules)
+        # 3. Groups of members: what does averaging over views, members, or both gain over one model and one view?
+        groups = draw_groups(args.members, args.size, args.groups, args.seed)
+        found = compare(said, targets, groups, args.seed)
+        rows += [{"data": name, **row} for row in found]
+        curves[name] = curve(said, targets, args.groups, args.seed)
+        for row in found:
+            runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "ensemble", f"{name}: {row['method']}", row)
+
+    # 4. The lecture's claim as a picture: accuracy and loss of 1, 2, ... members.
+    figure = Figure(figsize=(11, 4 * len(sets)), layout="constrained")
+    draw(figure, curves)
+    rank_zero_only(figure.savefig)(folder / "ensembles_and_tta.png", dpi=150)
+
+    seconds = time.perf_counter() - start
+    best = next(row for row in rows if row["method"] == f"ensemble of {args.size}")
+    metrics = {name: value for name, value in best.items() if name not in ("data", "method")}
+    runs.write_results(folder, vars(args), {**metrics, "curves": curves}, rows, seconds)
+    for name in sets:
+        found = [comparison.shown(row) for row in rows if row["data"] == name]
+        runs.print_table(name, [{key: value for key, value in row.items() if key != "data"} for row in found])
+    for row in rows:
+        if row["acc +-"]:
+            print(f"{row['data']}, {row['method']}: {comparison.verdict(row)}")
+    print(
+        f"{args.members} members for each data set, {args.groups} groups of {args.size}, {seconds:.0f} s",
+        "gain: over the mean of the group's members on one view; negative is better for the loss",
+        "+-: 95 % interval over groups drawn from the members and test images drawn anew, 1000 times",
+        f"Files: {folder}/ensembles_and_tta.png, {folder}/results.json, {folder}/*/seed-*/best.json",
+        sep="\n",
+    )
+
+
+def few_images(args: argparse.Namespace, name: str) -> Any:
+    """The data, few to train on; training images are moved by a pixel at random, clothes are mirrored too."""
+    if name == "digits":
+        data: Any = kit.DigitsDataModule(32, val_fraction=0.3, test_fraction=0.65, seed=args.seed)
+    else:
+        data = kit.FashionMNISTDataModule(args.data_dir, 128, seed=args.seed)
+    data.prepare_data()
+    data.setup()
+    whole = len(data.train_set)
+    images = args.images or (400 if name == "digits" else whole if args.full else 10_000)
+    chosen = torch.randperm(whole, generator=torch.Generator().manual_seed(args.seed))[:images]
+    mirror = [] if name == "digits" else [v2.RandomHorizontalFlip()]
+    moved = v2.RandomCrop(data.image_shape[1:], padding=1, padding_mode="reflect")
+    data.train_set = Augmented(Subset(data.train_set, chosen.tolist()), v2.Compose([moved, *mirror]))
+    return data
+
+
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """Images with a random transform."""
+
+    def __init__(self, images: Any, transform: Any) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, target = self.images[index]
+        return self.transform(x), target
+
+
+def new_module(name: str, data: Any) -> L.LightningModule:
+    """One member, untrained."""
+    options = {"in_channels": data.image_shape[0], "width": WIDTHS[name]}
+    return kit.ImageClassifier("small_resnet", data.num_classes, model_options=options, lr=3e-3)
+
+
+def train(args: argparse.Namespace, name: str, data: Any, folder: Path, seed: int) -> None:
+    """Train one member, or go on with it where it was killed."""
+    start = time.perf_counter()
+    L.seed_everything(seed, verbose=False)
+    module = new_module(name, data)
+    callbacks = [
+        kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True),
+        kit.EpochSeed(seed),
+        kit.ChannelsLast(),
+    ]
+    if args.wandb != "disabled":
+        callbacks.append(kit.CommandCenter(group="ensembles_and_tta", tags=[name, f"seed {seed}"]))
+    epochs = args.epochs or EPOCHS[name]
+    trainer = new_trainer(args, name, folder, *callbacks, max_epochs=epochs, enable_checkpointing=True)
+    trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+    runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
+    trainer.strategy.barrier()
+
+
+def new_trainer(args: argparse.Namespace, name: str, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A Trainer as it could be yours; what is seldom asked for is off."""
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=runs.precision(name, args.precision, args.accelerator),
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_model_summary=False,
+        enable_progress_bar=bool(callbacks) and bool(options),
+        log_every_n_steps=10,
+        logger=False,
+        **{"enable_checkpointing": False, **options},
+    )
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that a member depends on."""
+    others = ("output", "resume", "members", "size", "groups", "wandb", "data", "data_dir")
+    return {key: value for key, value in vars(args).items() if key not in others}
+
+
+def finished(args: argparse.Namespace, folder: Path) -> bool:
+    """Whether an earlier run has trained this member with the same options."""
+    file = folder / "results.json"
+    if not file.exists():
+        return False
+    found = json.loads(file.read_text(encoding="utf-8"))["config"]
+    if found != settings(args):
+        raise ValueError(
+            f"--output must hold members with the options of now, got {found} in {folder}. Take a new one."
+        )
+    return True
+
+
+def predict(
+    args: argparse.Namespace, name: str, folder: Path, data: Any, modules: list[L.LightningModule]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Log-probabilities ``(members, N, C)`` by views, and the targets ``(N,)``."""
+    said = {}
+    for views in [None, *VIEWS[name]]:
+        print(f"{name}: {len(modules)} members predict from {views or 'one view'}")
+        augmentation = [] if views is None else [kit.TestTimeAugmentation(views)]
+        each = []
+        for module in modules:
+            log_probabilities, targets = comparison.predictions(
+                new_trainer(args, name, folder, *augmentation), module, data
+            )
+            each.append(log_probabilities)
+        said[views or "one view"] = torch.stack(each)
+    return said, targets
+
+
+def draw_groups(members: int, size: int, groups: int, seed: int) -> list[Tensor]:
+    """Draw members without repetition within a group."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randperm(members, generator=generator)[:size] for _ in range(groups)]
+
+
+def compare(said: dict[str, Tensor], targets: Tensor, groups: list[Tensor], seed: int) -> list[dict[str, Any]]:
+    """Scores of a single model and of an ensemble, for one view and for each set, and the gains."""
+    rows = []
+    for size in (1, len(groups[0])):
+        for views, members in said.items():
+            method = views if size == 1 else f"ensemble of {size}" + ("" if views == "one view" else f" x {views}")
+            row: dict[str, Any] = {"method": method}
+            for name, measure in (("acc", comparison.correct), ("loss", comparison.losses)):
+                base = measure(said["one view"], targets)
+                if size == 1:
+                    ours = torch.stack([measure(members, targets)[group].mean(dim=0) for group in groups])
+                else:
+                    ours = torch.stack([measure(average_passes(members[group]), targets) for group in groups])
+                differences = ours - torch.stack([base[group].mean(dim=0) for group in groups])
+                row |= {f"test/{name}": ours.mean().item(), f"{name} gain": differences.mean().item()}
+                row[f"{name} +-"] = half_width(differences, seed)
+            rows.append(row)
+    return rows
+
+
+def half_width(differences: Tensor, seed: int, times: int = 1000) -> float:
+    """Half width of the 95 % interval for ``(G, N)``: of the mean over images drawn anew, of a group drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    means = []
+    for _ in range(times):
+        group = torch.randint(len(differences), (1,), generator=generator)
+        images = torch.randint(differences.shape[1], (differences.shape[1],), generator=generator)
+        means.append(differences[group, images].mean())
+    return 1.96 * torch.stack(means).std().item()
+
+
+def curve(said: dict[str, Tensor], targets: Tensor, groups: int, seed: int) -> dict[str, Any]:
+    """Accuracy and loss of 1, 2, ... members: mean, smallest and largest over groups, by views."""
+    found: dict[str, Any] = {}
+    for views, members in said.items():
+        for size in range(1, 1 + len(members)):
+            averages = [average_passes(members[group]) for group in draw_groups(len(members), size, groups, seed)]
+            for name, measure in (("acc", comparison.correct), ("loss", comparison.losses)):
+                each = torch.stack([measure(average, targets).mean() for average in averages])
+                values = [each.mean().item(), each.quantile(0.025).item(), each.quantile(0.975).item()]
+                found.setdefault(views, {}).setdefault(name, []).append(values)
+    return found
+
+
+def draw(figure: Any, curves: dict[str, Any]) -> None:
+    """Draw accuracy (left) and loss (right) over the number of members, a row for each data set."""
+    panels = figure.subplots(len(curves), 2, squeeze=False)
+    for (data, found), row in zip(curves.items(), panels, strict=True):
+        for axes, (name, label) in zip(row, (("acc", "test accuracy, %"), ("loss", "test cross-entropy")), strict=True):
+            for number, (views, values) in enumerate(found.items()):
+                factor = 100 if name == "acc" else 1
+                middle, low, high = (factor * torch.tensor(values[name])).T
+                sizes = range(1, 1 + len(middle))
+                axes.plot(sizes, middle, "o-", markersize=4, color=f"C{number}", label=views)
+                axes.fill_between(sizes, low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+            axes.set(xlabel="members averaged", ylabel=label, xticks=list(sizes), title=data)
+            axes.spines[["top", "right"]].set_visible(False)
+        row[0].legend(frameon=False, title="views of each image; band: 95 % of groups")
+
+
+if __name__ == "__main__":
+    main()

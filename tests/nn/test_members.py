@@ -1,0 +1,490 @@
+import copy
+import pickle
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from lightning_trainingkit.nn import _away, _vmapped, members
+from lightning_trainingkit.nn._away import Away, fits
+from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn.averaged import Averaged, Views
+from lightning_trainingkit.nn.members import Members
+
+
+def seeded(make, seed):
+    torch.manual_seed(seed)
+    net = make()
+    for each in net.modules():
+        if isinstance(each, nn.BatchNorm2d):  # as if it had been trained
+            each.running_mean.normal_()
+            each.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def small():
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 3)]
+    return nn.Sequential(*layers)
+
+
+def other():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+def resnet():
+    return torchvision.models.resnet18(num_classes=5)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x.flatten(1)).relu()))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.last = nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.last(self.lstm(x[:, 0])[0][:, -1])
+
+
+def parametrised():
+    return nn.Sequential(nn.Flatten(), parametrizations.weight_norm(nn.Linear(64, 8)), nn.Linear(8, 3))
+
+
+def images(n=6, channels=1, size=8, seed=0):
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def explicit(nets, x, weights=None):
+    with torch.no_grad():
+        probabilities = torch.stack([net(x).float().softmax(1) for net in nets])
+        weights = torch.tensor(weights) if weights else torch.full((len(nets),), 1 / len(nets))
+        return (probabilities * weights[:, None, None]).sum(0)
+
+
+def found(module):
+    """What must be as it was: the tensors themselves, where their data lie, and the modes."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {
+        "tensors": {name: (id(t), t.data_ptr(), t.stride(), t.dtype, t.requires_grad) for name, t in tensors.items()},
+        "values": {name: t.detach().flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items()},
+        "modes": [each.training for each in module.modules()],
+    }
+
+
+def spied(module, calls):
+    module.register_forward_pre_hook(lambda *_: calls.append(module))
+    return module
+
+
+def clock(monkeypatch, loop, together):
+    """Let each timed loop and each forward of all members take so long."""
+    times = iter([t for k in range(1000) for t in (k * 100.0, k * 100.0 + loop, k * 100.0 + loop + together)])
+    monkeypatch.setattr(_vmapped, "_now", lambda device: next(times))
+
+
+@pytest.mark.parametrize("make", [small, Tied, Recurrent, parametrised])
+@pytest.mark.parametrize("as_modules", [False, True])
+def test_weights_and_modules_give_the_average_written_out(make, as_modules):
+    nets, x = [seeded(make, seed) for seed in range(4)], images()
+    module = copy.deepcopy(nets[3])
+    before = found(module)
+    given = [net if as_modules else net.state_dict() for net in nets[:3]]
+    weights = [0.5, 0.3, 0.2]
+    average = Averaged(module, Members(given, weights=weights))
+    assert torch.allclose(average(x).exp(), explicit(nets[:3], x, weights), atol=1e-6, rtol=0)
+    passes = average.each_pass(x)
+    assert torch.equal(passes[1], nets[1](x).log_softmax(1))
+    assert found(module) == before
+
+
+def test_a_resnet_of_torchvision_in_inference_mode_can_be_trained_afterwards():
+    nets, x = [seeded(resnet, seed) for seed in range(3)], images(3, 3, 32)
+    module = seeded(resnet, 3)
+    before = found(module)
+    with torch.inference_mode():
+        result = Averaged(module, Members([net.state_dict() for net in nets]))(x)
+    assert torch.allclose(result.exp(), explicit(nets, x), atol=1e-6, rtol=0)
+    assert found(module) == before
+    module.train()(x).sum().backward()
+    assert not any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers()))
+
+
+def test_members_of_other_architectures_run_in_eval_mode_beside_weights():
+    module, weights, another = seeded(small, 0), seeded(small, 1), seeded(other, 2).train()
+    another[0].eval()
+    another.append(nn.Dropout(0.9))
+    before = found(another)
+    average = Averaged(module, Members([weights.state_dict(), another, module]))(images())
+    assert found(another) == before
+    expected = explicit([weights, copy.deepcopy(another).eval(), module], images())
+    assert torch.allclose(average.exp(), expected, atol=1e-6, rtol=0)
+
+
+def test_what_raises_leaves_everything_as_it_was():
+    class Raising(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small()
+
+        def forward(self, x):
+            self.net(x)
+            raise ArithmeticError
+
+    module, another = Raising().eval(), Raising()
+    before = [found(module), found(another)]
+    sources = [
+        Members([Raising().state_dict() for _ in range(2)]),
+        Members([Raising().state_dict(), another]),
+        Members([another]),
+    ]
+    for source in sources:
+        with pytest.raises(ArithmeticError):
+            Averaged(module, source)(images())
+        source.put_back()
+    assert [found(module), found(another)] == before
+
+
+def test_members_without_weight_are_not_run_nor_moved():
+    calls = []
+    nets = [spied(seeded(other, seed), calls) for seed in range(3)]
+    Averaged(small(), Members(nets, weights=[0.5, 0.0, 0.5]))(images())
+    assert calls == [nets[0], nets[2]]
+    module = spied(seeded(small, 0), calls)
+    weights = [seeded(small, seed).state_dict() for seed in range(3)]
+    source = Members(weights, weights=[0.5, 0.5, 0.0])
+    result = Averaged(module, source)(images())
+    assert len(calls) == 4
+    assert torch.equal(result, Averaged(module, Members(weights[:2]))(images()))
+    assert set(source._bound.fetched) == {0, 1}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_compiled_code_sees_the_members_and_is_compiled_once(wrapped):
+    nets, x = [seeded(small, seed) for seed in range(3)], images()
+    module = seeded(small, 3)
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    if wrapped:
+        module = torch.compile(module, backend=backend)
+    else:
+        module.compile(backend=backend)
+    average = Averaged(module, Members([net.state_dict() for net in nets]))
+    with torch.inference_mode():
+        results = [average(x) for _ in range(4)]
+        assert torch.equal(module(x), seeded(small, 3)(x))
+    for result in results:
+        assert torch.allclose(result.exp(), explicit(nets, x), atol=1e-6, rtol=0)
+    assert len(graphs) == 1
+
+
+def test_autocast_does_not_keep_the_weights_of_the_member_before():
+    nets, x = [seeded(small, seed) for seed in range(3)], images()
+    module = seeded(small, 3)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        own = module(x)
+        result = Averaged(module, Members([net.state_dict() for net in nets]))(x)
+        assert torch.equal(module(x), own)
+        expected = explicit(nets, x)
+    assert torch.allclose(result.exp(), expected, atol=1e-6, rtol=0)
+    assert not torch.allclose(result.exp(), own.float().softmax(1), atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_members_get_the_dtype_of_the_module_and_modules_get_theirs_back(dtype):
+    nets, another, x = [seeded(small, seed) for seed in range(2)], seeded(other, 2), images().to(dtype)
+    module = seeded(small, 3).to(dtype)
+    before = found(another)
+    source = Members([*[net.state_dict() for net in nets], another])
+    result = Averaged(module, source)(x)
+    assert next(another.parameters()).dtype == dtype
+    source.put_back()
+    assert found(another) == before
+    nets = [copy.deepcopy(net).to(dtype) for net in (*nets, another)]
+    assert torch.allclose(result.exp().float(), explicit(nets, x), atol=1e-6, rtol=0)
+
+
+def test_members_get_the_strides_of_the_module():
+    module = seeded(resnet, 0).to(memory_format=torch.channels_last)
+    member = seeded(resnet, 1)
+    data = Slots(module).fit(member.state_dict())
+    assert [each.stride() for each in data] == [each.stride() for each in Slots(module).tensors]
+    assert data[0].stride() != member.conv1.weight.stride()
+    same = Slots(member).fit(member.state_dict())
+    assert same[0].data_ptr() == member.conv1.weight.data_ptr()  # nothing to copy
+
+
+def test_members_come_in_turn_where_they_do_not_fit(monkeypatch):
+    nets = [seeded(small, seed) for seed in range(3)]
+    others = [seeded(other, seed) for seed in range(2)]
+    module, x = seeded(small, 3).double(), images().double()
+    given = [nets[0].state_dict(), others[0], nets[1].state_dict(), others[1], nets[2].state_dict()]
+    expected = Averaged(module, Members(given))(x)
+    for net in others:
+        net.float()
+    before = [found(net) for net in others]
+    monkeypatch.setattr(members, "fits", lambda *_: False)
+    held, put_back = [], members._Bound.put_back
+    monkeypatch.setattr(members._Bound, "put_back", lambda self: (held.append(list(self.fetched)), put_back(self))[1])
+    source = Members(given)
+    average = Averaged(module, [source, Views("flip")])
+    for _ in range(2):
+        average(x)
+    # each stays for all views, and is there alone
+    assert held[1:] == [[0], [1], [2], [3], [4], [0], [1], [2], [3]]
+    assert torch.equal(Averaged(module, Members(given))(x), expected)
+    source.put_back()
+    for net in others:
+        net.float()
+    assert [found(net)["values"] for net in others] == [each["values"] for each in before]
+    weights = Members([net.state_dict() for net in nets])
+    assert weights.together(lambda *_: None, module, ((x,), {})) is None
+
+
+def test_a_module_comes_back_from_another_device_as_it_was():
+    module = seeded(resnet, 0)
+    before = found(module)
+    away = Away(module, torch.device("meta"), torch.float16)
+    assert {tensor.device.type for tensor in module.state_dict().values()} == {"meta"}
+    away.put_back()
+    away.put_back()
+    assert found(module) == before
+    module.fc.to("meta")  # is spread over devices already: it knows why
+    Away(module, torch.device("meta"), None)
+    assert module.conv1.weight.device.type == "cpu"
+
+
+def test_a_module_that_cannot_be_moved_comes_back():
+    class Stubborn(nn.Linear):
+        def _apply(self, fn, recurse=True):
+            if self.weight.dtype == torch.float64:
+                return super()._apply(fn, recurse)
+            super()._apply(fn, recurse)
+            raise torch.OutOfMemoryError
+
+    module = nn.Sequential(nn.Linear(2, 2), Stubborn(2, 2))
+    before = found(module)
+    with pytest.raises(torch.OutOfMemoryError):
+        Away(module, torch.device("cpu"), torch.float64)
+    assert found(module) == before
+
+
+def test_half_of_the_free_memory_is_for_members(monkeypatch):
+    class Backend:
+        mem_get_info = staticmethod(lambda device: (800, 10_000))
+        memory_reserved = staticmethod(lambda device: 500)
+        memory_allocated = staticmethod(lambda device: 300)
+
+    assert fits(torch.device("cpu"), 10**18)
+    monkeypatch.setattr(_away.torch, "get_device_module", lambda device: Backend)
+    assert [fits(torch.device("cuda"), needed) for needed in (500, 501)] == [True, False]
+    monkeypatch.setattr(_away.torch, "get_device_module", lambda device: object)
+    assert not fits(torch.device("mps"), 1)
+
+
+def test_one_forward_for_all_members_gives_the_same_and_is_kept_where_it_is_faster(monkeypatch):
+    nets, x = [seeded(small, seed) for seed in range(4)], images()
+    for loop, together, faster in ((2.0, 1.0, True), (1.0, 0.95, False)):
+        clock(monkeypatch, loop, together)
+        module = seeded(small, 9)
+        before = found(module)
+        source = Members([net.state_dict() for net in nets], weights=[0.4, 0.3, 0.0, 0.3])
+        average, chosen = Averaged(module, source), []
+        with torch.inference_mode():
+            for _ in range(7):
+                result = average(x).exp()
+                chosen += source._bound.vmapped.chosen.values()
+                assert torch.allclose(result, explicit(nets, x, [0.4, 0.3, 0.0, 0.3]), atol=1e-6, rtol=0)
+            average(x[:2])
+        assert chosen == [None] * 4 + [faster] * 3
+        assert list(source._bound.vmapped.chosen.values()) == [faster, None]  # by shape
+        assert found(module) == before
+
+
+def test_an_end_comes_at_once_if_one_forward_takes_twice_as_long(monkeypatch):
+    clock(monkeypatch, 1.0, 2.1)
+    source = Members([seeded(small, seed).state_dict() for seed in range(2)])
+    average = Averaged(seeded(small, 2), source)
+    for _ in range(3):
+        average(images())
+    assert list(source._bound.vmapped.chosen.values()) == [False]
+
+
+class Asking(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1)) if self.weight.sum() < 1e9 else x
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x.flatten(1)) + torch.eye(3)[self.calls % 3]
+
+
+def spoil(module, how):
+    if how == "hook":
+        module[0].register_forward_hook(lambda *_: None)
+    if how == "training":
+        module[-1].train()
+    if how == "compiled":
+        module[0].compile(backend="eager")
+    return module
+
+
+@pytest.mark.parametrize("how", ["hook", "training", "compiled", "large", "no room", "asks", "differs"])
+def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, monkeypatch):
+    clock(monkeypatch, 100.0, 1.0)
+    if how == "large":
+        monkeypatch.setattr(_vmapped, "LIMIT", 6 * 4 * 3 * (3 * 4 * 36 + 2 * 144 + 3) - 1)
+    if how == "no room":
+        monkeypatch.setattr(_vmapped, "fits", lambda *_: False)
+    make = {"asks": lambda: Asking(64, 3), "differs": lambda: Counting(64, 3)}.get(how, small)
+    source = Members([seeded(make, seed).state_dict() for seed in range(3)])
+    average = Averaged(spoil(seeded(make, 3), how), source)
+    for _ in range(6):
+        average(images())
+    assert list(source._bound.vmapped.chosen.values()) == [False]
+
+
+def test_a_limit_that_is_just_large_enough(monkeypatch):
+    clock(monkeypatch, 100.0, 1.0)
+    monkeypatch.setattr(_vmapped, "LIMIT", 6 * 4 * 3 * (3 * 4 * 36 + 2 * 144 + 3))
+    source = Members([seeded(small, seed).state_dict() for seed in range(3)])
+    average = Averaged(seeded(small, 3), source)
+    for _ in range(6):
+        average(images())
+    assert list(source._bound.vmapped.chosen.values()) == [True]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_members_times_views_whatever_the_order_and_the_choice(order, monkeypatch):
+    clock(monkeypatch, 2.0, 1.0)
+    nets, x = [seeded(small, seed) for seed in range(3)], images()
+    sources = [Members([net.state_dict() for net in nets]), Views("flip")][::order]
+    average = Averaged(seeded(small, 3), sources)
+    expected = (explicit(nets, x) + explicit(nets, x.flip(-1))) / 2
+    for _ in range(6):
+        assert torch.allclose(average(x).exp(), expected, atol=1e-6, rtol=0)
+    members_source = next(source for source in sources if source.kind == "members")
+    assert list(members_source._bound.vmapped.chosen.values()) == [True]
+    single = Averaged(seeded(small, 3), sources, max_batch=4)
+    assert torch.allclose(single(x).exp(), expected, atol=1e-6, rtol=0)
+    assert average.names[:2] == ["member 0 x identity", "member 0 x hflip"]
+
+
+def test_gradients_pass_through_modules_and_not_through_weights():
+    x = images().requires_grad_()
+    nets = [seeded(small, seed) for seed in range(2)]
+    Averaged(nets[0], Members(nets))(x)[:, 0].sum().backward()
+    assert x.grad.abs().sum() > 0
+    assert not Averaged(nets[0], Members([net.state_dict() for net in nets]))(x).requires_grad
+
+
+def test_buffers_that_are_not_saved_stay_those_of_the_module():
+    class Scaled(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.net = other()
+            self.register_buffer("scale", torch.tensor(scale), persistent=False)
+            self.register_buffer("none", None)
+
+        def forward(self, x):
+            return self.net(x) * self.scale
+
+    member, module, x = Scaled(1.0), Scaled(3.0), images()
+    result = Averaged(module, Members([member.state_dict()]))(x)
+    assert torch.allclose(result, (3 * member(x)).log_softmax(1), atol=1e-6)
+
+
+def test_it_pickles_and_is_copied_without_what_it_holds():
+    source = Members([seeded(small, seed).state_dict() for seed in range(2)])
+    average = Averaged(seeded(small, 2), source)
+    expected = average(images())
+    for each in (copy.deepcopy(average), pickle.loads(pickle.dumps(average))):
+        assert torch.equal(each(images()), expected)
+    assert pickle.loads(pickle.dumps(source))._bound is None
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: small()[:-1], r"it lacks 5.weight, 5.bias. For another architecture pass the built"),
+        (lambda: small().append(nn.Linear(3, 3)), "it has besides 6.weight, 6.bias"),
+        (lambda: other(), "it lacks 0.weight, 0.bias, 1.running_mean, 1.running_var and 3 more, it has besides"),
+        (lambda: small()[:-1].append(nn.Linear(144, 7)), r"5.weight is \(7, 144\) and not \(3, 144\)"),
+    ],
+)
+def test_weights_of_another_architecture_are_an_error_that_says_what_differs(make, text):
+    source = Members([small().state_dict(), make().state_dict()], names=["first", "second"])
+    with pytest.raises(ValueError, match="`members` must be weights of Sequential, got second: " + text):
+        Averaged(small(), source)(images())
+
+
+def test_weights_that_a_module_can_not_hold():
+    untied = Tied()
+    untied.second.weight = nn.Parameter(torch.zeros(64, 64))
+    with pytest.raises(ValueError, match=r"first.weight and second.weight differ, which are one tensor in the module"):
+        Averaged(Tied(), Members([untied.state_dict()]))(images())
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"1.weight of the module has no shape yet, call it once on a batch before"):
+        Averaged(lazy, Members([other().state_dict()]))(images())
+
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"scale": 2}
+
+        def set_extra_state(self, state):
+            pass
+
+    with pytest.raises(ValueError, match="_extra_state is no tensor"):
+        Averaged(Extra(2, 3), Members([Extra(2, 3).state_dict()]))(torch.rand(2, 2))
+
+
+def test_names_of_compiled_parts_are_those_of_the_parts():
+    plain = seeded(small, 0)
+    wrapped = nn.Sequential(torch.compile(seeded(small, 1), backend="eager"))
+    weights = nn.Sequential(plain).state_dict()
+    result = Averaged(wrapped, Members([weights]))(images())
+    assert torch.allclose(result, plain(images()).log_softmax(1), atol=1e-6)
+    result = Averaged(nn.Sequential(plain), Members([wrapped.state_dict()]))(images())
+    assert torch.allclose(result, seeded(small, 1)(images()).log_softmax(1), atol=1e-6)
+
+
+def test_wrong_arguments():
+    net = small()
+    with pytest.raises(ValueError, match="`members` must hold at least one member, got none"):
+        Members([])
+    with pytest.raises(TypeError, match=r"must be modules or sets of weights, got str. Load it first"):
+        Members(["net.ckpt"])
+    with pytest.raises(ValueError, match="`members` must differ, got member 1 twice"):
+        Members([net, net])
+    with pytest.raises(ValueError, match="`weights` must be 'uniform' or numbers, got 'greedy'"):
+        Members([net], weights="greedy")
+    with pytest.raises(ValueError, match="`weights` must be 1 numbers"):
+        Members([net], weights=[0.5, 0.5])
+    with pytest.raises(ValueError, match="sum to 1"):
+        Members([net], weights=[0.5])
+    with pytest.raises(ValueError, match=r"must return logits .* got tuple"):
+        Averaged(nn.LSTM(8, 4), Members([nn.LSTM(8, 4).state_dict() for _ in range(2)]))(images()[:, 0])
+
+
+def test_members_with_other_classes_are_named():
+    with pytest.raises(ValueError, match=r"`members` must have the same classes, got 5 from member 1 and 3"):
+        Averaged(small(), Members([small(), nn.Sequential(nn.Flatten(), nn.Linear(64, 5))]))(images())
