@@ -22,6 +22,7 @@ from .data.digits import DigitsDataModule as DigitsDataModule
 from .data.fashion_mnist import FashionMNISTDataModule as FashionMNISTDataModule
 from .data.image_folder import ImageFolderDataModule as ImageFolderDataModule
 from .modules.averaging_report import AveragingReport as AveragingReport
+from .modules.ensemble_classifier import EnsembleClassifier as EnsembleClassifier
 from .modules.image_classifier import ImageClassifier as ImageClassifier
 from .nn.averaged import Averaged as Averaged
 from .nn.averaged import Views as Views

@@ -1,6 +1,7 @@
 """Averages over passes of one model or several, a pass at a time, and when a sample needs no more of them."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,7 +52,8 @@ def finish(total: Tensor, average: str) -> Tensor:
     """Turn a running average, over all passes or the first of them, into log-probabilities.
 
     A class without a vote gets the smallest normal probability, 1e-38 in float32, so that a cross-entropy stays finite.
-    The weights of the passes need not sum to 1 yet, since the result is normalised.
+    A part of the passes is an average too: for ``probabilities`` as it is, since the result is normalised, else after
+    division by the sum of their weights.
 
     Args:
         total: What ``running_average`` returned last, shape ``(N, C)``.
@@ -111,12 +113,14 @@ def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tenso
     return first - second > remaining + 16 * passes * torch.finfo(total.dtype).eps
 
 
-def average_passes(log_probabilities: Tensor, weights: Tensor | None = None, average: str = "probabilities") -> Tensor:
+def average_passes(
+    log_probabilities: Tensor, weights: Tensor | Sequence[float] | None = None, average: str = "probabilities"
+) -> Tensor:
     """Average passes that are all there.
 
     Args:
         log_probabilities: Log-probabilities, or logits, of each pass, shape ``(K, N, C)``.
-        weights: Weights of the passes, shape ``(K,)``, not negative, with sum 1. Equal ones by default.
+        weights: Weights of the passes, ``K`` numbers, not negative, with sum 1. Equal ones by default.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``running_average``.
 
     Returns:
@@ -132,7 +136,7 @@ def average_passes(log_probabilities: Tensor, weights: Tensor | None = None, ave
         tensor([[0.7000, 0.3000]])
     """
     passes = len(log_probabilities)
-    given = [1 / passes for _ in range(passes)] if weights is None else weights.tolist()
+    given = [1 / passes for _ in range(passes)] if weights is None else [float(weight) for weight in weights]
     check_weights("weights", given, passes)
     total = None
     for each, weight in zip(log_probabilities.log_softmax(dim=2), given, strict=True):

@@ -1,0 +1,205 @@
+"""A finished ensemble as one module, to test, save, export and serve."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
+from lightning_trainingkit.modules._first_batch import check_target, unpack
+from lightning_trainingkit.modules.averaging_report import AveragingReport
+from lightning_trainingkit.nn._member_files import MemberFile
+from lightning_trainingkit.nn._member_match import match
+
+__all__ = ["EnsembleClassifier"]
+
+
+class EnsembleClassifier(L.LightningModule):
+    r"""Classify by the average of several trained members.
+
+    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))`. Members always run in eval mode and are not trained here. In
+    ``trainer.validate`` and ``trainer.test`` it logs for the average ``test/acc``, ``test/loss`` (negative
+    log-likelihood, nats) and ``test/ece`` (calibration error, 15 bins), for the mean single member ``test/acc_member``,
+    ``test/loss_member`` and ``test/ece_member``, and ``test/disagreement``: how often two members name different
+    classes. All are exact over images, loaders and ranks. A batch is a pair of images and class indices. Without a
+    Trainer it is a plain module: ``state_dict``, ``pickle`` and ``torch.export`` work.
+
+    Args:
+        members: Modules of any architectures that return logits ``(N, num_classes)``.
+        num_classes: Number of classes ``C``.
+        weights: ``"uniform"``, or a number for each member, none negative, of sum 1, the first one positive.
+        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
+
+    Raises:
+        TypeError: If a member is no module.
+        ValueError: If an argument is out of range, a member returns something else than logits ``(N, num_classes)``, or
+            the ensemble is fitted.
+
+    Example:
+        >>> import torch
+        >>> nets = [torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)) for _ in range(3)]
+        >>> EnsembleClassifier(nets, num_classes=10)(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+
+    References:
+        Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS
+        2017, arXiv:1612.01474.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        num_classes: int,
+        *,
+        weights: str | list[float] = "uniform",
+        average: str = "probabilities",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["members"])
+        members = list(members)
+        wrong = [type(each).__name__ for each in members if not isinstance(each, nn.Module)]
+        if wrong:
+            raise TypeError(f"`members` must be modules, got {', '.join(wrong)}. `from_checkpoints` takes files.")
+        if not members:
+            raise ValueError("`members` must hold at least one module, got none. Pass those that were trained.")
+        if average not in AVERAGES:
+            raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. Try probabilities.")
+        if isinstance(weights, str) and weights != "uniform":
+            raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
+        self.num_classes = num_classes
+        self.weights = weights
+        self.average = average
+        self._shares = [1 / len(members)] * len(members) if isinstance(weights, str) else [float(w) for w in weights]
+        check_weights("weights", self._shares, len(members))
+        self.members = nn.ModuleList(members).eval()
+        report = AveragingReport(num_classes, len(members), average=average, weights=self._shares)
+        self.reports = nn.ModuleDict({stage: copy.deepcopy(report) for stage in ("val", "test")})
+        """Scores by the number of members, see ``AveragingReport``, of the last stages."""
+        self._checked = False
+
+    @classmethod
+    def from_checkpoints(
+        cls,
+        members: str | Path | nn.Module | Sequence[str | Path | nn.Module],
+        module: nn.Module,
+        num_classes: int,
+        *,
+        target: str | None = None,
+        weights: str | list[float] = "uniform",
+        average: str = "probabilities",
+    ) -> "EnsembleClassifier":
+        """Make an ensemble of checkpoint files, without running code from any.
+
+        Args:
+            members: A folder of ``BestCheckpoint``, a pattern, a file, a W&B artifact (``"wandb:..."``), a module, or a
+                list of these, as ``EnsembleAverage`` takes them.
+            module: A module of the class that was trained; it is not changed.
+            num_classes: Number of classes.
+            target: Name of its submodule that returns the logits; None for the module itself.
+            weights: As above.
+            average: As above.
+
+        Raises:
+            FileNotFoundError: If nothing is found.
+            ValueError: If a file is damaged, would run code, or does not fit.
+        """
+        return cls(
+            [_member(each, module, target) for each in load_members(members)],
+            num_classes,
+            weights=weights,
+            average=average,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(N, ...)`` to log-probabilities ``(N, num_classes)``."""
+        return average_passes(self.each_member(x), self._shares, self.average)
+
+    def each_member(self, x: Tensor) -> Tensor:
+        """Map images ``(N, ...)`` to the log-probabilities of each member, ``(K, N, num_classes)``."""
+        said = []
+        for number, member in enumerate(self.members):
+            logits = member(x)
+            shape = (x.shape[0], self.num_classes)  # `len` would fix the size of an exported batch
+            if not isinstance(logits, Tensor) or logits.shape != shape:
+                found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise ValueError(
+                    f"`members` must return logits of shape (N, num_classes) = {shape}, got {found} from member "
+                    f"{number}, {type(member).__name__}. Leave it out or change num_classes."
+                )
+            said.append(logits if logits.dtype == torch.float64 else logits.float())
+        return torch.stack(said).log_softmax(dim=-1)
+
+    def train(self, mode: bool = True) -> "EnsembleClassifier":
+        """Set the mode; the members stay in eval."""
+        super().train(mode)
+        self.members.eval()
+        return self
+
+    def setup(self, stage: str) -> None:
+        """Refuse to be fitted; let the first batch be checked."""
+        if stage == "fit":
+            raise ValueError("`EnsembleClassifier` must not be fitted: its members are trained already. Test it.")
+        self._checked = False
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin anew."""
+        self._report("val").reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Begin anew."""
+        self._report("test").reset()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Take the batch into the report."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Take the batch into the report."""
+        self._step(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return class probabilities ``(N, num_classes)`` of a batch; targets in it are ignored."""
+        x = batch[0] if isinstance(batch, list | tuple) else batch
+        return cast(Tensor, self(x)).exp()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores."""
+        self._log("test")
+
+    def _report(self, stage: str) -> AveragingReport:
+        return cast(AveragingReport, self.reports[stage])
+
+    def _step(self, batch: Any, stage: str) -> None:
+        x, target = unpack(batch)
+        if not self._checked:
+            check_target(target, self.num_classes)
+            self._checked = True
+        self._report(stage).update(self.each_member(x), target)
+
+    def _log(self, stage: str) -> None:
+        found = self._report(stage).compute()
+        values = {"disagreement": found["disagreement"]} if len(self.members) > 1 else {}
+        for ours, theirs in {"acc": "acc", "loss": "nll", "ece": "ece"}.items():
+            values |= {ours: found[theirs][-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
+        # Equal on all ranks already; else Lightning would warn.
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
+
+
+def _member(read: MemberFile | nn.Module, module: nn.Module, target: str | None) -> nn.Module:
+    if isinstance(read, MemberFile):
+        matched = match(read, module, target)
+        if isinstance(matched, nn.Module):
+            return matched
+        member = copy.deepcopy(module.get_submodule(target) if target else module)
+        member.load_state_dict(matched)
+        return member
+    return read.get_submodule(target) if target and isinstance(read, L.LightningModule) else read
