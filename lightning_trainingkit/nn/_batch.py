@@ -33,6 +33,10 @@ class Batch:
 
     def __init__(self, arguments: Arguments) -> None:
         args, kwargs = arguments
+        if len(args) == 1 and isinstance(args[0], Tensor) and args[0].ndim and not kwargs:  # most calls, made cheap
+            self.size, self.device, self.rows = len(args[0]), args[0].device, [args[0]]
+            self._template: Arguments | None = None
+            return
         tensors: list[Tensor] = []
         apply_to_collection(arguments, Tensor, lambda tensor: tensors.append(tensor) if tensor.ndim else None)
         if not tensors:
@@ -41,7 +45,7 @@ class Batch:
         first = next(filter(_are_images, tensors), tensors[0])
         self.size = size = len(first)
         self.device = first.device
-        self.rows = rows = list[Any]()
+        rows: list[Any] = []
 
         def mark(value: Any) -> Any:
             if _one_for_each(value, size):
@@ -55,12 +59,15 @@ class Batch:
         def template(value: Any) -> Any:
             return apply_to_collection(value, (Tensor, list, tuple), mark)
 
+        self.rows = rows
         # Each by itself: a call `module("a", "b", x=...)` is no tuple of strings for two samples.
         self._template = tuple(map(template, args)), {name: template(value) for name, value in kwargs.items()}
 
     @property
     def arguments(self) -> Arguments:
         """Positional and named arguments, to call the module with."""
+        if self._template is None:
+            return (self.rows[0],), {}
         filled: Arguments = apply_to_collection(self._template, _Mark, self.rows.__getitem__)
         return filled
 
