@@ -8,6 +8,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 
 import lightning_trainingkit
 
@@ -39,7 +40,26 @@ def test_overhead_measures_every_public_callback():
     assert rows.keys() >= {f"{name} share" for name in callbacks}
 
 
-@pytest.mark.parametrize("name", ["overhead"])
+def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
+    tiny = ("--steps", "5", "--images", "64", "--rounds", "1", "--output", "out")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "averaging.py", *tiny], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, 1), done.stderr
+    rows = {row["name"]: row for row in json.loads(Path("out/results.json").read_text())["rows"]}
+    assert all(list(row) == ["name", "ours", "peer", "ratio", "low", "high", "goal", "ok"] for row in rows.values())
+    goals = {goal for row in rows.values() if (goal := row["goal"]) is not None}
+    assert goals == ({0.0, 0.98, 1.1, 1.4} if not torch.cuda.is_available() else {0.0, 0.98, 1.1, 1.4, 2.0})
+    for size in (32, 250):
+        assert rows[f"ttach, batches of {size}: argmax share that the early exit changes"]["ours"] == 0
+        for members in (5, 20):
+            for peer in ("torchensemble", "loop", "control"):
+                assert f"{members} x SmallResNet, batches of {size}: {peer}" in rows
+    assert rows["memory of 50 passes, max_batch=64"]["ok"]
+    assert done.returncode == (0 if all(row["ok"] for row in rows.values()) else 1)
+
+
+@pytest.mark.parametrize("name", ["averaging", "overhead"])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.syspath_prepend(BENCHMARKS)

@@ -112,7 +112,7 @@ class EnsembleAverage(AveragingCallback):
         if self.weights == "greedy" and not choosing and self.selected_weights is None:
             raise ValueError(
                 "`weights` must be chosen before they are used, got 'greedy' and no choice yet. Run "
-                f"`trainer.validate` with this callback before `trainer.{stage}`."
+                f"`trainer.validate` with this callback before `trainer.{getattr(stage, 'value', stage)}`."
             )
         self._read = load_members(self.members)
         if not choosing and not isinstance(self._numbers, str):

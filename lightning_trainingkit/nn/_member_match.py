@@ -96,7 +96,8 @@ def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None
                     hook(*arguments)
             module.load_state_dict(file.weights, strict=getattr(module, "strict_loading", True))
     except Exception as error:  # the class is the user's
-        return None, f"{kind.__name__} can't be built with its hyperparameters ({type(error).__name__}: {error})"
+        said = " ".join(str(error).split())
+        return None, f"{kind.__name__} can't be built with its hyperparameters ({type(error).__name__}: {said})"
     return module, ""
 
 

@@ -1,0 +1,289 @@
+"""Averaging at test time: against ttach, torchensemble and a loop written out, in time, argmax and memory.
+
+Expected: TO BE FILLED
+Cost:     TO BE FILLED
+Command:  python tests/benchmarks/averaging.py
+
+1. A SmallResNet is trained on Fashion-MNIST (digits where that is not installed) to 87 to 90 %. Ten crops of 24 x 24
+   pixels of each test image are averaged by ttach and by ours, in full and with an early exit, both as probabilities.
+2. Ensembles of untrained SmallResNets and perceptrons: torchensemble, a loop written out, and ours, which may run its
+   members as one forward. The perceptrons have no goal: one of their calls takes a fraction of a millisecond, and what
+   ours does around each shows.
+3. Memory: the peak of what torch holds while 50 passes are averaged, with batches cut to `max_batch`, against one pass
+   of `max_batch` images.
+
+Times are of this process on one thread (`process_time`; the clock on a GPU), which what else the machine does disturbs
+less. Competitors take each batch in an order drawn anew; a ratio is the median over batches, with its 95 % bootstrap
+interval. The control is the peer against itself. An early exit takes as long as its images are hard: its ratio is that
+of sums.
+"""
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torchensemble
+import ttach
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import runs
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+Times = dict[str, list[float]]  # seconds of each batch by competitor
+
+
+def main() -> None:
+    parser = runs.arguments("averaging", __doc__, trains=False)
+    parser.add_argument("--steps", type=int, default=1200, help="of training (%(default)s)")
+    parser.add_argument("--images", type=int, default=10_000, help="to test, at most (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=40, help="of each comparison of ensembles (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training and the orders (%(default)s)")
+    args = parser.parse_args()
+    folder = runs.open_folder("averaging", args.output)
+    runs.quiet()
+    torch.set_num_threads(1)
+    torch.manual_seed(args.seed)
+    start = time.perf_counter()
+    draw = random.Random(args.seed)
+
+    net, x, y, crop, source = trained(args)
+    rows = [row for size in (32, 250) for row in against_ttach(net, x, crop, size, draw)]
+    changed, seen = changed_in_bf16(net, x[:500], crop)
+    rows += [row for members in (5, 20) for size in (32, 250) for row in ensembles(members, size, args.rounds, draw)]
+    rows.append(memory(net, crop))
+    accuracy = rightly(net, x, y, crop)
+    notes = [
+        f"{source}: {len(x)} test images, {accuracy:.1%} right from one crop. {DEVICE}.",
+        "ours, peer: milliseconds for a batch (memory: MiB; argmax: images). Ratio above 1: ours is faster.",
+        f"In bfloat16 the early exit changes the argmax of {changed} of {seen} images: passes are rounded otherwise in "
+        "smaller batches.",
+    ]
+    if DEVICE == "cpu":
+        notes.append("No GPU: the rows of small members on one, with a goal of 2.0, are left out.")
+    runs.print_table("Averaging", rows, *notes)
+    metrics = {"accuracy": accuracy, "bf16 changed": changed, "bf16 images": seen, "source": source}
+    runs.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
+    sys.exit(int(not all(row["ok"] for row in rows)))
+
+
+def trained(args: Any) -> tuple[nn.Module, Tensor, Tensor, int, str]:
+    """A net, test images and targets, the size of a crop, and where the images are from."""
+    try:
+        data: Any = kit.FashionMNISTDataModule()
+        data.setup()
+        crop, source = 24, "Fashion-MNIST"
+    except FileNotFoundError:
+        data = kit.DigitsDataModule()
+        data.setup()
+        crop, source = 7, "digits (Fashion-MNIST was not found)"
+    x, y = together(data.train_set)
+    net = kit.SmallResNet(10, width=16).to(DEVICE)
+    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=args.steps, pct_start=0.2)
+    room = x.shape[-1] - crop + 1
+    for _ in range(args.steps):
+        chosen = torch.randint(len(x), (128,))
+        top, left = torch.randint(room, (2,)).tolist()
+        batch = x[chosen, :, top : top + crop, left : left + crop].to(DEVICE)
+        batch = batch.flip(3) if torch.rand(()) < 0.5 else batch
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(batch), y[chosen].to(DEVICE)).backward()
+        optimizer.step()
+        schedule.step()
+    x, y = together(data.test_set)
+    return net.eval(), x[: args.images].to(DEVICE), y[: args.images].to(DEVICE), crop, source
+
+
+def together(part: Any) -> tuple[Tensor, Tensor]:
+    """All images and targets of a part."""
+    images, targets = zip(*part.dataset.__getitems__(part.indices), strict=True)
+    return torch.stack(images), torch.stack(targets)
+
+
+@torch.inference_mode()
+def rightly(net: nn.Module, x: Tensor, y: Tensor, crop: int) -> float:
+    """Accuracy from the crop in the centre."""
+    margin = (x.shape[-1] - crop) // 2
+    centre = x[..., margin : margin + crop, margin : margin + crop]
+    return torch.cat([net(part) for part in centre.split(250)]).argmax(1).eq(y).double().mean().item()
+
+
+def against_ttach(net: nn.Module, x: Tensor, crop: int, size: int, draw: random.Random) -> list[dict]:
+    views = kit.Views(f"ten_crop({crop})")
+    full, early = kit.Averaged(net, views), kit.Averaged(net, views, early_exit=True)
+    crops = ttach.aliases.ten_crop_transform(crop, crop)
+    peer = ttach.ClassificationTTAWrapper(nn.Sequential(net, nn.Softmax(dim=1)), crops, merge_mode="mean")
+    batches = x.split(size) if size > 100 else x.split(size)[: max(2, len(x) // 4 // size)]
+    competitors = {"peer": peer, "full": full, "early": early, "control": peer}
+    times, outputs = race(competitors, batches, 1, draw)
+    apart = max((a.exp() - b).abs().max().item() for a, b in zip(outputs["full"], outputs["peer"], strict=True))
+    if apart > 1e-5:
+        raise RuntimeError(f"ttach and ours must average the same views, got probabilities that differ by {apart}.")
+    differ = sum(
+        (a.argmax(1) != b.argmax(1)).sum().item() for a, b in zip(outputs["early"], outputs["full"], strict=True)
+    )
+    name = f"ttach, batches of {size}"
+    return [
+        compare(f"{name}: full", times, "full", median_ratio, draw, 0.98),
+        compare(
+            f"{name}: early exit, {early.passes_per_sample:.1f} of 10 passes", times, "early", sum_ratio, draw, 1.4
+        ),
+        compare(f"{name}: control", times, "control", median_ratio, draw),
+        row(f"{name}: argmax share that the early exit changes", differ, sum(map(len, batches)), differ, 0.0),
+    ]
+
+
+def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[dict]:
+    rows = []
+    for kind, make in (("SmallResNet", small_resnet), ("perceptron", perceptron)):
+        members = [make().to(DEVICE).eval() for _ in range(count)]
+        voting = torchensemble.VotingClassifier(estimator=members[0], n_estimators=count, cuda=DEVICE == "cuda")
+        voting.estimators_.extend(members)
+        ours = kit.Averaged(make().to(DEVICE).eval(), kit.Members([dict(member.state_dict()) for member in members]))
+        x = torch.randn(size, 1, 28, 28, device=DEVICE)
+
+        def loop(x: Tensor, members: list[nn.Module] = members) -> Tensor:
+            return sum(member(x).softmax(dim=1) for member in members) / len(members)
+
+        competitors = {"torchensemble": voting.eval(), "loop": loop, "ours": ours, "control": loop}
+        times, outputs = race(competitors, [x], rounds if kind == "SmallResNet" else 5 * rounds, draw, warm=6)
+        apart = max(
+            (outputs["ours"][0].exp() - outputs[peer][0]).abs().max().item() for peer in ("torchensemble", "loop")
+        )
+        if apart > 1e-5:
+            raise RuntimeError(f"All must average the same members, got probabilities that differ by {apart}.")
+        goal = None if kind == "perceptron" else 2.0 if DEVICE == "cuda" else 0.98
+        name = f"{count} x {kind}, batches of {size}"
+        rows += [
+            compare(f"{name}: torchensemble", times, "ours", median_ratio, draw, goal, "torchensemble"),
+            compare(f"{name}: loop", times, "ours", median_ratio, draw, goal, "loop"),
+            compare(f"{name}: control", times, "control", median_ratio, draw, None, "loop"),
+        ]
+    return rows
+
+
+def small_resnet() -> nn.Module:
+    return kit.SmallResNet(10, width=8)
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+@torch.inference_mode()
+def changed_in_bf16(net: nn.Module, x: Tensor, crop: int) -> tuple[int, int]:
+    """Images whose argmax an early exit changes under autocast to bfloat16, and how many were looked at."""
+    views = kit.Views(f"ten_crop({crop})")
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+        full, early = (
+            torch.cat([kit.Averaged(net, views, early_exit=exits)(part) for part in x.split(250)]).argmax(1)
+            for exits in (False, True)
+        )
+    return int((full != early).sum()), len(x)
+
+
+def memory(net: nn.Module, crop: int, limit: int = 64) -> dict:
+    """Peak of 50 passes of 4 x `limit` images against that of one pass of `limit`, inputs not counted."""
+    views = [[f"shift({dx}, {dy})" for dx in range(-2, 3) for dy in range(-2, 3)], "flip"]
+    large, small = (torch.randn(size, 1, crop, crop, device=DEVICE) for size in (4 * limit, limit))
+    averaged = kit.Averaged(net, kit.Views(views), max_batch=limit)
+    if len(averaged.names) != 50:
+        raise RuntimeError(f"There must be 50 passes, got {len(averaged.names)}.")
+    ours, peer = (peak(lambda: averaged(large)), peak(lambda: net(small)))
+    return row(f"memory of 50 passes, max_batch={limit}", ours / 2**20, peer / 2**20, ours / peer, 1.1)
+
+
+@torch.inference_mode()
+def peak(call: Callable[[], Any]) -> float:
+    """Most bytes that torch holds at once beyond those from before."""
+    call()
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
+        call()
+    held = highest = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            highest = max(highest, held)
+    return highest
+
+
+@torch.inference_mode()
+def race(
+    competitors: dict[str, Callable], batches: Sequence[Tensor], rounds: int, draw: random.Random, warm: int = 1
+) -> tuple[Times, dict[str, list[Tensor]]]:
+    """Time all competitors on each batch; return the seconds, and what they said in the first round."""
+    for competitor in competitors.values():
+        for _ in range(warm):
+            competitor(batches[0])
+    times: Times = {name: [] for name in competitors}
+    outputs: dict[str, list[Tensor]] = {name: [] for name in competitors}
+    for number in range(rounds):
+        for batch in batches:
+            for name in draw.sample(list(competitors), len(competitors)):
+                start = now()
+                said = competitors[name](batch)
+                times[name].append(now() - start)
+                if number == 0:
+                    outputs[name].append(said)
+    return times, outputs
+
+
+def now() -> float:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    return statistics.median(peer / ours for ours, peer in pairs)
+
+
+def sum_ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    return sum(peer for _, peer in pairs) / sum(ours for ours, _ in pairs)
+
+
+def compare(
+    name: str,
+    times: Times,
+    ours: str,
+    ratio: Callable[[Sequence[tuple[float, float]]], float],
+    draw: random.Random,
+    goal: float | None = None,
+    peer: str = "peer",
+) -> dict:
+    pairs = list(zip(times[ours], times[peer], strict=True))
+    found = sorted(ratio(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
+    milliseconds = (1e3 * statistics.fmean(times[each]) for each in (ours, peer))
+    return row(name, *milliseconds, ratio(pairs), goal, found[25], found[-26])
+
+
+def row(
+    name: str,
+    ours: float,
+    peer: float,
+    ratio: float,
+    goal: float | None,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict:
+    numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
+    rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}
+    smaller_is_better = any(word in name for word in ("memory", "share"))
+    ok = goal is None or (ratio <= goal if smaller_is_better else ratio >= goal)
+    return {"name": name, **rounded, "goal": goal, "ok": ok}
+
+
+if __name__ == "__main__":
+    main()
