@@ -41,7 +41,7 @@ def test_overhead_measures_every_public_callback():
 
 
 def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
-    tiny = ("--steps", "5", "--images", "64", "--rounds", "1", "--output", "out")
+    tiny = ("--steps", "20", "--images", "64", "--rounds", "1", "--output", "out")
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "averaging.py", *tiny], capture_output=True, text=True, timeout=300
     )

@@ -95,6 +95,11 @@ def callbacks() -> list[L.Callback]:
         kit.EarlyStopping("val/loss", patience=1000),
         kit.CommandCenter(group="overhead"),
         kit.BestCheckpoint("val/loss", "min", restore=True),
+        kit.TestTimeAugmentation("flip"),  # these three wait for a test
+        kit.EnsembleAverage("members/*.ckpt"),
+        kit.MonteCarloDropout(),
+        kit.SnapshotCheckpoint(cycles=1),
+        kit.ReestimateBatchNorm(batches=1),
     ]
 
 
