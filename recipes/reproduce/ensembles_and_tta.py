@@ -4,8 +4,11 @@ Ten members are trained once for each of two data sets: 400 digits, and 10,000 i
 60,000), with random shifts, and mirrored for Fashion-MNIST. Groups of five are drawn from the ten, and each group is
 compared with the mean of its own members, on images that no member has seen.
 
-Expected: TO BE FILLED
-Cost:     TO BE FILLED
+Expected: gain in test accuracy over one model and one view, points, 95 % intervals:
+            400 digits (97.6 %): shifts +0.9 +- 0.4, ensemble +0.8 +- 0.5, both +1.3 +- 0.6
+            10,000 clothes (88.4 %): flip +0.3 +- 0.15, ensemble +0.9 +- 0.3, both +1.0 +- 0.3
+          Not 2 points, but outside of the intervals; shifts on top of an ensemble of clothes gain nothing.
+Cost:     37 min on 2 CPU cores that others kept busy too, about half of that on idle ones, nothing to download
 Command:  python recipes/reproduce/ensembles_and_tta.py
 """
 
