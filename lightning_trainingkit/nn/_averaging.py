@@ -207,15 +207,17 @@ class Averaging:
     ) -> Iterator[tuple[Tensor, float, str]]:
         """Log-probabilities, weight and member of some views in one outer pass; views of one size share a call."""
         viewed = [(weight, batch if view is None else batch.view(view)) for weight, view in views]
-        for _, group in groupby(viewed, key=lambda each: each[1].shapes):
-            weights, batches = zip(*group, strict=True)
-            found = self._call(outer, module, batches[0].join(batches[1:]))
+        groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
+        for group in groups:
+            (_, first), *rest = group
+            found = self._call(outer, module, first.join([other for _, other in rest]))
             for member, share, name in zip(found, outer.weights, outer.names, strict=True):
-                for each, weight in zip(member.unflatten(0, (len(weights), batch.size)), weights, strict=True):
+                parts = member.unflatten(0, (len(group), batch.size)) if rest else (member,)
+                for each, (weight, _) in zip(parts, group, strict=True):
                     yield each, share * weight, name
 
-    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
-        """Log-probabilities ``(members, N, C)`` of one call, in float32 at least."""
+    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor | tuple[Tensor]:
+        """Log-probabilities ``(N, C)`` of each member from one call, in float32 at least."""
         out = outer.call(module, batch.arguments)
         shape = (len(outer.names), batch.size) if outer.together else (batch.size,)
         numbers = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == len(shape) + 1
@@ -229,7 +231,7 @@ class Averaging:
             _refuse_probabilities(out)
             self._checked.update(outer.names)
         log_probabilities: Tensor = (out if out.dtype == torch.float64 else out.float()).log_softmax(dim=-1)
-        return log_probabilities if outer.together else log_probabilities.unsqueeze(0)
+        return log_probabilities if outer.together else (log_probabilities,)
 
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
@@ -250,6 +252,10 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
 def _counted(source: Source) -> list[int]:
     """Indices of the passes that have any weight."""
     return [index for index, weight in enumerate(source.weights) if weight]
+
+
+def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:
+    return viewed[1].shapes
 
 
 def _refuse_probabilities(out: Tensor) -> None:
