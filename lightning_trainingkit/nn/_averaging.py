@@ -17,6 +17,7 @@ __all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "chec
 Call = Callable[[nn.Module, Arguments], Any]
 """Calls a module with positional and named arguments."""
 
+_FEW = 32
 _ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
 
 
@@ -131,6 +132,7 @@ class Averaging:
             if source.kind == "views":
                 self._views = [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
         self._checked: set[str] = set()
+        self._writes = False  # whether the module was seen to write into what it is given
 
     @property
     def passes(self) -> int:
@@ -174,7 +176,8 @@ class Averaging:
         self, call: Call, module: nn.Module, arguments: Arguments, one_by_one: bool = False
     ) -> Iterator[_Outer]:
         only = self._together if self.max_batch is None else None  # it may put all members' samples into one call
-        if only is not None and not (self.early_exit or one_by_one):
+        # Not in the first call, which shows whether the module writes into what it is given.
+        if only is not None and self._checked and not (self._writes or self.early_exit or one_by_one):
             together = only.together(call, module, arguments)
             if together is not None:
                 counted = _counted(only)
@@ -193,7 +196,9 @@ class Averaging:
         """Add the passes that one outer pass makes with all views."""
         done = 0
         while done < len(self._views) and not part.stopped:
-            together = max(1, (self.max_batch or 0) // max(1, part.batch.size))
+            # A call of few samples costs as much as one of some more: views of those that are left share it.
+            limit = self.max_batch or (min(part.size, _FEW) if self.early_exit else 0)
+            together = max(1, limit // max(1, part.batch.size))
             views = self._views[done : done + together]
             done += len(views)
             for log_probabilities, weight, name in self._passes(part.batch, views, outer, module):
@@ -218,19 +223,25 @@ class Averaging:
 
     def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor | tuple[Tensor]:
         """Log-probabilities ``(N, C)`` of each member from one call, in float32 at least."""
-        out = outer.call(module, batch.arguments)
-        shape = (len(outer.names), batch.size) if outer.together else (batch.size,)
-        numbers = isinstance(out, Tensor) and out.is_floating_point() and out.ndim == len(shape) + 1
-        if not numbers or out.shape[:-1] != shape or out.shape[-1] < 2:
+        new = not self._checked.issuperset(outer.names)
+        kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
+        out = outer.call(module, kept.arguments if self._writes else batch.arguments)
+        expected = (len(outer.names), batch.size) if outer.together else (batch.size,)
+        shape: Sequence[int] = out.shape if isinstance(out, Tensor) and out.is_floating_point() else (0,)
+        if shape[:-1] != expected or shape[-1] < 2:
             found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
                 f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
                 f"two classes, got {found}. Name a submodule that does."
             )
-        if not self._checked.issuperset(outer.names):
+        if new:
             _refuse_probabilities(out)
+            if not self._writes and not batch.equals(kept):
+                self._writes = True
+                batch.restore(kept)
             self._checked.update(outer.names)
-        log_probabilities: Tensor = (out if out.dtype == torch.float64 else out.float()).log_softmax(dim=-1)
+        enough = out.dtype in (torch.float32, torch.float64)
+        log_probabilities: Tensor = (out if enough else out.float()).log_softmax(dim=-1)
         return log_probabilities if outer.together else (log_probabilities,)
 
 
@@ -245,6 +256,8 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
             f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "
             f"amount, so no early exit is exact. It is for {' and '.join(EXACT_EARLY_EXIT)}."
         )
+    if max_batch is not None and not isinstance(max_batch, int):
+        raise TypeError(f"`max_batch` must be an integer, got {max_batch!r}. Leave it out for whole batches.")
     if max_batch is not None and max_batch < 1:
         raise ValueError(f"`max_batch` must be positive, got {max_batch}. Leave it out for whole batches.")
 

@@ -77,6 +77,22 @@ class Batch:
         """Of the tensors with one entry for each sample."""
         return [row.shape for row in self.rows if isinstance(row, Tensor)]
 
+    def copy(self) -> "Batch":
+        """The same samples in tensors of their own."""
+        return self._with([row.clone() if isinstance(row, Tensor) else row for row in self.rows], self.size)
+
+    def equals(self, other: "Batch") -> bool:
+        """Whether the tensors of both hold the same; it waits for the device."""
+        pairs = zip(self.rows, other.rows, strict=True)
+        return all(torch.equal(one, two) for one, two in pairs if isinstance(one, Tensor))
+
+    def restore(self, kept: "Batch") -> None:
+        """Write back what the tensors held when they were copied."""
+        with torch.no_grad():
+            for row, other in zip(self.rows, kept.rows, strict=True):
+                if isinstance(row, Tensor):
+                    row.copy_(other)
+
     def take(self, rows: slice | Tensor) -> "Batch":
         """Some of the samples: a slice, or their indices ``(n,)``."""
         if isinstance(rows, slice):

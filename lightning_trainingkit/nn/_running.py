@@ -21,6 +21,7 @@ class Running:
 
     def __init__(self, batch: Batch, average: str, remaining: float, keep_entropy: bool) -> None:
         self.batch, self.average, self.remaining, self.keep_entropy = batch, average, remaining, keep_entropy
+        self.size = batch.size
         self.entropy: Tensor | None = None
         """Mean entropy in nats of the passes, shape ``(N,)``."""
         self._total: Tensor | None = None

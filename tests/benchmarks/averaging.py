@@ -40,9 +40,9 @@ Times = dict[str, list[float]]  # seconds of each batch by competitor
 
 def main() -> None:
     parser = runs.arguments("averaging", __doc__, trains=False)
-    parser.add_argument("--steps", type=int, default=1200, help="of training (%(default)s)")
-    parser.add_argument("--images", type=int, default=10_000, help="to test, at most (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=40, help="of each comparison of ensembles (%(default)s)")
+    parser.add_argument("--steps", type=int, default=700, help="of training (%(default)s)")
+    parser.add_argument("--images", type=int, default=2500, help="to test, at most (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="of each comparison of ensembles (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training and the orders (%(default)s)")
     args = parser.parse_args()
     folder = runs.open_folder("averaging", args.output)
@@ -83,7 +83,7 @@ def trained(args: Any) -> tuple[nn.Module, Tensor, Tensor, int, str]:
         data.setup()
         crop, source = 7, "digits (Fashion-MNIST was not found)"
     x, y = together(data.train_set)
-    net = kit.SmallResNet(10, width=16).to(DEVICE)
+    net = kit.SmallResNet(10).to(DEVICE)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=args.steps, pct_start=0.2)
     room = x.shape[-1] - crop + 1
@@ -119,7 +119,7 @@ def against_ttach(net: nn.Module, x: Tensor, crop: int, size: int, draw: random.
     full, early = kit.Averaged(net, views), kit.Averaged(net, views, early_exit=True)
     crops = ttach.aliases.ten_crop_transform(crop, crop)
     peer = ttach.ClassificationTTAWrapper(nn.Sequential(net, nn.Softmax(dim=1)), crops, merge_mode="mean")
-    batches = x.split(size) if size > 100 else x.split(size)[: max(2, len(x) // 4 // size)]
+    batches = x.split(size)
     competitors = {"peer": peer, "full": full, "early": early, "control": peer}
     times, outputs = race(competitors, batches, 1, draw)
     apart = max((a.exp() - b).abs().max().item() for a, b in zip(outputs["full"], outputs["peer"], strict=True))
