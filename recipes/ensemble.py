@@ -117,13 +117,14 @@ def new_module(data: Any) -> L.LightningModule:
 
 def finished(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
     """What a member that an earlier run has trained with the same options scored on test."""
-    file = folder / "results.json"
-    if not file.exists():
-        return None
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if found["config"] != settings(args):
-        raise ValueError(f"--output must hold members with the options of now, got {found['config']}. Take a new one.")
-    return dict(found["metrics"])
+    found = None
+    for file in (folder / "begun" / "results.json", folder / "results.json"):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if found is not None and found["config"] != settings(args):
+            raise ValueError(
+                f"--output must hold members with the options of now, got {found['config']}. Take a new one."
+            )
+    return None if found is None else dict(found["metrics"])
 
 
 def train(args: argparse.Namespace, data: Any, folder: Path, seed: int) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def train(args: argparse.Namespace, data: Any, folder: Path, seed: int) -> dict[
         callbacks.append(kit.CommandCenter(group="ensemble", tags=[f"seed {seed}"]))
     trainer = plain_trainer(args, folder, *callbacks, max_epochs=args.epochs, enable_checkpointing=True)
     module = new_module(data)
+    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
     kit.load_best(module, folder)
     tested = dict(plain_trainer(args, folder).test(module, data, verbose=False)[0])

@@ -52,6 +52,8 @@ def main() -> None:
     try:
         checkpoint = find_checkpoint(args.checkpoint)
         module = find_class(args.module).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
+        if args.target is not None and args.target not in dict(module.named_modules()):
+            raise ValueError(f"--target must name a submodule, got {args.target}. There are: {names(module)}.")
         data = find_data(args, checkpoint)
         folder = runs.open_folder("test_time_augmentation", args.output)
     except (OSError, ValueError, TypeError) as error:
@@ -162,7 +164,14 @@ def find_class(name: str) -> type[L.LightningModule]:
         found = getattr(import_module(package), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"--module must be a class that can be imported, got {name!r}: {error}.") from error
-    return found  # type: ignore[no-any-return]
+    if not (isinstance(found, type) and issubclass(found, L.LightningModule)):
+        raise ValueError(f"--module must be a LightningModule, got {name}, which is none.")
+    return found
+
+
+def names(module: L.LightningModule) -> str:
+    """Names of the submodules that hold others."""
+    return ", ".join(name for name, child in module.named_modules() if name and any(child.children()))
 
 
 def find_data(args: argparse.Namespace, checkpoint: Path) -> Any:

@@ -193,5 +193,6 @@ def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"`{name}` must be a whole checkpoint, got a truncated or damaged file ({error}). Use another one."
+            f"`{name}` must be a whole checkpoint, got a truncated or damaged file "
+            f"({str(error) or type(error).__name__}). Use another one."
         ) from error

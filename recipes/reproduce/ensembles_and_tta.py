@@ -157,6 +157,7 @@ def train(args: argparse.Namespace, name: str, data: Any, folder: Path, seed: in
         callbacks.append(kit.CommandCenter(group="ensembles_and_tta", tags=[name, f"seed {seed}"]))
     epochs = args.epochs or EPOCHS[name]
     trainer = new_trainer(args, name, folder, *callbacks, max_epochs=epochs, enable_checkpointing=True)
+    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
     runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
     trainer.strategy.barrier()
@@ -187,15 +188,11 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def finished(args: argparse.Namespace, folder: Path) -> bool:
     """Whether an earlier run has trained this member with the same options."""
-    file = folder / "results.json"
-    if not file.exists():
-        return False
-    found = json.loads(file.read_text(encoding="utf-8"))["config"]
-    if found != settings(args):
-        raise ValueError(
-            f"--output must hold members with the options of now, got {found} in {folder}. Take a new one."
-        )
-    return True
+    for file in (folder / "begun" / "results.json", folder / "results.json"):
+        found = json.loads(file.read_text(encoding="utf-8"))["config"] if file.exists() else settings(args)
+        if found != settings(args):
+            raise ValueError(f"--output must hold members with the options of now, got {found}. Take a new one.")
+    return (folder / "results.json").exists()
 
 
 def predict(

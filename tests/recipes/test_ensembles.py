@@ -66,6 +66,8 @@ def test_views_of_a_members_test_images(ensemble, run_recipe):
         (("--views", "flap"), "flap"),
         (("--checkpoint", "nowhere"), "nowhere"),
         (("--module", "no.Such"), "no.Such"),
+        (("--module", "os.path.join"), "must be a LightningModule"),
+        (("--target", "nope"), "--target must name a submodule, got nope. There are: model, model.stem"),
         (("--data", "fashion-mnist"), "what the checkpoint was trained on"),
     ],
 )
