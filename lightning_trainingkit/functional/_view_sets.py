@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from lightning_trainingkit.functional.gain import split_call
 
-__all__ = ["Transform", "compose", "identity", "read_set", "read_view"]
+__all__ = ["Transform", "compose", "identity", "read_set", "read_view", "steps_of"]
 
 Transform = Callable[[Tensor], Tensor]
 """Images ``(N, C, H, W)`` to images ``(N, C, H', W')``."""
@@ -25,10 +25,18 @@ def identity(x: Tensor) -> Tensor:
 
 def compose(transforms: Sequence[Transform]) -> Transform:
     """Return the function that runs these one after the other; it pickles if they do."""
-    needed = [transform for transform in transforms if transform is not identity]
+    needed = [step for transform in transforms for step in steps_of(transform)]
     if len(needed) < 2:
         return needed[0] if needed else identity
     return partial(_one_by_one, tuple(needed))
+
+
+def steps_of(transform: Transform) -> tuple[Transform, ...]:
+    """Return the functions that ``compose`` has put together, none for the identity."""
+    if isinstance(transform, partial) and transform.func is _one_by_one:
+        steps: tuple[Transform, ...] = transform.args[0]
+        return steps
+    return () if transform is identity else (transform,)
 
 
 def _one_by_one(transforms: Sequence[Transform], x: Tensor) -> Tensor:
@@ -173,15 +181,17 @@ def read_set(text: str) -> list[tuple[str, float, Transform]]:
     name, arguments, views = _read(text, _SETS, "a set of views", hint)
     names = views(*arguments)
     weights = _WEIGHTS.get(name, [1 / len(names)] * len(names))
-    return [(each, weight, read_view(each, text)[1]) for each, weight in zip(names, weights, strict=True)]
+    known: dict[str, Transform] = {}  # one function for each part, so that views are seen to share it
+    return [(each, weight, read_view(each, text, known)[1]) for each, weight in zip(names, weights, strict=True)]
 
 
-def read_view(text: str, asked: str | None = None) -> tuple[str, Transform]:
+def read_view(text: str, asked: str | None = None, known: dict[str, Transform] | None = None) -> tuple[str, Transform]:
     """Read single views, one or more in a row such as ``"scale(256)>top_left(224)>hflip"``, into name and function.
 
     Args:
         text: Names of the views; the first is made first.
         asked: What the user wrote, for errors at the time of the call, where that is another text.
+        known: Functions of the views that were read before, to which these are added.
 
     Raises:
         ValueError: If a name is unknown or its arguments don't fit.
@@ -192,7 +202,8 @@ def read_view(text: str, asked: str | None = None) -> tuple[str, Transform]:
         name, arguments, function = _read(part, _VIEWS, "a single view", hint)
         named = {"asked": asked or part.strip()} if _VIEWS[name][0] in _MAY_NOT_FIT else {}
         names.append(f"{name}({', '.join(map(str, arguments))})" if arguments else name)
-        transforms.append(partial(function, *arguments, **named) if arguments else function)
+        made = partial(function, *arguments, **named) if arguments else function
+        transforms.append(made if known is None else known.setdefault(names[-1], made))
     return ">".join(names), compose(transforms)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_trainingkit.functional._view_sets import Transform, compose, identity, read_set, read_view
+from lightning_trainingkit.functional._view_sets import Transform, compose, identity, read_set, read_view, steps_of
 
 __all__ = ["View", "make_views"]
 
@@ -39,6 +39,11 @@ class View:
     def __post_init__(self) -> None:
         if not 0 < self.weight < math.inf:
             raise ValueError(f"`weight` must be positive, got {self.weight}. Leave out a view that doesn't count.")
+
+    @property
+    def steps(self) -> tuple[Transform, ...]:
+        """The transforms that are made one after the other; views that begin with the same ones may share them."""
+        return steps_of(self.transform)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the view of the images ``(N, C, H, W)``.

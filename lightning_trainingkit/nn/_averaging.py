@@ -17,7 +17,10 @@ __all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "chec
 Call = Callable[[nn.Module, Arguments], Any]
 """Calls a module with positional and named arguments."""
 
-_FEW = 32
+_FEW = {"cpu": 8}
+_FEW_ELSEWHERE = 32
+"""Up to so many samples a call costs as much as one of a few, more or less."""
+
 _ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
 
 
@@ -75,6 +78,15 @@ class _Outer(NamedTuple):
     together: bool = False
 
 
+class _View(NamedTuple):
+    """One view of the images, as the steps that make it."""
+
+    weight: float
+    steps: Sequence[Callable[[Tensor], Tensor]] = ()
+    kept: int = 0
+    """How many of its first steps the next view has too; what they make is kept for it."""
+
+
 class Averaging:
     """Call a module once for each combination of the sources' passes, and average.
 
@@ -127,10 +139,10 @@ class Averaging:
         self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
         only = self._around[0] if len(self._around) == 1 else None
         self._together = only if isinstance(only, Together) else None
-        self._views: list[tuple[float, Callable[[Tensor], Tensor] | None]] = [(1.0, None)]
+        self._views = [_View(1.0)]
         for source in self.sources:
             if source.kind == "views":
-                self._views = [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
+                self._views = _stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
         self._checked: set[str] = set()
         self._writes = False  # whether the module was seen to write into what it is given
 
@@ -163,9 +175,8 @@ class Averaging:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
         parts = self._cut(Batch(arguments))
         for outer in self._outers(call, module, arguments, one_by_one=True):
-            for _, view in self._views:
-                seen = (part if view is None else part.view(view) for part in parts)
-                yield torch.cat([self._call(outer, module, part)[0] for part in seen])
+            for view in self._views:
+                yield torch.cat([self._call(outer, module, _seen(part, view))[0] for part in parts])
 
     def _cut(self, batch: Batch) -> list[Batch]:
         if self.max_batch is None or batch.size <= self.max_batch:
@@ -194,32 +205,25 @@ class Averaging:
 
     def _advance(self, part: Running, outer: _Outer, module: nn.Module) -> None:
         """Add the passes that one outer pass makes with all views."""
-        done = 0
+        done, made = 0, _Made()
         while done < len(self._views) and not part.stopped:
+            batch = part.batch
             # A call of few samples costs as much as one of some more: views of those that are left share it.
-            limit = self.max_batch or (min(part.size, _FEW) if self.early_exit else 0)
-            together = max(1, limit // max(1, part.batch.size))
-            views = self._views[done : done + together]
+            few = min(part.size, _FEW.get(batch.device.type, _FEW_ELSEWHERE)) if self.early_exit else 0
+            views = self._views[done : done + max(1, (self.max_batch or few) // max(1, batch.size))]
             done += len(views)
-            for log_probabilities, weight, name in self._passes(part.batch, views, outer, module):
-                part.add(log_probabilities, weight, name)
-                self.passes_made += part.batch.size
+            viewed = [(view.weight, made.view(batch, view)) for view in views]
+            groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
+            for group in groups:
+                (_, first), *rest = group
+                found = self._call(outer, module, first.join([other for _, other in rest]))
+                for member, share, name in zip(found, outer.weights, outer.names, strict=True):
+                    passes = member.unflatten(0, (len(group), batch.size)) if rest else (member,)
+                    for each, (weight, _) in zip(passes, group, strict=True):
+                        part.add(each, share * weight, name)
+                        self.passes_made += batch.size
             if self.early_exit:
                 part.leave_out_settled(self.passes)
-
-    def _passes(
-        self, batch: Batch, views: Sequence[tuple[float, Any]], outer: _Outer, module: nn.Module
-    ) -> Iterator[tuple[Tensor, float, str]]:
-        """Log-probabilities, weight and member of some views in one outer pass; views of one size share a call."""
-        viewed = [(weight, batch if view is None else batch.view(view)) for weight, view in views]
-        groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
-        for group in groups:
-            (_, first), *rest = group
-            found = self._call(outer, module, first.join([other for _, other in rest]))
-            for member, share, name in zip(found, outer.weights, outer.names, strict=True):
-                parts = member.unflatten(0, (len(group), batch.size)) if rest else (member,)
-                for each, (weight, _) in zip(parts, group, strict=True):
-                    yield each, share * weight, name
 
     def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor | tuple[Tensor]:
         """Log-probabilities ``(N, C)`` of each member from one call, in float32 at least."""
@@ -245,6 +249,25 @@ class Averaging:
         return log_probabilities if outer.together else (log_probabilities,)
 
 
+class _Made:
+    """What the first steps of the last view have made, for the next one: a scale has many crops."""
+
+    def __init__(self) -> None:
+        self._of: Batch | None = None
+        self._steps = 0
+        self._kept: Batch | None = None
+
+    def view(self, batch: Batch, view: _View) -> Batch:
+        """Return the view of the batch; views are asked for in their order."""
+        seen, begun = (self._kept, self._steps) if self._kept is not None and self._of is batch else (batch, 0)
+        self._of, self._kept, self._steps = batch, seen if begun == view.kept > 0 else None, view.kept
+        for number, step in enumerate(view.steps[begun:], begun + 1):
+            seen = seen.view(step)
+            if number == view.kept:
+                self._kept = seen
+        return seen
+
+
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
     """Raise ValueError if the settings of an average don't fit each other."""
     if average not in AVERAGES:
@@ -265,6 +288,22 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
 def _counted(source: Source) -> list[int]:
     """Indices of the passes that have any weight."""
     return [index for index, weight in enumerate(source.weights) if weight]
+
+
+def _stepwise(views: Sequence[tuple[float, Any]]) -> list[_View]:
+    steps = [tuple(getattr(view, "steps", (view,))) for _, view in views]
+    found = []
+    for number, (weight, _) in enumerate(views):
+        following = steps[number + 1] if number + 1 < len(views) else ()
+        same = [one is other for one, other in zip(steps[number], following, strict=False)]
+        found.append(_View(weight, steps[number], [*same, False].index(False)))
+    return found
+
+
+def _seen(batch: Batch, view: _View) -> Batch:
+    for step in view.steps:
+        batch = batch.view(step)
+    return batch
 
 
 def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,10 +48,10 @@ class Vmapped:
     def __init__(self, module: nn.Module, slots: Slots, data: Sequence[Sequence[Tensor]]) -> None:
         self._module, self._slots, self._data = module, slots, data
         self._stacks: dict[str, Tensor] | None = None
-        self._trials: dict[str, _Trial] = {}
+        self._trials: dict[Hashable, _Trial] = {}
 
     @property
-    def chosen(self) -> dict[str, bool | None]:
+    def chosen(self) -> dict[Hashable, bool | None]:
         """By shapes: True where members run as one forward, False where one by one, None where it is not known yet."""
         return {key: trial.chosen for key, trial in self._trials.items()}
 
@@ -192,10 +192,13 @@ def _suitable(module: nn.Module) -> bool:
     )
 
 
-def _key(arguments: Arguments) -> str:
+def _key(arguments: Arguments) -> Hashable:
+    kinds = tuple((kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind))
+    args, kwargs = arguments
+    if not kwargs and all(isinstance(x, Tensor) for x in args):  # most calls, made cheap
+        return (*((x.shape, x.dtype, x.device) for x in args), kinds)
     described = apply_to_collection(arguments, Tensor, lambda x: f"{tuple(x.shape)} {x.dtype} {x.device}")
-    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    return f"{described} {[(kind, torch.get_autocast_dtype(kind)) for kind in kinds]}"
+    return f"{described} {kinds}"
 
 
 def _same(found: Any, outputs: Tensor) -> bool:

@@ -4,6 +4,7 @@ from itertools import permutations
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2 import functional as pixels
 
 from lightning_trainingkit.functional.averaging import average_passes
 from lightning_trainingkit.functional.views import View, make_views
@@ -443,3 +444,26 @@ def test_a_module_and_a_view_that_write_into_their_input_see_the_same_images_in_
         torch.testing.assert_close(averaged(x), explicit, rtol=0, atol=1e-5)
         torch.testing.assert_close(others(x), net((before - 0.5) / 0.2).log_softmax(1), rtol=0, atol=1e-5)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_what_views_begin_with_is_made_once_for_each_part_of_a_batch(net, x, limit):
+    calls = []
+
+    def brighter(images):
+        calls.append(len(images))
+        return images + 1
+
+    views = [[brighter, "identity"], "flip", "five_crop(8)"]
+    found = Averaged(net, Views(views), max_batch=limit)(x)
+    assert sum(calls) == len(x)
+    by_name = [net(make_views("five_crop(8)")[k](y)) for z in (x + 1, x) for y in (z, z.flip(3)) for k in range(5)]
+    torch.testing.assert_close(found, average_passes(torch.stack(by_name)), rtol=0, atol=1e-6)
+
+
+def test_many_crops_of_a_scale_resize_once(net, x, monkeypatch):
+    calls = []
+    resize = pixels.resize
+    monkeypatch.setattr(pixels, "resize", lambda *args, **options: calls.append(1) or resize(*args, **options))
+    Averaged(nn.Sequential(nn.AdaptiveAvgPool2d(14), net), Views("resnet_multi_scale"))(x[:1])
+    assert len(calls) == 5
