@@ -1,5 +1,6 @@
 """What the callbacks that average at test time share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -28,8 +29,17 @@ class AveragingCallback(L.Callback):
         stages: str | list[str] | tuple[str, ...],
     ) -> None:
         check_settings(average, early_exit, max_batch)
-        names = [stages] if isinstance(stages, str) else list(stages)
-        if not names or not set(names) <= set(STAGES):
+        if target is not None and not isinstance(target, str):
+            raise TypeError(
+                f"`target` must be the name of a submodule, got {type(target).__name__}. Write it like 'net', or leave "
+                "it out for the module itself."
+            )
+        names = [stages] if isinstance(stages, str) else stages
+        if (
+            not isinstance(names, Sequence)
+            or not names
+            or not all(isinstance(each, str) and each in STAGES for each in names)
+        ):
             raise ValueError(
                 f"`stages` must be some of {', '.join(STAGES)}, got {stages!r}. Leave it out for test, predict."
             )

@@ -116,7 +116,7 @@ class EnsembleAverage(AveragingCallback):
             )
         self._read = load_members(self.members)
         if not choosing and not isinstance(self._numbers, str):
-            check_weights("weights", self._numbers, len(self._read))
+            check_weights("weights", self._numbers, len(self._read), "member")
 
     def on_validation_batch_end(
         self,

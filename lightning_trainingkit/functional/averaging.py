@@ -146,10 +146,10 @@ def average_passes(
     return finish(total, average)
 
 
-def check_weights(name: str, weights: list[float], passes: int) -> None:
-    """Raise ValueError unless there is a weight for each pass, none is negative, and they sum to 1."""
-    if len(weights) != passes:
-        raise ValueError(f"`{name}` must be {passes} numbers, one for each pass, got {len(weights)}: {weights}.")
+def check_weights(name: str, weights: list[float], number: int, of: str = "pass") -> None:
+    """Raise ValueError unless there are a number of weights, one of each pass (say), none negative, of sum 1."""
+    if len(weights) != number:
+        raise ValueError(f"`{name}` must be {number} numbers, one for each {of}, got {len(weights)}: {weights}.")
     total = sum(weights)
     if not all(weight >= 0 for weight in weights) or abs(total - 1) > 1e-5:
         hint = f"Divide them by {total:g}." if total > 0 and min(weights) >= 0 else "Leave them out for equal ones."

@@ -1,6 +1,5 @@
 """Find the checkpoints of an ensemble's members, and read them without running code from any."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit.nn._checkpoint_files import find_files
 from lightning_trainingkit.nn._member_weights import plain_names
-from lightning_trainingkit.nn.checkpoint import MANIFEST, explain_failure, read_manifest
+from lightning_trainingkit.nn.checkpoint import explain_failure
 
 __all__ = ["MemberFile", "find_members", "read_members"]
 
@@ -57,7 +57,7 @@ def find_members(
     given = [members] if isinstance(members, str | Path | nn.Module) else list(members)
     found: list[Path | nn.Module] = []
     for each in given:
-        found += [each] if isinstance(each, nn.Module) else _files(Path(each))
+        found += [each] if isinstance(each, nn.Module) else find_files("members", each)
     if not found:
         raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")
     for one, other in combinations(found, 2):
@@ -103,47 +103,6 @@ def _read(path: Path) -> MemberFile:
     if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"`{path}` must hold the weights of a model, alone or under `state_dict`, got none.")
     return file
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return _of_manifest(path)
-    if path.is_file():
-        return [path]
-    root = Path(path.anchor)
-    pattern = str(path.relative_to(root))
-    matched = sorted((each for each in root.glob(pattern) if not each.name.endswith(".tmp")), key=_by_number)
-    if not matched:
-        raise FileNotFoundError(f"`members` must match a checkpoint, got {path}. {_what_is_there(path)}")
-    return [file for each in matched for file in (_of_manifest(each) if each.is_dir() else [each])]
-
-
-def _of_manifest(folder: Path) -> list[Path]:
-    if not (folder / MANIFEST).is_file() and any(folder.glob("*.ckpt")):
-        raise FileNotFoundError(
-            f"`members` must be a folder with a {MANIFEST}, as `BestCheckpoint` writes, got {folder}, which has none. "
-            f"For all checkpoints in it give {folder}/*.ckpt."
-        )
-    files = [folder / str(entry["path"]) for entry in read_manifest(folder)["top_k"]]
-    gone = [file for file in files if not file.is_file()]
-    if gone:
-        raise FileNotFoundError(
-            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0])} Name those that you want."
-        )
-    return files
-
-
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """So that ``snapshot-10`` comes after ``snapshot-9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _what_is_there(path: Path) -> str:
-    folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    names = sorted(each.name for each in folder.iterdir())
-    return f"In {folder.absolute()} there is: {', '.join(names[:8]) + (' ...' if len(names) > 8 else '') or 'nothing'}."
 
 
 def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -81,7 +81,7 @@ class Members:
             raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
         uniform = [1 / len(self.members)] * len(self.members)
         self.weights: list[float] = uniform if isinstance(weights, str) else list(weights)
-        check_weights("weights", self.weights, len(self.members))
+        check_weights("weights", self.weights, len(self.members), "member")
         self._bound: _Bound | None = None
 
     def __getstate__(self) -> dict[str, Any]:

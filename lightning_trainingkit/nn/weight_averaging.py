@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_trainingkit.nn.checkpoint import MANIFEST, load_weights, read_manifest
+from lightning_trainingkit.functional.averaging import check_weights
+from lightning_trainingkit.nn._checkpoint_files import find_files
+from lightning_trainingkit.nn.checkpoint import load_weights
 
 __all__ = ["GreedySoup", "average_weights", "greedy_soup"]
 
@@ -27,8 +28,8 @@ def average_weights(
     ``reestimate_batch_norm`` after loading.
 
     Args:
-        paths: A list of checkpoints (of Lightning, or saved ``state_dict``), a pattern such as ``"runs/*/best.ckpt"``,
-            one file, or a folder that ``BestCheckpoint`` wrote to: all of its ``top_k``.
+        paths: A checkpoint (of Lightning, or a saved ``state_dict``), a pattern such as ``"runs/*/best.ckpt"``, a
+            folder that ``BestCheckpoint`` wrote to (all of its ``top_k``), or a list of these.
         weights: Weight of each file, in the order of ``paths`` (a pattern's files in order of their names, numbers by
             their size; a folder's best first), none negative, of sum 1. By default all are equal.
 
@@ -58,7 +59,7 @@ def average_weights(
     """
     files = _find(paths)
     if weights is not None:
-        _check_weights(weights, len(files))
+        check_weights("weights", list(weights), len(files), "file")
     soup = _Soup()
     for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
         soup.add(load_weights(file), file, weight)
@@ -203,51 +204,7 @@ def _judge(score: Callable[[dict[str, Tensor]], float], weights: dict[str, Tenso
 
 
 def _find(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    if isinstance(paths, str | Path):
-        if Path(paths).is_dir():
-            return _of_manifest(Path(paths))
-        root = Path(paths).anchor
-        found = [Path(paths)] if Path(paths).is_file() else Path(root).glob(str(Path(paths).relative_to(root)))
-        files = sorted((path for path in found if path.is_file()), key=_by_number)
-        if not files:
-            raise FileNotFoundError(f"`paths` must match a file, got {paths}. {_what_is_there(Path(paths))}")
-        return files
-    files = [Path(path) for path in paths]
+    files = find_files("paths", paths)
     if not files:
         raise ValueError("`paths` must name at least one file, got none. A folder or a pattern will do too.")
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"`paths` must be files, got {file}. {_what_is_there(file)}")
     return files
-
-
-def _of_manifest(folder: Path) -> list[Path]:
-    if not (folder / MANIFEST).is_file() and any(folder.glob("*.ckpt")):
-        raise FileNotFoundError(
-            f"`paths` must be a folder with a {MANIFEST}, as `BestCheckpoint` writes, got {folder}, which has none. "
-            f"For all checkpoints in it give {folder}/*.ckpt."
-        )
-    return [folder / entry["path"] for entry in read_manifest(folder)["top_k"]]
-
-
-def _by_number(path: Path) -> list[Any]:
-    """So that ``snapshot-10`` comes after ``snapshot-9``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _what_is_there(path: Path) -> str:
-    folder = path.parent
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    names = sorted(each.name for each in folder.iterdir())
-    return f"In {folder} there is: {', '.join(names[:8]) + (' ...' if len(names) > 8 else '') or 'nothing'}."
-
-
-def _check_weights(weights: Sequence[float], number: int) -> None:
-    if len(weights) != number:
-        raise ValueError(f"`weights` must have one number per file, got {len(weights)} for {number}. Leave none out.")
-    if min(weights) < 0 or not math.isclose(sum(weights), 1, abs_tol=1e-6):
-        raise ValueError(
-            f"`weights` must not be negative and must sum to 1, got {list(weights)}, of sum {sum(weights):g}. "
-            "Divide each by their sum."
-        )

@@ -348,6 +348,8 @@ def test_forward_that_calls_itself_is_one_pass():
     [
         ({"stages": "fit"}, "`stages` must be some of validate, test, predict, got 'fit'"),
         ({"stages": []}, "`stages` must be some of"),
+        ({"stages": 3}, "`stages` must be some of .*, got 3"),
+        ({"stages": [["test"]]}, "`stages` must be some of"),
         ({"average": "median"}, "`average` must be one of probabilities"),
         ({"average": "logits", "early_exit": True}, "`early_exit` must be False with average='logits'"),
         ({"max_batch": 0}, "`max_batch` must be positive"),
@@ -357,6 +359,11 @@ def test_forward_that_calls_itself_is_one_pass():
 def test_arguments_that_do_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
         TestTimeAugmentation(**arguments)
+
+
+def test_a_target_is_a_name():
+    with pytest.raises(TypeError, match=r"`target` must be the name of a submodule, got Linear\. Write it like 'net'"):
+        TestTimeAugmentation(target=nn.Linear(1, 1))
 
 
 def test_what_was_saved_is_said_once(caplog):

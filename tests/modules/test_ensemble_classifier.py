@@ -111,6 +111,16 @@ def test_it_is_made_of_checkpoints(members, x, target):
     assert difference(module.state_dict(), before) == 0
 
 
+def test_checkpoints_of_a_module_that_is_compiled(members, x):
+    for number, member in enumerate(members):
+        torch.save({"state_dict": member.state_dict()}, f"{number}.ckpt")
+    wrapped, inside = torch.compile(ToyModule(), backend="eager"), ToyModule()
+    inside.net = torch.compile(inside.net, backend="eager")
+    for module in (wrapped, inside):
+        ensemble = EnsembleClassifier.from_checkpoints("*.ckpt", module, 2)
+        torch.testing.assert_close(ensemble(x), explicit(members, x), rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("error", "arguments", "text"),
     [

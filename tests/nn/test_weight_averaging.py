@@ -198,10 +198,10 @@ def test_other_architectures(tmp_path, average, other, message):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ([0.5], "must have one number per file, got 1 for 2"),
-        ([0.5, 0.6], r"must sum to 1, got \[0.5, 0.6\], of sum 1.1"),
-        ([1.5, -0.5], "must not be negative"),
-        ([float("nan"), 0.5], "must sum to 1"),
+        ([0.5], "must be 2 numbers, one for each file, got 1"),
+        ([0.5, 0.6], r"sum to 1, got \[0.5, 0.6\] with sum 1.1. Divide them by 1.1"),
+        ([1.5, -0.5], "must be positive or 0"),
+        ([float("nan"), 0.5], "sum to 1"),
     ],
 )
 def test_weights_that_do_not_fit(tmp_path, weights, message):
@@ -212,16 +212,20 @@ def test_weights_that_do_not_fit(tmp_path, weights, message):
 
 def test_no_file_says_what_was_looked_for_and_what_is_there(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"must match a file, got .*/\*.ckpt. In .* there is: notes.txt\."):
-        average_weights(tmp_path / "*.ckpt")
-    with pytest.raises(FileNotFoundError, match=r"must be files, got .*a.ckpt. In .* there is: notes.txt\."):
-        average_weights([tmp_path / "gone" / "a.ckpt"])
+    for paths, name in ((tmp_path / "*.ckpt", r"/\*.ckpt"), ([tmp_path / "gone" / "a.ckpt"], "a.ckpt")):
+        text = rf"`paths` must match a checkpoint, got .*{name}. In .* there is: notes.txt\."
+        with pytest.raises(FileNotFoundError, match=text):
+            average_weights(paths)
     with pytest.raises(ValueError, match="`paths` must name at least one file, got none"):
         average_weights([])
 
 
 def test_a_folder_without_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"must hold a best.json"):
+    with pytest.raises(FileNotFoundError, match=r"folder with a best.json, .* In .* there is: nothing"):
+        average_weights(tmp_path)
+    (tmp_path / "below").mkdir()
+    save(tmp_path / "below", 2)
+    with pytest.raises(FileNotFoundError, match=r"For all checkpoints in it give .*/\*\*/\*\.ckpt"):
         average_weights(tmp_path)
     save(tmp_path, 2)
     with pytest.raises(FileNotFoundError, match=r"For all checkpoints in it give .*/\*\.ckpt"):
