@@ -17,7 +17,7 @@ __all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "chec
 Call = Callable[[nn.Module, Arguments], Any]
 """Calls a module with positional and named arguments."""
 
-_FEW = {"cpu": 8}
+_FEW = {"cpu": 16}
 _FEW_ELSEWHERE = 32
 """Up to so many samples a call costs as much as one of a few, more or less."""
 
@@ -208,9 +208,7 @@ class Averaging:
         done, made = 0, _Made()
         while done < len(self._views) and not part.stopped:
             batch = part.batch
-            # A call of few samples costs as much as one of some more: views of those that are left share it.
-            few = min(part.size, _FEW.get(batch.device.type, _FEW_ELSEWHERE)) if self.early_exit else 0
-            views = self._views[done : done + max(1, (self.max_batch or few) // max(1, batch.size))]
+            views = self._views[done : done + self._together_now(part, outer, done)]
             done += len(views)
             viewed = [(view.weight, made.view(batch, view)) for view in views]
             groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
@@ -224,6 +222,21 @@ class Averaging:
                         self.passes_made += batch.size
             if self.early_exit:
                 part.leave_out_settled(self.passes)
+
+    def _together_now(self, part: Running, outer: _Outer, done: int) -> int:
+        """How many of the views that are left go through the module in one call."""
+        size = max(1, part.batch.size)
+        if not self.early_exit:
+            return max(1, (self.max_batch or 0) // size)
+        if part.may_settle:  # a call of few samples costs as much as one of some more: they share it
+            few = min(part.size, _FEW.get(part.batch.device.type, _FEW_ELSEWHERE))
+            return max(1, min(few, self.max_batch or few) // size)
+        remaining, number = part.remaining, 0
+        for view in self._views[done : done + max(1, (self.max_batch or 0) // size)]:
+            remaining, number = remaining - view.weight * outer.weights[0], number + 1
+            if part.settles_below(remaining):  # from here on some may leave
+                break
+        return number
 
     def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor | tuple[Tensor]:
         """Log-probabilities ``(N, C)`` of each member from one call, in float32 at least."""

@@ -33,6 +33,16 @@ class Running:
         """Whether all samples have left."""
         return self._rows is not None and not self.batch.size
 
+    @property
+    def may_settle(self) -> bool:
+        """Whether samples may leave: a lead can be larger than what is left, but never than what was added."""
+        return self.settles_below(self.remaining)
+
+    @staticmethod
+    def settles_below(remaining: float) -> bool:
+        """Whether samples may leave once so much weight is left."""
+        return remaining < 0.5
+
     def add(self, log_probabilities: Tensor, weight: float, name: str) -> None:
         """Add a pass, ``(N, C)``, of the samples that are left.
 
@@ -56,7 +66,7 @@ class Running:
         Args:
             passes: Number of all passes, made or left.
         """
-        if self._total is None or not 1e-9 < self.remaining < 0.5:  # no lead is larger than what was added so far
+        if self._total is None or not self.remaining > 1e-9 or not self.may_settle:
             return
         stay = (~settled(self._total, self.remaining, passes, self.average)).nonzero().flatten()  # waits for the device
         if len(stay) == self.batch.size:
