@@ -83,7 +83,8 @@ def make_views(views: str | Callable[[Tensor], Tensor] | Sequence[Any]) -> list[
     - a list of `View` objects: exactly these, with their weights.
 
     Images may be floats or bytes; their dtype is kept. Crops are slices of the images, and ``identity`` is the images
-    themselves: nothing is copied that stays as it is. Views pickle if your own functions do.
+    themselves: nothing is copied that stays as it is. Views pickle if your own functions do. In an average, what views
+    in a row begin with is made once for them: a scale has many crops, and a random function of yours draws once.
 
     Args:
         views: A stage, or a list of stages.
