@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as pixels
 
 from lightning_trainingkit.functional.gain import split_call
 
-__all__ = ["Transform", "compose", "identity", "read_set", "read_view", "steps_of"]
+__all__ = ["Transform", "compose", "identity", "read_set", "read_view", "same_step", "steps_of"]
 
 Transform = Callable[[Tensor], Tensor]
 """Images ``(N, C, H, W)`` to images ``(N, C, H', W')``."""
@@ -43,6 +43,12 @@ def _one_by_one(transforms: Sequence[Transform], x: Tensor) -> Tensor:
     for transform in transforms:
         x = transform(x)
     return x
+
+
+def same_step(one: Transform, other: Transform) -> bool:
+    """Whether two steps are one function of this file, of which it is known that it always makes the same."""
+    function = one.func if isinstance(one, partial) else one
+    return one is other and any(function is known for known in _FUNCTIONS)
 
 
 def _rotate(turns: int, x: Tensor) -> Tensor:
@@ -80,6 +86,9 @@ def _crop(place: str, size: int | tuple[int, int], x: Tensor, *, asked: str) -> 
     top, left = below * place.startswith("bottom"), beside * place.endswith("right")
     corner: Tensor = pixels.crop(x, top, left, height, width)
     return corner
+
+
+_FUNCTIONS = (_rotate, _scale, _shift, _crop, pixels.horizontal_flip, pixels.vertical_flip)
 
 
 class _Form(NamedTuple):

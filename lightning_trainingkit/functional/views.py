@@ -42,7 +42,7 @@ class View:
 
     @property
     def steps(self) -> tuple[Transform, ...]:
-        """The transforms that are made one after the other; views that begin with the same ones may share them."""
+        """The transforms that are made one after the other."""
         return steps_of(self.transform)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -83,8 +83,8 @@ def make_views(views: str | Callable[[Tensor], Tensor] | Sequence[Any]) -> list[
     - a list of `View` objects: exactly these, with their weights.
 
     Images may be floats or bytes; their dtype is kept. Crops are slices of the images, and ``identity`` is the images
-    themselves: nothing is copied that stays as it is. Views pickle if your own functions do. In an average, what views
-    in a row begin with is made once for them: a scale has many crops, and a random function of yours draws once.
+    themselves: nothing is copied that stays as it is. Views pickle if your own functions do. In an average, views by
+    name that stand in a row and begin with the same ones, such as the crops of one scale, make these once.
 
     Args:
         views: A stage, or a list of stages.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit.functional._view_sets import same_step
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights
 from lightning_trainingkit.nn._batch import Arguments, Batch
 from lightning_trainingkit.nn._running import Running
@@ -144,6 +145,7 @@ class Averaging:
             if source.kind == "views":
                 self._views = _stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
         self._checked: set[str] = set()
+        self._classes: dict[str, int] = {}
         self._writes = False  # whether the module was seen to write into what it is given
 
     @property
@@ -251,6 +253,12 @@ class Averaging:
                 f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
                 f"two classes, got {found}. Name a submodule that does."
             )
+        known = [self._classes.setdefault(name, shape[-1]) for name in outer.names]
+        if known[0] != shape[-1]:
+            raise ValueError(
+                f"`target` must return the same number of classes in each call, got {known[0]} and {shape[-1]}. An "
+                "argument with as many entries as there are samples is cut as they are: give it another form."
+            )
         if new:
             _refuse_probabilities(out)
             if not self._writes and not batch.equals(kept):
@@ -308,7 +316,7 @@ def _stepwise(views: Sequence[tuple[float, Any]]) -> list[_View]:
     found = []
     for number, (weight, _) in enumerate(views):
         following = steps[number + 1] if number + 1 < len(views) else ()
-        same = [one is other for one, other in zip(steps[number], following, strict=False)]
+        same = [same_step(one, other) for one, other in zip(steps[number], following, strict=False)]
         found.append(_View(weight, steps[number], [*same, False].index(False)))
     return found
 

@@ -29,7 +29,7 @@ def fits(device: torch.device, needed: int) -> bool:
 
 
 class Away:
-    """A module that is on another device for a while, and in another floating dtype.
+    """A module that goes to another device for a while, and to another floating dtype.
 
     Args:
         module: The module. If its tensors lie on several devices it stays there.
@@ -46,19 +46,24 @@ class Away:
         devices = {tensor.device for _, _, tensor in found}
         dtypes = {tensor.dtype for _, _, tensor in found if tensor.is_floating_point()}
         self._home: dict[str, Any] = {}
-        going: dict[str, Any] = {}
+        self._going = going = dict[str, Any]()
         if len(devices) == 1 and devices != {device}:
             self._home["device"], going["device"] = devices.pop(), device
         if dtype is not None and len(dtypes) == 1 and dtypes != {dtype}:
             self._home["dtype"], going["dtype"] = dtypes.pop(), dtype
+        # What modules share is found by each of them before one of them goes.
         self._found = [(held, name, tensor, tensor.data) for held, name, tensor in found] if going else []
-        if going:
-            try:
-                with torch.inference_mode(False), torch.no_grad():
-                    module.to(**going)
-            except BaseException:  # there may be no room for it
-                self.put_back()
-                raise
+
+    def go(self) -> None:
+        """Bring the module to the device."""
+        if not self._going:
+            return
+        try:
+            with torch.inference_mode(False), torch.no_grad():
+                self.module.to(**self._going)
+        except BaseException:  # there may be no room for it
+            self.put_back()
+            raise
 
     def put_back(self) -> None:
         """Bring the module back, with the tensors and the data that it had."""
@@ -69,7 +74,6 @@ class Away:
                 tensor.data = data
                 held[name] = tensor
             self.module.to(**self._home)  # finds its tensors there, and learns where it is
-        self._found = []
 
 
 @contextmanager

@@ -100,6 +100,11 @@ class Slots:
                 _like(weights[names[0].replace("_orig_mod.", "")].detach(), tensor.detach())
                 for names, tensor in zip(self.names, self.tensors, strict=True)
             ]
+            # A forward may write into its buffers, which are not the caller's then.
+            data = [
+                value if isinstance(tensor, nn.Parameter) else value.clone()
+                for value, tensor in zip(data, self.tensors, strict=True)
+            ]
             recurrent = [each for each in self._module.modules() if isinstance(each, nn.RNNBase)]
             if not recurrent:
                 return data

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +33,9 @@ class Vmapped:
     times is at most 0.9 of the loop's. The results are those of the loop until then, so that all this costs four
     forwards beside those that are needed. The loop it is, at once and for good, if
 
-    - the module or a part of it is compiled, has hooks, or is in training mode;
+    - the module or a part of it is compiled, has hooks, or is in training mode, or a part has another forward than its
+      class;
+    - the forward keeps something in an attribute, such as features: it would be that of all members, and of no use;
     - the outputs of all layers for all members would take more than 1 GiB, or half of the device's free memory;
     - anything raises, such as a forward that asks for values;
     - a class probability differs by more than 8 roundings (8 times ``torch.finfo.eps``: 1e-6 in float32, 0.06 under
@@ -78,7 +81,9 @@ class Vmapped:
         finally:
             counter.remove()
         try:
-            same = self._small_enough(counter.bytes, outputs.device) and _same(self._together(call, arguments), outputs)
+            with _attributes_put_back(self._module) as changed:
+                found = self._together(call, arguments) if self._small_enough(counter.bytes, outputs.device) else None
+                same = not changed() and _same(found, outputs)
         except Exception:  # a forward under vmap may raise anything
             same = False
         if not same:
@@ -91,7 +96,8 @@ class Vmapped:
         outputs = self._one_by_one(call, arguments)
         middle = _now(device)
         try:
-            self._together(call, arguments)
+            with _attributes_put_back(self._module):
+                self._together(call, arguments)
         except Exception:  # for want of memory, now that something else takes more
             trial.chosen = False
         else:
@@ -181,6 +187,25 @@ class _Counter:
             hook.remove()
 
 
+@contextmanager
+def _attributes_put_back(module: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Put back what a forward sets in its modules, and give a function that tells whether it has set anything."""
+    kept = [(each, dict(vars(each))) for each in module.modules()]
+
+    def changed() -> bool:
+        return any(
+            vars(each).keys() != found.keys() or any(vars(each)[name] is not value for name, value in found.items())
+            for each, found in kept
+        )
+
+    try:
+        yield changed
+    finally:
+        for each, found in kept:
+            vars(each).clear()
+            vars(each).update(found)
+
+
 def _suitable(module: nn.Module) -> bool:
     return not any(
         each.training
@@ -188,6 +213,7 @@ def _suitable(module: nn.Module) -> bool:
         or each._forward_pre_hooks
         or each._compiled_call_impl is not None
         or hasattr(each, "_orig_mod")
+        or (each is not module and "forward" in vars(each))
         for each in module.modules()
     )
 

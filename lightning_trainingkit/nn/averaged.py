@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.functional.views import View, make_views
 from lightning_trainingkit.nn._averaging import Averaging, Source
+from lightning_trainingkit.nn._away import evaluating
 from lightning_trainingkit.nn._batch import Arguments
 
 __all__ = ["Averaged", "Views"]
@@ -41,7 +42,7 @@ class Averaged(nn.Module):
 
     ``y = E_z[f(x, z)]``. It is called as ``module`` is and returns one tensor of log-probabilities ``(N, C)``, so that
     softmax, argmax and cross-entropy of it are right. ``module`` must return logits or log-probabilities ``(N, C)``; it
-    is not changed.
+    runs in eval mode and is not changed.
 
     Args:
         module: The classifier.
@@ -79,11 +80,13 @@ class Averaged(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log-probabilities ``(N, C)`` of the average."""
-        return self._averaging(_plain, self.module, (args, kwargs))
+        with evaluating(self.module):
+            return self._averaging(_plain, self.module, (args, kwargs))
 
     def each_pass(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the log-probabilities of all passes, ``(K, N, C)``, unweighted, in the order of ``names``."""
-        return torch.stack(list(self._averaging.each_pass(_plain, self.module, (args, kwargs))))
+        with evaluating(self.module):
+            return torch.stack(list(self._averaging.each_pass(_plain, self.module, (args, kwargs))))
 
     @property
     def names(self) -> list[str]:

@@ -148,6 +148,7 @@ class Members:
         run = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
         needed = sum(_missing(each, device) if isinstance(each, nn.Module) else slots.bytes for each in run)
         self._bound = _Bound(module, device, slots, fits(device, needed))
+        self._bound.look_at(self.members)
         return self._bound
 
 
@@ -160,16 +161,25 @@ class _Bound:
     slots: Slots
     together: bool
     """Whether there is room for all members."""
+    away: dict[int, Away] = field(default_factory=dict)
     fetched: dict[int, Any] = field(default_factory=dict)
     vmapped: Vmapped | None = None
+
+    def look_at(self, members: Sequence[Any]) -> None:
+        """Note where modules are before any of them goes: they may share parts."""
+        dtype = self._dtype()
+        self.away = {k: Away(each, self.device, dtype) for k, each in enumerate(members) if isinstance(each, nn.Module)}
 
     def fetch(self, index: int, member: Any) -> Any:
         """Bring a member to the device; if there is no room for all, the others go."""
         if index not in self.fetched:
             if not self.together:
                 self.put_back()
-            is_module = isinstance(member, nn.Module)
-            self.fetched[index] = Away(member, self.device, self._dtype()) if is_module else self.slots.fit(member)
+            if isinstance(member, nn.Module):
+                self.away[index].go()
+                self.fetched[index] = self.away[index]
+            else:
+                self.fetched[index] = self.slots.fit(member)
         return self.fetched[index]
 
     def put_back(self) -> None:

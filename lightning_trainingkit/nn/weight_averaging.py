@@ -59,10 +59,14 @@ def average_weights(
     """
     files = _find(paths)
     if weights is not None:
-        check_weights("weights", list(weights), len(files), "file")
+        check_weights("weights", [float(weight) for weight in weights], len(files), "file")
     soup = _Soup()
-    for file, weight in zip(files, weights or [1.0] * len(files), strict=True):
-        soup.add(load_weights(file), file, weight)
+    given = [1.0] * len(files) if weights is None else [float(weight) for weight in weights]
+    for file, weight in zip(files, given, strict=True):
+        if weight:
+            soup.add(load_weights(file), file, weight)
+        else:
+            soup.check(load_weights(file), file)
     return soup.average()
 
 

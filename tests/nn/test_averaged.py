@@ -447,18 +447,27 @@ def test_a_module_and_a_view_that_write_into_their_input_see_the_same_images_in_
 
 
 @pytest.mark.parametrize("limit", [None, 3])
-def test_what_views_begin_with_is_made_once_for_each_part_of_a_batch(net, x, limit):
+def test_what_views_begin_with_is_made_once_for_each_part_of_a_batch(net, x, limit, monkeypatch):
     calls = []
-
-    def brighter(images):
-        calls.append(len(images))
-        return images + 1
-
-    views = [[brighter, "identity"], "flip", "five_crop(8)"]
+    resize = pixels.resize
+    monkeypatch.setattr(pixels, "resize", lambda x, *args, **named: calls.append(len(x)) or resize(x, *args, **named))
+    views = ["scales(14)", "flip", "five_crop(8)"]
     found = Averaged(net, Views(views), max_batch=limit)(x)
     assert sum(calls) == len(x)
-    by_name = [net(make_views("five_crop(8)")[k](y)) for z in (x + 1, x) for y in (z, z.flip(3)) for k in range(5)]
-    torch.testing.assert_close(found, average_passes(torch.stack(by_name)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, by_hand(net, x, views), rtol=0, atol=1e-6)
+
+
+def test_a_function_of_the_users_which_may_be_random_is_called_for_each_view(net, x):
+    seen = []
+
+    def noise(images):
+        seen.append(torch.randn_like(images))
+        return images + seen[-1]
+
+    for views in ([View(f"noise {k}", 0.25, noise) for k in range(4)], [[noise], "flip", "flip"]):
+        seen.clear()
+        Averaged(net, Views(views))(x)
+        assert len(seen) == 4
 
 
 def test_many_crops_of_a_scale_resize_once(net, x, monkeypatch):
@@ -467,3 +476,15 @@ def test_many_crops_of_a_scale_resize_once(net, x, monkeypatch):
     monkeypatch.setattr(pixels, "resize", lambda *args, **options: calls.append(1) or resize(*args, **options))
     Averaged(nn.Sequential(nn.AdaptiveAvgPool2d(14), net), Views("resnet_multi_scale"))(x[:1])
     assert len(calls) == 5
+
+
+def test_an_argument_that_is_cut_by_chance_is_an_error_and_no_other_shape(x):
+    class Prototypes(nn.Module):
+        def forward(self, images, prototypes):
+            return images.mean((2, 3)) @ prototypes.T
+
+    averaged = Averaged(Prototypes(), Views("flip"), max_batch=2)
+    prototypes = torch.randn(len(x), 3)
+    assert averaged(x[:3], prototypes).shape == (3, len(x))
+    with pytest.raises(ValueError, match="the same number of classes in each call, got 7 and 2"):
+        averaged(x, prototypes)

@@ -260,12 +260,13 @@ def test_a_module_comes_back_from_another_device_as_it_was():
     module = seeded(resnet, 0)
     before = found(module)
     away = Away(module, torch.device("meta"), torch.float16)
+    away.go()
     assert {tensor.device.type for tensor in module.state_dict().values()} == {"meta"}
     away.put_back()
     away.put_back()
     assert found(module) == before
     module.fc.to("meta")  # is spread over devices already: it knows why
-    Away(module, torch.device("meta"), None)
+    Away(module, torch.device("meta"), None).go()
     assert module.conv1.weight.device.type == "cpu"
 
 
@@ -280,7 +281,7 @@ def test_a_module_that_cannot_be_moved_comes_back():
     module = nn.Sequential(nn.Linear(2, 2), Stubborn(2, 2))
     before = found(module)
     with pytest.raises(torch.OutOfMemoryError):
-        Away(module, torch.device("cpu"), torch.float64)
+        Away(module, torch.device("cpu"), torch.float64).go()
     assert found(module) == before
 
 
@@ -342,14 +343,14 @@ class Counting(nn.Linear):
 def spoil(module, how):
     if how == "hook":
         module[0].register_forward_hook(lambda *_: None)
-    if how == "training":
-        module[-1].train()
+    if how == "forward":
+        module[0].forward = module[0].forward
     if how == "compiled":
         module[0].compile(backend="eager")
     return module
 
 
-@pytest.mark.parametrize("how", ["hook", "training", "compiled", "large", "no room", "asks", "differs"])
+@pytest.mark.parametrize("how", ["hook", "forward", "compiled", "large", "no room", "asks", "differs"])
 def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, monkeypatch):
     clock(monkeypatch, 100.0, 1.0)
     if how == "large":
@@ -489,3 +490,56 @@ def test_wrong_arguments():
 def test_members_with_other_classes_are_named():
     with pytest.raises(ValueError, match=r"`members` must have the same classes, got 5 from member 1 and 3"):
         Averaged(small(), Members([small(), nn.Sequential(nn.Flatten(), nn.Linear(64, 5))]))(images())
+
+
+class Keeps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(12, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        self.features = self.first(x.flatten(1))
+        return self.last(self.features)
+
+
+def test_what_a_forward_keeps_stays_a_tensor_of_one_member():
+    members, module, x = [Keeps() for _ in range(5)], Keeps().eval(), torch.randn(4, 3, 2, 2)
+    averaged = Averaged(module, Members([member.state_dict() for member in members]))
+    for _ in range(8):
+        averaged(x)
+        torch.testing.assert_close(module.features, members[-1].first(x.flatten(1)))
+    copy.deepcopy(module.features.detach())
+
+
+def test_members_that_share_a_part_go_and_come_back_together():
+    shared = nn.Sequential(nn.Flatten(), nn.Linear(12, 8))
+    members = [nn.Sequential(shared, nn.Linear(8, 3)) for _ in range(2)]
+    before = [[(p, p.data_ptr()) for p in member.parameters()] for member in members]
+    source = Members(members)
+    averaged = Averaged(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).bfloat16(), source)
+    averaged(torch.randn(2, 3, 2, 2, dtype=torch.bfloat16))
+    assert {p.dtype for member in members for p in member.parameters()} == {torch.bfloat16}
+    source.put_back()
+    assert [[(p, p.data_ptr()) for p in member.parameters()] for member in members] == before
+    assert {p.dtype for member in members for p in member.parameters()} == {torch.float32}
+
+
+def test_a_module_in_training_mode_runs_in_eval_and_nothing_is_written_to_what_was_given():
+    class Counts(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
+            self.register_buffer("calls", torch.tensor(0))
+
+        def forward(self, x):
+            self.calls += 1
+            return super().forward(x)
+
+    members, module, x = [Counts() for _ in range(2)], Counts(), torch.randn(4, 3, 8, 8)
+    given = [dict(member.state_dict()) for member in members]
+    kept = copy.deepcopy(given)
+    found = Averaged(module, Members(given))(x)
+    assert module.training
+    for one, other in zip(given, kept, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+    expected = sum(member.eval()(x).softmax(1) for member in members).div(2).log()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

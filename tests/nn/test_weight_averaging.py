@@ -242,3 +242,10 @@ def test_truncated_and_unsafe_files(tmp_path):
     with pytest.raises(ValueError, match="which would run code"):
         average_weights(tmp_path / "*.ckpt")
     assert not pathlib.Path("was_run").exists()
+
+
+def test_a_file_of_weight_0_is_not_in_the_soup_and_weights_may_be_a_tensor(tmp_path):
+    for name, value in (("a", 1.0), ("b", 3.0), ("c", float("nan"))):
+        torch.save({"w": torch.tensor([value])}, tmp_path / f"{name}.ckpt")
+    soup = average_weights(tmp_path / "*.ckpt", weights=torch.tensor([0.5, 0.5, 0.0]))
+    torch.testing.assert_close(soup, {"w": torch.tensor([2.0])})
