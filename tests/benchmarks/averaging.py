@@ -1,7 +1,9 @@
 """Averaging at test time: against ttach, torchensemble and a loop written out, in time, argmax and memory.
 
-Expected: TO BE FILLED
-Cost:     TO BE FILLED
+Expected: with a net of width 32 at 88.0 %, trained for 700 steps (two runs): full 0.99 to 1.03; early exit 1.43 and 1.49
+          in batches of 250, 1.34 and 1.37 in those of 32, which misses 1.4; memory 1.02. Not yet known for the net of
+          width 48 and about 90 % that is trained here now.
+Cost:     over 20 min on 2 CPU cores that others kept busy
 Command:  python tests/benchmarks/averaging.py
 
 1. A SmallResNet is trained on Fashion-MNIST (digits where that is not installed) to about 90 %. Ten crops of 24 x 24
