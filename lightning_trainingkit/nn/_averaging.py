@@ -177,8 +177,9 @@ class Averaging:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
         parts = self._cut(Batch(arguments))
         for outer in self._outers(call, module, arguments, one_by_one=True):
+            made = [(part, _Made()) for part in parts]
             for view in self._views:
-                yield torch.cat([self._call(outer, module, _seen(part, view))[0] for part in parts])
+                yield torch.cat([self._call(outer, module, each.view(part, view))[0] for part, each in made])
 
     def _cut(self, batch: Batch) -> list[Batch]:
         if self.max_batch is None or batch.size <= self.max_batch:
@@ -319,12 +320,6 @@ def _stepwise(views: Sequence[tuple[float, Any]]) -> list[_View]:
         same = [same_step(one, other) for one, other in zip(steps[number], following, strict=False)]
         found.append(_View(weight, steps[number], [*same, False].index(False)))
     return found
-
-
-def _seen(batch: Batch, view: _View) -> Batch:
-    for step in view.steps:
-        batch = batch.view(step)
-    return batch
 
 
 def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:

@@ -1,16 +1,15 @@
 """Averaging at test time: against ttach, torchensemble and a loop written out, in time, argmax and memory.
 
-Expected: 90.0 % right; on busy cores (controls 0.98 to 1.01): full 0.98 to 1.00, early exit 1.40 (batches of 32) and
-          1.54 (250), ensembles of SmallResNets 0.97 to 1.04, memory 1.01; two of the goals of 0.98 were then missed,
-          by 0.0001 and 0.006. Small members: SmallResNets 0.98 to 1.01, perceptrons 0.83 to 0.99.
-Cost:     24 min on 2 CPU cores that others kept busy
+Expected: exit 1. On busy cores (controls 0.98 to 1.01), with a net of 90.0 %: full 0.98 to 1.00 (0.0001 below its goal
+          in batches of 250), early exit 1.40 (batches of 32) and 1.54 (250), ensembles of SmallResNets 0.98 to 1.01,
+          of perceptrons 0.83 to 0.99, which misses the goal, memory 1.01.
+Cost:     24 min on 2 CPU cores that others kept busy, with rows of larger members that have been left out since
 Command:  python tests/benchmarks/averaging.py
 
 1. A SmallResNet is trained on Fashion-MNIST (digits where that is not installed) to about 90 %. Ten crops of 24 x 24
    pixels of each test image are averaged by ttach and by ours, in full and with an early exit, both as probabilities.
-2. Ensembles of untrained members: torchensemble, a loop written out, and ours, which may run its members as one
-   forward. Small members are SmallResNets of width 8 and perceptrons; on a CPU they have no goal: one of their calls
-   takes 0.3 to 3 ms, and the 0.05 to 0.1 ms that ours needs around each shows.
+2. Ensembles of untrained SmallResNets and perceptrons: torchensemble, a loop written out, and ours, which may run its
+   members as one forward. One call of a perceptron takes 0.24 ms and more, and what ours does around each shows.
 3. Memory: the peak of what torch holds while 50 passes are averaged, with batches cut to `max_batch`, against one pass
    of `max_batch` images.
 
@@ -25,7 +24,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -56,10 +54,9 @@ def main() -> None:
 
     net, x, y, crop, source = trained(args)
     torch.set_num_threads(1)
-    sizes = [size for size in (32, 250) if size <= len(x)]
-    rows = [row for size in sizes for row in against_ttach(net, x, crop, size, draw)]
+    rows = [row for size in (32, 250) for row in against_ttach(net, x, crop, size, draw)]
     changed, seen = changed_in_bf16(net, x[:500], crop)
-    rows += [row for members in (5, 20) for size in sizes for row in ensembles(members, size, args.rounds, draw)]
+    rows += [row for members in (5, 20) for size in (32, 250) for row in ensembles(members, size, args.rounds, draw)]
     rows.append(memory(net, crop))
     accuracy = rightly(net, x, y, crop)
     notes = [
@@ -69,7 +66,7 @@ def main() -> None:
         "smaller batches.",
     ]
     if DEVICE == "cpu":
-        notes.append("No GPU: small members, whose goal there is 2.0, have none.")
+        notes.append("No GPU: the members have the goal of a CPU, 0.98, not the 2.0 of a GPU.")
     runs.print_table("Averaging", rows, *notes)
     metrics = {"accuracy": accuracy, "bf16 changed": changed, "bf16 images": seen, "source": source}
     runs.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
@@ -145,11 +142,7 @@ def against_ttach(net: nn.Module, x: Tensor, crop: int, size: int, draw: random.
 
 def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[dict]:
     rows = []
-    for kind, make, repeated in (
-        ("SmallResNet", small_resnet, 1),
-        ("small SmallResNet", partial(small_resnet, width=8), 2),
-        ("small perceptron", perceptron, 5),
-    ):
+    for kind, make, repeated in (("SmallResNet", small_resnet, 1), ("perceptron", perceptron, 5)):
         members = [make().to(DEVICE).eval() for _ in range(count)]
         voting = torchensemble.VotingClassifier(estimator=members[0], n_estimators=count, cuda=DEVICE == "cuda")
         voting.estimators_.extend(members)
@@ -166,8 +159,7 @@ def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[d
         )
         if apart > 1e-5:
             raise RuntimeError(f"All must average the same members, got probabilities that differ by {apart}.")
-        small = "small" in kind
-        goal = (2.0 if DEVICE == "cuda" else None) if small else 0.98
+        goal = 2.0 if DEVICE == "cuda" else 0.98
         name = f"{count} x {kind}, batches of {size}"
         rows += [
             compare(f"{name}: torchensemble", times, "ours", median_ratio, draw, goal, "torchensemble"),
@@ -177,8 +169,8 @@ def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[d
     return rows
 
 
-def small_resnet(width: int = 32) -> nn.Module:
-    return kit.SmallResNet(10, width=width)
+def small_resnet() -> nn.Module:
+    return kit.SmallResNet(10, width=8)
 
 
 def perceptron() -> nn.Module:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lightning_trainingkit.nn import _away, _vmapped, members
+from lightning_trainingkit.nn._averaging import Averaging
 from lightning_trainingkit.nn._away import Away, fits
 from lightning_trainingkit.nn._member_weights import Slots
 from lightning_trainingkit.nn.averaged import Averaged, Views
@@ -343,6 +344,8 @@ class Counting(nn.Linear):
 def spoil(module, how):
     if how == "hook":
         module[0].register_forward_hook(lambda *_: None)
+    if how == "training":
+        module[-1].train()
     if how == "forward":
         module[0].forward = module[0].forward
     if how == "compiled":
@@ -350,7 +353,7 @@ def spoil(module, how):
     return module
 
 
-@pytest.mark.parametrize("how", ["hook", "forward", "compiled", "large", "no room", "asks", "differs"])
+@pytest.mark.parametrize("how", ["hook", "training", "forward", "compiled", "large", "no room", "asks", "differs"])
 def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, monkeypatch):
     clock(monkeypatch, 100.0, 1.0)
     if how == "large":
@@ -359,9 +362,9 @@ def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, mo
         monkeypatch.setattr(_vmapped, "fits", lambda *_: False)
     make = {"asks": lambda: Asking(64, 3), "differs": lambda: Counting(64, 3)}.get(how, small)
     source = Members([seeded(make, seed).state_dict() for seed in range(3)])
-    average = Averaged(spoil(seeded(make, 3), how), source)
+    module, average = spoil(seeded(make, 3), how), Averaging([source])  # in the module's own mode
     for _ in range(6):
-        average(images())
+        average(lambda called, arguments: called(*arguments[0]), module, ((images(),), {}))
     assert list(source._bound.vmapped.chosen.values()) == [False]
 
 
