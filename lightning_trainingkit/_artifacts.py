@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from lightning_trainingkit.nn._member_files import MemberFile, find_members, read_members
+from lightning_trainingkit.nn._member_files import MemberFile, as_list, find_members, read_members
 from lightning_trainingkit.nn.checkpoint import MANIFEST
 
 __all__ = ["load_members"]
@@ -26,10 +26,9 @@ def load_members(members: str | Path | nn.Module | Sequence[str | Path | nn.Modu
         FileNotFoundError: If nothing is there.
         ValueError: If there is no member, one twice, or a file that is no good.
     """
-    given = [members] if isinstance(members, str | Path | nn.Module) else list(members)
     with TemporaryDirectory() as folder:
         local: list[str | Path | nn.Module] = []
-        for each in given:
+        for each in as_list(members):
             wanted = isinstance(each, str) and each.startswith(PREFIX)
             local += _download(str(each).removeprefix(PREFIX), Path(folder)) if wanted else [each]
         return read_members(find_members(local))

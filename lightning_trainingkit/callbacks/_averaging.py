@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_trainingkit.callbacks._forward import Place, find_target, submodules_called
+from lightning_trainingkit.callbacks._forward import Place, refuse_masks_within, submodules_called
 from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.nn._averaging import Averaging, Source, check_settings
+from lightning_trainingkit.nn._target import find_target
 
 __all__ = ["AveragingCallback"]
 
@@ -152,6 +153,7 @@ class AveragingCallback(L.Callback):
         source = self._source(trainer, pl_module, module)
         self._place = Place.of(module, self.target or "", compiler_of(pl_module))
         self._place.add(self, source)
+        refuse_masks_within(pl_module)
 
     def _end(self) -> None:
         if self._place is not None:

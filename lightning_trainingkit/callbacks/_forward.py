@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
+from itertools import permutations
 from typing import Any, Protocol
 
 import lightning as L
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_trainingkit.nn._averaging import Averaging, Source
 from lightning_trainingkit.nn._batch import Arguments
 
-__all__ = ["Place", "find_target", "submodules_called"]
+__all__ = ["Place", "refuse_masks_within", "submodules_called"]
 
 _KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
 
@@ -150,27 +150,18 @@ class Place:
     _call_compiled.compiled = True  # type: ignore[attr-defined]  # members then don't try to run as one forward
 
 
-def find_target(pl_module: L.LightningModule, target: str | None) -> nn.Module:
-    """Return the submodule of this name, the module itself for None.
-
-    Raises:
-        ValueError: If there is none, or if the module has no forward.
-    """
-    names = [name for name, _ in pl_module.named_modules(remove_duplicate=False) if name]
-    if target is None:
-        if type(pl_module).forward is L.LightningModule.forward and "forward" not in vars(pl_module):
+def refuse_masks_within(pl_module: L.LightningModule) -> None:
+    """Raise ValueError where masks are averaged inside another average, each pass of which would be measured."""
+    found = [getattr(vars(each).get("forward"), "place", None) for each in pl_module.modules()]
+    places = [each for each in found if isinstance(each, Place) and each.averaging]
+    for inner, outer in permutations(places, 2):
+        if any(source.kind == "masks" for _, source in inner.users) and inner.module in list(outer.module.modules()):
+            masks, others = (", ".join(type(user).__name__ for user, _ in each.users) for each in (inner, outer))
             raise ValueError(
-                f"`target` must name a submodule, since {type(pl_module).__name__} has no forward, got None. There are "
-                f"{', '.join(names[:20])}."
+                f"`target` must be the same for {masks} and {others}, got {inner.name!r}, which is a part of "
+                f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
+                "Give both one target."
             )
-        return pl_module
-    if target not in names:
-        near = get_close_matches(target, names, n=6, cutoff=0.4) or names[:20]
-        raise ValueError(
-            f"`target` must name a submodule of {type(pl_module).__name__}, got {target!r}. There are "
-            f"{', '.join(near)}."
-        )
-    return pl_module.get_submodule(target)
 
 
 def submodules_called(trainer: L.Trainer, pl_module: L.LightningModule, step: str, *arguments: Any) -> list[str]:

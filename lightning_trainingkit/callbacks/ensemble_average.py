@@ -1,6 +1,6 @@
 """Test an ensemble: average the outputs of several trained members."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.callbacks._averaging import AveragingCallback
-from lightning_trainingkit.callbacks._forward import Place, find_target
+from lightning_trainingkit.callbacks._forward import Place
 from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.callbacks._selection import Selection
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn._averaging import Source
-from lightning_trainingkit.nn._member_files import MemberFile
+from lightning_trainingkit.nn._member_files import MemberFile, as_list
 from lightning_trainingkit.nn._member_match import match
+from lightning_trainingkit.nn._target import find_target
 from lightning_trainingkit.nn.members import Members
 
 __all__ = ["EnsembleAverage"]
@@ -51,7 +52,8 @@ class EnsembleAverage(AveragingCallback):
         early_exit: Leave out the passes of a sample that can't change its argmax any more: every argmax, and so the
             accuracy, is that of the full average, while probabilities are those of the passes made. The share that was
             saved is logged as ``test/passes_saved``.
-        max_batch: Most samples in one call of a member.
+        max_batch: Most samples in one call of a member. Arguments whose first dimension is the number of samples are
+            cut with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
 
     Attributes:
@@ -91,7 +93,7 @@ class EnsembleAverage(AveragingCallback):
         if isinstance(weights, str) and weights not in ("uniform", "greedy"):
             raise ValueError(f"`weights` must be 'uniform', 'greedy' or numbers, got {weights!r}. Try 'uniform'.")
         if not isinstance(weights, str):
-            check_weights("weights", list(weights), len(weights))  # if they are as many as the members, setup sees
+            check_weights("weights", weights, len(weights))  # if they are as many as the members, setup sees
         self.members = members
         self.weights = weights
         self.selected_weights: list[float] | None = None
@@ -211,7 +213,7 @@ def _member(
 
 
 def _check_members(members: Any) -> None:
-    given = members if isinstance(members, Sequence) and not isinstance(members, str) else [members]
+    given = as_list(members)
     wrong = [type(each).__name__ for each in given if not isinstance(each, str | Path | nn.Module)]
     if wrong:
         raise TypeError(

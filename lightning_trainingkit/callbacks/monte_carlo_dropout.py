@@ -41,6 +41,7 @@ class MonteCarloDropout(AveragingCallback):
         average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``) or ``"votes"``. The mutual information belongs
             to the first; with another one only the entropy, that of the average which is made, is measured.
         max_batch: Most samples in one call of the target: larger batches are cut, views of smaller ones put together.
+            Arguments whose first dimension is the number of samples are cut with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
 
     Raises:

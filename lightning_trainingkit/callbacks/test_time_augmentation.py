@@ -33,7 +33,8 @@ class TestTimeAugmentation(AveragingCallback):
             each pass every argmax, and so the accuracy, is that of the full average, while probabilities are those of
             the passes made. The share that was saved is logged as ``test/passes_saved``.
         max_batch: Most images in one call of the target: larger batches are cut, views of smaller ones put together.
-            None: each view of a batch is one call.
+            None: each view of a batch is one call. Arguments whose first dimension is the number of images are cut
+            with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
 
     Raises:

@@ -51,6 +51,10 @@ def same_step(one: Transform, other: Transform) -> bool:
     return one is other and any(function is known for known in _FUNCTIONS)
 
 
+def _flip(dim: int, x: Tensor) -> Tensor:
+    return x.flip(dim)
+
+
 def _rotate(turns: int, x: Tensor) -> Tensor:
     return torch.rot90(x, turns, (-2, -1))
 
@@ -81,14 +85,13 @@ def _crop(place: str, size: int | tuple[int, int], x: Tensor, *, asked: str) -> 
             f"width). Use a smaller crop, or put scales({round(max(height, width) * 8 / 7)}) before it."
         )
     if place == "centre":
-        centre: Tensor = pixels.center_crop(x, [height, width])
-        return centre
-    top, left = below * place.startswith("bottom"), beside * place.endswith("right")
-    corner: Tensor = pixels.crop(x, top, left, height, width)
-    return corner
+        top, left = round(below / 2), round(beside / 2)  # where torchvision has it
+    else:
+        top, left = below * place.startswith("bottom"), beside * place.endswith("right")
+    return x[..., top : top + height, left : left + width]  # torchvision's own looks for a kernel first, in each pass
 
 
-_FUNCTIONS = (_rotate, _scale, _shift, _crop, pixels.horizontal_flip, pixels.vertical_flip)
+_FUNCTIONS = (_flip, _rotate, _scale, _shift, _crop)
 
 
 class _Form(NamedTuple):
@@ -126,8 +129,8 @@ _MAY_NOT_FIT = (_SIZE, _OFFSET)
 
 _VIEWS: dict[str, tuple[_Form, Callable[..., Tensor]]] = {
     "identity": (_NONE, identity),
-    "hflip": (_NONE, pixels.horizontal_flip),
-    "vflip": (_NONE, pixels.vertical_flip),
+    "hflip": (_NONE, partial(_flip, -1)),
+    "vflip": (_NONE, partial(_flip, -2)),
     "rot90": (_NONE, partial(_rotate, 1)),
     "rot180": (_NONE, partial(_rotate, 2)),
     "rot270": (_NONE, partial(_rotate, 3)),

@@ -2,14 +2,22 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 from torch import Tensor
 
-from lightning_trainingkit.functional._view_sets import Transform, compose, identity, read_set, read_view, steps_of
+from lightning_trainingkit.functional._view_sets import (
+    Transform,
+    compose,
+    identity,
+    read_set,
+    read_view,
+    same_step,
+    steps_of,
+)
 
 __all__ = ["View", "make_views"]
 
@@ -160,7 +168,15 @@ def _given(views: list[View]) -> list[View]:
             f"`views` must have weights that sum to 1, got the sum {total:g} of {[view.name for view in views]}. "
             f"Divide them by {total:g}."
         )
-    return views
+    return [view if all(map(_known, view.steps)) else replace(view, transform=_checked(view)) for view in views]
+
+
+def _known(step: Transform) -> bool:
+    return same_step(step, step) or (isinstance(step, partial) and step.func is _users)
+
+
+def _checked(view: View) -> Transform:
+    return partial(_users, view.transform)
 
 
 def _in_a_row(views: Sequence[View]) -> View:

@@ -71,8 +71,7 @@ class AveragingReport(Metric):
         self.num_classes = num_classes
         self.passes = passes
         self.average = average
-        self.weights = [1 / passes] * passes if weights is None else [float(weight) for weight in weights]
-        check_weights("weights", self.weights, passes)
+        self.weights = check_weights("weights", [1 / passes] * passes if weights is None else weights, passes)
         if self.weights[0] == 0:
             raise ValueError(f"`weights` must start with a positive one, got {self.weights}. Put that pass later.")
         # The first row is that of the averages, the second that of single passes.

@@ -16,6 +16,7 @@ from lightning_trainingkit.modules.averaging_report import AveragingReport
 from lightning_trainingkit.nn._member_files import MemberFile
 from lightning_trainingkit.nn._member_match import match
 from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._target import find_target
 
 __all__ = ["EnsembleClassifier"]
 
@@ -75,8 +76,8 @@ class EnsembleClassifier(L.LightningModule):
         self.num_classes = num_classes
         self.weights = weights
         self.average = average
-        self._shares = [1 / len(members)] * len(members) if isinstance(weights, str) else [float(w) for w in weights]
-        check_weights("weights", self._shares, len(members), "member")
+        given = [1 / len(members)] * len(members) if isinstance(weights, str) else weights
+        self._shares = check_weights("weights", given, len(members), "member")
         self.members = nn.ModuleList(members).eval()
         report = AveragingReport(num_classes, len(members), average=average, weights=self._shares)
         self.reports = nn.ModuleDict({stage: copy.deepcopy(report) for stage in ("val", "test")})
@@ -200,10 +201,10 @@ def _member(read: MemberFile | nn.Module, module: nn.Module, target: str | None)
         matched = match(read, module, target)
         if isinstance(matched, nn.Module):
             return matched
-        member = copy.deepcopy(module.get_submodule(target) if target else module)
+        member = copy.deepcopy(find_target(module, target))
         slots = Slots(member)
         with torch.no_grad():
             for tensor, value in zip(slots.tensors, slots.fit(matched), strict=True):
                 tensor.copy_(value)
         return member
-    return read.get_submodule(target) if target and isinstance(read, L.LightningModule) else read
+    return find_target(read, target) if isinstance(read, L.LightningModule) else read

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from lightning_trainingkit.functional._view_sets import same_step
-from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights
+from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
 from lightning_trainingkit.nn._batch import Arguments, Batch
 from lightning_trainingkit.nn._running import Running
+from lightning_trainingkit.nn._stepwise import Made, Stepwise, stepwise
 
 __all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "check_settings"]
 
@@ -77,15 +77,7 @@ class _Outer(NamedTuple):
     weights: Sequence[float]
     call: Call
     together: bool = False
-
-
-class _View(NamedTuple):
-    """One view of the images, as the steps that make it."""
-
-    weight: float
-    steps: Sequence[Callable[[Tensor], Tensor]] = ()
-    kept: int = 0
-    """How many of its first steps the next view has too; what they make is kept for it."""
+    """Whether the call has the outputs ``(K, N, C)`` of several members."""
 
 
 class Averaging:
@@ -122,7 +114,7 @@ class Averaging:
         if early_exit and "masks" in kinds:
             raise ValueError("`early_exit` must be False with random masks, got True: their entropy needs every pass.")
         for source in sources:
-            check_weights("weights", list(source.weights), len(source.names))
+            check_weights("weights", source.weights, len(source.names))
         self.sources = sorted(sources, key=lambda source: _ORDER.index(source.kind))
         self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
         passes = list(product(*([(s.names[i], s.weights[i]) for i in _counted(s)] for s in self.sources)))
@@ -136,14 +128,17 @@ class Averaging:
         """Samples seen so far."""
         self.passes_made = 0
         """Passes made so far, of all samples together."""
+        self._whole = sum(self.weights)
         self._keep_entropy = "masks" in kinds
         self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
         only = self._around[0] if len(self._around) == 1 else None
         self._together = only if isinstance(only, Together) else None
-        self._views = [_View(1.0)]
+        members = [(only.names[k], only.weights[k]) for k in _counted(only)] if only else []
+        self._members = [name for name, _ in members], [weight for _, weight in members]
+        self._views = [Stepwise(1.0)]
         for source in self.sources:
             if source.kind == "views":
-                self._views = _stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
+                self._views = stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
         self._checked: set[str] = set()
         self._classes: dict[str, int] = {}
         self._writes = False  # whether the module was seen to write into what it is given
@@ -163,7 +158,7 @@ class Averaging:
         """
         batch = Batch(arguments)
         self.samples += batch.size
-        parts = [Running(part, self.average, sum(self.weights), self._keep_entropy) for part in self._cut(batch)]
+        parts = [Running(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
         for outer in self._outers(call, module, arguments):
             for part in parts:
                 self._advance(part, outer, module)
@@ -171,15 +166,16 @@ class Averaging:
                 break
         entropies = [part.entropy for part in parts if part.entropy is not None]
         self.expected_entropy = torch.cat(entropies) if entropies else None
-        return torch.cat([part.finish() for part in parts])
+        finished = [part.finish() for part in parts]
+        return torch.cat(finished) if len(finished) > 1 else finished[0]
 
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
         parts = self._cut(Batch(arguments))
         for outer in self._outers(call, module, arguments, one_by_one=True):
-            made = [(part, _Made()) for part in parts]
+            made = [(part, Made()) for part in parts]
             for view in self._views:
-                yield torch.cat([self._call(outer, module, each.view(part, view))[0] for part, each in made])
+                yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
 
     def _cut(self, batch: Batch) -> list[Batch]:
         if self.max_batch is None or batch.size <= self.max_batch:
@@ -194,9 +190,7 @@ class Averaging:
         if only is not None and self._checked and not (self._writes or self.early_exit or one_by_one):
             together = only.together(call, module, arguments)
             if together is not None:
-                counted = _counted(only)
-                names, weights = [only.names[i] for i in counted], [only.weights[i] for i in counted]
-                yield _Outer(names, weights, together, together=True)
+                yield _Outer(*self._members, together, together=True)
                 return
         for indices in product(*map(_counted, self._around)):
             chosen = list(zip(self._around, indices, strict=True))
@@ -208,7 +202,7 @@ class Averaging:
 
     def _advance(self, part: Running, outer: _Outer, module: nn.Module) -> None:
         """Add the passes that one outer pass makes with all views."""
-        done, made = 0, _Made()
+        done, made = 0, Made()
         while done < len(self._views) and not part.stopped:
             batch = part.batch
             views = self._views[done : done + self._together_now(part, outer, done)]
@@ -216,13 +210,17 @@ class Averaging:
             viewed = [(view.weight, made.view(batch, view)) for view in views]
             groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
             for group in groups:
-                (_, first), *rest = group
+                (weight, first), *rest = group
                 found = self._call(outer, module, first.join([other for _, other in rest]))
-                for member, share, name in zip(found, outer.weights, outer.names, strict=True):
-                    passes = member.unflatten(0, (len(group), batch.size)) if rest else (member,)
-                    for each, (weight, _) in zip(passes, group, strict=True):
-                        part.add(each, share * weight, name)
-                        self.passes_made += batch.size
+                if not rest and not outer.together:
+                    part.add(found, weight * outer.weights[0], outer.names[0])
+                    self.passes_made += batch.size
+                    continue
+                if rest:
+                    found = found.view(len(group), batch.size, found.shape[-1])
+                # Of views or of members: there is one view where members run together.
+                part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names)
+                self.passes_made += batch.size * len(found)
             if self.early_exit:
                 part.leave_out_settled(self.passes)
 
@@ -241,8 +239,8 @@ class Averaging:
                 break
         return number
 
-    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor | tuple[Tensor]:
-        """Log-probabilities ``(N, C)`` of each member from one call, in float32 at least."""
+    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
+        """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
         new = not self._checked.issuperset(outer.names)
         kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
         out = outer.call(module, kept.arguments if self._writes else batch.arguments)
@@ -254,10 +252,10 @@ class Averaging:
                 f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
                 f"two classes, got {found}. Name a submodule that does."
             )
-        known = [self._classes.setdefault(name, shape[-1]) for name in outer.names]
-        if known[0] != shape[-1]:
+        known = self._classes.setdefault(outer.names[0], shape[-1])
+        if known != shape[-1]:
             raise ValueError(
-                f"`target` must return the same number of classes in each call, got {known[0]} and {shape[-1]}. An "
+                f"`target` must return the same number of classes in each call, got {known} and {shape[-1]}. An "
                 "argument with as many entries as there are samples is cut as they are: give it another form."
             )
         if new:
@@ -267,27 +265,7 @@ class Averaging:
                 batch.restore(kept)
             self._checked.update(outer.names)
         enough = out.dtype in (torch.float32, torch.float64)
-        log_probabilities: Tensor = (out if enough else out.float()).log_softmax(dim=-1)
-        return log_probabilities if outer.together else (log_probabilities,)
-
-
-class _Made:
-    """What the first steps of the last view have made, for the next one: a scale has many crops."""
-
-    def __init__(self) -> None:
-        self._of: Batch | None = None
-        self._steps = 0
-        self._kept: Batch | None = None
-
-    def view(self, batch: Batch, view: _View) -> Batch:
-        """Return the view of the batch; views are asked for in their order."""
-        seen, begun = (self._kept, self._steps) if self._kept is not None and self._of is batch else (batch, 0)
-        self._of, self._kept, self._steps = batch, seen if begun == view.kept > 0 else None, view.kept
-        for number, step in enumerate(view.steps[begun:], begun + 1):
-            seen = seen.view(step)
-            if number == view.kept:
-                self._kept = seen
-        return seen
+        return log_softmax(out if enough else out.float())
 
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
@@ -301,7 +279,7 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
             f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "
             f"amount, so no early exit is exact. It is for {' and '.join(EXACT_EARLY_EXIT)}."
         )
-    if max_batch is not None and not isinstance(max_batch, int):
+    if max_batch is not None and (not isinstance(max_batch, int) or isinstance(max_batch, bool)):
         raise TypeError(f"`max_batch` must be an integer, got {max_batch!r}. Leave it out for whole batches.")
     if max_batch is not None and max_batch < 1:
         raise ValueError(f"`max_batch` must be positive, got {max_batch}. Leave it out for whole batches.")
@@ -310,16 +288,6 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
 def _counted(source: Source) -> list[int]:
     """Indices of the passes that have any weight."""
     return [index for index, weight in enumerate(source.weights) if weight]
-
-
-def _stepwise(views: Sequence[tuple[float, Any]]) -> list[_View]:
-    steps = [tuple(getattr(view, "steps", (view,))) for _, view in views]
-    found = []
-    for number, (weight, _) in enumerate(views):
-        following = steps[number + 1] if number + 1 < len(views) else ()
-        same = [same_step(one, other) for one, other in zip(steps[number], following, strict=False)]
-        found.append(_View(weight, steps[number], [*same, False].index(False)))
-    return found
 
 
 def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:

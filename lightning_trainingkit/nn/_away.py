@@ -79,7 +79,11 @@ class Away:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put all of a module in eval mode, and back."""
-    training = [each for each in module.modules() if each.training]
+    found: list[nn.Module] = [module]
+    for each in found:  # and of those that are added meanwhile: a third of the time of `modules()`, for each batch
+        if each._modules:
+            found += [child for child in each._modules.values() if child is not None]
+    training = [each for each in found if each.training]
     for each in training:
         each.training = False
     try:

@@ -32,7 +32,10 @@ def _files(argument: str, path: Path) -> list[Path]:
         return [path]
     root = Path(path.anchor)
     pattern = str(path.relative_to(root))
-    matched = sorted((each for each in root.glob(pattern) if not each.name.endswith(".tmp")), key=_by_number)
+    try:
+        matched = sorted((each for each in root.glob(pattern) if not each.name.endswith(".tmp")), key=_by_number)
+    except ValueError as error:  # before Python 3.13, of "a**b"
+        raise ValueError(f"`{argument}` must be a path or a pattern, got {path}: {error}. Write * there.") from None
     if not matched:
         raise FileNotFoundError(f"`{argument}` must match a checkpoint, got {path}. {_what_is_there(path.parent)}")
     return [file for each in matched for file in (_of_manifest(argument, each) if each.is_dir() else [each])]

@@ -13,7 +13,7 @@ from lightning_trainingkit.nn._checkpoint_files import find_files
 from lightning_trainingkit.nn._member_weights import plain_names
 from lightning_trainingkit.nn.checkpoint import explain_failure
 
-__all__ = ["MemberFile", "find_members", "read_members"]
+__all__ = ["MemberFile", "as_list", "find_members", "read_members"]
 
 _OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 
@@ -37,6 +37,12 @@ class MemberFile:
         return {str(name): value for name, value in saved.items()} if isinstance(saved, Mapping) else None
 
 
+def as_list(members: Any) -> list[Any]:
+    """Return members as a list: one alone, those of a sequence, of an ``nn.ModuleList`` its modules."""
+    several = isinstance(members, Sequence | nn.ModuleList) and not isinstance(members, str)
+    return list(members) if several else [members]
+
+
 def find_members(
     members: str | Path | nn.Module | Sequence[str | Path | nn.Module],
 ) -> list[Path | nn.Module]:
@@ -54,9 +60,8 @@ def find_members(
         FileNotFoundError: If nothing is there.
         ValueError: If there is no member, or one twice.
     """
-    given = [members] if isinstance(members, str | Path | nn.Module) else list(members)
     found: list[Path | nn.Module] = []
-    for each in given:
+    for each in as_list(members):
         found += [each] if isinstance(each, nn.Module) else find_files("members", each)
     if not found:
         raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")

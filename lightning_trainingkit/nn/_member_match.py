@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.nn._member_files import MemberFile
 from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._target import find_target
 
 __all__ = ["match"]
 
@@ -30,7 +31,7 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> Member:
     Raises:
         ValueError: If the weights don't fit and nothing can be built for them, or it has other classes.
     """
-    place = module.get_submodule(target) if target else module
+    place = find_target(module, target)
     weights, fault = _weights(file, module, place, target)
     saved, own = file.hyper_parameters, _hyper_parameters(module)
     if not fault and (saved is None or _equal(saved, own)):
@@ -38,7 +39,7 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> Member:
     _check_classes(file, saved, own)
     built, reason = _build(file, type(module), saved)
     if built is not None:
-        found = built.get_submodule(target) if target else built
+        found = find_target(built, target)
         return weights if not fault and _alike(found, place) else found.eval()
     if not fault:
         return weights

@@ -1,12 +1,16 @@
 """The average of some samples, while their passes come in."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from lightning_trainingkit.functional.averaging import finish, running_average, settled
+from lightning_trainingkit.functional.averaging import finish, log_sum, running_average, settled
 from lightning_trainingkit.nn._batch import Batch
 
 __all__ = ["Running"]
+
+_SIZES = 32
 
 
 class Running:
@@ -25,8 +29,8 @@ class Running:
         self.entropy: Tensor | None = None
         """Mean entropy in nats of the passes, shape ``(N,)``."""
         self._total: Tensor | None = None
-        self._result: Tensor | None = None  # of all samples, once some have left
-        self._rows: Tensor | None = None  # of those that are left, in the result
+        self._left: Tensor | None = None  # sums of all samples, once some have left; those that stay are written again
+        self._rows: Tensor | None = None  # where those that stay are among all
 
     @property
     def stopped(self) -> bool:
@@ -60,6 +64,15 @@ class Running:
             spread = torch.special.entr(log_probabilities.exp()).sum(dim=1) * weight
             self.entropy = spread if self.entropy is None else self.entropy + spread
 
+    def add_all(self, log_probabilities: Tensor, weights: Sequence[float], names: Sequence[str]) -> None:
+        """Add several passes, ``(K, N, C)``, of the members ``names`` or all of one."""
+        if self.average == "probabilities" and not self.keep_entropy and min(weights) == max(weights):
+            self.add(log_sum(log_probabilities), weights[0], names[0])
+            self.remaining -= sum(weights[1:])
+            return
+        for each, weight in zip(log_probabilities, weights, strict=True):
+            self.add(each, weight, names[0])
+
     def leave_out_settled(self, passes: int) -> None:
         """Let those samples leave whose argmax none of the passes that are left can change.
 
@@ -68,17 +81,24 @@ class Running:
         """
         if self._total is None or not self.remaining > 1e-9 or not self.may_settle:
             return
-        stay = (~settled(self._total, self.remaining, passes, self.average)).nonzero().flatten()  # waits for the device
-        if len(stay) == self.batch.size:
+        done = settled(self._total, self.remaining, passes, self.average)
+        stay = (~done).nonzero().flatten()  # waits for the device
+        more = -len(stay) % max(1, self.size // _SIZES)
+        if len(stay) + more >= self.batch.size:
             return
-        self._result = self.finish()  # those that stay are written again
+        if more:  # could leave too, but then batches would come in any size, and each is prepared for at its first call
+            stay = torch.cat([stay, done.nonzero().flatten()[:more]])
+        self._left = self._all()
         self._rows = stay if self._rows is None else self._rows[stay]
         self.batch, self._total = self.batch.take(stay), self._total[stay]
 
     def finish(self) -> Tensor:
         """Return the log-probabilities of all samples, ``(N, C)``, in their order, from the passes made so far."""
+        return finish(self._all(), self.average)
+
+    def _all(self) -> Tensor:
+        """Sums of all samples, of those that have left too."""
         assert self._total is not None  # the weights sum to 1
-        last = finish(self._total, self.average)
-        if self._result is None or self._rows is None:
-            return last
-        return self._result.index_copy(0, self._rows, last)
+        if self._left is None or self._rows is None:
+            return self._total
+        return self._left.index_copy(0, self._rows, self._total)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from lightning_trainingkit.nn._attributes import attributes_put_back
+
 __all__ = ["LAYERS", "LEAVES", "Trace", "UntraceableError", "join", "layer_names"]
 
 LAYERS: tuple[type[nn.Module], ...] = (
@@ -109,15 +111,11 @@ def _reason(module: nn.Module, error: Exception) -> str:
 @contextmanager
 def _left_as_found(module: nn.Module) -> Iterator[None]:
     """Undo what a forward that is given proxies may do: set attributes, draw random numbers, warn."""
-    attributes = {m: dict(vars(m)) for m in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it asks for values
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        with attributes_put_back(module), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for m, found in attributes.items():
-            vars(m).clear()
-            vars(m).update(found)

@@ -2,16 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from lightning_trainingkit.nn._attributes import attributes_put_back
 from lightning_trainingkit.nn._averaging import Call
 from lightning_trainingkit.nn._away import fits
 from lightning_trainingkit.nn._batch import Arguments
@@ -20,7 +20,7 @@ from lightning_trainingkit.nn._member_weights import Slots
 __all__ = ["Vmapped"]
 
 ROUNDS = 3
-FASTER = 0.9
+FASTER = 0.97
 TOLERANCE = 8.0
 LIMIT = 2**30
 
@@ -30,8 +30,10 @@ class Vmapped:
 
     The first batch of a shape goes through the loop. With the second one the outputs of a member's layers are counted,
     and both ways are compared; with the next three both are timed. One forward is taken if the fastest of its three
-    times is at most 0.9 of the loop's. The results are those of the loop until then, so that all this costs four
-    forwards beside those that are needed. The loop it is, at once and for good, if
+    times is at most 0.97 of the loop's. The results are those of the loop until then, so that all this costs four
+    forwards beside those that are needed, and a loop: with the second batch it is also seen whether members may stand
+    in the place of the module's tensors, to the last bit, which is faster than to exchange the tensors' data. The loop
+    it is, at once and for good, if
 
     - the module or a part of it is compiled, has hooks, or is in training mode, or a part has another forward than its
       class;
@@ -50,7 +52,7 @@ class Vmapped:
 
     def __init__(self, module: nn.Module, slots: Slots, data: Sequence[Sequence[Tensor]]) -> None:
         self._module, self._slots, self._data = module, slots, data
-        self._stacks: dict[str, Tensor] | None = None
+        self._stacks: list[Tensor] | None = None
         self._trials: dict[Hashable, _Trial] = {}
 
     @property
@@ -67,8 +69,10 @@ class Vmapped:
         """
         trial = self._trials.setdefault(_key(arguments), _Trial())
         trial.seen += 1
+        if trial.chosen:
+            return self._together(call, arguments)
         if trial.chosen is not None or trial.seen == 1:
-            return self._together(call, arguments) if trial.chosen else self._one_by_one(call, arguments)
+            return self._one_by_one(call, arguments, trial.replacing)
         return self._compare(trial, call, arguments) if trial.seen == 2 else self._time(trial, call, arguments)
 
     def _compare(self, trial: "_Trial", call: Call, arguments: Arguments) -> Tensor:
@@ -80,8 +84,10 @@ class Vmapped:
             outputs = self._one_by_one(call, arguments)
         finally:
             counter.remove()
+        with attributes_put_back(self._module), suppress(Exception):  # a forward may want its Parameters
+            trial.replacing = torch.equal(self._one_by_one(call, arguments, replacing=True), outputs)
         try:
-            with _attributes_put_back(self._module) as changed:
+            with attributes_put_back(self._module) as changed:
                 found = self._together(call, arguments) if self._small_enough(counter.bytes, outputs.device) else None
                 same = not changed() and _same(found, outputs)
         except Exception:  # a forward under vmap may raise anything
@@ -93,10 +99,10 @@ class Vmapped:
     def _time(self, trial: "_Trial", call: Call, arguments: Arguments) -> Tensor:
         device = self._data[0][0].device
         start = _now(device)
-        outputs = self._one_by_one(call, arguments)
+        outputs = self._one_by_one(call, arguments, trial.replacing)
         middle = _now(device)
         try:
-            with _attributes_put_back(self._module):
+            with attributes_put_back(self._module):
                 self._together(call, arguments)
         except Exception:  # for want of memory, now that something else takes more
             trial.chosen = False
@@ -110,9 +116,9 @@ class Vmapped:
             return False
         return outputs <= LIMIT and fits(device, outputs)
 
-    def _one_by_one(self, call: Call, arguments: Arguments) -> Tensor:
+    def _one_by_one(self, call: Call, arguments: Arguments, replacing: bool = False) -> Tensor:
         outputs = []
-        with torch.no_grad(), self._slots.lending() as put:
+        with torch.no_grad(), self._slots.replacing() if replacing else self._slots.lending() as put:
             for each in self._data:
                 put(each)
                 outputs.append(call(self._module, arguments))
@@ -126,13 +132,15 @@ class Vmapped:
     @torch.no_grad()
     def _together(self, call: Call, arguments: Arguments) -> Tensor:
         if self._stacks is None:
-            columns = zip(*self._data, strict=True)
             with torch.inference_mode(False):
-                stacked = [torch.stack(column) for column in columns]
-            names = [f"module.{names[0]}" for names in self._slots.names]
-            self._stacks = dict(zip(names, stacked, strict=True))
-        called = partial(torch.func.functional_call, _Called(self._module, call), args=(arguments,))
-        found: Tensor = torch.vmap(called)(self._stacks)
+                self._stacks = [torch.stack(column) for column in zip(*self._data, strict=True)]
+        with self._slots.replacing() as put:
+
+            def called(*weights: Tensor) -> Any:
+                put(weights)
+                return call(self._module, arguments)
+
+            found: Tensor = torch.vmap(called)(*self._stacks)
         return found
 
 
@@ -145,6 +153,8 @@ class _Trial:
     loop: float = math.inf
     together: float = math.inf
     chosen: bool | None = None
+    replacing: bool = False
+    """Whether the loop puts members in the place of the module's tensors."""
 
     def note(self, loop: float, together: float) -> None:
         """Note a round's seconds, and choose when there are enough."""
@@ -154,17 +164,6 @@ class _Trial:
             self.chosen = False
         elif self.timed == ROUNDS:
             self.chosen = self.together <= FASTER * self.loop
-
-
-class _Called(nn.Module):
-    """A module that is called in some way, as ``functional_call`` wants it."""
-
-    def __init__(self, module: nn.Module, call: Call) -> None:
-        super().__init__()
-        self.module, self._call = module, call
-
-    def forward(self, arguments: Arguments) -> Any:
-        return self._call(self.module, arguments)
 
 
 class _Counter:
@@ -185,25 +184,6 @@ class _Counter:
         """Take the hooks off."""
         for hook in self._hooks:
             hook.remove()
-
-
-@contextmanager
-def _attributes_put_back(module: nn.Module) -> Iterator[Callable[[], bool]]:
-    """Put back what a forward sets in its modules, and give a function that tells whether it has set anything."""
-    kept = [(each, dict(vars(each))) for each in module.modules()]
-
-    def changed() -> bool:
-        return any(
-            vars(each).keys() != found.keys() or any(vars(each)[name] is not value for name, value in found.items())
-            for each, found in kept
-        )
-
-    try:
-        yield changed
-    finally:
-        for each, found in kept:
-            vars(each).clear()
-            vars(each).update(found)
 
 
 def _suitable(module: nn.Module) -> bool:

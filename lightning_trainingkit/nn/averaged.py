@@ -52,6 +52,8 @@ class Averaged(nn.Module):
         early_exit: Leave out the passes of a sample that can't change its argmax any more; its log-probabilities are
             then those of the passes that were made. For ``"probabilities"`` and ``"votes"``, where it is exact.
         max_batch: Most samples in one call of ``module``: larger batches are cut, views of smaller ones put together.
+            An argument is cut with the batch if its first dimension is the number of samples: weights of classes, say,
+            where there happen to be as many.
 
     Raises:
         ValueError: If the arguments don't fit each other or ``module`` returns something else than logits.

@@ -80,8 +80,10 @@ class Members:
         if isinstance(weights, str) and weights != "uniform":
             raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
         uniform = [1 / len(self.members)] * len(self.members)
-        self.weights: list[float] = uniform if isinstance(weights, str) else list(weights)
-        check_weights("weights", self.weights, len(self.members), "member")
+        given = uniform if isinstance(weights, str) else weights
+        self.weights = check_weights("weights", given, len(self.members), "member")
+        run = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
+        self._all_weights = len(run) > 1 and not any(isinstance(member, nn.Module) for member in run)
         self._bound: _Bound | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -111,14 +113,15 @@ class Members:
 
         See ``Vmapped`` for what it does.
         """
-        chosen = {k: self.members[k] for k, weight in enumerate(self.weights) if weight}
-        if len(chosen) < 2 or any(isinstance(member, nn.Module) for member in chosen.values()):
+        if not self._all_weights:
             return None
         bound = self._bind(module, arguments)
         if not bound.together:
             return None
-        data = [bound.fetch(index, member) for index, member in chosen.items()]
-        bound.vmapped = vmapped = bound.vmapped or Vmapped(module, bound.slots, data)
+        if bound.vmapped is None:
+            data = [bound.fetch(k, self.members[k]) for k, weight in enumerate(self.weights) if weight]
+            bound.vmapped = Vmapped(module, bound.slots, data)
+        vmapped = bound.vmapped
 
         def all_members(_: nn.Module, arguments: Arguments) -> Tensor:
             return vmapped(call, arguments)

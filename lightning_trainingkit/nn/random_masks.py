@@ -59,7 +59,7 @@ class RandomMasks:
     kind = "masks"
 
     def __init__(self, passes: int, *, layers: str | list[str] | None = None, seed: int | None = None) -> None:
-        if not isinstance(passes, int) or passes < 1:
+        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
             raise ValueError(f"`passes` must be a positive integer, got {passes!r}. 20 is usual, more are smoother.")
         given = [layers] if isinstance(layers, str) else layers or []
         if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):

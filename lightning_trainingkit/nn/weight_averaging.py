@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn._checkpoint_files import find_files
+from lightning_trainingkit.nn._member_weights import plain_names
 from lightning_trainingkit.nn.checkpoint import load_weights
 
 __all__ = ["GreedySoup", "average_weights", "greedy_soup"]
@@ -34,8 +35,8 @@ def average_weights(
             their size; a folder's best first), none negative, of sum 1. By default all are equal.
 
     Returns:
-        What ``module.load_state_dict`` takes, in the dtypes of the first file. Of integers, such as BatchNorm's count
-        of batches, the largest; of what is no tensor, the first.
+        What ``module.load_state_dict`` takes, in the names and dtypes of the first file. Of integers, such as
+        BatchNorm's count of batches, the largest; of what is no tensor, the first.
 
     Raises:
         FileNotFoundError: If no file is found.
@@ -58,10 +59,8 @@ def average_weights(
         Optima and Better Generalization", UAI 2018, arXiv:1803.05407.
     """
     files = _find(paths)
-    if weights is not None:
-        check_weights("weights", [float(weight) for weight in weights], len(files), "file")
     soup = _Soup()
-    given = [1.0] * len(files) if weights is None else [float(weight) for weight in weights]
+    given = [1.0] * len(files) if weights is None else check_weights("weights", weights, len(files), "file")
     for file, weight in zip(files, given, strict=True):
         if weight:
             soup.add(load_weights(file), file, weight)
@@ -145,11 +144,17 @@ class _Soup:
         self._sums: dict[str, Any] = {}
         self._weight = 0.0
 
-    def check(self, member: dict[str, Any], file: Path) -> None:
-        """Raise a ValueError if ``member`` has another architecture than the first that was checked."""
+    def check(self, member: dict[str, Any], file: Path) -> dict[str, Any]:
+        """Return ``member`` by the names of the first that was checked: one may have been saved compiled.
+
+        Raises:
+            ValueError: If it has another architecture.
+        """
         if not self._layout:
             self._first = file
             self._layout = {name: v.to("meta") if isinstance(v, Tensor) else v for name, v in member.items()}
+        firsts = plain_names({name: name for name in self._layout})
+        member = {firsts.get(name, name): value for name, value in plain_names(member).items()}
         names = [name for name in {**self._layout, **member} if (name in self._layout) != (name in member)]
         if names:
             where = f"{names[0]} is in {self._first if names[0] in self._layout else file} alone"
@@ -159,12 +164,12 @@ class _Soup:
             one, other = (_kind(weights[differ[0]]) for weights in (self._layout, member))
             where = f"{differ[0]} is {one} there and {other} here"
             raise ValueError(_other_architecture(self._first, file, where, len(differ)))
+        return member
 
     def add(self, member: dict[str, Any], file: Path, weight: float = 1.0) -> None:
         """Add ``weight`` times the weights of ``member``."""
-        self.check(member, file)
         self._weight += weight
-        for name, value in member.items():
+        for name, value in self.check(member, file).items():
             held = self._sums.get(name)
             if not isinstance(value, Tensor):
                 self._sums.setdefault(name, value)

@@ -311,7 +311,7 @@ def test_module_without_a_forward_must_name_its_target():
         def test_step(self, batch, batch_idx):
             return self.net(batch)
 
-    with pytest.raises(ValueError, match=r"must name a submodule, since Bare has no forward, got None. There are net"):
+    with pytest.raises(ValueError, match=r"with a forward, which Bare has not, got None\. There are net"):
         toy_trainer(TestTimeAugmentation("flip")).test(Bare(), DataLoader(torch.zeros(2, 2)), verbose=False)
 
 

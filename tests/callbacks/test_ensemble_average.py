@@ -654,3 +654,8 @@ def test_an_artifact_without_a_login_is_an_error_that_says_so(own_account):
     with pytest.raises(ConnectionError, match=r"No API key configured.* Log in by `wandb login`"):
         run(EnsembleAverage("wandb:entity/project/model:v0", target="net"), module)
     assert module.seen == []
+
+
+def test_a_list_of_modules_may_be_one_of_torch(trained):
+    found = run(EnsembleAverage(nn.ModuleList([each.net for each in trained]), target="net"))
+    assert close(found, explicit(trained))

@@ -323,3 +323,13 @@ def test_it_pickles_with_what_it_found():
         assert torch.equal(other.entropy, callback.entropy)
         toy_trainer(other).test(Spy(), loader(5), verbose=False)
         assert len(other.entropy) == 5
+
+
+@pytest.mark.parametrize("masks_first", [True, False])
+def test_masks_inside_another_average_are_refused(masks_first):
+    module = Spy()
+    callbacks = [MonteCarloDropout(3, target="net"), TestTimeAugmentation("flip")]
+    with pytest.raises(ValueError, match="must be the same for MonteCarloDropout and TestTimeAugmentation, got 'net'"):
+        toy_trainer(*callbacks[:: 1 if masks_first else -1]).test(module, loader(), verbose=False)
+    assert "forward" not in vars(module) | vars(module.net)
+    toy_trainer(MonteCarloDropout(3), TestTimeAugmentation("flip", target="net")).test(module, loader(), verbose=False)

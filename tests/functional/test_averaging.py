@@ -224,6 +224,12 @@ def test_refuses_weights_that_do_not_fit(weights, message):
         average_passes(torch.zeros(2, 3, 4), torch.tensor(weights))
 
 
+@pytest.mark.parametrize("weights", [["a", 1.0], [None, 1.0], [torch.ones(2), 1.0]])
+def test_refuses_weights_that_are_no_numbers(weights):
+    with pytest.raises(TypeError, match="`weights` must be numbers, got"):
+        average_passes(torch.zeros(2, 3, 4), weights)
+
+
 def test_refuses_no_pass_at_all():
     with pytest.raises(ValueError, match="sum to 1"):
         average_passes(torch.zeros(0, 3, 4))

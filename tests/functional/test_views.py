@@ -353,3 +353,21 @@ def test_arguments_that_are_no_images():
 
 def tuple_of(x):
     return x, x
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda x: None, "must return a tensor of images, got NoneType"),
+        (lambda x: x[:1], "must return as many images as it gets, 2, got 1"),
+    ],
+)
+def test_what_a_view_object_returns_is_looked_at(transform, message):
+    own = make_views([View("own", 0.5, transform), View("as it is", 0.5, torch.clone)])
+    with pytest.raises((TypeError, ValueError), match=message):
+        own[0](torch.rand(2, 1, 4, 4))
+
+
+def test_view_objects_of_the_kit_stay_as_they_are():
+    views = make_views("ten_crop(3)")
+    assert [view.steps for view in make_views(views)] == [view.steps for view in views]

@@ -301,7 +301,7 @@ def test_half_of_the_free_memory_is_for_members(monkeypatch):
 
 def test_one_forward_for_all_members_gives_the_same_and_is_kept_where_it_is_faster(monkeypatch):
     nets, x = [seeded(small, seed) for seed in range(4)], images()
-    for loop, together, faster in ((2.0, 1.0, True), (1.0, 0.95, False)):
+    for loop, together, faster in ((2.0, 1.0, True), (1.0, 0.98, False)):
         clock(monkeypatch, loop, together)
         module = seeded(small, 9)
         before = found(module)
@@ -423,7 +423,7 @@ def test_it_pickles_and_is_copied_without_what_it_holds():
     average = Averaged(seeded(small, 2), source)
     expected = average(images())
     for each in (copy.deepcopy(average), pickle.loads(pickle.dumps(average))):
-        assert torch.equal(each(images()), expected)
+        assert torch.allclose(each(images()), expected, rtol=0, atol=1e-6)
     assert pickle.loads(pickle.dumps(source))._bound is None
 
 
@@ -546,3 +546,64 @@ def test_a_module_in_training_mode_runs_in_eval_and_nothing_is_written_to_what_w
         assert all(torch.equal(one[name], other[name]) for name in other)
     expected = sum(member.eval()(x).softmax(1) for member in members).div(2).log()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("apply", [nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_weight_that_an_old_hook_computes_is_as_it_was(apply):
+    def make():
+        return nn.Sequential(nn.Flatten(), apply(nn.Linear(16, 3)))
+
+    net, nets, x = seeded(make, 0), [seeded(make, seed) for seed in (1, 2)], torch.rand(5, 1, 4, 4)
+    net(x)
+    before = net[1].weight.detach().clone()
+    found = Averaged(net, Members([each.state_dict() for each in nets]))(x)
+    expected = torch.stack([each(x).softmax(1) for each in nets]).mean(0)
+    torch.testing.assert_close(found.exp(), expected, rtol=0, atol=1e-6)
+    assert torch.equal(net[1].weight, before)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_a_scripted_module_runs_members():
+    nets, x = [seeded(small, seed) for seed in range(3)], torch.rand(5, 1, 8, 8)
+    scripted = torch.jit.trace(nets[0], x)
+    before = copy.deepcopy(scripted.state_dict())
+    averaged = Averaged(scripted, Members([each.state_dict() for each in nets[1:]]))
+    expected = torch.stack([each(x).softmax(1) for each in nets[1:]]).mean(0)
+    for _ in range(3):
+        torch.testing.assert_close(averaged(x).exp(), expected, rtol=0, atol=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in scripted.state_dict().items())
+
+
+class Aliased(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(64, 3)
+        self.held = [self.last.weight]
+
+    def forward(self, x):
+        return x.flatten(1) @ self.held[0].T
+
+
+@pytest.mark.parametrize("make", [small, Tied, Recurrent, parametrised, Aliased])
+def test_members_stand_in_the_place_of_tensors_where_that_gives_the_same(make):
+    nets, x = [seeded(make, seed) for seed in range(3)], images()
+    module, source = seeded(make, 9), Members([net.state_dict() for net in nets])
+    before, average = found(module), Averaged(module, source)
+    for _ in range(4):
+        assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
+        assert found(module) == before
+    (trial,) = source._bound.vmapped._trials.values()
+    assert trial.replacing is (make is not Aliased)
+    module.register_forward_hook(lambda *_: (_ for _ in ()).throw(ArithmeticError()))
+    with pytest.raises(ArithmeticError):
+        average(x)
+    assert found(module) == before
+
+
+def test_a_module_made_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        net = seeded(small, 0)
+    averaged = Averaged(net, Members([seeded(small, seed).state_dict() for seed in (1, 2)]))
+    with pytest.raises(ValueError, match=r"0\.weight of the module was made in torch\.inference_mode"):
+        averaged(torch.rand(2, 1, 8, 8))

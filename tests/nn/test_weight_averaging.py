@@ -249,3 +249,13 @@ def test_a_file_of_weight_0_is_not_in_the_soup_and_weights_may_be_a_tensor(tmp_p
         torch.save({"w": torch.tensor([value])}, tmp_path / f"{name}.ckpt")
     soup = average_weights(tmp_path / "*.ckpt", weights=torch.tensor([0.5, 0.5, 0.0]))
     torch.testing.assert_close(soup, {"w": torch.tensor([2.0])})
+
+
+def test_files_of_a_compiled_model_and_of_a_plain_one_are_of_one_architecture(tmp_path):
+    plain, other = (make_net(seed).state_dict() for seed in (1, 2))
+    torch.save(plain, tmp_path / "1.ckpt")
+    torch.save({f"_orig_mod.{name}": value for name, value in other.items()}, tmp_path / "2.ckpt")
+    torch.testing.assert_close(average_weights(f"{tmp_path}/*.ckpt"), mean([plain, other]))
+    turned = average_weights([tmp_path / "2.ckpt", tmp_path / "1.ckpt"])
+    assert list(turned) == [f"_orig_mod.{name}" for name in plain]
+    assert greedy_soup(f"{tmp_path}/*.ckpt", lambda weights: 1.0).weights.keys() == plain.keys()
