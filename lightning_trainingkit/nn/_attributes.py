@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -10,18 +11,33 @@ __all__ = ["attributes_put_back"]
 
 @contextmanager
 def attributes_put_back(module: nn.Module) -> Iterator[Callable[[], bool]]:
-    """Put back all attributes of a module and its submodules; give a function that tells whether any was set."""
-    kept = [(vars(each), dict(vars(each))) for each in module.modules()]
+    """Put back all attributes of a module and its submodules, and what the dicts, lists and sets among them held.
+
+    It gives a function that tells whether any was changed.
+    """
+    found: list[Any] = []
+    for each in module.modules():
+        found += [vars(each), *(value for value in vars(each).values() if isinstance(value, dict | list | set))]
+    kept = [(held, held.copy()) for held in found]
 
     def changed() -> bool:
-        return any(
-            held.keys() != found.keys() or any(held[name] is not value for name, value in found.items())
-            for held, found in kept
-        )
+        return any(not _same(held, before) for held, before in kept)
 
     try:
         yield changed
     finally:
-        for held, found in kept:
-            held.clear()
-            held.update(found)
+        for held, before in kept:
+            if not _same(held, before):
+                held.clear()
+                held.extend(before) if isinstance(held, list) else held.update(before)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two dicts, lists or sets hold the same objects."""
+    if len(one) != len(other):
+        return False
+    if isinstance(one, dict):
+        return all(name in one and one[name] is value for name, value in other.items())
+    if isinstance(one, list):
+        return all(mine is theirs for mine, theirs in zip(one, other, strict=True))
+    return {id(each) for each in one} == {id(each) for each in other}

@@ -241,7 +241,7 @@ class Averaging:
 
     def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
         """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
-        new = not self._checked.issuperset(outer.names)
+        new = batch.size > 0 and not self._checked.issuperset(outer.names)  # no samples show nothing
         kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
         out = outer.call(module, kept.arguments if self._writes else batch.arguments)
         expected = (len(outer.names), batch.size) if outer.together else (batch.size,)

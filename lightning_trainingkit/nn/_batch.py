@@ -117,6 +117,12 @@ class Batch:
             )
         return self._with([view(row) if _are_images(row) else row for row in self.rows], self.size)
 
+    def dense(self) -> "Batch":
+        """The same samples with images in one piece, which crops are not: a forward may call ``view`` on them."""
+        if all(row.is_contiguous() for row in self.rows if _are_images(row)):
+            return self
+        return self._with([_dense(row) if _are_images(row) else row for row in self.rows], self.size)
+
     def join(self, others: Sequence["Batch"]) -> "Batch":
         """The samples of all these batches, this one's first, which differ in nothing else."""
         if not others:
@@ -140,6 +146,11 @@ def _one_for_each(value: Any, size: int) -> bool:
         return value.ndim > 0 and len(value) == size
     kinds = str | int | float if isinstance(value, list) else str  # a tuple of numbers may be a height and a width
     return len(value) == size and all(isinstance(item, kinds) for item in value)
+
+
+def _dense(row: Tensor) -> Tensor:
+    channels_last = row.shape[1] > 1 and row.stride(1) == 1
+    return row.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def _are_images(row: Any) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.nn._member_files import MemberFile
-from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._member_weights import OwnWeights, Slots
 from lightning_trainingkit.nn._target import find_target
 
 __all__ = ["match"]
@@ -64,7 +64,7 @@ def _weights(
             chosen = {**own, **{name: value for name, value in chosen.items() if name in own}}
         faults.append(slots.fault(chosen))
         if faults[-1] is None:
-            return chosen, None
+            return OwnWeights(chosen), None
     return choices[0], faults[0]
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-__all__ = ["Slots", "plain_names"]
+__all__ = ["OwnWeights", "Slots", "plain_names"]
 
 Put = Callable[[Sequence[Tensor]], None]
 
@@ -16,6 +18,10 @@ Put = Callable[[Sequence[Tensor]], None]
 def plain_names(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Name weights as if no part of the model had been wrapped by ``torch.compile``."""
     return {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+
+
+class OwnWeights(dict[str, Any]):
+    """Weights that nobody else holds, so that they need not be copied."""
 
 
 class Slots:
@@ -59,14 +65,16 @@ class Slots:
         return [held[name] for held, name in self._places]
 
     @property
+    def kind(self) -> tuple[torch.dtype, torch.device] | None:
+        """Dtype and device of the first tensor, None if there is none."""
+        for held, name in self._places:
+            return held[name].dtype, held[name].device
+        return None
+
+    @property
     def bytes(self) -> int:
         """Size of all tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
-
-    @property
-    def device(self) -> torch.device | None:
-        """Where the first tensor lies, None if there is none."""
-        return next((tensor.device for tensor in self.tensors), None)
 
     def fault(self, weights: Mapping[str, Any]) -> str | None:
         """Say what of some weights does not fit the module, None if they fit."""
@@ -100,8 +108,9 @@ class Slots:
     def fit(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         """Bring weights to the devices, dtypes and strides of the module's tensors, in their order.
 
-        What has all of them already is not copied.
+        All are copies, but for parameters of ``OwnWeights`` that fit as they are.
         """
+        own = isinstance(weights, OwnWeights)
         weights = plain_names(weights)
         # Of a tensor that is made in inference mode, the module's would become one too.
         with torch.inference_mode(False):
@@ -109,9 +118,9 @@ class Slots:
                 _like(weights[names[0].replace("_orig_mod.", "")].detach(), tensor.detach())
                 for names, tensor in zip(self.names, self.tensors, strict=True)
             ]
-            # A forward may write into its buffers, which are not the caller's then.
+            # The caller may go on training what was given, and a forward may write into its buffers.
             data = [
-                value if isinstance(tensor, nn.Parameter) else value.clone()
+                value if own and isinstance(tensor, nn.Parameter) else value.clone()
                 for value, tensor in zip(data, self.tensors, strict=True)
             ]
             recurrent = [each for each in self._module.modules() if isinstance(each, nn.RNNBase)]
@@ -123,15 +132,27 @@ class Slots:
                     each.flatten_parameters()  # where cuDNN wants them in one piece
                 return [tensor.data for tensor in self.tensors]
 
+    @property
+    def aliased(self) -> bool:
+        """Whether an attribute holds one of the tensors too, as those of recurrent layers do."""
+        known = {id(tensor) for tensor in self.tensors}
+        return any(
+            _holds(value, known)
+            for each in self._module.modules()
+            for name, value in vars(each).items()
+            if name not in ("_parameters", "_buffers", "_modules")
+        )
+
     @contextmanager
     def replacing(self) -> Iterator[Put]:
-        """Like ``lending``, but other tensors stand in the place of the module's: faster, and seen by layers alone."""
+        """Like ``lending``, but other tensors stand in the place of the module's: faster, but not for aliased ones."""
         tensors = self.tensors
         places = self._every_place
 
         def put(data: Sequence[Tensor]) -> None:
             for held, name, index in places:
                 held[name] = data[index]
+            parametrize._cache.clear()
 
         try:
             yield put
@@ -148,8 +169,11 @@ class Slots:
         def put(data: Sequence[Tensor]) -> None:
             for tensor, each in zip(tensors, data, strict=True):
                 tensor.data = each
-            # Autocast has kept the weights that it has converted, by what holds them.
+            for held, name, index in self._every_place:  # a forward may have set another buffer there
+                held[name] = tensors[index]
+            # Kept by what holds them: weights that autocast has converted, and those of `parametrize.cached`.
             torch.clear_autocast_cache()
+            parametrize._cache.clear()
 
         try:
             yield put
@@ -166,6 +190,13 @@ def _like(value: Tensor, like: Tensor) -> Tensor:
 
 def _plain_tensors(module: nn.Module) -> list[str]:
     return [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+
+
+def _holds(value: Any, known: set[int], depth: int = 3) -> bool:
+    if isinstance(value, dict | list | tuple | set) and depth:
+        inside = value.values() if isinstance(value, dict) else value
+        return any(_holds(each, known, depth - 1) for each in inside)
+    return id(value() if isinstance(value, ref) else value) in known
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

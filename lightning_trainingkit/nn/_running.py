@@ -83,7 +83,7 @@ class Running:
             return
         done = settled(self._total, self.remaining, passes, self.average)
         stay = (~done).nonzero().flatten()  # waits for the device
-        more = -len(stay) % max(1, self.size // _SIZES)
+        more = -len(stay) % max(1, -(-self.size // _SIZES))
         if len(stay) + more >= self.batch.size:
             return
         if more:  # could leave too, but then batches would come in any size, and each is prepared for at its first call

@@ -36,7 +36,7 @@ class Made:
             seen = seen.view(step)
             if number == view.kept:
                 self._kept = seen
-        return seen
+        return seen.dense() if view.steps else seen
 
 
 def stepwise(views: Sequence[tuple[float, Any]]) -> list[Stepwise]:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Hashable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class Vmapped:
 
     - the module or a part of it is compiled, has hooks, or is in training mode, or a part has another forward than its
       class;
+    - an attribute holds a weight a second time, as recurrent layers do, or a list;
     - the forward keeps something in an attribute, such as features: it would be that of all members, and of no use;
     - the outputs of all layers for all members would take more than 1 GiB, or half of the device's free memory;
     - anything raises, such as a forward that asks for values;
@@ -69,14 +70,14 @@ class Vmapped:
         """
         trial = self._trials.setdefault(_key(arguments), _Trial())
         trial.seen += 1
-        if trial.chosen:
+        if trial.chosen and _suitable(self._module):  # a hook may have come since
             return self._together(call, arguments)
         if trial.chosen is not None or trial.seen == 1:
             return self._one_by_one(call, arguments, trial.replacing)
         return self._compare(trial, call, arguments) if trial.seen == 2 else self._time(trial, call, arguments)
 
     def _compare(self, trial: "_Trial", call: Call, arguments: Arguments) -> Tensor:
-        if getattr(call, "compiled", False) or not _suitable(self._module):
+        if getattr(call, "compiled", False) or self._slots.aliased or not _suitable(self._module):
             trial.chosen = False
             return self._one_by_one(call, arguments)
         counter = _Counter(self._module)
@@ -84,10 +85,10 @@ class Vmapped:
             outputs = self._one_by_one(call, arguments)
         finally:
             counter.remove()
-        with attributes_put_back(self._module), suppress(Exception):  # a forward may want its Parameters
+        with self._nothing_left_behind(), suppress(Exception):  # a forward may want its Parameters
             trial.replacing = torch.equal(self._one_by_one(call, arguments, replacing=True), outputs)
         try:
-            with attributes_put_back(self._module) as changed:
+            with self._nothing_left_behind() as changed:
                 found = self._together(call, arguments) if self._small_enough(counter.bytes, outputs.device) else None
                 same = not changed() and _same(found, outputs)
         except Exception:  # a forward under vmap may raise anything
@@ -102,13 +103,21 @@ class Vmapped:
         outputs = self._one_by_one(call, arguments, trial.replacing)
         middle = _now(device)
         try:
-            with attributes_put_back(self._module):
+            with self._nothing_left_behind():
                 self._together(call, arguments)
         except Exception:  # for want of memory, now that something else takes more
             trial.chosen = False
         else:
             trial.note(middle - start, _now(device) - middle)
         return outputs
+
+    @contextmanager
+    def _nothing_left_behind(self) -> Iterator[Callable[[], bool]]:
+        """For a forward that is not needed: neither attributes nor random numbers show it."""
+        device = self._data[0][0].device
+        generators = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with generators, attributes_put_back(self._module) as changed:
+            yield changed
 
     def _small_enough(self, outputs: int, device: torch.device) -> bool:
         """Whether the weights once more and all the layers' outputs, which the loop has counted, may be held."""
@@ -117,17 +126,21 @@ class Vmapped:
         return outputs <= LIMIT and fits(device, outputs)
 
     def _one_by_one(self, call: Call, arguments: Arguments, replacing: bool = False) -> Tensor:
-        outputs = []
+        outputs: Tensor | None = None
         with torch.no_grad(), self._slots.replacing() if replacing else self._slots.lending() as put:
-            for each in self._data:
+            for number, each in enumerate(self._data):
                 put(each)
-                outputs.append(call(self._module, arguments))
-                if not isinstance(outputs[-1], Tensor):
-                    kind = type(outputs[-1]).__name__
+                out = call(self._module, arguments)
+                if outputs is None and isinstance(out, Tensor):
+                    outputs = out.new_empty((len(self._data), *out.shape))
+                if outputs is None or not isinstance(out, Tensor) or out.shape != outputs.shape[1:]:
+                    found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
                     raise ValueError(
-                        f"`target` must return logits of shape (N, C), got {kind}. Name a submodule that does."
+                        f"`target` must return logits of shape (N, C), got {found}. Name a submodule that does."
                     )
-        return torch.stack(outputs)
+                outputs[number] = out  # at once: the next forward may write into the same tensor
+        assert outputs is not None  # there are two members at least
+        return outputs
 
     @torch.no_grad()
     def _together(self, call: Call, arguments: Arguments) -> Tensor:

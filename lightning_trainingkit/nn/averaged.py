@@ -1,6 +1,7 @@
 """A module that averages the outputs of another one, without a Trainer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from lightning_trainingkit.functional.views import View, make_views
 from lightning_trainingkit.nn._averaging import Averaging, Source
 from lightning_trainingkit.nn._away import evaluating
 from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn.members import Members
 
 __all__ = ["Averaged", "Views"]
 
@@ -78,17 +80,28 @@ class Averaged(nn.Module):
         self.module = module
         self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
         self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
+        self._parts: list[nn.Module] = []  # of the module, in the last call
         self._averaging = Averaging(self.sources, average=average, early_exit=early_exit, max_batch=max_batch)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return log-probabilities ``(N, C)`` of the average."""
-        with evaluating(self.module):
+        with self._evaluating():
             return self._averaging(_plain, self.module, (args, kwargs))
 
     def each_pass(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the log-probabilities of all passes, ``(K, N, C)``, unweighted, in the order of ``names``."""
-        with evaluating(self.module):
+        with self._evaluating():
             return torch.stack(list(self._averaging.each_pass(_plain, self.module, (args, kwargs))))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with evaluating(self.module) as parts:
+            if parts != self._parts:  # another layer may stand where members were to run
+                for source in self.sources:
+                    if isinstance(source, Members):
+                        source.put_back()
+                self._parts = parts
+            yield
 
     @property
     def names(self) -> list[str]:

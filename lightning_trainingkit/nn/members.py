@@ -23,10 +23,13 @@ class Members:
 
     A member is a set of weights for the architecture of the module that is averaged, or a module of its own. Weights
     run in that module: its tensors hold the member's data for one pass, and their own again after it, also when the
-    pass raises, so that a forward that is compiled or hooked stays so. They get the dtypes, strides and devices of the
-    module's, and run without gradients: what is to be differentiated is passed as modules. A module is called in the
-    place of the averaged one with the same arguments, in eval mode and on the device of the batch; if the averaged one
-    computes in another dtype than float32 (``bf16-true``), in that.
+    pass raises, so that a forward that is compiled or hooked stays so. (Where neither is, other tensors may stand in
+    their place, if that was seen to give the same.) Weights are copied at the first call, so that what is trained later
+    is not seen, get the dtypes, strides and devices of the module's, and run without gradients: what is to be
+    differentiated is passed as modules. A forward that keeps something made of its weights in an attribute, to use it
+    again, would use one member's for all. A module is called in the place of the averaged one with the same arguments,
+    in eval mode and on the device of the batch; if the averaged one computes in another dtype than float32
+    (``bf16-true``), in that.
 
     On a GPU the members lie together if they take at most half of the memory that is free at the first batch; else they
     wait where they are, the CPU say, and come for each batch in turn. ``put_back`` undoes it. Where all are weights and
@@ -135,9 +138,9 @@ class Members:
             bound.put_back()
 
     def _bind(self, module: nn.Module, arguments: Arguments) -> "_Bound":
-        """Look at the module, once for each device that its batches lie on."""
+        """Look at the module, once for each device that its batches lie on, and again where it was cast or moved."""
         device = _device(arguments)
-        if self._bound is not None and self._bound.module is module and self._bound.device == device:
+        if self._bound is not None and self._bound.fits(module, device):
             return self._bound
         self.put_back()
         slots = Slots(module)
@@ -167,6 +170,13 @@ class _Bound:
     away: dict[int, Away] = field(default_factory=dict)
     fetched: dict[int, Any] = field(default_factory=dict)
     vmapped: Vmapped | None = None
+
+    def __post_init__(self) -> None:
+        self.kind = self.slots.kind
+
+    def fits(self, module: nn.Module, device: torch.device) -> bool:
+        """Whether this is what was looked at."""
+        return module is self.module and device == self.device and self.kind == self.slots.kind
 
     def look_at(self, members: Sequence[Any]) -> None:
         """Note where modules are before any of them goes: they may share parts."""

@@ -119,9 +119,7 @@ def greedy_soup(paths: str | Path | Sequence[str | Path], score: Callable[[dict[
     files = _find(paths)
     soup, scores = _Soup(), []
     for file in files:
-        member = load_weights(file)
-        soup.check(member, file)
-        scores.append(_judge(score, member, file))
+        scores.append(_judge(score, soup.check(load_weights(file), file), file))
     best, *others = sorted(range(len(files)), key=lambda k: -scores[k])
     soup.add(load_weights(files[best]), files[best])
     chosen, reached = [files[best]], scores[best]

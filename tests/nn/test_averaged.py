@@ -488,3 +488,49 @@ def test_an_argument_that_is_cut_by_chance_is_an_error_and_no_other_shape(x):
     assert averaged(x[:3], prototypes).shape == (3, len(x))
     with pytest.raises(ValueError, match="the same number of classes in each call, got 7 and 2"):
         averaged(x, prototypes)
+
+
+def test_views_come_in_one_piece_and_in_the_format_of_the_images():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.formats = nn.Linear(48, 3), []
+
+        def forward(self, x):
+            self.formats.append(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
+            return self.last(x.reshape(x.size(0), -1) if self.formats[-1] else x.view(x.size(0), -1))
+
+    net = Flat().eval()
+    for views, size in (("five_crop(4)", 6), ("rotations", 4), ("shifts(1)", 4)):
+        Averaged(net, Views(views))(torch.rand(2, 3, size, size))
+    assert not any(net.formats)
+    Averaged(net, Views("five_crop(4)"))(torch.rand(2, 3, 6, 6).to(memory_format=torch.channels_last))
+    assert all(net.formats[-5:])
+
+
+def test_an_empty_first_batch_shows_nothing():
+    averaged = Averaged(nn.Sequential(nn.Linear(4, 3), nn.Softmax(-1)), [])
+    averaged(torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="got probabilities"):
+        averaged(torch.rand(5, 4))
+
+
+@pytest.mark.parametrize("size", [1, 31, 63, 95, 250])
+def test_batches_of_an_early_exit_come_in_few_sizes(size):
+    class Sizes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen = set()
+
+        def forward(self, x):
+            self.seen.add(len(x))
+            return x.flatten(1)[:, :2]
+
+    net = Sizes()
+    lead = torch.linspace(0, 12, size)
+    x = torch.stack([lead, torch.zeros(size)], 1)[:, :, None, None]
+    views = [View(str(k), 1 / 200, torch.clone) for k in range(200)]
+    averaged = Averaged(net, Views([views]), early_exit=True)
+    full = Averaged(net, Views([views]))(x)
+    assert torch.equal(averaged(x).argmax(1), full.argmax(1))
+    assert 2 <= len(net.seen - {size}) <= 32 or size == 1

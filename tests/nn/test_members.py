@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 from lightning_trainingkit.nn import _away, _vmapped, members
 from lightning_trainingkit.nn._averaging import Averaging
 from lightning_trainingkit.nn._away import Away, fits
-from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._member_weights import OwnWeights, Slots
 from lightning_trainingkit.nn.averaged import Averaged, Views
 from lightning_trainingkit.nn.members import Members
 
@@ -226,8 +226,9 @@ def test_members_get_the_strides_of_the_module():
     data = Slots(module).fit(member.state_dict())
     assert [each.stride() for each in data] == [each.stride() for each in Slots(module).tensors]
     assert data[0].stride() != member.conv1.weight.stride()
-    same = Slots(member).fit(member.state_dict())
-    assert same[0].data_ptr() == member.conv1.weight.data_ptr()  # nothing to copy
+    own = OwnWeights(copy.deepcopy(member.state_dict()))
+    assert Slots(member).fit(own)[0].data_ptr() == own["conv1.weight"].data_ptr()  # nothing to copy
+    assert Slots(member).fit(dict(own))[0].data_ptr() != own["conv1.weight"].data_ptr()  # whoever may hold it
 
 
 def test_members_come_in_turn_where_they_do_not_fit(monkeypatch):
@@ -594,7 +595,7 @@ def test_members_stand_in_the_place_of_tensors_where_that_gives_the_same(make):
         assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
         assert found(module) == before
     (trial,) = source._bound.vmapped._trials.values()
-    assert trial.replacing is (make is not Aliased)
+    assert trial.replacing is (make not in (Aliased, Recurrent))  # a list holds the weights of both
     module.register_forward_hook(lambda *_: (_ for _ in ()).throw(ArithmeticError()))
     with pytest.raises(ArithmeticError):
         average(x)
@@ -607,3 +608,129 @@ def test_a_module_made_in_inference_mode_is_refused():
     averaged = Averaged(net, Members([seeded(small, seed).state_dict() for seed in (1, 2)]))
     with pytest.raises(ValueError, match=r"0\.weight of the module was made in torch\.inference_mode"):
         averaged(torch.rand(2, 1, 8, 8))
+
+
+class Rebinds(nn.Module):
+    """Sets another tensor in the place of a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(64, 3)
+        self.register_buffer("seen", torch.randn(3))
+
+    def forward(self, x):
+        self.seen = self.seen * 1.0
+        return self.last(x.flatten(1)) + self.seen
+
+
+class Reuses(nn.Module):
+    """Returns one tensor of its own, time and again."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.out = nn.Linear(64, 3), torch.empty(6, 3)
+
+    def forward(self, x):
+        return self.out.copy_(self.last(x.flatten(1)))
+
+
+class Branches(nn.Module):
+    """Reaches a weight by another reference, for some images."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Linear(64, 3, bias=False)
+        self.kept = {"weights": [self.last.weight]}
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return x @ self.kept["weights"][0].T if x.amax() > 50 else self.last(x)
+
+
+@pytest.mark.parametrize("make", [Rebinds, Reuses, Branches, Recurrent])
+def test_forwards_that_keep_tensors_of_their_own(make):
+    nets, module = [seeded(make, seed) for seed in range(3)], seeded(make, 9)
+    average, before = Averaged(module, Members([copy.deepcopy(net.state_dict()) for net in nets])), found(module)
+    for number in range(7):
+        x = images(seed=number) * (1 if number < 5 else 100)
+        with torch.no_grad():
+            assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
+        assert found(module) == before
+    if make is Recurrent:
+        assert all(one is other for one, other in zip(module.lstm._flat_weights, module.lstm.parameters(), strict=True))
+
+
+class Collects(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last, self.features, self.outputs = nn.Linear(64, 3), {}, []
+
+    def forward(self, x):
+        self.features["input"] = x
+        self.outputs.append(self.last(x.flatten(1)))
+        return self.outputs[-1]
+
+
+def test_what_a_forward_keeps_in_containers_is_of_single_members(monkeypatch):
+    clock(monkeypatch, 2.0, 1.0)
+    nets, module = [seeded(Collects, seed) for seed in range(3)], seeded(Collects, 9)
+    average = Averaged(module, Members([net.state_dict() for net in nets]))
+    for _ in range(7):
+        average(images())
+    assert len(module.outputs) == 7 * 3
+    assert all(each.shape == (6, 3) and each.sum().isfinite() for each in module.outputs)
+
+
+def test_a_module_that_has_changed_since_is_looked_at_again(monkeypatch):
+    clock(monkeypatch, 2.0, 1.0)
+    nets, module = [seeded(small, seed) for seed in range(3)], seeded(small, 9)
+    average, x = Averaged(module, Members([net.state_dict() for net in nets])), images()
+    for _ in range(6):
+        average(x)
+    module[0] = nn.Conv2d(1, 4, 3)
+    assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
+    average.double()
+    assert torch.allclose(average(x.double()).exp(), explicit(nets, x).double(), atol=1e-6, rtol=0)
+    average.float()
+    for _ in range(6):
+        average(x)
+    assert True in average.sources[0]._bound.vmapped.chosen.values()
+    seen = []
+    module[1].register_forward_hook(lambda _, __, out: seen.append(out.sum().item()))
+    assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
+    assert len(seen) == 3
+
+
+def test_members_stay_what_they_were_at_the_first_call():
+    nets, x = [seeded(small, seed) for seed in range(2)], images()
+    expected, module = explicit(nets, x), nets[0]
+    average = Averaged(module, Members([net.state_dict() for net in nets]))
+    for _ in range(3):
+        assert torch.allclose(average(x).exp(), expected, atol=1e-6, rtol=0)
+        with torch.no_grad():
+            [each.add_(1) for net in nets for each in (*net.parameters(), net[1].running_mean)]
+
+
+def test_weights_that_are_cached_by_parametrize_are_those_of_each_member():
+    nets, x = [seeded(parametrised, seed) for seed in range(3)], images()
+    average = Averaged(seeded(parametrised, 9), Members([net.state_dict() for net in nets]))
+    for _ in range(4):
+        with nn.utils.parametrize.cached():
+            assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
+
+
+def test_the_choice_draws_no_random_numbers(monkeypatch):
+    class Draws(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(64, 3)
+
+        def forward(self, x):
+            return self.last(nn.functional.dropout(x.flatten(1), 0.5, training=True))
+
+    nets, module, x = [seeded(Draws, seed) for seed in range(3)], seeded(Draws, 9), images()
+    average = Averaged(module, Members([net.state_dict() for net in nets]))
+    torch.manual_seed(5)
+    results = [average(x).exp() for _ in range(6)]
+    torch.manual_seed(5)
+    assert all(torch.allclose(result, explicit(nets, x), atol=1e-6, rtol=0) for result in results)
