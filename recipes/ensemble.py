@@ -5,7 +5,7 @@ learn from few images, where there is something to gain; with all digits one net
 
 Expected: 5 members over the mean of them, 1,168 test digits, 95 % interval: accuracy +1.8 +- 0.6 points (96.2 to 98.0),
           loss -0.028 +- 0.007. The average is less sure of itself: the calibration error rises from 0.015 to 0.034.
-Cost:     90 s on 2 CPU cores, nothing to download
+Cost:     55 to 95 s on 2 CPU cores, nothing to download
 Command:  python recipes/ensemble.py --members 5
 """
 

@@ -6,7 +6,7 @@ checkpoint says that it was in training, so that no image is tested that was tra
 Expected: on a member of recipes/ensemble.py, which learned from unmoved digits, every set of views does harm: flip -2.7
           +- 1.2 points, rotations -54 +- 3. On one of recipes/reproduce/ensembles_and_tta.py, which learned from moved
           digits, shifts(1) gains: +1.1 +- 0.8 points. Views help that training has shown to the model.
-Cost:     70 s on 2 busy CPU cores, nothing to download
+Cost:     10 s on 2 CPU cores, 70 s on busy ones, nothing to download
 Command:  python recipes/ensemble.py && python recipes/test_time_augmentation.py
 """
 

@@ -80,10 +80,10 @@ class Away:
 def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
     """Put all of a module in eval mode, and back; give all of it."""
     found: list[nn.Module] = [module]
-    for each in found:  # and of those that are added meanwhile: a third of the time of `modules()`, for each batch
-        if each._modules:
-            found += [child for child in each._modules.values() if child is not None]
-    training = [each for each in found if each.training]
+    for each in found:  # and those that are added meanwhile: half the time of `modules()`, which each batch would take
+        if parts := vars(each)["_modules"]:
+            found += [part for part in parts.values() if part is not None]
+    training = [each for each in found if vars(each).get("training", True) and each.training]
     for each in training:
         each.training = False
     try:
