@@ -18,7 +18,7 @@ __all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "chec
 Call = Callable[[nn.Module, Arguments], Any]
 """Calls a module with positional and named arguments."""
 
-_FEW = {"cpu": 16}
+_FEW = {"cpu": 24}
 _FEW_ELSEWHERE = 32
 """Up to so many samples a call costs as much as one of a few, more or less."""
 
