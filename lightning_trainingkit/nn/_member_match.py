@@ -1,5 +1,6 @@
 """Decide what a checkpoint is beside a module: weights for it, or a module of its own."""
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +62,7 @@ def _weights(
     for chosen in choices:
         if not getattr(module, "strict_loading", True):  # as Lightning loads it: a part may be left out of the files
             own = place.state_dict()
-            chosen = {**own, **{name: value for name, value in chosen.items() if name in own}}
+            chosen = {name: chosen[name] if name in chosen else copy.deepcopy(value) for name, value in own.items()}
         faults.append(slots.fault(chosen))
         if faults[-1] is None:
             return OwnWeights(chosen), None

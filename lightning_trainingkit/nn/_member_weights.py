@@ -65,11 +65,10 @@ class Slots:
         return [held[name] for held, name in self._places]
 
     @property
-    def kind(self) -> tuple[torch.dtype, torch.device] | None:
-        """Dtype and device of the first tensor, None if there is none."""
-        for held, name in self._places:
-            return held[name].dtype, held[name].device
-        return None
+    def kind(self) -> list[tuple[Any, Any]]:
+        """Dtype and device of each tensor, None where it has gone."""
+        found = [held[name] if name in held else None for held, name in self._places]  # noqa: SIM401  (TorchScript's)
+        return [(None, None) if tensor is None else (tensor.dtype, tensor.device) for tensor in found]
 
     @property
     def bytes(self) -> int:

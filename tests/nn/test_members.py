@@ -701,6 +701,19 @@ def test_a_module_that_has_changed_since_is_looked_at_again(monkeypatch):
     assert len(seen) == 3
 
 
+def test_a_part_that_was_cast_or_has_another_weight_is_seen():
+    nets, module, x = [seeded(other, seed) for seed in range(2)], seeded(other, 9), images()
+    average = Averaged(module, Members([copy.deepcopy(net.state_dict()) for net in nets]))
+    for _ in range(6):
+        average(x)
+    module[3].double().register_forward_pre_hook(lambda _, args: (args[0].double(),))
+    assert average(x).dtype == torch.float64
+    assert torch.allclose(average(x).exp(), explicit(nets, x).double(), atol=1e-6, rtol=0)
+    nn.utils.parametrizations.weight_norm(module[1])
+    with pytest.raises(ValueError, match="must be weights of Sequential, got member 0: it lacks"):
+        average(x)
+
+
 def test_members_stay_what_they_were_at_the_first_call():
     nets, x = [seeded(small, seed) for seed in range(2)], images()
     expected, module = explicit(nets, x), nets[0]
