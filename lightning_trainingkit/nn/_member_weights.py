@@ -65,10 +65,11 @@ class Slots:
         return [held[name] for held, name in self._places]
 
     @property
-    def kind(self) -> list[tuple[Any, Any]]:
-        """Dtype and device of each tensor, None where it has gone."""
+    def kind(self) -> list[Any]:
+        """Dtype of each tensor, None where it has gone, and the device of the first."""
         found = [held[name] if name in held else None for held, name in self._places]  # noqa: SIM401  (TorchScript's)
-        return [(None, None) if tensor is None else (tensor.dtype, tensor.device) for tensor in found]
+        dtypes = [None if tensor is None else tensor.dtype for tensor in found]
+        return [*dtypes, getattr(found[0], "device", None)] if found else []
 
     @property
     def bytes(self) -> int:
