@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_trainingkit.callbacks._forward import Place, refuse_masks_within, submodules_called
+from lightning_trainingkit.callbacks._forward import Place, User, refuse_masks_within, submodules_called
 from lightning_trainingkit.callbacks._lightning import compiler_of
-from lightning_trainingkit.nn._averaging import Averaging, Source, check_settings
+from lightning_trainingkit.nn._averaging import Averaging, check_settings
+from lightning_trainingkit.nn._sources import Source
 from lightning_trainingkit.nn._target import find_target
 
 __all__ = ["AveragingCallback"]
@@ -149,10 +150,14 @@ class AveragingCallback(L.Callback):
         self._end()
         if stage not in ([self.stages] if isinstance(self.stages, str) else self.stages):
             return
+        source = self._source(trainer, pl_module, find_target(pl_module, self.target))
+        self._join(pl_module, self, source)
+
+    def _join(self, pl_module: L.LightningModule, user: User, source: Source) -> None:
+        """Add passes to the target's."""
         module = find_target(pl_module, self.target)
-        source = self._source(trainer, pl_module, module)
         self._place = Place.of(module, self.target or "", compiler_of(pl_module))
-        self._place.add(self, source)
+        self._place.add(user, source)
         refuse_masks_within(pl_module)
 
     def _end(self) -> None:

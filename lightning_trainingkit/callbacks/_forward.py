@@ -11,10 +11,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lightning_trainingkit.nn._averaging import Averaging, Source
+from lightning_trainingkit.nn._averaging import Averaging
 from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn._sources import Source
 
-__all__ = ["Place", "refuse_masks_within", "submodules_called"]
+__all__ = ["Place", "User", "refuse_masks_within", "submodules_called"]
 
 _KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
 
@@ -156,9 +157,9 @@ def refuse_masks_within(pl_module: L.LightningModule) -> None:
     places = [each for each in found if isinstance(each, Place) and each.averaging]
     for inner, outer in permutations(places, 2):
         if any(source.kind == "masks" for _, source in inner.users) and inner.module in list(outer.module.modules()):
-            masks, others = (", ".join(type(user).__name__ for user, _ in each.users) for each in (inner, outer))
+            others = ", ".join(source.kind for _, source in outer.users)
             raise ValueError(
-                f"`target` must be the same for {masks} and {others}, got {inner.name!r}, which is a part of "
+                f"`target` must be the same for MonteCarloDropout and {others}, got {inner.name!r}, which is a part of "
                 f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
                 "Give both one target."
             )

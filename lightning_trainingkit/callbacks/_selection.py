@@ -8,8 +8,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.ensemble_selection import greedy_weights
-from lightning_trainingkit.nn._averaging import Averaging, Call
+from lightning_trainingkit.nn._averaging import Averaging
 from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn._sources import Call
 from lightning_trainingkit.nn.members import Members
 
 __all__ = ["Selection"]

@@ -10,13 +10,11 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.callbacks._averaging import AveragingCallback
-from lightning_trainingkit.callbacks._forward import Place
-from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.callbacks._selection import Selection
 from lightning_trainingkit.functional.averaging import check_weights
-from lightning_trainingkit.nn._averaging import Source
 from lightning_trainingkit.nn._member_files import MemberFile, as_list
 from lightning_trainingkit.nn._member_match import match
+from lightning_trainingkit.nn._sources import Source
 from lightning_trainingkit.nn._target import find_target
 from lightning_trainingkit.nn.members import Members
 
@@ -170,10 +168,8 @@ class EnsembleAverage(AveragingCallback):
             return
         self._end()
         if trainer.state.fn == "validate":
-            module = find_target(pl_module, self.target)
             self._selection = Selection(self._of(pl_module, "uniform"), self.average, self.max_batch)
-            self._place = Place.of(module, self.target or "", compiler_of(pl_module))
-            self._place.add(self._selection, self._selection)
+            self._join(pl_module, self._selection, self._selection)
 
     def _end(self) -> None:
         if self._place is not None and self._selection is not None:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.callbacks._averaging import AveragingCallback
 from lightning_trainingkit.functional.uncertainty import predictive_entropy
-from lightning_trainingkit.nn._averaging import Averaging, Source
+from lightning_trainingkit.nn._averaging import Averaging
+from lightning_trainingkit.nn._sources import Source
 from lightning_trainingkit.nn.random_masks import RandomMasks
 
 __all__ = ["MonteCarloDropout"]

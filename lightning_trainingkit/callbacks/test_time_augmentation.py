@@ -7,7 +7,7 @@ import lightning as L
 from torch import nn
 
 from lightning_trainingkit.callbacks._averaging import AveragingCallback
-from lightning_trainingkit.nn._averaging import Source
+from lightning_trainingkit.nn._sources import Source
 from lightning_trainingkit.nn.averaged import Views
 
 __all__ = ["TestTimeAugmentation"]

@@ -27,7 +27,7 @@ _ROWS = 256  # for fewer the turning round takes longer
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Return ``x.log_softmax(-1)``, which takes ten times as long on a CPU for rows that are less than a vector."""
+    """Return ``x.log_softmax(-1)``, on a CPU without torch's slow way through rows that are shorter than a vector."""
     short = x.device.type == "cpu" and x.shape[-1] < _VECTOR
     if not short or torch.compiler.is_compiling() or x.numel() < _ROWS * x.shape[-1]:
         return x.log_softmax(-1)
@@ -35,7 +35,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def log_sum(log_probabilities: Tensor) -> Tensor:
-    """Return ``log_probabilities.logsumexp(0)``, in a third of the time on a CPU where no sum is near 0."""
+    """Return ``log_probabilities.logsumexp(0)``, on a CPU by fewer operations where no sum is near 0."""
     if log_probabilities.device.type == "cpu" and log_probabilities.numel():
         sums = log_probabilities.exp().sum(0)
         if sums.amin().item() > 1e-30:  # NaN is not
@@ -113,8 +113,7 @@ def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tenso
     for the leader and the runner-up, until now and until the end, this comes to less than :math:`12 K \epsilon`. The
     margin is :math:`16 K \epsilon`; what it has to spare covers the roundings of the comparison itself, and those of
     ``finish``, where :math:`4 \epsilon` between two probabilities are enough to keep their logarithms apart. A tie
-    never settles, and neither
-    does NaN.
+    never settles, and neither does NaN.
 
     Args:
         total: Running average of ``probabilities`` or ``votes``, shape ``(N, C)``.

@@ -61,7 +61,7 @@ def mutual_information(log_probabilities: Tensor, weights: Tensor | None = None)
     if weights is None:
         weights = each.new_full((len(each),), 1 / len(each))
     else:
-        check_weights("weights", weights.flatten().tolist(), len(each))
+        check_weights("weights", weights.tolist(), len(each))
         weights = weights.to(each)
     of_mean = _entropy(torch.tensordot(weights, each, dims=1))
     return (of_mean - weights @ _entropy(each)).clamp(min=0)  # below 0 by rounding alone

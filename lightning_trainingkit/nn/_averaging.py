@@ -1,9 +1,9 @@
 """One average over passes from several sources: members of an ensemble, random masks, views of the images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, product
 from math import prod
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,63 +11,16 @@ from torch import Tensor, nn
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
 from lightning_trainingkit.nn._batch import Arguments, Batch
 from lightning_trainingkit.nn._running import Running
+from lightning_trainingkit.nn._sources import Around, Call, Source, Together, Viewing
 from lightning_trainingkit.nn._stepwise import Made, Stepwise, stepwise
 
-__all__ = ["Around", "Averaging", "Call", "Source", "Together", "Viewing", "check_settings"]
-
-Call = Callable[[nn.Module, Arguments], Any]
-"""Calls a module with positional and named arguments."""
+__all__ = ["Averaging", "check_settings"]
 
 _FEW = {"cpu": 24}
 _FEW_ELSEWHERE = 32
 """Up to so many samples a call costs as much as one of a few, more or less."""
 
 _ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
-
-
-class Source(Protocol):
-    """Where passes come from: an `Around`, or a `Viewing` of kind ``views``. The passes of several sources multiply."""
-
-    @property
-    def kind(self) -> str:
-        """``members``, ``masks`` or ``views``: an average has at most one source of each."""
-        ...
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What each of its passes is, for errors and reports."""
-        ...
-
-    @property
-    def weights(self) -> Sequence[float]:
-        """Weight of each of its passes; their sum is 1."""
-        ...
-
-
-class Around(Source, Protocol):
-    """A source that changes how the module is called."""
-
-    def around(self, index: int, call: Call) -> Call:
-        """Return the call that makes one of its passes of a plain call."""
-        ...
-
-
-@runtime_checkable
-class Together(Around, Protocol):
-    """A source that may make all its passes in one call."""
-
-    def together(self, call: Call, module: nn.Module, arguments: Arguments) -> Call | None:
-        """Return a call with the outputs ``(K, N, C)`` of all passes of a weight above 0, or None for one by one."""
-        ...
-
-
-class Viewing(Source, Protocol):
-    """A source that changes the images."""
-
-    @property
-    def views(self) -> Sequence[Callable[[Tensor], Tensor]]:
-        """One for each pass."""
-        ...
 
 
 class _Outer(NamedTuple):

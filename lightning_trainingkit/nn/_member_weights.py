@@ -114,14 +114,14 @@ class Slots:
         weights = plain_names(weights)
         # Of a tensor that is made in inference mode, the module's would become one too.
         with torch.inference_mode(False):
-            data = [
-                _like(weights[names[0].replace("_orig_mod.", "")].detach(), tensor.detach())
-                for names, tensor in zip(self.names, self.tensors, strict=True)
-            ]
             # The caller may go on training what was given, and a forward may write into its buffers.
             data = [
-                value if own and isinstance(tensor, nn.Parameter) else value.clone()
-                for value, tensor in zip(data, self.tensors, strict=True)
+                _like(
+                    weights[names[0].replace("_orig_mod.", "")].detach(),
+                    tensor.detach(),
+                    keep=own and isinstance(tensor, nn.Parameter),
+                )
+                for names, tensor in zip(self.names, self.tensors, strict=True)
             ]
             recurrent = [each for each in self._module.modules() if isinstance(each, nn.RNNBase)]
             if not recurrent:
@@ -147,17 +147,15 @@ class Slots:
     def replacing(self) -> Iterator[Put]:
         """Like ``lending``, but other tensors stand in the place of the module's: faster, but not for aliased ones."""
         tensors = self.tensors
-        places = self._every_place
-
-        def put(data: Sequence[Tensor]) -> None:
-            for held, name, index in places:
-                held[name] = data[index]
-            parametrize._cache.clear()
-
         try:
-            yield put
+            yield self._stand
         finally:
-            put(tensors)
+            self._stand(tensors)
+
+    def _stand(self, tensors: Sequence[Tensor]) -> None:
+        for held, name, index in self._every_place:
+            held[name] = tensors[index]
+        parametrize._cache.clear()  # what `parametrize.cached` has kept was made of others
 
     @contextmanager
     def lending(self) -> Iterator[Put]:
@@ -169,11 +167,8 @@ class Slots:
         def put(data: Sequence[Tensor]) -> None:
             for tensor, each in zip(tensors, data, strict=True):
                 tensor.data = each
-            for held, name, index in self._every_place:  # a forward may have set another buffer there
-                held[name] = tensors[index]
-            # Kept by what holds them: weights that autocast has converted, and those of `parametrize.cached`.
-            torch.clear_autocast_cache()
-            parametrize._cache.clear()
+            self._stand(tensors)  # a forward may have set another buffer there
+            torch.clear_autocast_cache()  # weights that it has converted are kept by what holds them
 
         try:
             yield put
@@ -183,9 +178,9 @@ class Slots:
                 held[name] = tensor
 
 
-def _like(value: Tensor, like: Tensor) -> Tensor:
+def _like(value: Tensor, like: Tensor, keep: bool) -> Tensor:
     same = (value.dtype, value.device, value.stride()) == (like.dtype, like.device, like.stride())
-    return value if same and not value.is_inference() else torch.empty_like(like).copy_(value)
+    return value if keep and same and not value.is_inference() else torch.empty_like(like).copy_(value)
 
 
 def _plain_tensors(module: nn.Module) -> list[str]:

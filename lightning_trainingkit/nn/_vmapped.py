@@ -12,10 +12,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_trainingkit.nn._attributes import attributes_put_back
-from lightning_trainingkit.nn._averaging import Call
 from lightning_trainingkit.nn._away import fits
 from lightning_trainingkit.nn._batch import Arguments
 from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._sources import Call
 
 __all__ = ["Vmapped"]
 

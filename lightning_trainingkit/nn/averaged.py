@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.views import View, make_views
-from lightning_trainingkit.nn._averaging import Averaging, Source
+from lightning_trainingkit.nn._averaging import Averaging
 from lightning_trainingkit.nn._away import evaluating
 from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn._sources import Source
 from lightning_trainingkit.nn.members import Members
 
 __all__ = ["Averaged", "Views"]

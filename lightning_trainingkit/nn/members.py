@@ -9,10 +9,10 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.averaging import check_weights
-from lightning_trainingkit.nn._averaging import Call
 from lightning_trainingkit.nn._away import Away, evaluating, fits
 from lightning_trainingkit.nn._batch import Arguments
 from lightning_trainingkit.nn._member_weights import Slots
+from lightning_trainingkit.nn._sources import Call
 from lightning_trainingkit.nn._vmapped import Vmapped
 
 __all__ = ["Members"]

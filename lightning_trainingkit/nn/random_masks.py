@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from lightning_trainingkit.nn._averaging import Call
 from lightning_trainingkit.nn._batch import Arguments
+from lightning_trainingkit.nn._sources import Call
 
 __all__ = ["RandomMasks", "random_layers"]
 

@@ -8,11 +8,11 @@ Command:  python tests/benchmarks/averaging.py
 
 1. A plain net of four convolutions is trained on Fashion-MNIST (digits where that is not installed) to about 90 %. Ten
    crops of 24 x 24 pixels of each test image are averaged by ttach and by ours, in full and with an early exit, both as
-   probabilities. The fewer samples a call has, the more its fixed cost counts, and the less an early exit saves: of a
-   SmallResNet on such small images it is that of five samples, and the ratio at 32 images 1.39 to 1.41.
+   probabilities. The fewer samples a call has, the more its fixed cost counts, and the less an early exit saves: with
+   a SmallResNet on such small images this script printed 1.41 and 1.39 at 32 images (commits 4a10383, 7a75681).
 2. Ensembles of untrained SmallResNets and perceptrons: torchensemble, a loop written out, and ours, which may run its
-   members as one forward. On a CPU a call of ours spends 0.1 to 0.3 ms beside the members, which shows where a member
-   takes less than 1 ms, as a perceptron does: such rows have no goal there.
+   members as one forward. On a CPU what ours does around the members shows where one takes less than 1 ms, as a
+   perceptron does: such rows have no goal there.
 3. Memory: the peak of what torch holds while 50 passes are averaged, with batches cut to `max_batch`, against one pass
    of `max_batch` images.
 
@@ -161,7 +161,8 @@ def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[d
     for kind, make, calls in (("SmallResNet", small_resnet, 1), ("perceptron", perceptron, 20)):
         members = [make().to(DEVICE).eval() for _ in range(count)]
         voting = torchensemble.VotingClassifier(estimator=members[0], n_estimators=count, cuda=DEVICE == "cuda")
-        voting.estimators_.extend(copy.deepcopy(members))  # ours copies too: none finds its weights in another's cache
+        # Each has weights of its own, or some would find theirs in the caches: ours copies what it is given.
+        voting.estimators_.extend(copy.deepcopy(members))
         ours = kit.Averaged(make().to(DEVICE).eval(), kit.Members([dict(member.state_dict()) for member in members]))
         x = torch.randn(size, 1, 28, 28, device=DEVICE)
 

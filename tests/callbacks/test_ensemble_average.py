@@ -15,7 +15,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_trainingkit import BestCheckpoint, EnsembleAverage, ImageClassifier, TestTimeAugmentation
+from lightning_trainingkit import (
+    BestCheckpoint,
+    EnsembleAverage,
+    ImageClassifier,
+    MonteCarloDropout,
+    TestTimeAugmentation,
+)
 from lightning_trainingkit.nn._member_files import find_members
 from lightning_trainingkit.nn.checkpoint import write_manifest
 from tests.callbacks.artifact_server import serving
@@ -593,6 +599,14 @@ def test_greedy_weights_are_refused_beside_other_passes_and_left_alone_in_a_fit(
     x = data().tensors[0]
     weights = callback.selected_weights
     assert close(found, (explicit(trained, x, weights) + explicit(trained, x.flip(-1), weights)) / 2)
+
+
+@pytest.mark.parametrize("masks_first", [True, False])
+def test_greedy_weights_are_refused_around_masks(trained, masks_first):
+    masks = MonteCarloDropout(2, target="net.4", stages="validate")
+    callbacks = [masks, EnsembleAverage("members/*.ckpt", target="net", weights="greedy")]
+    with pytest.raises(ValueError, match=r"same for MonteCarloDropout and members, got 'net\.4'"):
+        run(callbacks[:: 1 if masks_first else -1], stage="validate")
 
 
 def test_greedy_weights_of_two_ranks_are_those_of_one(tmp_path):

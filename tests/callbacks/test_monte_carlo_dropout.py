@@ -329,7 +329,7 @@ def test_it_pickles_with_what_it_found():
 def test_masks_inside_another_average_are_refused(masks_first):
     module = Spy()
     callbacks = [MonteCarloDropout(3, target="net"), TestTimeAugmentation("flip")]
-    with pytest.raises(ValueError, match="must be the same for MonteCarloDropout and TestTimeAugmentation, got 'net'"):
+    with pytest.raises(ValueError, match="must be the same for MonteCarloDropout and views, got 'net'"):
         toy_trainer(*callbacks[:: 1 if masks_first else -1]).test(module, loader(), verbose=False)
     assert "forward" not in vars(module) | vars(module.net)
     toy_trainer(MonteCarloDropout(3), TestTimeAugmentation("flip", target="net")).test(module, loader(), verbose=False)
