@@ -172,7 +172,7 @@ class Averaging:
                 if rest:
                     found = found.view(len(group), batch.size, found.shape[-1])
                 # Of views or of members: there is one view where members run together.
-                part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names)
+                part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names[0])
                 self.passes_made += batch.size * len(found)
             if self.early_exit:
                 part.leave_out_settled(self.passes)

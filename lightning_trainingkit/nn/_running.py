@@ -64,14 +64,14 @@ class Running:
             spread = torch.special.entr(log_probabilities.exp()).sum(dim=1) * weight
             self.entropy = spread if self.entropy is None else self.entropy + spread
 
-    def add_all(self, log_probabilities: Tensor, weights: Sequence[float], names: Sequence[str]) -> None:
-        """Add several passes, ``(K, N, C)``, of the members ``names`` or all of one."""
+    def add_all(self, log_probabilities: Tensor, weights: Sequence[float], name: str) -> None:
+        """Add several passes, ``(K, N, C)``; equal ones of probabilities at once."""
         if self.average == "probabilities" and not self.keep_entropy and min(weights) == max(weights):
-            self.add(log_sum(log_probabilities), weights[0], names[0])
+            self.add(log_sum(log_probabilities), weights[0], name)
             self.remaining -= sum(weights[1:])
             return
         for each, weight in zip(log_probabilities, weights, strict=True):
-            self.add(each, weight, names[0])
+            self.add(each, weight, name)
 
     def leave_out_settled(self, passes: int) -> None:
         """Let those samples leave whose argmax none of the passes that are left can change.

@@ -40,6 +40,7 @@ class Made:
 
 
 def stepwise(views: Sequence[tuple[float, Any]]) -> list[Stepwise]:
+    """Take views, each with its weight, apart into steps, and see which the next one shares."""
     steps = [tuple(getattr(view, "steps", (view,))) for _, view in views]
     found = []
     for number, (weight, _) in enumerate(views):
