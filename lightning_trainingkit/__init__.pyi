@@ -17,6 +17,7 @@ from .callbacks.monte_carlo_dropout import MonteCarloDropout as MonteCarloDropou
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.snapshot_checkpoint import SnapshotCheckpoint as SnapshotCheckpoint
 from .callbacks.test_time_augmentation import TestTimeAugmentation as TestTimeAugmentation
+from .callbacks.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule
 from .data.digits import DigitsDataModule as DigitsDataModule
 from .data.fashion_mnist import FashionMNISTDataModule as FashionMNISTDataModule
@@ -29,6 +30,7 @@ from .nn.averaged import Views as Views
 from .nn.batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .nn.checkpoint import best_path as best_path
 from .nn.checkpoint import load_best as load_best
+from .nn.head import replace_head as replace_head
 from .nn.members import Members as Members
 from .nn.random_masks import RandomMasks as RandomMasks
 from .nn.small_resnet import SmallResNet as SmallResNet

@@ -111,12 +111,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint in ``folder`` that was saved last in training, or None; what a kill cut off has another name."""
 
     def age(path: Path) -> tuple[int, bool]:
-        step: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        # Files of weights alone can't be resumed from, and have no step.
+        step: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("global_step", -1)
         return step, path.name == "last.ckpt"  # of two from one step it is the later one, and knows of the other
 
-    # EarlyStopping's own files hold weights alone, and can't be resumed from.
-    files = [path for path in folder.glob("*.ckpt") if not path.name.startswith("early_stopping-")]
-    return max(files, key=age, default=None)
+    newest = max(folder.glob("*.ckpt"), key=age, default=None)
+    return None if newest is None or age(newest)[0] < 0 else newest
 
 
 def data_module(

@@ -64,6 +64,7 @@ class BestWeights:
         outdated: Own files before these, which go.
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
+        owner: What own files are called by.
     """
 
     monitor: str
@@ -73,6 +74,7 @@ class BestWeights:
     outdated: list[str] = field(default_factory=list)
     resumed: bool = False
     own: bool = False
+    owner: str = "early_stopping"
 
     def start(self, trainer: L.Trainer, best: Tensor) -> bool:
         """Decide who keeps the weights, and see before training that it can and that a resumed run still has them.
@@ -102,7 +104,7 @@ class BestWeights:
         """Write the weights that were just validated, unless a ``ModelCheckpoint`` does."""
         if not self.own:
             return
-        name = f"early_stopping-epoch={trainer.current_epoch}-step={trainer.global_step}"
+        name = f"{self.owner}-epoch={trainer.current_epoch}-step={trainer.global_step}"
         path = Path(_root(trainer)) / "checkpoints" / f"{name}.ckpt"
         version = 0
         while trainer.is_global_zero and path.exists():

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ __all__ = [
     "compiler_of",
     "fast_dev_run",
     "guard_logger",
-    "logged_by_validation",
+    "just_logged",
     "may_stop",
     "mute_logger",
     "open_run",
+    "refuse_sharding",
     "saves_every_validation",
     "take_run",
     "unused_run",
+    "wrap_again",
 ]
 
 
@@ -106,9 +109,30 @@ def saves_every_validation(trainer: L.Trainer, callback: ModelCheckpoint) -> boo
     return checks_each_epoch(trainer) or not callback._should_save_on_train_epoch_end(trainer)
 
 
-def logged_by_validation(trainer: L.Trainer) -> set[str]:
-    """Names of the metrics that the validation which just ended has logged; call it in ``on_validation_end``."""
+def just_logged(trainer: L.Trainer) -> set[str]:
+    """Names of the metrics that the validation or training epoch which is ending has logged; call it in its last hook.
+
+    ``trainer.callback_metrics`` also holds those of epochs before.
+    """
     return set(trainer._logger_connector.metrics["callback"])
+
+
+def refuse_sharding(trainer: L.Trainer) -> None:
+    """Raise TypeError where what trains is fixed when the model is wrapped or sharded."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise TypeError(
+            "`strategy` must be that of a single device or DDP where what trains changes in between, "
+            f"got {type(strategy).__name__}. Use strategy='ddp', or freeze by hand before the fit."
+        )
+
+
+def wrap_again(trainer: L.Trainer) -> None:
+    """Wrap the module in DDP anew, on every rank: DDP averages what required gradients when it was wrapped."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and strategy.model is not trainer.lightning_module:
+        strategy.model = trainer.lightning_module
+        strategy.configure_ddp()
 
 
 _LOGGER_METHODS = (

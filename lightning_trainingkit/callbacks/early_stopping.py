@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
-from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, logged_by_validation, may_stop
+from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, just_logged, may_stop
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst
 
 __all__ = ["EarlyStopping"]
@@ -182,7 +182,7 @@ class EarlyStopping(LightningEarlyStopping):
         """Check a metric that validation logs."""
         if self._check_on_train_epoch_end or self._should_skip_check(trainer):
             return
-        self._validation_logs_it = self.monitor in logged_by_validation(trainer)
+        self._validation_logs_it = self.monitor in just_logged(trainer)
         if self._validation_logs_it or self._check_on_train_epoch_end is False or not checks_each_epoch(trainer):
             self._run_early_stopping_check(trainer)
 

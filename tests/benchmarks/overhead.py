@@ -100,6 +100,7 @@ def callbacks() -> list[L.Callback]:
         kit.MonteCarloDropout(),
         kit.SnapshotCheckpoint(cycles=1),
         kit.ReestimateBatchNorm(batches=1),
+        kit.TransferLearning([{"train": "all"}], lr_decay=1.0),
     ]
 
 

@@ -22,6 +22,12 @@ CALLBACKS = {
     "ReestimateBatchNorm": {"batches": 3},
     "SnapshotCheckpoint": {"cycles": 2},
     "TestTimeAugmentation": {"views": "flip", "stages": ALWAYS},
+    "TransferLearning": {
+        "phases": [{"train": "head"}, {"train": "all", "start": 1, "lr_scale": 0.5}, {"train": "net.0", "patience": 9}],
+        "warmup_steps": 6,
+        "restore_best": True,
+        "verbose": False,
+    },
 }
 
 

@@ -157,7 +157,7 @@ def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(name, tmp_
     monkeypatch.setattr("sys.argv", ["main.py"])
     callback = {"class_path": f"lightning_trainingkit.{name}", "init_args": CALLBACKS[name]}
     config = {"seed_everything": False, "trainer": {"callbacks": [callback], "logger": False, "accelerator": "cpu"}}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     cli = LightningCLI(
         ToyModule, run=False, save_config_callback=None, args=["--config", str(tmp_path / "config.yaml")]
     )

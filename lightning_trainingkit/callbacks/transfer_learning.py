@@ -1,0 +1,332 @@
+"""Freeze and unfreeze on a schedule."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import lightning as L
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from rich.console import Console
+from torch import nn
+from torchmetrics import Metric
+
+from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._lightning import fast_dev_run, just_logged, refuse_sharding, wrap_again
+from lightning_trainingkit.callbacks._step_rates import StepRates
+from lightning_trainingkit.callbacks._transfer_plan import TransferPlan
+from lightning_trainingkit.functional.improvement import is_better, worst
+from lightning_trainingkit.functional.phases import read_phases, warmup_factor
+from lightning_trainingkit.nn.gate import Gate
+
+__all__ = ["TransferLearning"]
+
+
+class TransferLearning(L.Callback):
+    """Fine-tune in phases: first the last layer, then more of the model at a lower rate, as each phase names it.
+
+    All else has ``requires_grad=False`` and no gradient, costs no graph and no state of the optimizer, and its
+    BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
+    so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
+    (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
+    the module froze itself stays frozen. After the fit, and whatever raises, flags and modes are as they were found.
+
+    DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
+    model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
+    and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
+
+    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it), ``last n`` (it and up to ``n`` blocks
+      before it), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
+    - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
+      so many checks of ``monitor`` without improvement in the phase before. The first phase has neither.
+    - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
+      to factors, which then hold without ``lr_decay``; the last match wins.
+
+    Args:
+        phases: ``small_data``, the last layer alone; ``more_data``, the last layer for a quarter of the training, then
+            the two blocks before it too, all at a tenth of the rate (the lecture's two rules); or a list of phases.
+        lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
+        warmup_steps: Optimizer steps over which the rate of what a later phase opens rises from near 0.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
+        monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation or by ``training_step``.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        verbose: Whether to print the schedule before training.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
+        ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
+            can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
+        RuntimeError: If ``monitor`` is needed and not among the logged metrics, which are listed.
+
+    Example:
+        >>> import lightning as L
+        >>> phases = [{"train": "head"}, {"train": "last 2", "start": 3}, {"train": "all", "patience": 2}]
+        >>> callback = TransferLearning(phases, warmup_steps=100)
+        >>> trainer = L.Trainer(callbacks=[callback], logger=False, accelerator="cpu")
+
+    References:
+        Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014, arXiv:1411.1792.
+        Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, arXiv:1801.06146.
+    """
+
+    def __init__(
+        self,
+        phases: str | list[dict[str, Any]] = "more_data",
+        *,
+        lr_decay: float = 0.3,
+        warmup_steps: int = 0,
+        restore_best: bool = False,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        verbose: bool = True,
+    ) -> None:
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
+        if warmup_steps < 0:
+            raise ValueError(f"`warmup_steps` must not be negative, got {warmup_steps}. 0 means no warm-up.")
+        if mode not in ("min", "max"):
+            raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
+        self.phases = phases
+        self.lr_decay = lr_decay
+        self.warmup_steps = warmup_steps
+        self.restore_best = restore_best
+        self.monitor = monitor
+        self.mode = mode
+        self.verbose = verbose
+        self._phases = read_phases(phases)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.phase = 0
+        """Number of the phase, from 0."""
+        self._began = 0  # optimizer steps before it
+        self._wait = 0
+        self._ripe = False  # whether patience is over
+        self._best = self._best_of_phase = worst(self.mode)
+        self._weights = BestWeights(self.monitor, self.mode, owner="transfer_learning")
+        self._other_schedule: Any = None
+        self._resumed = False
+        self._judged = False
+        self._before = 0  # the phase before
+        self._trainer: L.Trainer | None = None
+        self._plan: TransferPlan | None = None
+        self._gate: Gate | None = None
+        self._rates: StepRates | None = None
+        self._factors: Callable[[], dict[nn.Parameter, float | None]] | None = None
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of the next step for each parameter that trains now, by its name; empty outside of a fit."""
+        if self._plan is None or self._trainer is None or self._factors is None:
+            return {}
+        groups = [group for optimizer in self._trainer.optimizers for group in optimizer.param_groups]
+        own = {parameter: float(group["lr"]) for group in groups for parameter in group["params"]}
+        factors = self._factors()
+        found = {name: (parameter, factors[parameter]) for name, parameter in self._plan.names.items()}
+        return {name: own[parameter] * factor for name, (parameter, factor) in found.items() if factor is not None}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew with each fit, and refuse a strategy that can't do this; a checkpoint's state is loaded after."""
+        if stage == "fit":
+            refuse_sharding(trainer)
+            self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the schedule the training is."""
+        return {
+            "schedule": self._schedule(),
+            "phase": self.phase,
+            "before": self._before,
+            "began": self._began,
+            "wait": self._wait,
+            "ripe": self._ripe,
+            "best": self._best,
+            "best_of_phase": self._best_of_phase,
+            "best_file": self._weights.file,
+            "own_files": self._weights.own,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint was saved."""
+        self._other_schedule = None if state_dict["schedule"] == self._schedule() else state_dict["schedule"]
+        if self._other_schedule is None:
+            self.phase, self._before, self._began = (state_dict[key] for key in ("phase", "before", "began"))
+            self._wait, self._ripe = state_dict["wait"], state_dict["ripe"]
+            self._best, self._best_of_phase = state_dict["best"], state_dict["best_of_phase"]
+            self._weights.file = self._weights.named = state_dict["best_file"]
+            self._weights.own = state_dict["own_files"]
+        self._resumed = True
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
+        self._weights.resumed = checkpoint["global_step"] > 0
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which file of the best weights a run that resumes from this checkpoint will look for."""
+        self._weights.named = self._weights.file
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
+        if self._other_schedule is not None:
+            raise ValueError(
+                f"`phases` must be those of the checkpoint to resume, got {self._schedule()}, and the checkpoint has "
+                f"{self._other_schedule}. Give the old ones, or start from its weights without `ckpt_path`."
+            )
+        plan = TransferPlan(pl_module, self._phases, self.lr_decay)
+        plan.check_optimizers(trainer.optimizers)
+        if not fast_dev_run(trainer):
+            plan.check_starts(trainer)
+        self._plan, self._trainer = plan, trainer
+        self._gate = Gate(pl_module, skip=(Metric,))
+        self._rates = StepRates(trainer.optimizers)
+        if self.verbose and trainer.is_global_zero:
+            Console().print(plan.table(self.lr_decay, self.warmup_steps))
+        self._open(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that the best weights can be kept and, after a resume, are still there."""
+        if self._keeps(trainer) and not self._weights.start(trainer, self._best):
+            rank_zero_warn(
+                f"{self.monitor} was {self._best:.4g} at its best before the resume, and nobody kept the weights of "
+                "then: TransferLearning will restore the best of the epochs from here on."
+            )
+            self._best = worst(self.mode)
+        if self._gate is not None:
+            self._gate.hold()  # not before: Lightning warns of modules in eval mode when it begins to train
+        self._log(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin the next phase where it is due, between two optimizer steps."""
+        if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
+            self._begin(trainer, due)
+        if self._gate is not None:
+            self._gate.hold()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that validation logs."""
+        in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if in_fit and self._needs_monitor and self.monitor in just_logged(trainer):
+            self._judge(trainer)
+            self._judged = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that training logs."""
+        # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
+        judged, self._judged, self._resumed = self._judged or self._resumed, False, False
+        if judged or not self._needs_monitor or fast_dev_run(trainer):
+            return
+        if self.monitor in just_logged(trainer):
+            self._judge(trainer)
+            return
+        every = trainer.check_val_every_n_epoch or 1
+        validated = not trainer.enable_validation or (trainer.current_epoch + 1) % every == 0
+        logs = trainer.callback_metrics
+        if validated and self.monitor not in logs:
+            raise RuntimeError(
+                f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
+                f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
+            )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put flags, modes and optimizers back."""
+        self._undo()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put flags, modes and optimizers back."""
+        self._undo()
+
+    def _schedule(self) -> dict[str, Any]:
+        """What two runs must have in common for one to go on with the other's checkpoint."""
+        plain = [phase.plain for phase in self._phases]
+        return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps}
+
+    @property
+    def _needs_monitor(self) -> bool:
+        waits = any(phase.patience is not None for phase in self._phases)
+        return waits or (self.restore_best and len(self._phases) > 1)
+
+    def _keeps(self, trainer: L.Trainer) -> bool:
+        """Whether a later phase will ask for the best weights."""
+        return self.restore_best and self.phase < len(self._phases) - 1 and not fast_dev_run(trainer)
+
+    def _judge(self, trainer: L.Trainer) -> None:
+        if fast_dev_run(trainer):
+            return
+        current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
+        if is_better(current, self._best, self.mode):
+            if self._keeps(trainer):
+                self._weights.keep(trainer)
+            self._best = current
+        improved = is_better(current, self._best_of_phase, self.mode)
+        self._wait = 0 if improved else self._wait + 1
+        self._best_of_phase = current if improved else self._best_of_phase
+        if self.phase + 1 < len(self._phases):
+            patience = self._phases[self.phase + 1].patience
+            self._ripe = patience is not None and self._wait >= patience
+
+    def _due(self, trainer: L.Trainer, batch_idx: int) -> int:
+        """Number of the phase in which the batch that begins is to be."""
+        for number in range(len(self._phases) - 1, self.phase, -1):
+            start = self._phases[number].start
+            now = trainer.current_epoch if isinstance(start, int) else _progress(trainer, batch_idx)
+            if start is not None and now >= start:
+                return number
+        return self.phase + self._ripe
+
+    def _begin(self, trainer: L.Trainer, phase: int) -> None:
+        if self._keeps(trainer) and (file := self._weights.find(trainer, self._best)):
+            restore_weights(trainer, file)
+        self._before, self.phase, self._began = self.phase, phase, trainer.global_step
+        self._wait, self._ripe, self._best_of_phase = 0, False, worst(self.mode)
+        self._open(trainer)
+        self._log(trainer)
+
+    def _open(self, trainer: L.Trainer) -> None:
+        """Let train what the phase names, on all ranks."""
+        assert self._plan is not None
+        assert self._gate is not None
+        assert self._rates is not None
+        step = self._plan.steps[self.phase]
+        self._gate.open_only(step.factors)
+        wrap_again(trainer)
+        before = self._plan.steps[self._before].factors if self.phase else step.factors
+        closed = dict.fromkeys(self._plan.names.values())
+        steady = closed | step.factors
+
+        def factors() -> dict[nn.Parameter, float | None]:
+            steps = (trainer.global_step - self._began) // len(trainer.optimizers)
+            rise = warmup_factor(steps, self.warmup_steps)
+            if rise == 1:
+                return steady
+            return steady | {each: factor * rise for each, factor in step.factors.items() if each not in before}
+
+        self._factors = factors
+        self._rates.use(factors)
+
+    def _log(self, trainer: L.Trainer) -> None:
+        assert self._plan is not None
+        step = self._plan.steps[self.phase]
+        count = sum(parameter.numel() for parameter in step.factors)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {"transfer/phase": self.phase + 1, "transfer/parameters": count}, step=trainer.global_step
+            )
+        if self.phase and self.verbose:
+            number = f"{self.phase + 1} of {len(self._phases)}"
+            rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
+
+    def _undo(self) -> None:
+        if self._rates is not None:
+            self._rates.detach()
+        if self._gate is not None:
+            self._gate.undo()
+        self._plan = self._gate = self._rates = self._trainer = self._factors = None
+
+
+def _progress(trainer: L.Trainer, batch_idx: int) -> float:
+    """Share of the training that is done before this batch."""
+    shares = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        shares.append((trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs)
+    return max(shares, default=0.0)

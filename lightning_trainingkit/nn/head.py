@@ -1,0 +1,84 @@
+"""Give a model a new last layer, for other classes."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from lightning_trainingkit.nn.following import find_head
+
+__all__ = ["replace_head"]
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def replace_head(model: nn.Module, num_classes: int) -> str:
+    """Put a new last layer for other classes in the place of a model's own; the rest stays bit for bit.
+
+    The last layer is the last linear or convolutional one that the forward calls, found by tracing it. The new one has
+    the same inputs, bias, device, dtype and mode, torch's own initialisation, and trains; whatever holds a
+    ``num_classes`` above it is told. Where a model has further classifiers (the auxiliary ones of Inception), those
+    keep their outputs.
+
+    Args:
+        model: Any classifier: torchvision's, timm's, or your own. It is changed in place.
+        num_classes: Number of outputs ``C`` of the new layer.
+
+    Returns:
+        The name of the layer in ``model``.
+
+    Raises:
+        TypeError: If ``num_classes`` is no integer, or the last layer is a transposed or grouped convolution.
+        ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced.
+
+    Example:
+        >>> from torchvision.models import resnet18
+        >>> model = resnet18()
+        >>> replace_head(model, num_classes=5)
+        'fc'
+        >>> model.fc
+        Linear(in_features=512, out_features=5, bias=True)
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise TypeError(f"`num_classes` must be an integer, got {num_classes!r}. Count the classes.")
+    if num_classes < 1:
+        raise ValueError(f"`num_classes` must be positive, got {num_classes}. Count the classes from 1.")
+    name = find_head(model)
+    if not name:
+        raise ValueError(f"`model` must hold its last layer, got the layer itself ({model}). Make a new one instead.")
+    old = model.get_submodule(name)
+    new = _layer(name, old, num_classes).train(old.training)
+    outputs = getattr(old, "out_features", None) or getattr(old, "out_channels", None)
+    # The same layer may sit in several places.
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                setattr(parent, key, new)
+    above = name.split(".")
+    for depth in range(len(above)):
+        parent = model.get_submodule(".".join(above[:depth]))
+        if vars(parent).get("num_classes") == outputs:
+            setattr(parent, "num_classes", num_classes)  # noqa: B010  (not an attribute of every Module)
+    return name
+
+
+def _layer(name: str, old: Any, outputs: int) -> nn.Module:
+    """Make a layer with the inputs of the old one."""
+    if is_lazy(old.weight):
+        raise ValueError(
+            f"`model` must know its shapes, got a lazy last layer, `{name}`. Call the model once on a batch before."
+        )
+    options: dict[str, Any] = {
+        "bias": old.bias is not None,
+        "device": old.weight.device,
+        "dtype": old.weight.dtype,
+    }
+    if isinstance(old, nn.Linear):
+        return nn.Linear(old.in_features, outputs, **options)
+    for kind in _CONVOLUTIONS:
+        if isinstance(old, kind) and old.groups == 1:
+            same = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
+            return kind(old.in_channels, outputs, **{key: getattr(old, key) for key in same}, **options)
+    raise TypeError(
+        f"`model` must end in a linear layer or a plain convolution, got {old} as `{name}`. Replace it by hand."
+    )

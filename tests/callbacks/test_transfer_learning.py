@@ -1,0 +1,518 @@
+import copy
+import json
+import logging
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import BaseFinetuning, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from lightning_trainingkit import ImageClassifier, TransferLearning
+from tests.callbacks.transfer_killed import KILLED, SCHEDULES, STEPS
+from tests.process import environment
+from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
+
+ROOT = Path(__file__).parents[2]
+THREE = [{"train": "head"}, {"train": ["head", "net.1"], "start": 1}, {"train": "all", "start": 2, "lr_scale": 0.1}]
+
+
+def transfer(phases=THREE, **options):
+    return TransferLearning(phases, **{"verbose": False, "lr_decay": 1.0} | options)
+
+
+class Watched(ToyModule):
+    """Notes at each step what is open, what is in training mode, and what moves."""
+
+    def __init__(self, **options):
+        torch.manual_seed(0)
+        super().__init__(**options)
+        self.steps = []
+
+    def training_step(self, batch, batch_idx):
+        self.steps.append(
+            {
+                "epoch": self.current_epoch,
+                "step": self.trainer.global_step,
+                "open": [name for name, p in self.named_parameters() if p.requires_grad],
+                "grads": [name for name, p in self.named_parameters() if p.grad is not None],
+                "training": [name for name, m in self.named_modules() if m.training],
+                "weights": {name: value.clone() for name, value in self.state_dict().items()},
+                "groups": [(len(g["params"]), g["lr"]) for g in self.trainer.optimizers[0].param_groups],
+            }
+        )
+        return super().training_step(batch, batch_idx)
+
+
+def moved(before, after):
+    return {name for name, value in before["weights"].items() if not torch.equal(value, after["weights"][name])}
+
+
+def test_each_phase_trains_what_it_names_and_nothing_else_moves():
+    module = Watched(lr=0.1)
+    module.configure_optimizers = lambda: torch.optim.AdamW(module.parameters(), lr=0.1, weight_decay=0.5)
+    trainer = toy_trainer(transfer(), max_epochs=4)
+    trainer.fit(module, *toy_loaders())
+    head, norm, conv = ({f"net.{n}.{kind}" for kind in ("weight", "bias")} for n in (5, 1, 0))
+    statistics = {f"net.1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+    wanted = {0: head, 1: head | norm, 2: head | norm | conv, 3: head | norm | conv}
+    for one, next_one in pairwise(module.steps):
+        epoch = one["epoch"]
+        assert set(one["open"]) == wanted[epoch]
+        assert moved(one, next_one) == wanted[epoch] | (statistics if epoch else set())
+        assert set(one["grads"]) <= wanted[epoch]
+    assert all(p.requires_grad for p in module.parameters())
+    assert all(m.training for m in module.modules())
+
+
+def test_what_is_closed_keeps_no_graph_and_no_state_of_the_optimizer():
+    module = Watched()
+    seen = []
+    module.net[5].register_forward_pre_hook(lambda _, args: seen.append(args[0].requires_grad))
+    trainer = toy_trainer(transfer("small_data"), max_epochs=2)
+    trainer.fit(module, *toy_loaders())
+    assert not any(seen)
+    held = {id(p) for p in trainer.optimizers[0].state}
+    assert held == {id(p) for p in module.net[5].parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")  # the user's own
+def test_what_is_closed_is_in_eval_mode_also_after_validations_and_whatever_the_module_says():
+    class Stubborn(Watched):
+        def on_train_epoch_start(self):
+            self.train()
+
+    module = Stubborn()
+    toy_trainer(transfer("small_data"), max_epochs=3, val_check_interval=0.5).fit(module, *toy_loaders())
+    for step in module.steps:
+        # the dropout in front of the open head is the head's
+        assert step["training"] == ["", "net", "net.2", "net.3", "net.4", "net.5"]
+    module = Watched()
+    module.net[4].eval()
+    toy_trainer(transfer("small_data"), max_epochs=2).fit(module, *toy_loaders())
+    assert all("net.4" not in step["training"] for step in module.steps)
+    assert not module.net[4].training
+
+
+def test_the_step_uses_the_factors_and_nothing_else_sees_them():
+    module = Watched(lr=0.2)
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.2)
+    gradients = []
+
+    class Gradients(L.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            gradients.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
+            assert [(len(g["params"]), g["lr"]) for g in optimizer.param_groups] == [(6, 0.2)]
+
+    phases = [{"train": "head"}, {"train": "all", "start": 1, "lr_scale": 0.5}]
+    callback = transfer(phases, lr_decay=0.25, warmup_steps=3)
+    toy_trainer(callback, Gradients(), max_epochs=2).fit(module, *toy_loaders())
+    for (one, next_one), grads in zip(pairwise(module.steps), gradients[:-1], strict=True):
+        rise = min(1, (one["step"] - 4 + 1) / 4)
+        low = 0.5 * 0.25 * rise
+        factors = {"net.5": 0.5, "net.0": low, "net.1": low} if one["epoch"] else {"net.5": 1}
+        assert {name[:5] for name in grads} == set(factors)
+        for name, gradient in grads.items():
+            step = next_one["weights"][name] - one["weights"][name]
+            torch.testing.assert_close(step, -0.2 * factors[name[:5]] * gradient, rtol=1e-4, atol=1e-7)
+        assert one["groups"] == [(6, 0.2)]
+
+
+def test_a_dict_gives_factors_by_name_without_lr_decay_and_learning_rates_tells_them():
+    told = []
+
+    class Tell(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            told.append(callback.learning_rates)
+
+    scale = {"all": 0.5, "net.0": 0.01, "*.bias": 1.0}
+    callback = transfer([{"train": "all", "lr_scale": scale}], lr_decay=0.3)
+    toy_trainer(callback, Tell(), max_epochs=1).fit(Watched(lr=0.2), *toy_loaders())
+    weights = {"net.0.weight": 0.002, "net.1.weight": 0.1, "net.5.weight": 0.1}
+    assert told[0] == pytest.approx(weights | {f"net.{n}.bias": 0.2 for n in (0, 1, 5)})
+    assert callback.learning_rates == {}
+
+
+def test_a_share_of_training_begins_within_an_epoch_between_two_steps():
+    phases = [{"train": "head"}, {"train": "all", "start": 0.3}]
+    module = Watched()
+    toy_trainer(transfer(phases), max_epochs=1, accumulate_grad_batches=2).fit(module, *toy_loaders(batch_size=4))
+    begun = [len(step["open"]) == 6 for step in module.steps]
+    assert begun == [False] * 4 + [True] * 4  # 3 of 8 batches would be in the middle of a step
+    module = Watched()
+    toy_trainer(transfer(phases), max_epochs=-1, max_steps=10).fit(module, *toy_loaders())
+    assert [len(step["open"]) == 6 for step in module.steps] == [False] * 3 + [True] * 7
+
+
+def test_patience_begins_the_next_phase_from_the_best_weights(tmp_path):
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "patience": 2}, {"train": "all", "start": 6}]
+    values = [3.0, 2.0, 2.5, 2.2, 5.0, 5.0, 5.0, 5.0]
+    for options, saving in (({}, []), ({"enable_checkpointing": True}, [ModelCheckpoint(monitor="val/loss")])):
+        module = ScriptedModule(values)
+        opened, at_start = [], []
+
+        class Opened(L.Callback):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx, opened=opened, at_start=at_start):
+                if batch_idx == 0:
+                    opened.append(sum(p.requires_grad for p in pl_module.parameters()))
+                    at_start.append({k: v.clone() for k, v in pl_module.state_dict().items()})
+
+        callback = transfer(phases, restore_best=True)
+        folder = tmp_path / str(len(saving))
+        trainer = toy_trainer(callback, *saving, Opened(), max_epochs=8, default_root_dir=folder, **options)
+        trainer.fit(module, *toy_loaders())
+        assert opened == [2, 2, 2, 2, 4, 4, 6, 6]
+        assert difference(at_start[4], module.seen[1]) == 0  # of epoch 1, with 2.0
+        assert difference(at_start[6], module.seen[1]) == 0  # nothing was better since
+        assert difference(at_start[5], module.seen[4]) == 0  # else it just goes on
+    assert len(list((tmp_path / "0" / "checkpoints").glob("transfer_learning-*.ckpt"))) == 1
+
+
+def test_a_metric_of_training_is_followed_too():
+    class Logs(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.log("loss", 1.0, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    phases = [{"train": "head"}, {"train": "all", "patience": 2}]
+    callback = transfer(phases, monitor="loss")
+    trainer = toy_trainer(callback, max_epochs=4, check_val_every_n_epoch=2)
+    trainer.fit(Logs(), *toy_loaders())
+    assert callback.phase == 1
+    assert callback.state_dict()["began"] == 12  # the first is an improvement
+
+
+def test_a_metric_that_validation_logs_every_other_epoch_is_judged_once():
+    callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}])
+    trainer = toy_trainer(callback, max_epochs=7, check_val_every_n_epoch=2)
+    trainer.fit(ScriptedModule([1.0]), *toy_loaders())
+    assert callback.state_dict()["began"] == 24
+
+
+def test_a_metric_that_nobody_logs_is_an_error_after_the_first_epoch():
+    trainer = toy_trainer(transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor="val/f1"))
+    with pytest.raises(RuntimeError, match=r"`monitor` must be a logged metric, got 'val/f1'. Logged are: train/loss"):
+        trainer.fit(ToyModule(), *toy_loaders())
+    assert trainer.current_epoch == 0
+    toy_trainer(transfer(monitor="val/f1"), max_epochs=3).fit(ToyModule(), *toy_loaders())  # which nothing asks for
+
+
+def test_what_the_module_has_frozen_itself_stays_frozen():
+    module = Watched()
+    module.net[0].requires_grad_(False)
+    before = module.net[0].weight.clone()
+    toy_trainer(transfer(), max_epochs=4).fit(module, *toy_loaders())
+    assert torch.equal(module.net[0].weight, before)
+    assert [p.requires_grad for p in module.parameters()] == [False, False, True, True, True, True]
+    assert all("net.0" in step["training"] for step in module.steps)  # its mode is the user's too
+
+
+@pytest.mark.parametrize("where", ["training_step", "on_before_optimizer_step", "validation_step"])
+def test_whatever_raises_flags_modes_and_groups_are_as_they_were(where):
+    class Raising(ToyModule):
+        pass
+
+    def fail(self, *args):
+        if self.trainer.current_epoch == 1 and not self.trainer.sanity_checking:
+            raise ArithmeticError
+        return getattr(ToyModule, where)(self, *args)
+
+    setattr(Raising, where, fail)
+    module = Raising()
+    trainer = toy_trainer(transfer(), max_epochs=3)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, *toy_loaders())
+    assert all(p.requires_grad for p in module.parameters())
+    (group,) = trainer.optimizers[0].param_groups
+    assert len(group["params"]) == 6
+    hooks = trainer.optimizers[0]._optimizer_step_pre_hooks, trainer.optimizers[0]._optimizer_step_post_hooks
+    assert not any(hooks)
+
+
+@pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")
+def test_fresh_layers_of_equal_shape_all_train():
+    """BaseFinetuning.filter_on_optimizer compares by value: equal layers are taken for one (Lightning 2.6.6)."""
+
+    class OneByOne(BaseFinetuning):
+        def freeze_before_training(self, pl_module):
+            self.freeze(pl_module.backbone)
+
+        def finetune_function(self, pl_module, epoch, optimizer):
+            for layer in pl_module.backbone[1:] if epoch == 1 else []:
+                self.unfreeze_and_add_param_group(layer, optimizer, lr=0.01)
+
+    class Equal(ToyModule):
+        def __init__(self):
+            super().__init__()
+            layers = [nn.Linear(16, 16) for _ in range(4)]
+            for layer in layers:
+                nn.init.eye_(layer.weight)
+                nn.init.zeros_(layer.bias)
+            self.backbone = nn.Sequential(nn.Flatten(), *layers)
+            self.net = nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.net(self.backbone(x))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(filter(lambda p: p.requires_grad, self.parameters()), lr=0.1)
+
+    def trained(callback):
+        module = Equal()
+        before = copy.deepcopy(module.state_dict())
+        toy_trainer(callback, max_epochs=3).fit(module, *toy_loaders())
+        return sum(not torch.equal(before[f"backbone.{n}.weight"], module.backbone[n].weight) for n in (1, 2, 3, 4))
+
+    assert trained(transfer([{"train": "head"}, {"train": "all", "start": 1}])) == 4
+    assert trained(OneByOne()) < 4  # else this test shows nothing
+
+
+class Manual(ToyModule):
+    """Two optimizers, stepped by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = cross_entropy(self(batch[0]), batch[1])
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.net[0].parameters(), 0.1), torch.optim.Adam(self.net[1:].parameters(), 0.01)]
+
+
+def test_manual_optimization_with_several_optimizers():
+    module = Manual()
+    before = copy.deepcopy(module.state_dict())
+    seen = []
+
+    class Watch(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append([not torch.equal(before[f"net.{n}.weight"], pl_module.net[n].weight) for n in (0, 1, 5)])
+
+    toy_trainer(transfer(), Watch(), max_epochs=3).fit(module, *toy_loaders())
+    assert seen == [[False, False, True], [False, True, True], [True, True, True]]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's compiler
+def test_compiled_modules():
+    class Watch(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
+
+    for way in ("whole", "part", "in place"):
+        module, watch = ToyModule(), Watch()
+        watch.seen = []
+        if way == "part":
+            module.net = torch.compile(module.net, backend="eager")
+        elif way == "in place":
+            module.net.compile(backend="eager")
+        callback = TransferLearning([{"train": "head"}, {"train": ["net.1", "head"], "start": 1}], verbose=False)
+        fitted = torch.compile(module, backend="eager") if way == "whole" else module
+        toy_trainer(callback, watch, max_epochs=3).fit(fitted, *toy_loaders())
+        steps = [
+            {int(name.split(".")[-2]) for name in one if not torch.equal(one[name], after[name])}
+            for one, after in pairwise(watch.seen)
+        ]
+        assert steps == [{5}, {1, 5}]
+
+
+def test_phases_are_logged_and_monitors_see_the_optimizers_own_rates(tmp_path):
+    logger = CSVLogger(tmp_path)
+    monitor = LearningRateMonitor("step")
+    trainer = toy_trainer(transfer(), monitor, logger=logger, max_epochs=3)
+    trainer.fit(ToyModule(lr=0.4), *toy_loaders())
+    lines = (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()
+    columns = lines[0].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in lines[1:]]
+    phases = [(row["step"], row["transfer/phase"], row["transfer/parameters"]) for row in rows if row["transfer/phase"]]
+    assert [tuple(map(float, row)) for row in phases] == [(0, 1, 34), (4, 2, 42), (8, 3, 82)]
+    rates = [float(row["lr-SGD"]) for row in rows if row.get("lr-SGD")]
+    assert rates[0] == 0.4
+    assert rates[-1] == pytest.approx(0.4 * 0.7**2)
+
+
+def test_the_schedule_is_printed_before_training(capsys, caplog):
+    with caplog.at_level(logging.INFO):
+        toy_trainer(TransferLearning(), max_epochs=4).fit(ToyModule(), *toy_loaders())
+    out = capsys.readouterr().out
+    assert re.search(r"1\s+at once\s+head: net.5\s+34 \(41.5%\)\s+1\b", out)
+    assert re.search(r"2\s+0.25 of training\s+last 2: all\s+82 \(100.0%\)\s+0.03 to 0.1\b", out)
+    assert "phase 2 of 2 from epoch 1" in caplog.text
+    phases = [{"train": "head"}, {"train": "[b]*", "patience": 3}]
+    with pytest.raises(ValueError, match=re.escape("got '[b]*', which matches nothing")):
+        toy_trainer(TransferLearning(phases)).fit(ToyModule(), *toy_loaders())
+
+
+def test_the_presets_on_a_small_resnet(capsys):
+    from lightning_trainingkit import DigitsDataModule
+
+    module = ImageClassifier("small_resnet", 10, model_options={"width": 4})
+    trainer = L.Trainer(
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_val_batches=1,
+        logger=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+        callbacks=[TransferLearning()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DigitsDataModule())
+    out = capsys.readouterr().out
+    assert re.search(r"1\s+at once\s+head: model.head\s+170", out)
+    assert re.search(r"2\s+0.25 of training\s+last 2: model.blocks.1", out)
+
+
+@pytest.mark.parametrize(
+    ("phases", "said"),
+    [
+        ([{"train": "net.9"}], r"phases\[0\]\['train'\]` must name something that can train, got 'net.9'.* net.5"),
+        ([{"train": "head"}, {"train": "all", "start": 4}], "must lie before the end of training, got epoch 4 of 4"),
+        ([{"train": "head"}, {"train": "net.0", "start": 0.5}, {"train": "all", "start": 2}], "after the start of the"),
+        ([{"train": "head", "lr_scale": {"net.0": 0.1}}], "must name something that trains in this phase, got 'net.0'"),
+    ],
+)
+def test_phases_that_do_not_fit_are_errors_before_training(phases, said):
+    module = Watched()
+    with pytest.raises(ValueError, match=said):
+        toy_trainer(transfer(phases), max_epochs=4).fit(module, *toy_loaders())
+    assert not module.steps
+
+
+def test_other_errors_before_training():
+    class Filtered(Watched):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net[5].parameters(), 0.1)
+
+    class Limited(Watched):
+        def configure_optimizers(self):
+            return torch.optim.LBFGS(self.parameters())
+
+    class Frozen(Watched):
+        def configure_optimizers(self):
+            self.requires_grad_(False)
+            return super().configure_optimizers()
+
+    for kind, error, said in (
+        (Filtered, ValueError, "got an optimizer without net.0.weight, net.0.bias, net.1.weight"),
+        (Limited, TypeError, "for each group, got LBFGS"),
+        (Frozen, ValueError, "with requires_grad=True, got none"),
+    ):
+        module = kind()
+        with pytest.raises(error, match=said):
+            toy_trainer(transfer(), max_epochs=4).fit(module, *toy_loaders())
+        assert not module.steps
+    with pytest.raises(ValueError, match="must be an epoch where the training has no end"):
+        toy_trainer(transfer("more_data"), max_epochs=-1).fit(Watched(), *toy_loaders())
+    toy_trainer(transfer(), fast_dev_run=True).fit(Watched(), *toy_loaders())  # which is shorter than the schedule
+
+
+def test_sharded_strategies_are_refused():
+    for strategy in (FSDPStrategy(), ModelParallelStrategy()):
+        with pytest.raises(TypeError, match=f"got {type(strategy).__name__}"):
+            transfer().setup(SimpleNamespace(strategy=strategy), ToyModule(), "fit")
+
+
+@pytest.mark.parametrize("options", [{"lr_decay": 0}, {"lr_decay": 1.1}, {"warmup_steps": -1}, {"mode": "avg"}])
+def test_arguments_out_of_range(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"`{name}` must"):
+        TransferLearning(**options)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_checkpoint_of_another_schedule_is_refused_and_one_of_this_goes_on(tmp_path):
+    save = ModelCheckpoint(tmp_path, save_last=True)
+    toy_trainer(transfer(), save, max_epochs=3).fit(ToyModule(), *toy_loaders())
+    path = tmp_path / "last.ckpt"
+    module = Watched()
+    with pytest.raises(ValueError, match="`phases` must be those of the checkpoint to resume"):
+        toy_trainer(transfer("more_data"), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
+    assert not module.steps
+    toy_trainer(transfer(), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
+    assert [len(step["open"]) for step in module.steps] == [6] * 4
+    toy_trainer(transfer("more_data"), logger=False).test(module, toy_loaders()[1], ckpt_path=path, verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
+    phases = [{"train": "head"}, {"train": "all", "start": 3}]
+    save = ModelCheckpoint(tmp_path / "saved", save_last=True)
+    options = {"max_epochs": 4, "default_root_dir": tmp_path}
+    trainer = toy_trainer(transfer(phases, restore_best=True), save, **options)
+    stop = type("Stop", (L.Callback,), {"on_train_epoch_end": lambda self, t, m: setattr(t, "should_stop", True)})()
+    trainer.callbacks.append(stop)
+    trainer.fit(ToyModule(), *toy_loaders())
+    (kept,) = (tmp_path / "checkpoints").glob("transfer_learning-*.ckpt")
+    kept.unlink()
+    with pytest.raises(FileNotFoundError, match="`restore_best` must find the best weights"):
+        toy_trainer(transfer(phases, restore_best=True), save, **options).fit(
+            ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt"
+        )
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    run = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("transfer_killed.py")), str(folder)],
+        env=environment(PYTHONPATH=str(ROOT)),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("step", KILLED)
+def test_killed_in_each_phase_and_resumed(killed, schedule, step):
+    found = killed[f"{schedule}, killed at {step}"]
+    print(f"{schedule}, killed at step {step}: resumed from step {found['resumed from']} in phase {found['phases'][0]}")
+    assert found["resumed from"] == step // 4 * 4
+    assert found["phases"] == {6: [1, 2, 3], 10: [2, 3], 14: [2, 3], 22: [3]}[step]
+    assert found["weights"] == found["optimizer"] == 0
+    assert found["phase and rates"]
+    assert found["steps"] == STEPS
+
+
+def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
+    script = str(Path(__file__).with_name("transfer_on_two_ranks.py"))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    for command in ([*torchrun, str(tmp_path), "2"], [sys.executable, script, str(tmp_path), "1"]):
+        run = subprocess.run(
+            command,
+            env=environment(PYTHONPATH=str(ROOT)),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    print(f"largest difference between the ranks: {found}; to one process: {difference(one, two)}")
+    assert found["ours"] == 0
+    assert difference(one, two) < 1e-6
+    assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing

@@ -1,0 +1,89 @@
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from lightning_trainingkit import ImageClassifier, SmallResNet, replace_head
+from lightning_trainingkit.nn.following import find_head
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_classes = 7
+        self.net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classify = self.again = nn.Linear(4, 7, bias=False)
+
+    def forward(self, x):
+        return self.classify(self.net(x))
+
+
+MODELS = {
+    "fc": lambda: torchvision.models.resnet18(),
+    "classifier.6": lambda: torchvision.models.alexnet(),
+    "classifier.1": lambda: torchvision.models.squeezenet1_1(),
+    "heads.head": lambda: torchvision.models.VisionTransformer(32, 16, 2, 2, 16, 32),
+    "features.7": lambda: nn.Sequential(),
+    "head": lambda: timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32),
+    "head.fc": lambda: timm.create_model("convnext_atto"),
+    "classifier": lambda: timm.create_model("mobilenetv3_small_050"),
+    "classify": Own,
+    "model.head": lambda: ImageClassifier(SmallResNet(10, in_channels=3), 10),
+}
+del MODELS["features.7"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_head_has_other_outputs_and_the_rest_is_the_same_bit_for_bit(name):
+    model = MODELS[name]().eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert replace_head(model, 3) == name == find_head(model)
+    x = torch.rand(2, 3, 32, 32) if "64" not in name else None
+    x = torch.rand(2, 3, 64, 64) if name in ("classifier.6", "classifier.1") else x
+    assert model(x).shape == (2, 3)
+    inside = (f"{name}.", "again.")
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    for key, value in after.items():
+        assert (value.shape[0] == 3) if key.startswith(inside) else torch.equal(value, before[key])
+    assert not any(each.training for each in model.modules())
+    if name in ("classify", "head", "head.fc", "classifier", "heads.head"):
+        assert model.num_classes == 3
+    if name == "classify":
+        assert model.again is model.classify
+        assert model.classify.bias is None
+
+
+def test_dtype_device_and_geometry_are_kept_and_it_trains():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 10, (1, 3), stride=2, padding=(0, 1), dilation=1))
+    model = model.double().requires_grad_(False)
+    x = torch.rand(2, 3, 8, 8, dtype=torch.double)
+    before = model(x).shape
+    assert replace_head(model, 6) == "1"
+    assert model(x).shape == (before[0], 6, *before[2:])
+    assert model(x).dtype == torch.double
+    assert all(p.requires_grad for p in model[1].parameters())
+    assert not model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "error", "said"),
+    [
+        (nn.Linear(3, 2), 4, ValueError, "got the layer itself"),
+        (nn.Sequential(nn.ReLU()), 4, ValueError, "must have a linear or convolutional layer"),
+        (nn.Sequential(nn.LazyLinear(2)), 4, ValueError, "Call the model once"),
+        (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), 4, TypeError, "a linear layer or a plain convolution"),
+        (nn.Sequential(nn.ConvTranspose2d(4, 4, 1)), 4, TypeError, "a linear layer or a plain convolution"),
+        (Own(), 0, ValueError, "must be positive, got 0"),
+        (Own(), 2.0, TypeError, "must be an integer, got 2.0"),
+        (Own(), True, TypeError, "must be an integer"),
+    ],
+)
+def test_errors_leave_the_model_alone(model, classes, error, said):
+    before = copy.deepcopy(model)
+    with pytest.raises(error, match=said):
+        replace_head(model, classes)
+    assert str(model) == str(before)
