@@ -31,6 +31,8 @@ from .nn.batch_norm import reestimate_batch_norm as reestimate_batch_norm
 from .nn.checkpoint import best_path as best_path
 from .nn.checkpoint import load_best as load_best
 from .nn.head import replace_head as replace_head
+from .nn.linear_probe import LinearProbe as LinearProbe
+from .nn.linear_probe import linear_probe as linear_probe
 from .nn.members import Members as Members
 from .nn.random_masks import RandomMasks as RandomMasks
 from .nn.small_resnet import SmallResNet as SmallResNet

@@ -8,10 +8,12 @@ from weakref import WeakSet
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch._dynamo import OptimizedModule
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -22,7 +24,9 @@ __all__ = [
     "compiler_of",
     "fast_dev_run",
     "guard_logger",
+    "is_compiled",
     "just_logged",
+    "keep_random_state",
     "may_stop",
     "mute_logger",
     "open_run",
@@ -92,6 +96,20 @@ def compiler_of(pl_module: L.LightningModule) -> Callable[..., Any]:
     """Return what compiles a function as the user had the module compiled, ``torch.compile`` if not as a whole."""
     context = pl_module._compiler_ctx
     return context["dynamo_ctx"] if context else torch.compile
+
+
+def is_compiled(pl_module: L.LightningModule) -> bool:
+    """Whether the module, or a part of it, is compiled."""
+    parts = pl_module.modules()
+    return bool(pl_module._compiler_ctx) or any(
+        isinstance(each, OptimizedModule) or each._compiled_call_impl is not None for each in parts
+    )
+
+
+def keep_random_state() -> Callable[[], None]:
+    """Note the state of all random generators, and return what puts it back."""
+    states = _collect_rng_states()
+    return lambda: _set_rng_states(states)
 
 
 def may_stop(trainer: L.Trainer) -> bool:

@@ -11,6 +11,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, refuse_caching
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, just_logged, refuse_sharding, wrap_again
 from lightning_trainingkit.callbacks._step_rates import StepRates
 from lightning_trainingkit.callbacks._transfer_plan import TransferPlan
@@ -47,6 +48,14 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Optimizer steps over which the rate of what a later phase opens rises from near 0.
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
+        cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
+            ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
+            the process. Images are known by their content, on each rank those that it has seen; what is kept
+            equals what would be computed anew up to rounding. Refused, with the reason, for images that augmentation
+            changes, for a forward that can't be traced, that is compiled, or in which nothing deterministic comes
+            before dropout or what trains. A module's plain attributes are watched, deeper state that a forward reads
+            is not; hooks inside the front don't see images that are known.
+        cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation or by ``training_step``.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
@@ -75,6 +84,8 @@ class TransferLearning(L.Callback):
         lr_decay: float = 0.3,
         warmup_steps: int = 0,
         restore_best: bool = False,
+        cache_features: bool | Literal["memory", "disk"] = False,
+        cache_limit: float = 4.0,
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         verbose: bool = True,
@@ -83,12 +94,18 @@ class TransferLearning(L.Callback):
             raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
         if warmup_steps < 0:
             raise ValueError(f"`warmup_steps` must not be negative, got {warmup_steps}. 0 means no warm-up.")
+        if cache_features not in (False, True, "memory", "disk"):
+            raise ValueError(f"`cache_features` must be False, True, 'memory' or 'disk', got {cache_features!r}.")
+        if not cache_limit > 0:
+            raise ValueError(f"`cache_limit` must be positive, got {cache_limit}. It counts GiB.")
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
         self.lr_decay = lr_decay
         self.warmup_steps = warmup_steps
         self.restore_best = restore_best
+        self.cache_features = cache_features
+        self.cache_limit = cache_limit
         self.monitor = monitor
         self.mode = mode
         self.verbose = verbose
@@ -111,6 +128,7 @@ class TransferLearning(L.Callback):
         self._plan: TransferPlan | None = None
         self._gate: Gate | None = None
         self._rates: StepRates | None = None
+        self._caching: FeatureCaching | None = None
         self._factors: Callable[[], dict[nn.Parameter, float | None]] | None = None
 
     @property
@@ -171,6 +189,8 @@ class TransferLearning(L.Callback):
                 f"`phases` must be those of the checkpoint to resume, got {self._schedule()}, and the checkpoint has "
                 f"{self._other_schedule}. Give the old ones, or start from its weights without `ckpt_path`."
             )
+        if self.cache_features:
+            refuse_caching(pl_module)
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
         plan.check_optimizers(trainer.optimizers)
         if not fast_dev_run(trainer):
@@ -192,6 +212,11 @@ class TransferLearning(L.Callback):
             self._best = worst(self.mode)
         if self._gate is not None:
             self._gate.hold()  # not before: Lightning warns of modules in eval mode when it begins to train
+            if self.cache_features:
+                limit, on_disk = round(self.cache_limit * 2**30), self.cache_features == "disk"
+                self._caching = FeatureCaching(
+                    trainer, pl_module, self._gate.parameters, limit, on_disk, self._in_later_phases
+                )
         self._log(trainer)
 
     def on_train_batch_start(
@@ -202,6 +227,11 @@ class TransferLearning(L.Callback):
             self._begin(trainer, due)
         if self._gate is not None:
             self._gate.hold()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """See that the first step went through what is cached."""
+        if self._caching is not None:
+            self._caching.check_called()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
@@ -214,6 +244,8 @@ class TransferLearning(L.Callback):
         """Check a metric that training logs."""
         # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
         judged, self._judged, self._resumed = self._judged or self._resumed, False, False
+        if self._caching is not None:
+            self._caching.check_use(trainer)
         if judged or not self._needs_monitor or fast_dev_run(trainer):
             return
         if self.monitor in just_logged(trainer):
@@ -290,6 +322,8 @@ class TransferLearning(L.Callback):
         step = self._plan.steps[self.phase]
         self._gate.open_only(step.factors)
         wrap_again(trainer)
+        if self._caching is not None:
+            self._caching.renew()
         before = self._plan.steps[self._before].factors if self.phase else step.factors
         closed = dict.fromkeys(self._plan.names.values())
         steady = closed | step.factors
@@ -316,12 +350,27 @@ class TransferLearning(L.Callback):
             number = f"{self.phase + 1} of {len(self._phases)}"
             rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
 
+    def _in_later_phases(self, look: Callable[[int], None]) -> None:
+        """Open each later phase for a look, and then this one again."""
+        assert self._plan is not None
+        assert self._gate is not None
+        try:
+            for number in range(self.phase + 1, len(self._phases)):
+                self._gate.open_only(self._plan.steps[number].factors)
+                self._gate.hold()
+                look(number)
+        finally:
+            self._gate.open_only(self._plan.steps[self.phase].factors)
+            self._gate.hold()
+
     def _undo(self) -> None:
+        if self._caching is not None:
+            self._caching.take_away()
         if self._rates is not None:
             self._rates.detach()
         if self._gate is not None:
             self._gate.undo()
-        self._plan = self._gate = self._rates = self._trainer = self._factors = None
+        self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
 
 
 def _progress(trainer: L.Trainer, batch_idx: int) -> float:

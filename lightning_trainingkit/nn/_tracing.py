@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from lightning_trainingkit.nn._attributes import attributes_put_back
 
-__all__ = ["LAYERS", "LEAVES", "Trace", "UntraceableError", "join", "layer_names"]
+__all__ = ["LAYERS", "LEAVES", "Trace", "Tracer", "UntraceableError", "join", "layer_names"]
 
 LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -42,13 +42,14 @@ class Trace:
 
     Args:
         module: What to trace, with the defaults of its arguments. It is left as it was found.
+        tracer: Decides what is kept whole.
 
     Raises:
         UntraceableError: If the forward itself cannot be traced.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        tracer = _Tracer()
+    def __init__(self, module: nn.Module, tracer: "Tracer | None" = None) -> None:
+        tracer = tracer or Tracer()
         parameters = inspect.signature(module.forward).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         with _left_as_found(module):
@@ -65,7 +66,7 @@ class Trace:
         """Calls of layers, functions kept whole and opaque parts, in their order, with the submodule's name."""
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would really count
     trace_asserts = True
 

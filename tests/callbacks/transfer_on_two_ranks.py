@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit import TransferLearning
 from tests.contract.two_ranks import spread
+from tests.toy import difference
 
 PHASES = [{"train": "head"}, {"train": ["head", "backbone.3"], "start": 1}, {"train": "all", "start": 3}]
 
@@ -69,6 +70,9 @@ def main(folder: Path, ranks: int) -> None:
     found = {"ours": spread(ours.state_dict().values())}
     if distributed.get_rank() == 0:
         torch.save(ours.state_dict(), folder / "two.pt")
+    cached = fit(folder, TransferLearning(PHASES, warmup_steps=5, cache_features=True, verbose=False), ranks)
+    found["ours, cached"] = spread(cached.state_dict().values())
+    found["ours, cached, to not cached"] = difference(cached.state_dict(), ours.state_dict())
     theirs = fit(folder, BackboneFinetuning(unfreeze_backbone_at_epoch=1), ranks)
     found["BackboneFinetuning"] = spread(theirs.state_dict().values())
     if distributed.get_rank() == 0:

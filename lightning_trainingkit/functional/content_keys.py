@@ -1,0 +1,50 @@
+"""Keys by content: equal images have equal keys, others have others."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["content_keys"]
+
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
+_SEED = 20061
+
+
+def content_keys(x: Tensor) -> Tensor:
+    """Hash each entry of a batch, on its device: two sums of its 32-bit words, each times a fixed random number.
+
+    ``k_j = sum_i w_i m_ij mod 2^64``: two entries that differ have the same pair with probability at most ``2^-64``
+    over the random numbers, which are those of a fixed seed.
+
+    Args:
+        x: Any dtype, shape ``(N, ...)``. Its memory format does not matter.
+
+    Returns:
+        Shape ``(N, 2)``, int64.
+
+    Example:
+        >>> x = torch.rand(3, 1, 4, 4)
+        >>> torch.equal(content_keys(x[1:]), content_keys(x)[1:])
+        True
+
+    References:
+        Lemire and Kaser, "Strongly universal string hashing is fast", The Computer Journal 2014, arXiv:1202.4961.
+    """
+    flat = x.detach().reshape(len(x), -1).contiguous()
+    if flat.dtype is torch.bool:
+        flat = flat.to(torch.uint8)
+    words = flat.view(_WORDS[flat.element_size()] if not flat.is_complex() else torch.int32).to(torch.int64)
+    keys = [(words * numbers).sum(dim=1) for numbers in _numbers(words.shape[1], x.device)]
+    return torch.stack(keys, dim=1)
+
+
+_KEPT: dict[torch.device, Tensor] = {}
+
+
+def _numbers(count: int, device: torch.device) -> Tensor:
+    """Random numbers ``(2, count)``, the first ones of each row always the same."""
+    kept = _KEPT.get(device)
+    if kept is None or kept.shape[1] < count:
+        rows = [torch.Generator().manual_seed(_SEED + row) for row in range(2)]
+        drawn = [torch.randint(-(2**63), 2**63 - 1, (count,), generator=row, dtype=torch.int64) for row in rows]
+        _KEPT[device] = kept = torch.stack(drawn).to(device)
+    return kept[:, :count]

@@ -1,0 +1,148 @@
+"""A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lightning_trainingkit.functional.logistic import fit_logistic
+from lightning_trainingkit.functional.split import stratified_split
+from lightning_trainingkit.nn._away import evaluating
+from lightning_trainingkit.nn.following import find_head
+
+__all__ = ["LinearProbe", "linear_probe"]
+
+_STRENGTHS = tuple(10.0**power for power in range(-5, 2))
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """What `linear_probe` found.
+
+    Args:
+        head: Name of the layer that was solved.
+        l2: Strength of the penalty.
+        train_acc: Accuracy on the training images.
+        val_acc: Accuracy on the validation images, None if there were none.
+    """
+
+    head: str
+    l2: float
+    train_acc: float
+    val_acc: float | None
+
+
+def linear_probe(
+    model: nn.Module,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    *,
+    l2: float | None = None,
+) -> LinearProbe:
+    """Solve the last layer of a classifier by L-BFGS over the features of all images; nothing else changes.
+
+    The images pass through the model once, in eval mode and without a gradient, so that it takes seconds; this is the
+    baseline for fine-tuning on few images. The loss is that of ``fit_logistic``, on standardised features.
+
+    Args:
+        model: A classifier whose last layer is linear, with as many outputs as there are classes (``replace_head``).
+            A LightningModule too, if its forward takes the images. The layer's weight and bias are written in place.
+        train: Batches of images and class indices, a DataLoader without augmentation. Its features are kept in memory.
+        val: The same for validation.
+        l2: Strength of the penalty. None takes the one of 1e-5, 1e-4, ... 10 with the smallest loss on ``val``, or,
+            where that is not given, on a fifth of the training images, and then trains on all of them.
+
+    Returns:
+        What was found.
+
+    Raises:
+        TypeError: If a batch is no pair of a tensor and class indices.
+        ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, or a
+            label is out of range.
+
+    Example:
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> x = torch.randn(64, 1, 2, 2)
+        >>> probe = linear_probe(net, DataLoader(TensorDataset(x, (x.sum((1, 2, 3)) > 0).long()), 16))
+        >>> probe.head, probe.train_acc > 0.8
+        ('3', True)
+
+    References:
+        Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644.
+    """
+    if l2 is not None and not l2 >= 0:
+        raise ValueError(f"`l2` must not be negative, got {l2}. None chooses it.")
+    name = find_head(model)
+    head = model.get_submodule(name) if name else model
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
+    features, targets = _features(model, name, head, train)
+    held_out = None if val is None else _features(model, name, head, val)
+    bias = head.bias is not None
+    if l2 is None:
+        fit_on, judge_on = (features, targets), held_out
+        if judge_on is None:
+            kept, out = stratified_split(targets.cpu(), 0.2, torch.Generator().manual_seed(0))
+            kept, out = kept.to(targets.device), out.to(targets.device)
+            fit_on, judge_on = (features[kept], targets[kept]), (features[out], targets[out])
+        if not len(judge_on[1]) or not len(fit_on[1]):
+            raise ValueError(f"`l2` must be given for {len(targets)} images, too few to choose it, got None.")
+        losses = {}
+        for strength in _STRENGTHS:
+            weight, offset = fit_logistic(*fit_on, head.out_features, strength, bias=bias)
+            losses[strength] = float(cross_entropy(judge_on[0] @ weight.T + offset, judge_on[1]))
+        l2 = min(losses, key=losses.__getitem__)
+    weight, offset = fit_logistic(features, targets, head.out_features, l2, bias=bias)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        if bias:
+            head.bias.copy_(offset)
+
+    def accuracy(part: tuple[Tensor, Tensor]) -> float:
+        return float(((part[0] @ weight.T + offset).argmax(dim=1) == part[1]).double().mean())
+
+    found = accuracy((features, targets)), None if held_out is None else accuracy(held_out)
+    return LinearProbe(name, l2, *found)
+
+
+def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """What reaches the head, ``(N, D)`` in float32 or wider, and the targets ``(N,)``, on the head's device."""
+    device = head.weight.device
+    seen: list[Tensor] = []
+    features: list[Tensor] = []
+    targets: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in loader:
+                if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+                    raise TypeError(f"`train` and `val` must yield images and class indices, got {type(batch)}.")
+                seen.clear()
+                model(batch[0].to(device))
+                if len(seen) != 1 or seen[0].ndim != 2:
+                    shapes = [tuple(each.shape) for each in seen]
+                    raise ValueError(
+                        f"`model` must call its last layer, `{name}`, once with features (N, D), got {shapes}. "
+                        "Probe a part that does."
+                    )
+                wide = torch.promote_types(seen[0].dtype, torch.float32)
+                features.append(seen[0].to(wide))
+                targets.append(torch.as_tensor(batch[1]).to(device))
+    finally:
+        hook.remove()
+    if not targets:
+        raise ValueError("`train` and `val` must yield at least one batch, got none. Is the data set empty?")
+    labels = torch.cat(targets)
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise TypeError(f"`train` and `val` must yield class indices (N,), got {labels.dtype} {tuple(labels.shape)}.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= head.out_features:
+        raise ValueError(
+            f"`model` must have an output for each class, got {head.out_features} and labels from {low} to {high}. "
+            "Give it a new last layer with `replace_head`."
+        )
+    return torch.cat(features), labels.long()

@@ -1,0 +1,315 @@
+import logging
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_trainingkit import ChannelsLast, TransferLearning
+from tests.toy import ToyModule, difference, toy_data, toy_loaders, toy_trainer
+
+
+def transfer(phases="small_data", cache_features=True, **options):
+    return TransferLearning(phases, cache_features=cache_features, verbose=False, **options)
+
+
+class Counted(ToyModule):
+    """Counts the images that pass through its first layer, in training and in evaluation."""
+
+    def __init__(self, **options):
+        torch.manual_seed(0)
+        super().__init__(**options)
+        self.seen = []
+        self.net[0].register_forward_pre_hook(self.count)
+
+    def count(self, module, args):
+        self.seen.append((self.trainer.current_epoch, self.training, len(args[0])))
+
+    def of_epoch(self, epoch, training=True):
+        return sum(count for each, mode, count in self.seen if (each, mode) == (epoch, training))
+
+
+class LogsRates(L.Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+
+
+def fit(callback, module=None, **options):
+    L.seed_everything(0, verbose=False)
+    module = module or Counted()
+    rates = LogsRates()
+    trainer = toy_trainer(callback, rates, **{"max_epochs": 4, "num_sanity_val_steps": 0} | options)
+    trainer.fit(module, *toy_loaders())
+    return module, rates.losses
+
+
+@pytest.mark.parametrize("where", [True, "disk"])
+def test_each_image_passes_the_front_once_and_training_is_the_same(where, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        cached, losses = fit(transfer(cache_features=where), default_root_dir=tmp_path / "root")
+    plain, expected = fit(transfer(cache_features=False))
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert difference(cached.state_dict(), plain.state_dict()) < 1e-6
+    # 2 + 2 + 1 to cut and try the forward out
+    assert 32 <= cached.of_epoch(0) <= 32 + 16
+    assert 32 <= cached.of_epoch(0, False) <= 32 + 16
+    assert [cached.of_epoch(epoch, mode) for epoch in (1, 2, 3) for mode in (True, False)] == [0] * 6
+    assert plain.of_epoch(3) == 32
+    assert "keeps what net says of each image after flatten" not in caplog.text  # a module is known by its name
+    assert "after 3 in training: 16 float32, 0.0625 KiB x 32 images = 0.001953 MiB" in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert "forward" not in vars(cached.net)
+
+
+def test_what_is_kept_equals_what_is_computed_anew():
+    class Compare(L.Callback):
+        largest = 0.0
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            (cache,) = callback._caching.caches
+            front = cache._fronts[True]
+            kept, anew = cache._features(front, batch[0]), front.front(batch[0])
+            self.largest = max(self.largest, (kept[0] - anew[0]).abs().max().item())
+            assert cache.hits >= len(batch[0])
+
+    callback, compare = transfer(), Compare()
+    toy_trainer(callback, compare, max_epochs=3).fit(ToyModule(), *toy_loaders())
+    assert compare.largest < 1e-6
+
+
+def test_each_phase_has_a_front_of_its_own_and_the_last_has_none():
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "start": 2}, {"train": "all", "start": 4}]
+    module, losses = fit(transfer(phases), max_epochs=6)
+    _, expected = fit(transfer(phases, cache_features=False), max_epochs=6)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert [module.of_epoch(epoch) // 32 for epoch in range(6)] == [1, 0, 1, 0, 1, 1]
+
+
+def test_forwards_of_other_shapes():
+    class Parts(ToyModule):
+        """No forward that the step calls: a backbone and a head."""
+
+        def __init__(self):
+            torch.manual_seed(0)
+            super().__init__()
+            self.parts = nn.ModuleDict({"backbone": self.net[:4], "head": nn.Linear(16, 2)})
+            self.net = nn.Identity()
+            self.seen = 0
+            self.parts["backbone"][0].register_forward_pre_hook(self.count)
+
+        def count(self, module, args):
+            self.seen += len(args[0])
+
+        def forward(self, x):
+            return self.parts["head"](self.parts["backbone"](x))
+
+    class Direct(Parts):
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self.parts["head"](self.parts["backbone"](batch[0])), batch[1])
+
+    class Branches(Parts):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > -1e9 else x  # can't be traced, its parts can
+
+    for kind in (Parts, Direct, Branches):
+        module = kind()
+        toy_trainer(transfer(), max_epochs=5, limit_val_batches=0).fit(module, *toy_loaders())
+        assert 32 <= module.seen <= 64
+
+
+def test_precision_memory_format_and_accumulation():
+    for options in ({"precision": "bf16-mixed"}, {"accumulate_grad_batches": 2}):
+        _, losses = fit(transfer(), **options)
+        _, expected = fit(transfer(cache_features=False), **options)
+        assert losses == pytest.approx(expected, rel=1e-2 if "precision" in options else 1e-5)
+    module = Counted()
+    toy_trainer(transfer(), ChannelsLast(), max_epochs=3).fit(module, *toy_loaders())
+    assert module.of_epoch(2) == 0
+
+
+def test_weights_that_change_are_noticed_and_ones_that_are_exchanged_go_by():
+    class Meddle(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                with torch.no_grad():
+                    pl_module.net[0].weight.mul_(1.5)
+
+        def on_validation_start(self, trainer, pl_module):
+            self.held = pl_module.net[0].weight
+            pl_module.net[0]._parameters["weight"] = nn.Parameter(self.held * 2, requires_grad=False)
+
+        def on_validation_end(self, trainer, pl_module):
+            pl_module.net[0]._parameters["weight"] = self.held
+
+    class Logged(Counted):
+        def on_validation_epoch_end(self):
+            if not self.trainer.sanity_checking:
+                self.logged.append(float(self.trainer.callback_metrics["train/loss"]))
+
+    losses = []
+    for cached in (True, False):
+        L.seed_everything(0, verbose=False)
+        module, rates = Counted(), LogsRates()
+        callbacks = [transfer(cache_features=cached), Meddle(), rates]
+        trainer = toy_trainer(*callbacks, max_epochs=5)
+        if cached:
+            with pytest.raises(RuntimeError, match="a callback that writes to frozen weights"):
+                trainer.fit(module, *toy_loaders())
+            assert trainer.current_epoch == 2
+            assert module.of_epoch(2) == 32
+            assert module.of_epoch(1, False) == 32  # each time anew
+        else:
+            trainer.fit(module, *toy_loaders())
+        losses.append(rates.losses)
+    assert losses[0] == pytest.approx(losses[1][: len(losses[0])], rel=1e-5)
+
+
+def test_an_input_that_needs_a_gradient_passes_through():
+    class Adversarial(Counted):
+        def training_step(self, batch, batch_idx):
+            x = batch[0].requires_grad_()
+            loss = cross_entropy(self(x), batch[1])
+            (self.gradient,) = torch.autograd.grad(loss, x, retain_graph=True)
+            return loss
+
+    module = Adversarial()
+    toy_trainer(transfer(), max_epochs=1).fit(module, *toy_loaders())
+    assert module.gradient.abs().sum() > 0
+
+
+class Augmented(Dataset):
+    def __init__(self, draw):
+        self.data, self.draw = toy_data(), draw
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        x, y = self.data[index]
+        return x + self.draw(), y
+
+
+def test_augmentation_is_refused_before_training_or_after_two_epochs():
+    class MovesBatches(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            batch[0] += torch.rand(())
+
+    module = Counted()
+    augmented = DataLoader(Augmented(lambda: torch.randn(())), 8)
+    torch.manual_seed(5)
+    with pytest.raises(ValueError, match="whose first sample is not the same twice: augmentation"):
+        toy_trainer(transfer(), num_sanity_val_steps=0).fit(module, augmented, toy_loaders()[1])
+    assert not module.seen
+    trainer = toy_trainer(MovesBatches(), transfer(), max_epochs=4)
+    with pytest.raises(RuntimeError, match="got 0 images of 32 in the last epoch that had been seen before"):
+        trainer.fit(module, *toy_loaders())
+    assert trainer.current_epoch == 1
+    assert all(p.requires_grad for p in module.parameters())
+    assert "forward" not in vars(module.net)
+
+
+def test_looking_at_the_data_twice_draws_no_random_number():
+    states = []
+
+    class State(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            states.append(torch.random.get_rng_state())
+
+    for cached in (True, False):
+        torch.manual_seed(0)
+        data = Augmented(lambda: torch.rand(()) * 0)
+        toy_trainer(transfer(cache_features=cached), State(), max_epochs=1).fit(
+            ToyModule(), DataLoader(data, 8), toy_loaders()[1]
+        )
+    assert torch.equal(*states)
+
+
+def test_what_cannot_be_kept_is_refused_with_the_reason():
+    class Early(ToyModule):
+        def __init__(self):
+            super().__init__()
+            self.net = EarlyDropout()
+
+    class EarlyDropout(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.conv(F.dropout(x, 0.5, self.training)).flatten(1))
+
+    class Keywords(ToyModule):
+        def forward(self, x):
+            return self.net(input=x)
+
+    class Apart(ToyModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(self.net, nn.Identity())
+
+        def forward(self, x):
+            return self.net[0][5](self.net[0][:5](x))
+
+    for module, error, said in (
+        (Early(), ValueError, "the front of net can't be kept: `dropout` is random in training, and nothing frozen"),
+        (Keywords(), TypeError, r"net is not called with one tensor of images, got a call with \(input\)"),
+        (Apart(), RuntimeError, "which is none of net.0. Call one of them as a module"),
+    ):
+        trainer = toy_trainer(transfer(), num_sanity_val_steps=0)
+        with pytest.raises(error, match=said):
+            trainer.fit(module, *toy_loaders())
+        assert trainer.global_step <= 1
+    for whole in (True, False):
+        module = ToyModule()
+        if not whole:
+            module.net.compile(backend="eager")
+        with pytest.raises(ValueError, match="`cache_features` must be False for a compiled module, got ToyModule"):
+            toy_trainer(transfer()).fit(torch.compile(module, backend="eager") if whole else module, *toy_loaders())
+
+
+def test_the_limit_is_known_before_the_first_step_for_all_phases():
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "start": 2}]
+    for limit, said in ((1e-6, "phase 2 needs"), (1e-9, "phase 2 needs")):
+        module = Counted()
+        trainer = toy_trainer(transfer(phases, cache_limit=limit), max_epochs=4)
+        with pytest.raises(ValueError, match=f"`cache_limit` must leave room .*{said}"):
+            trainer.fit(module, *toy_loaders())
+        assert trainer.global_step == 0
+        assert all(p.requires_grad for p in module.parameters())
+    with pytest.raises(ValueError, match="got 1e-06 GiB, and 32 images with"):
+        toy_trainer(transfer(cache_limit=1e-6), max_epochs=4).fit(Counted(), *toy_loaders())
+
+    class Unsized(Dataset):
+        def __getitem__(self, index):
+            return toy_data()[index]
+
+    loader = DataLoader(Unsized(), batch_sampler=[list(range(n, n + 8)) for n in range(0, 32, 8)])
+    with pytest.raises(ValueError, match="got 1e-06 GiB, and 24 images"):
+        toy_trainer(transfer(cache_limit=1e-6), max_epochs=4).fit(Counted(), loader, toy_loaders()[1])
+    module = Counted()
+    toy_trainer(transfer(), max_epochs=2).fit(module, loader, toy_loaders()[1])
+    assert module.of_epoch(1) == 0
+
+
+@pytest.mark.parametrize("options", [{"cache_features": "tape"}, {"cache_limit": 0}])
+def test_arguments(options):
+    with pytest.raises(ValueError, match=f"`{next(iter(options))}` must"):
+        TransferLearning(**options)
+
+
+def test_a_subset_of_the_images_in_each_epoch_is_refused_and_the_same_again_is_not():
+    data, val = toy_data(400), toy_loaders()[1]
+    with pytest.raises(RuntimeError, match="another subset in each epoch"):
+        toy_trainer(transfer(), max_epochs=4, limit_train_batches=4).fit(
+            Counted(), DataLoader(data, 8, shuffle=True), val
+        )
+    module = Counted()
+    again = torch.utils.data.RandomSampler(data, replacement=True)
+    toy_trainer(transfer(), max_epochs=4).fit(module, DataLoader(data, 8, sampler=again), val)
+    assert module.of_epoch(3) < 60

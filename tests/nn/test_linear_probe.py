@@ -1,0 +1,89 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_trainingkit import DigitsDataModule, ImageClassifier, SmallResNet, linear_probe
+from lightning_trainingkit.functional.logistic import fit_logistic
+
+
+def digits():
+    data = DigitsDataModule(batch_size=200)
+    data.setup()
+    return data
+
+
+def test_the_head_is_solved_and_nothing_else_changes():
+    torch.manual_seed(0)
+    data = digits()
+    module = ImageClassifier(SmallResNet(10, width=8), 10)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    modes = [each.training for each in module.modules()]
+    probe = linear_probe(module, data.train_dataloader(), data.val_dataloader())
+    assert probe.head == "model.head"
+    assert probe.val_acc > 0.5  # random features
+    changed = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"model.head.weight", "model.head.bias"}
+    assert modes == [each.training for each in module.modules()]
+    assert all(p.grad is None and p.requires_grad for p in module.parameters())
+    assert not module.model.head._forward_pre_hooks
+    with torch.no_grad():
+        right = [(module.eval()(x).argmax(1) == y) for x, y in data.val_dataloader()]
+    assert torch.cat(right).double().mean().item() == pytest.approx(probe.val_acc)
+
+
+def test_the_penalty_is_chosen_by_loss_on_validation_or_on_a_fifth():
+    torch.manual_seed(0)
+    x = torch.randn(60, 40)
+    y = (x[:, 0] + 0.5 * torch.randn(60) > 0).long()
+    val = torch.randn(500, 40)
+    val = DataLoader(TensorDataset(val, (val[:, 0] > 0).long()), 100)
+    train = DataLoader(TensorDataset(x, y), 16)
+    net = nn.Sequential(nn.Identity(), nn.Linear(40, 2))
+    few = linear_probe(net, train, val)
+    assert few.l2 > 1e-4
+    weight, _ = fit_logistic(x, y, 2, few.l2)
+    torch.testing.assert_close(net[1].weight, weight)
+    assert few.val_acc > linear_probe(net, train, val, l2=1e-8).val_acc
+    alone = linear_probe(net, train)
+    assert alone.val_acc is None
+    assert alone.l2 > 1e-4
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(40, 2, bias=False))
+    assert linear_probe(bare, train, val).val_acc > 0.6
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(x) + self.head(-x)
+
+
+def test_errors():
+    x, y = torch.randn(8, 3, 64, 64), torch.randint(2, (8,))
+
+    def batches(*parts):
+        return [parts]
+
+    with pytest.raises(ValueError, match=r"must end in a linear layer, got Conv2d.* as `classifier.1`"):
+        linear_probe(torchvision.models.squeezenet1_1(num_classes=2), batches(x, y))
+    with pytest.raises(ValueError, match=r"once with features \(N, D\), got \[\(8, 4\), \(8, 4\)\]"):
+        linear_probe(Twice(), batches(torch.randn(8, 4), y))
+    with pytest.raises(ValueError, match=r"once with features \(N, D\), got \[\(8, 3, 4\)\]"):
+        linear_probe(nn.Sequential(nn.Linear(4, 2), nn.Flatten()), batches(torch.randn(8, 3, 4), y))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match="got 2 and labels from 0 to 5"):
+        linear_probe(net, batches(torch.randn(2, 4), torch.tensor([0, 5])))
+    with pytest.raises(TypeError, match="must yield class indices"):
+        linear_probe(net, batches(torch.randn(2, 4), torch.rand(2, 2)))
+    with pytest.raises(TypeError, match="images and class indices"):
+        linear_probe(net, [torch.randn(2, 4)])
+    with pytest.raises(ValueError, match="at least one batch"):
+        linear_probe(net, [])
+    with pytest.raises(ValueError, match="`l2` must not be negative"):
+        linear_probe(net, batches(x, y), l2=-1)
+    with pytest.raises(ValueError, match="`l2` must be given for 1 images"):
+        linear_probe(net, batches(torch.randn(1, 4), torch.tensor([0])))
