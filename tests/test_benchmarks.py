@@ -59,7 +59,27 @@ def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
     assert done.returncode == (0 if all(row["ok"] for row in rows.values()) else 1)
 
 
-@pytest.mark.parametrize("name", ["averaging", "overhead"])
+def test_transfer_compares_with_full_training_and_with_both_peers():
+    tiny = ("--batches", "2", "--rounds", "1", "--output", "out")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "transfer.py", *tiny], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode in (0, 1), done.stderr
+    rows = {row["name"]: row for row in json.loads(Path("out/results.json").read_text())["rows"]}
+    assert all(list(row) == ["name", "ours", "peer", "ratio", "low", "high", "goal", "ok"] for row in rows.values())
+    assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {
+        "head only": 2.5,
+        "head only, cached, after the first epoch": 30,
+        "schedule: BackboneFinetuning": 0.98,
+        "schedule: finetuning-scheduler": 0.98,
+        "schedule, peak memory: BackboneFinetuning": 1.0,
+        "schedule, peak memory: finetuning-scheduler": 1.0,
+    }
+    assert rows["head only"]["ratio"] > 1
+    assert done.returncode == (0 if all(row["ok"] for row in rows.values()) else 1)
+
+
+@pytest.mark.parametrize("name", ["averaging", "overhead", "transfer"])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.syspath_prepend(BENCHMARKS)

@@ -74,13 +74,20 @@ class FeatureCaching:
             )
             for name, module in _targets(pl_module, set(parameters))
         ]
-        self._new = True
+        self._whole = False  # whether this epoch has run from its first batch under this phase
+        self._known = False  # whether one has before
 
     def renew(self) -> None:
         """Forget everything, since another phase has begun."""
-        self._new = True
+        self._whole = self._known = False
         for cache in self.caches:
             cache.forget()
+
+    def begin_epoch(self) -> None:
+        """Count the images of an epoch from here on."""
+        self._whole = True
+        for cache in self.caches:
+            cache.hits = cache.misses = 0
 
     def take_away(self) -> None:
         """Put the forwards back."""
@@ -97,18 +104,18 @@ class FeatureCaching:
             )
 
     def check_use(self, trainer: L.Trainer) -> None:
-        """Raise RuntimeError, on all ranks, if in an epoch after the first of a phase few images were known."""
+        """Raise RuntimeError, on all ranks, if in a whole epoch after the first of a phase few images were known."""
+        if not self._whole:  # or ended again by a resumed run
+            return
         hits, misses = (sum(getattr(cache, name) for cache in self.caches) for name in ("hits", "misses"))
-        useless = not self._new and hits < 0.5 / trainer.world_size * (hits + misses)
+        useless = self._known and hits < 0.5 / trainer.world_size * (hits + misses)
         if trainer.strategy.reduce_boolean_decision(useless, all=False):
             raise RuntimeError(
                 f"`cache_features` must be False where images change, got {hits} images of {hits + misses} in the last "
                 "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), another subset "
                 "in each epoch, or a callback that writes to frozen weights. Train without cache_features."
             )
-        self._new = False
-        for cache in self.caches:
-            cache.hits = cache.misses = 0
+        self._whole, self._known = False, True
 
     def _first(self, cache: FeatureCache, x: Tensor) -> None:
         """See before the first step that later phases can be cached, and fit."""

@@ -227,6 +227,8 @@ class TransferLearning(L.Callback):
             self._begin(trainer, due)
         if self._gate is not None:
             self._gate.hold()
+        if self._caching is not None and batch_idx == 0:
+            self._caching.begin_epoch()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """See that the first step went through what is cached."""
@@ -243,7 +245,8 @@ class TransferLearning(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that training logs."""
         # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
-        judged, self._judged, self._resumed = self._judged or self._resumed, False, False
+        judged_before = self._resumed and self.monitor not in trainer.callback_metrics
+        judged, self._judged, self._resumed = self._judged or judged_before, False, False
         if self._caching is not None:
             self._caching.check_use(trainer)
         if judged or not self._needs_monitor or fast_dev_run(trainer):

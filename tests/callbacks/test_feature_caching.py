@@ -3,13 +3,16 @@ import logging
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_trainingkit import ChannelsLast, TransferLearning
+from lightning_trainingkit import ChannelsLast, EpochSeed, TransferLearning
 from tests.toy import ToyModule, difference, toy_data, toy_loaders, toy_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resumed on purpose
 
 
 def transfer(phases="small_data", cache_features=True, **options):
@@ -76,7 +79,7 @@ def test_what_is_kept_equals_what_is_computed_anew():
             front = cache._fronts[True]
             kept, anew = cache._features(front, batch[0]), front.front(batch[0])
             self.largest = max(self.largest, (kept[0] - anew[0]).abs().max().item())
-            assert cache.hits >= len(batch[0])
+            assert cache.hits >= len(batch[0])  # those of this call
 
     callback, compare = transfer(), Compare()
     toy_trainer(callback, compare, max_epochs=3).fit(ToyModule(), *toy_loaders())
@@ -89,6 +92,30 @@ def test_each_phase_has_a_front_of_its_own_and_the_last_has_none():
     _, expected = fit(transfer(phases, cache_features=False), max_epochs=6)
     assert losses == pytest.approx(expected, rel=1e-4)
     assert [module.of_epoch(epoch) // 32 for epoch in range(6)] == [1, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_epochs_that_were_begun_before_say_nothing_of_use(tmp_path):
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "start": 0.2}]
+    save = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    module = Counted()
+    toy_trainer(transfer(phases), save, max_epochs=4).fit(module, *toy_loaders())  # begins at 3 of 4 batches
+    for step in (3, 6):
+        again = Counted()
+        toy_trainer(transfer(phases), save, max_epochs=4).fit(
+            again, *toy_loaders(), ckpt_path=tmp_path / f"step={step}.ckpt"
+        )
+        assert again.of_epoch(3) == 0
+
+
+def test_a_run_resumed_at_the_end_of_a_validation_goes_on(tmp_path):
+    save = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
+    toy_trainer(transfer(), save, EpochSeed(0), max_epochs=2).fit(Counted(), *toy_loaders())
+    module = Counted()
+    trainer = toy_trainer(transfer(), save, EpochSeed(0), max_epochs=5)
+    trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
+    assert trainer.current_epoch == 5
+    assert module.of_epoch(4) == 0
 
 
 def test_forwards_of_other_shapes():

@@ -1,0 +1,353 @@
+"""Transfer learning: from which number of images on is what another task has taught worth what?
+
+A network learns every other class of a data set, 0, 2, 4, ... (or comes from `--weights` or `--checkpoint`). From there
+it is taken to the remaining classes with few images of each, in five ways: from scratch; with the new last layer alone
+(frozen, features cached); by phases, last layer, last blocks, everything, the lower a block the slower (gradual); all
+at once at one rate (full); and by a linear probe, the last layer solved by L-BFGS. All see the same images, without
+augmentation, for the same number of steps; nothing is selected on the way, so that the last weights are tested.
+
+Expected: TODO
+Cost:     TODO
+Command:  python recipes/transfer.py
+"""
+
+import argparse
+import copy
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torchvision
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import comparison, runs
+from lightning_trainingkit.modules._build import build_model
+from lightning_trainingkit.nn.checkpoint import explain_failure, load_weights
+
+GRADUAL = [
+    {"train": "head"},
+    {"train": "last 2", "start": 0.1},
+    {"train": "all", "start": 0.3},
+]
+METHODS = ("scratch", "probe", "frozen", "gradual", "full")
+
+
+def main() -> None:
+    """Pretrain, transfer with each number of images by each method and seed, compare with from scratch, and draw."""
+    parser = runs.arguments("transfer", __doc__)
+    parser.set_defaults(data="fashion-mnist")
+    parser.add_argument("--images", default="10,50,500", help="of each class, a list (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from --seed on (%(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="of each fit, at least (and 5 epochs; %(default)s)")
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of all methods (%(default)s)")
+    parser.add_argument("--epochs", type=int, default=6, help="of the pretraining (%(default)s)")
+    parser.add_argument("--model", default="small_resnet", help="name, as ImageClassifier takes it (%(default)s)")
+    parser.add_argument("--weights", help="of torchvision's --model, such as DEFAULT, in the place of the pretraining")
+    parser.add_argument("--checkpoint", help="of --model, in the place of the pretraining: file or folder (best.json)")
+    parser.add_argument("--size", type=int, help="to resize images to (default: as they are; 64 with --weights)")
+    args = parser.parse_args()
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
+    start = time.perf_counter()
+    runs.quiet()
+    try:
+        counts = sorted({int(count) for count in args.images.split(",")})
+        if args.seeds < 2 or min(counts) < 1 or (args.weights and args.checkpoint):
+            raise ValueError("--seeds must be at least 2, --images positive, and one of --weights, --checkpoint given.")
+        source, target = halves(args)
+        few_images(target, counts[-1], args.seed)
+        model = known_model(args, source)
+        folder = runs.open_folder("transfer", args.output, resume=args.resume)
+        check_settings(args, folder)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    # 1. What is there before: a model that knows the other classes.
+    if not (args.weights or args.checkpoint):
+        pretrain(args, source, folder / "pretrained", model)
+
+    # 2. Each method, number of images and seed. With --resume, those that are done are read from their files.
+    seeds = range(args.seed, args.seed + args.seeds)
+    found: dict[tuple[int, str], list[dict[str, float]]] = {}
+    for count in counts:
+        for seed in seeds:
+            data = few_images(target, count, seed)
+            for method in METHODS:
+                name = f"{method}-{count}-seed-{seed}"
+                score = done(folder / "fits" / name) or transfer(args, folder, name, method, model, data, seed)
+                found.setdefault((count, method), []).append(score)
+
+    # 3. Accuracy and gain over from scratch on the same images, with intervals over seeds; and the picture.
+    rows = [compare(found, count, method) for count in counts for method in METHODS]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    draw(figure, rows, counts)
+    rank_zero_only(figure.savefig)(folder / "transfer.png", dpi=150)
+    for row in rows:
+        label = f"images={row['images per class']},{row['method']}"
+        runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "transfer", label, row)
+
+    seconds = time.perf_counter() - start
+    metrics = {name: rows[-1][name] for name in ("test/acc", "test/loss")}
+    runs.write_results(folder, vars(args), metrics, rows, seconds)
+    runs.print_table(
+        f"{args.data}: {len(target.classes)} classes, {len(target.test_set)} test images, {seconds:.0f} s",
+        [shown(row) for row in rows],
+        f"+-: 95 % interval by Student's t over {args.seeds} seeds: other images, head and order",
+        "gain: over from scratch on the same images, in points; better, worse: outside of the interval",
+        *(f"{count} images per class: {winner(rows, count)}" for count in counts),
+        f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
+        "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
+    )
+
+
+def halves(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The data with every other class from 0 on, and with the rest; labels are counted anew."""
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-transfer", "WANDB_SILENT": "true"}
+    data: Any = runs.data_module(args.data, args.data_dir, batch_size=128, seed=args.seed)
+    data.prepare_data()
+    data.setup()
+    size = args.size or (64 if args.weights else None)
+    found = []
+    for first in (0, 1):
+        half = copy.copy(data)
+        half.classes = list(range(first, data.num_classes, 2))
+        for part in ("train_set", "val_set", "test_set"):
+            setattr(half, part, Classes(getattr(data, part), half.classes, size, colour=bool(args.weights)))
+        half.num_classes = len(half.classes)
+        half.image_shape = tuple(half.train_set[0][0].shape)
+        found.append(half)
+    return found[0], found[1]
+
+
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """Images moved by up to a tenth of their size, and mirrored unless they are digits."""
+
+    def __init__(self, images: Any, size: int, mirror: bool) -> None:
+        self.images = images
+        moved = v2.RandomCrop(size, padding=max(1, size // 10), padding_mode="reflect")
+        self.transform = v2.Compose([moved, *([v2.RandomHorizontalFlip()] if mirror else [])])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, target = self.images[index]
+        return self.transform(x), target
+
+
+class Classes(Dataset[tuple[Tensor, Tensor]]):
+    """Images of some classes, labelled from 0."""
+
+    def __init__(self, part: Any, classes: list[int], size: int | None, colour: bool) -> None:
+        if isinstance(part, Subset):
+            labels = part.dataset.targets[torch.tensor(part.indices)]  # type: ignore[attr-defined]
+        else:
+            labels = torch.tensor([label for _, label in part.samples])
+        chosen = torch.isin(labels, torch.tensor(classes)).nonzero().flatten()
+        self.targets = torch.searchsorted(torch.tensor(classes), labels[chosen])
+        self.images, self.size, self.colour = Subset(part, chosen.tolist()), size, colour
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Fetch a batch at once; DataLoader prefers this to one call per image."""
+        x = torch.stack([image for image, _ in self.images.__getitems__(indices)])
+        if self.size is not None:
+            x = F.resize(x, [self.size, self.size])
+        if self.colour and x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        return list(zip(x, self.targets[indices], strict=True))
+
+
+def known_model(args: argparse.Namespace, source: Any) -> nn.Module:
+    """The model by name, with the weights of torchvision or of a checkpoint where these are given."""
+    if args.weights:
+        return torchvision.models.get_model(args.model, weights=args.weights)
+    model = new_model(args, source)
+    if args.checkpoint:
+        file = Path(args.checkpoint)
+        weights = load_weights(kit.best_path(file) if file.is_dir() else file)
+        inner = {key.removeprefix("model."): value for key, value in weights.items() if key.startswith("model.")}
+        with explain_failure(args.checkpoint):
+            model.load_state_dict(inner or weights)
+    return model
+
+
+def new_model(args: argparse.Namespace, data: Any) -> nn.Module:
+    """The model by name, untrained."""
+    options = {"in_channels": data.image_shape[0]} if args.model == "small_resnet" else {}
+    return build_model(args.model, data.num_classes, options)
+
+
+def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Module) -> None:
+    """Train on the source classes, or go on where that was killed; the best weights end up in the model."""
+    L.seed_everything(args.seed, verbose=False)
+    module = kit.ImageClassifier(model, source.num_classes, lr=3e-3)
+    source.train_set = Augmented(source.train_set, source.image_shape[1], mirror=args.data != "digits")
+    if not (folder / "results.json").exists():
+        start = time.perf_counter()
+        best = kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True)
+        callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast(), *record(args, "pretrain")]
+        options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
+        trainer = new_trainer(args, folder, *callbacks, **options)
+        trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+        kit.load_best(module, folder)
+        scored = dict(new_trainer(args, folder).test(module, source, verbose=False)[0])
+        runs.write_results(folder, {}, scored, [], time.perf_counter() - start)
+        trainer.strategy.barrier()
+        print(f"pretrained on {len(source.train_set)} images: test/acc {scored['test/acc']:.4f}")
+    kit.load_best(module, folder)
+
+
+def few_images(target: Any, count: int, seed: int) -> Any:
+    """The target classes with so many training images of each, drawn by the seed."""
+    data = copy.copy(target)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = []
+    for label in range(data.num_classes):
+        where = (target.train_set.targets == label).nonzero().flatten()
+        if len(where) < count:
+            raise ValueError(f"--images must be at most {len(where)}, the images of the rarest class, got {count}.")
+        chosen += where[torch.randperm(len(where), generator=generator)[:count]].tolist()
+    data.train_set = TensorDataset(*default_collate(target.train_set.__getitems__(chosen)))
+    data.batch_size = min(32, len(chosen))
+    return data
+
+
+def transfer(
+    args: argparse.Namespace,
+    folder: Path,
+    name: str,
+    method: str,
+    known: nn.Module,
+    data: Any,
+    seed: int,
+) -> dict[str, float]:
+    """Train by one method, and test."""
+    start = time.perf_counter()
+    L.seed_everything(seed, verbose=False)
+    if method == "scratch":
+        model = new_model(args, data)
+    else:
+        model = copy.deepcopy(known)
+        kit.replace_head(model, data.num_classes)
+    module = kit.ImageClassifier(model, data.num_classes, lr=args.lr)
+    schedules = {
+        "frozen": [kit.TransferLearning("small_data", cache_features=True, verbose=False)],
+        "gradual": [kit.TransferLearning(GRADUAL, verbose=False)],
+    }
+    if method == "probe":
+        kit.linear_probe(module, data.train_dataloader())
+    else:
+        steps = -(-len(data.train_set) // data.batch_size)
+        callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast(), *record(args, name)]
+        trainer = new_trainer(args, folder, *callbacks, max_epochs=max(5, -(-args.steps // steps)), limit_val_batches=0)
+        trainer.fit(module, data)
+    trained = time.perf_counter() - start
+    scored = dict(new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
+    runs.write_results(folder / "fits" / name, {}, scored, [], time.perf_counter() - start)
+    print(f"{name}: test/acc {scored['test/acc']:.4f}, {trained:.1f} s")
+    return scored
+
+
+def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A Trainer as it could be yours."""
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=runs.precision(args.data, args.precision, args.accelerator),
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        logger=False,
+        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
+    )
+
+
+def record(args: argparse.Namespace, name: str) -> list[L.Callback]:
+    """A W&B run for the fit, if asked."""
+    return [] if args.wandb == "disabled" else [kit.CommandCenter(group="transfer", tags=name.split("-")[:2])]
+
+
+def check_settings(args: argparse.Namespace, folder: Path) -> None:
+    """Raise ValueError if the folder holds fits with other options, and note these."""
+    others = ("output", "resume", "seeds", "images", "wandb", "data_dir")
+    ours = {key: value for key, value in vars(args).items() if key not in others}
+    file = folder / "begun" / "results.json"
+    found = json.loads(file.read_text(encoding="utf-8"))["config"] if file.exists() else ours
+    if found != ours:
+        raise ValueError(f"--output must hold fits with the options of now, got {found}. Take a new one.")
+    runs.write_results(folder / "begun", ours, {}, [], 0.0)
+
+
+def done(folder: Path) -> dict[str, float] | None:
+    """What an earlier run has written for a fit."""
+    file = folder / "results.json"
+    return json.loads(file.read_text(encoding="utf-8"))["metrics"] if file.exists() else None
+
+
+def compare(found: dict[tuple[int, str], list[dict[str, float]]], count: int, method: str) -> dict[str, Any]:
+    """Means over seeds, and the gain over from scratch, paired by seed, with 95 % intervals."""
+    ours, scratch = found[count, method], found[count, "scratch"]
+    row: dict[str, Any] = {"images per class": count, "method": method}
+    for name, key in (("acc", "test/acc"), ("loss", "test/loss")):
+        row[key], row[f"{key} +-"] = comparison.interval([each[key] for each in ours])
+        gains = [each[key] - base[key] for each, base in zip(ours, scratch, strict=True)]
+        row[f"{name} gain"], row[f"{name} +-"] = comparison.interval(gains)
+    return row | {"seconds": sum(each["seconds"] for each in ours) / len(ours)}
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """The row as the table shows it, accuracies in per cent."""
+    verdict = comparison.verdict(row).split(",")[0].removeprefix("accuracy ")
+    return {
+        "images": row["images per class"],
+        "method": row["method"],
+        "test/acc, %": f"{100 * row['test/acc']:.1f} +- {100 * row['test/acc +-']:.1f}",
+        "gain": "-" if row["method"] == "scratch" else f"{100 * row['acc gain']:+.1f} +- {100 * row['acc +-']:.1f}",
+        "verdict": {"better": "better", "worse": "worse"}.get(verdict, "-"),
+        "test/loss": f"{row['test/loss']:.3f}",
+        "seconds": f"{row['seconds']:.1f}",
+    }
+
+
+def winner(rows: list[dict[str, Any]], count: int) -> str:
+    """The method with the highest mean accuracy."""
+    best = max((row for row in rows if row["images per class"] == count), key=lambda row: row["test/acc"])
+    return f"{best['method']} is highest with {100 * best['test/acc']:.1f} %"
+
+
+def draw(figure: Any, rows: list[dict[str, Any]], counts: list[int]) -> None:
+    """Draw accuracy over the number of images, a line with intervals for each method."""
+    axes = figure.subplots()
+    for number, method in enumerate(METHODS):
+        mine = [row for row in rows if row["method"] == method]
+        middle, half = ([100 * row[key] for row in mine] for key in ("test/acc", "test/acc +-"))
+        places = [count * 1.06 ** (number - 2) for count in counts]  # beside each other
+        axes.errorbar(places, middle, half, marker="o", markersize=4, capsize=3, color=f"C{number}", label=method)
+    axes.set(xscale="log", xlabel="training images of each class", ylabel="test accuracy, %")
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, title="mean over seeds, 95 % interval")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Transfer learning: what a frozen front saves, and what freezing and unfreezing costs beside the peers' ways.
+
+Expected: TODO
+Cost:     TODO
+Command:  python tests/benchmarks/transfer.py
+
+torchvision's ResNet-18 on images of 64 x 64 pixels in batches of 32, SGD with momentum, one thread.
+
+1. Epochs. Full training, the last layer alone, and the last block and layer, both also with cached features. A fit of
+   four epochs for each in an order drawn anew in each round; the first epoch fills caches and does not count.
+2. Peers. The same schedule, two epochs of the last layer and two of everything, by BackboneFinetuning of Lightning
+   (`train_bn=False`: frozen statistics stay), by finetuning-scheduler (`epoch_transitions_only`), and by ours with one
+   rate for all blocks, as theirs; whole fits, without their set-up. Ours with its default rates stands beside.
+3. Memory: the most that torch holds at once in such a fit, the module's weights not counted.
+
+Times are of this process (`process_time`; the clock on a GPU); a ratio is the median over pairs of the same round, with
+its 95 % bootstrap interval. The control is the peer against itself.
+"""
+
+import contextlib
+import io
+import logging
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import finetuning_scheduler
+import lightning as L
+import torch
+import torchvision
+from lightning.pytorch.callbacks import BackboneFinetuning
+from rich.progress import track
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import runs
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LAST = "head only", "last block and head"
+TRAINS = {"head only": "head", "last block and head": "last 1"}
+Times = dict[str, list[float]]  # seconds by competitor, a value for each round
+
+
+def main() -> None:
+    parser = runs.arguments("transfer_speed", __doc__, trains=False)
+    parser.add_argument("--batches", type=int, default=10, help="of an epoch (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of all competitors (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the orders (%(default)s)")
+    args = parser.parse_args()
+    folder = runs.open_folder("transfer_speed", args.output)
+    runs.quiet()
+    for name in ("finetuning_scheduler", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    draw = random.Random(args.seed)
+    data = DataLoader(
+        TensorDataset(torch.randn(32 * args.batches, 3, 64, 64), torch.randint(10, (32 * args.batches,))),
+        32,
+        shuffle=True,
+    )
+
+    epochs = race(full_and_frozen(), data, args.rounds, draw, lambda clock: statistics.median(clock.epochs[1:]))
+    steps = args.batches
+    rows = [
+        compare("head only", epochs, "head only", "full", draw, steps, 2.5),
+        compare("head only, cached, after the first epoch", epochs, "head only, cached", "full", draw, steps, 30.0),
+        compare("last block and head", epochs, "last block and head", "full", draw, steps),
+        compare("last block and head, cached", epochs, "last block and head, cached", "full", draw, steps),
+        compare("full: control", epochs, "control", "full", draw, steps),
+    ]
+    fits = race(schedules(folder), data, args.rounds, draw, lambda clock: sum(clock.epochs))
+    for peer in ("BackboneFinetuning", "finetuning-scheduler"):
+        rows.append(compare(f"schedule: {peer}", fits, "ours", peer, draw, 4 * steps, 0.98))
+    rows.append(
+        compare(
+            "schedule, lr_decay=0.3: BackboneFinetuning",
+            fits,
+            "ours, lr_decay=0.3",
+            "BackboneFinetuning",
+            draw,
+            4 * steps,
+        )
+    )
+    rows.append(compare("schedule: control", fits, "control", "BackboneFinetuning", draw, 4 * steps))
+    peaks = {name: peak(make, data) for name, make in schedules(folder).items() if name != "control"}
+    for peer in ("BackboneFinetuning", "finetuning-scheduler"):
+        ours, theirs = peaks["ours"] / 2**20, peaks[peer] / 2**20
+        rows.append(row(f"schedule, peak memory: {peer}", ours, theirs, ours / theirs, 1.0))
+
+    runs.print_table(
+        "Transfer learning",
+        rows,
+        f"ours, peer: milliseconds of a step (memory: MiB). Ratio above 1: ours is faster. {DEVICE}.",
+        "Of 1 the peer is the full epoch; of 2 and 3 it is named.",
+    )
+    runs.write_results(folder, vars(args), {"device": DEVICE}, rows, time.perf_counter() - start)
+    sys.exit(int(not all(row["ok"] for row in rows)))
+
+
+class Classifier(L.LightningModule):
+    """A ResNet-18 in two parts, with the names that the peers ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        net = torchvision.models.resnet18(num_classes=10)
+        self.head, net.fc = net.fc, nn.Identity()
+        self.backbone = net
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return nn.functional.cross_entropy(self.head(self.backbone(batch[0])), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.SGD(trained, lr=1e-3, momentum=0.9)
+
+
+class Clock(L.Callback):
+    """Seconds of each epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[float] = []
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.start = now()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.epochs.append(now() - self.start)
+
+
+def full_and_frozen() -> dict[str, Callable[[], list[L.Callback]]]:
+    """Competitors of part 1."""
+    found: dict[str, Callable[[], list[L.Callback]]] = {"full": list, "control": list}
+    for name in LAST:
+        for cached in (False, True):
+            found[name + ", cached" * cached] = lambda name=name, cached=cached: [
+                kit.TransferLearning([{"train": TRAINS[name]}], cache_features=cached, verbose=False)
+            ]
+    return found
+
+
+def schedules(folder: Any) -> dict[str, Callable[[], list[L.Callback]]]:
+    """Competitors of parts 2 and 3."""
+    phases = [{"train": "head"}, {"train": "all", "start": 2}]
+
+    def backbone() -> list[L.Callback]:
+        return [BackboneFinetuning(2, lambda epoch: 1.0, 1.0, should_align=False, train_bn=False)]
+
+    def scheduler() -> list[L.Callback]:
+        schedule = {
+            0: {"params": ["head.*"], "max_transition_epoch": 2},
+            1: {"params": ["backbone.*"], "max_transition_epoch": 4},
+        }
+        return [
+            finetuning_scheduler.FinetuningScheduler(
+                ft_schedule=schedule,
+                base_max_lr=1e-3,
+                epoch_transitions_only=True,
+                restore_best=False,
+                log_dir=str(folder / "schedules"),
+            )
+        ]
+
+    return {
+        "ours": lambda: [kit.TransferLearning(phases, lr_decay=1.0, verbose=False)],
+        "ours, lr_decay=0.3": lambda: [kit.TransferLearning(phases, verbose=False)],
+        "BackboneFinetuning": backbone,
+        "finetuning-scheduler": scheduler,
+        "control": backbone,
+    }
+
+
+def fit(callbacks: list[L.Callback], data: DataLoader) -> Clock:
+    """Train a new module for four epochs."""
+    clock = Clock()
+    torch.manual_seed(0)
+    module = Classifier()
+    trainer = L.Trainer(
+        max_epochs=4,
+        callbacks=[clock, *callbacks],
+        accelerator="gpu" if DEVICE == "cuda" else "cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer.fit(module, data)
+    return clock
+
+
+def race(
+    competitors: dict[str, Callable[[], list[L.Callback]]],
+    data: DataLoader,
+    rounds: int,
+    draw: random.Random,
+    seconds: Callable[[Clock], float],
+) -> Times:
+    """Let each competitor train in each round."""
+    times: Times = defaultdict(list)
+    fit([], data)
+    for _ in track(range(rounds), ", ".join(competitors)):
+        for name in draw.sample(list(competitors), len(competitors)):
+            times[name].append(seconds(fit(competitors[name](), data)))
+    return times
+
+
+def now() -> float:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def peak(make: Callable[[], list[L.Callback]], data: DataLoader) -> float:
+    """Most bytes that torch holds at once in a fit beyond those from before."""
+    few = DataLoader(torch.utils.data.Subset(data.dataset, range(64)), 32)
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        fit(make(), few)
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
+        fit(make(), few)
+    held = highest = 0
+    for nbytes in allocations(profiler):
+        held += nbytes
+        highest = max(highest, held)
+    return highest
+
+
+def allocations(profiler: profile) -> Iterator[int]:
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            yield event.nbytes()
+
+
+def compare(
+    name: str, times: Times, ours: str, peer: str, draw: random.Random, steps: int, goal: float | None = None
+) -> dict:
+    pairs = list(zip(times[ours], times[peer], strict=True))
+
+    def ratio(pairs: list[tuple[float, float]]) -> float:
+        return statistics.median(theirs / mine for mine, theirs in pairs)
+
+    found = sorted(ratio(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
+    milliseconds = (1e3 * statistics.median(times[each]) / steps for each in (ours, peer))
+    return row(name, *milliseconds, ratio(pairs), goal, found[25], found[-26])
+
+
+def row(
+    name: str,
+    ours: float,
+    peer: float,
+    ratio: float,
+    goal: float | None,
+    low: float | None = None,
+    high: float | None = None,
+) -> dict:
+    numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
+    rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}
+    ok = goal is None or (ratio <= goal if "memory" in name else ratio >= goal)
+    return {"name": name, **rounded, "goal": goal, "ok": ok}
+
+
+if __name__ == "__main__":
+    main()
