@@ -2,12 +2,17 @@
 
 A network learns every other class of a data set, 0, 2, 4, ... (or comes from `--weights` or `--checkpoint`). From there
 it is taken to the remaining classes with few images of each, in five ways: from scratch; with the new last layer alone
-(frozen, features cached); by phases, last layer, last blocks, everything, the lower a block the slower (gradual); all
-at once at one rate (full); and by a linear probe, the last layer solved by L-BFGS. All see the same images, without
-augmentation, for the same number of steps; nothing is selected on the way, so that the last weights are tested.
+(frozen, features cached, ten times the rate); by phases, last layer, last blocks, everything, the lower a block the
+slower (gradual); all at once at one rate (full); and by a linear probe, the last layer solved by L-BFGS. All see the
+same images, without augmentation, for the same number of steps; nothing is selected on the way, so that the last
+weights are tested.
 
-Expected: TODO
-Cost:     TODO
+Expected: gain in test accuracy over from scratch, points, 95 % intervals over 5 seeds, after five kinds of clothes:
+            10 images of each of five others (from scratch 83.3 %): gradual +6.5 +- 2.4, full +6.3 +- 2.6
+            50 (90.7 %): gradual +3.5 +- 1.2, full +2.6 +- 0.9
+            500 (96.1 %): gradual +0.8 +- 0.2, full +0.7 +- 0.4
+          A last layer alone does not get there: what five kinds of clothes teach is too little for five others.
+Cost:     9 min on 2 CPU cores in bfloat16, without W&B; nothing to download (Fashion-MNIST is Debian's package)
 Command:  python recipes/transfer.py
 """
 
@@ -33,6 +38,7 @@ from lightning_trainingkit import comparison, runs
 from lightning_trainingkit.modules._build import build_model
 from lightning_trainingkit.nn.checkpoint import explain_failure, load_weights
 
+FROZEN = [{"train": "head", "lr_scale": 10}]  # a last layer alone bears a higher rate
 GRADUAL = [
     {"train": "head"},
     {"train": "last 2", "start": 0.1},
@@ -45,7 +51,7 @@ def main() -> None:
     """Pretrain, transfer with each number of images by each method and seed, compare with from scratch, and draw."""
     parser = runs.arguments("transfer", __doc__)
     parser.set_defaults(data="fashion-mnist")
-    parser.add_argument("--images", default="10,50,500", help="of each class, a list (%(default)s)")
+    parser.add_argument("--images", type=counts, default="10,50,500", help="of each class, a list (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from --seed on (%(default)s)")
     parser.add_argument("--steps", type=int, default=300, help="of each fit, at least (and 5 epochs; %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of all methods (%(default)s)")
@@ -62,11 +68,10 @@ def main() -> None:
     start = time.perf_counter()
     runs.quiet()
     try:
-        counts = sorted({int(count) for count in args.images.split(",")})
-        if args.seeds < 2 or min(counts) < 1 or (args.weights and args.checkpoint):
-            raise ValueError("--seeds must be at least 2, --images positive, and one of --weights, --checkpoint given.")
+        if args.seeds < 2 or (args.weights and args.checkpoint):
+            raise ValueError("--seeds must be at least 2, and only one of --weights and --checkpoint given.")
         source, target = halves(args)
-        few_images(target, counts[-1], args.seed)
+        few_images(target, args.images[-1], args.seed)
         model = known_model(args, source)
         folder = runs.open_folder("transfer", args.output, resume=args.resume)
         check_settings(args, folder)
@@ -80,7 +85,7 @@ def main() -> None:
     # 2. Each method, number of images and seed. With --resume, those that are done are read from their files.
     seeds = range(args.seed, args.seed + args.seeds)
     found: dict[tuple[int, str], list[dict[str, float]]] = {}
-    for count in counts:
+    for count in args.images:
         for seed in seeds:
             data = few_images(target, count, seed)
             for method in METHODS:
@@ -89,9 +94,9 @@ def main() -> None:
                 found.setdefault((count, method), []).append(score)
 
     # 3. Accuracy and gain over from scratch on the same images, with intervals over seeds; and the picture.
-    rows = [compare(found, count, method) for count in counts for method in METHODS]
+    rows = [compare(found, count, method) for count in args.images for method in METHODS]
     figure = Figure(figsize=(8, 5), layout="constrained")
-    draw(figure, rows, counts)
+    draw(figure, rows, args.images)
     rank_zero_only(figure.savefig)(folder / "transfer.png", dpi=150)
     for row in rows:
         label = f"images={row['images per class']},{row['method']}"
@@ -105,10 +110,18 @@ def main() -> None:
         [shown(row) for row in rows],
         f"+-: 95 % interval by Student's t over {args.seeds} seeds: other images, head and order",
         "gain: over from scratch on the same images, in points; better, worse: outside of the interval",
-        *(f"{count} images per class: {winner(rows, count)}" for count in counts),
+        *(f"{count} images per class: {winner(rows, count)}" for count in args.images),
         f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
         "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
     )
+
+
+def counts(text: str) -> list[int]:
+    """Read numbers of images, ascending."""
+    found = sorted({int(part) for part in text.split(",") if part.strip().isdigit()})
+    if not found or found[0] < 1 or len(found) != len(text.split(",")):
+        raise argparse.ArgumentTypeError(f"must be different positive numbers such as 10,50,500, got {text!r}")
+    return found
 
 
 def halves(args: argparse.Namespace) -> tuple[Any, Any]:
@@ -248,7 +261,7 @@ def transfer(
         kit.replace_head(model, data.num_classes)
     module = kit.ImageClassifier(model, data.num_classes, lr=args.lr)
     schedules = {
-        "frozen": [kit.TransferLearning("small_data", cache_features=True, verbose=False)],
+        "frozen": [kit.TransferLearning(FROZEN, cache_features=True, verbose=False)],
         "gradual": [kit.TransferLearning(GRADUAL, verbose=False)],
     }
     if method == "probe":

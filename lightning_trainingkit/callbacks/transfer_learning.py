@@ -35,8 +35,9 @@ class TransferLearning(L.Callback):
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
     and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
 
-    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it), ``last n`` (it and up to ``n`` blocks
-      before it), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
+    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it; where the module has no forward that
+      can be traced, in the last of its parts by definition), ``last n`` (it and up to ``n`` blocks before it), or
+      `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
       so many checks of ``monitor`` without improvement in the phase before. The first phase has neither.
     - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
