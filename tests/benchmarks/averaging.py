@@ -34,13 +34,12 @@ from typing import Any
 import torch
 import torchensemble
 import ttach
+from measuring import DEVICE, now, peak, row
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import runs
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LONG = 1e-3  # seconds of a member on a CPU, from where on ours must not be slower
 Times = dict[str, list[float]]  # seconds of each batch by competitor
 
@@ -223,27 +222,11 @@ def memory(net: nn.Module, crop: int, limit: int = 64) -> dict:
     averaged = kit.Averaged(net, kit.Views(views), max_batch=limit)
     if len(averaged.names) != 50:
         raise RuntimeError(f"There must be 50 passes, got {len(averaged.names)}.")
-    ours, peer = (peak(lambda: averaged(large)), peak(lambda: net(small)))
+    with torch.inference_mode():
+        averaged(large)
+        net(small)
+        ours, peer = peak(lambda: averaged(large)), peak(lambda: net(small))
     return row(f"memory of 50 passes, max_batch={limit}", ours / 2**20, peer / 2**20, ours / peer, 1.1)
-
-
-@torch.inference_mode()
-def peak(call: Callable[[], Any]) -> float:
-    """Most bytes that torch holds at once beyond those from before."""
-    call()
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
-        call()
-    held = highest = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            highest = max(highest, held)
-    return highest
 
 
 @torch.inference_mode()
@@ -269,13 +252,6 @@ def race(
     return times, outputs
 
 
-def now() -> float:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
     return statistics.median(peer / ours for ours, peer in pairs)
 
@@ -297,22 +273,6 @@ def compare(
     found = sorted(ratio(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
     milliseconds = (1e3 * statistics.fmean(times[each]) for each in (ours, peer))
     return row(name, *milliseconds, ratio(pairs), goal, found[25], found[-26])
-
-
-def row(
-    name: str,
-    ours: float,
-    peer: float,
-    ratio: float,
-    goal: float | None,
-    low: float | None = None,
-    high: float | None = None,
-) -> dict:
-    numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
-    rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}
-    smaller_is_better = any(word in name for word in ("memory", "share"))
-    ok = goal is None or (ratio <= goal if smaller_is_better else ratio >= goal)
-    return {"name": name, **rounded, "goal": goal, "ok": ok}
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import sys
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import finetuning_scheduler
@@ -34,15 +34,15 @@ import lightning as L
 import torch
 import torchvision
 from lightning.pytorch.callbacks import BackboneFinetuning
+from measuring import DEVICE, now, peak, row
 from rich.progress import track
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import runs
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PEERS = "BackboneFinetuning", "finetuning-scheduler"
 LAST = "head only", "last block and head"
 TRAINS = {"head only": "head", "last block and head": "last 1"}
 Times = dict[str, list[float]]  # seconds by competitor, a value for each round
@@ -78,7 +78,7 @@ def main() -> None:
         compare("full: control", epochs, "control", "full", draw, steps),
     ]
     fits = race(schedules(folder), data, args.rounds, draw, lambda clock: sum(clock.epochs))
-    for peer in ("BackboneFinetuning", "finetuning-scheduler"):
+    for peer in PEERS:
         rows.append(compare(f"schedule: {peer}", fits, "ours", peer, draw, 4 * steps, 0.98))
     rows.append(
         compare(
@@ -91,8 +91,10 @@ def main() -> None:
         )
     )
     rows.append(compare("schedule: control", fits, "control", "BackboneFinetuning", draw, 4 * steps))
-    peaks = {name: peak(make, data) for name, make in schedules(folder).items() if name != "control"}
-    for peer in ("BackboneFinetuning", "finetuning-scheduler"):
+    few = DataLoader(Subset(data.dataset, range(64)), 32)
+    made = schedules(folder)
+    peaks = {name: peak(lambda name=name: fit(made[name](), few)) for name in ("ours", *PEERS)}
+    for peer in PEERS:
         ours, theirs = peaks["ours"] / 2**20, peaks[peer] / 2**20
         rows.append(row(f"schedule, peak memory: {peer}", ours, theirs, ours / theirs, 1.0))
 
@@ -214,36 +216,6 @@ def race(
     return times
 
 
-def now() -> float:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def peak(make: Callable[[], list[L.Callback]], data: DataLoader) -> float:
-    """Most bytes that torch holds at once in a fit beyond those from before."""
-    few = DataLoader(torch.utils.data.Subset(data.dataset, range(64)), 32)
-    if DEVICE == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        fit(make(), few)
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
-        fit(make(), few)
-    held = highest = 0
-    for nbytes in allocations(profiler):
-        held += nbytes
-        highest = max(highest, held)
-    return highest
-
-
-def allocations(profiler: profile) -> Iterator[int]:
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            yield event.nbytes()
-
-
 def compare(
     name: str, times: Times, ours: str, peer: str, draw: random.Random, steps: int, goal: float | None = None
 ) -> dict:
@@ -255,21 +227,6 @@ def compare(
     found = sorted(ratio(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
     milliseconds = (1e3 * statistics.median(times[each]) / steps for each in (ours, peer))
     return row(name, *milliseconds, ratio(pairs), goal, found[25], found[-26])
-
-
-def row(
-    name: str,
-    ours: float,
-    peer: float,
-    ratio: float,
-    goal: float | None,
-    low: float | None = None,
-    high: float | None = None,
-) -> dict:
-    numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
-    rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}
-    ok = goal is None or (rounded["ratio"] <= goal if "memory" in name else ratio >= goal)
-    return {"name": name, **rounded, "goal": goal, "ok": ok}
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ import copy
 import json
 import logging
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -17,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit.callbacks.test_time_augmentation import TestTimeAugmentation
-from tests.process import environment
+from tests.process import run_script
 from tests.toy import ToyModule, toy_data, toy_loaders, toy_trainer
 
 FLIP = {"views": "flip", "target": "net"}
@@ -377,17 +375,7 @@ def test_what_was_saved_is_said_once(caplog):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run(
-        [*torchrun, str(Path(__file__).with_name("averaging_on_two_ranks.py")), str(folder)],
-        env=environment(PYTHONPATH=str(Path(__file__).parents[2])),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    run_script(Path(__file__).with_name("averaging_on_two_ranks.py"), folder, folder=folder, ranks=2)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

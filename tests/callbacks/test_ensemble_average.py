@@ -4,8 +4,6 @@ import json
 import logging
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import lightning as L
 import pytest
@@ -25,10 +23,8 @@ from lightning_trainingkit import (
 from lightning_trainingkit.nn._member_files import find_members
 from lightning_trainingkit.nn.checkpoint import write_manifest
 from tests.callbacks.artifact_server import serving
-from tests.process import environment
+from tests.process import run_script
 from tests.toy import ToyModule, toy_loaders, toy_trainer
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Spy(L.LightningModule):
@@ -610,17 +606,7 @@ def test_greedy_weights_are_refused_around_masks(trained, masks_first):
 
 
 def test_greedy_weights_of_two_ranks_are_those_of_one(tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = pathlib.Path(__file__).with_name("greedy_ranks.py")
-    finished = subprocess.run(
-        [*torchrun, str(script), str(tmp_path)],
-        env=environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
+    run_script(pathlib.Path(__file__).with_name("greedy_ranks.py"), tmp_path, folder=tmp_path, ranks=2)
     found = json.loads((tmp_path / "found.json").read_text())
     callback = EnsembleAverage(good_and_bad(), target="net", weights="greedy")
     run(callback, stage="validate")

@@ -2,8 +2,6 @@ import copy
 import json
 import logging
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +17,9 @@ from torch.nn.functional import cross_entropy
 
 from lightning_trainingkit import ImageClassifier, TransferLearning
 from tests.callbacks.transfer_killed import KILLED, SCHEDULES, STEPS
-from tests.process import environment
+from tests.process import run_script
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
-ROOT = Path(__file__).parents[2]
 THREE = [{"train": "head"}, {"train": ["head", "net.1"], "start": 1}, {"train": "all", "start": 2, "lr_scale": 0.1}]
 
 
@@ -471,16 +468,7 @@ def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    run = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("transfer_killed.py")), str(folder)],
-        env=environment(PYTHONPATH=str(ROOT)),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    run_script(Path(__file__).with_name("transfer_killed.py"), folder, folder=folder)
     return json.loads((folder / "found.json").read_text())
 
 
@@ -497,19 +485,9 @@ def test_killed_in_each_phase_and_resumed(killed, schedule, step):
 
 
 def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
-    script = str(Path(__file__).with_name("transfer_on_two_ranks.py"))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
-    for command in ([*torchrun, str(tmp_path), "2"], [sys.executable, script, str(tmp_path), "1"]):
-        run = subprocess.run(
-            command,
-            env=environment(PYTHONPATH=str(ROOT)),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    script = Path(__file__).with_name("transfer_on_two_ranks.py")
+    run_script(script, tmp_path, 2, folder=tmp_path, ranks=2)
+    run_script(script, tmp_path, 1, folder=tmp_path)
     found = json.loads((tmp_path / "found.json").read_text())
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     print(f"largest difference between the ranks: {found}; to one process: {difference(one, two)}")

@@ -1,33 +1,19 @@
 """Two real processes on gloo, seeded differently: after a fit every callback leaves the ranks equal."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.contract.table import CALLBACKS, write_members
-from tests.process import environment
-
-ROOT = Path(__file__).parents[2]
+from tests.process import run_script
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
     write_members(folder)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run(
-        [*torchrun, str(Path(__file__).with_name("two_ranks.py")), str(folder)],
-        env=environment(PYTHONPATH=str(ROOT)),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    run_script(Path(__file__).with_name("two_ranks.py"), folder, folder=folder, ranks=2)
     return json.loads((folder / "found.json").read_text())
 
 

@@ -1,8 +1,6 @@
 """Two real processes on gloo evaluate what one process does: each image once, the same numbers."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -11,10 +9,8 @@ import pytest
 from lightning_trainingkit import DigitsDataModule, ImageClassifier
 from lightning_trainingkit.data._base import even_batches
 from tests.data.exact_evaluation import evaluate
-from tests.process import environment
+from tests.process import run_script
 from tests.toy import toy_trainer
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +32,7 @@ def alone(folder):
 
 @pytest.fixture(scope="module")
 def found(folder):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run(
-        [*torchrun, str(Path(__file__).with_name("exact_evaluation.py")), str(folder)],
-        env=environment(PYTHONPATH=str(ROOT)),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    run_script(Path(__file__).with_name("exact_evaluation.py"), folder, folder=folder, ranks=2)
     return json.loads((folder / "found.json").read_text())
 
 
