@@ -56,8 +56,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = runs.open_folder("transfer_speed", args.output)
     runs.quiet()
-    for name in ("finetuning_scheduler", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.disable(logging.ERROR)  # finetuning-scheduler sets the levels anew
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     start = time.perf_counter()
