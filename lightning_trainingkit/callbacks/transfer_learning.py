@@ -5,17 +5,16 @@ from typing import Any, Literal
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
 from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, refuse_caching
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, just_logged, refuse_sharding, wrap_again
+from lightning_trainingkit.callbacks._phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks._step_rates import StepRates
 from lightning_trainingkit.callbacks._transfer_plan import TransferPlan
-from lightning_trainingkit.functional.improvement import is_better, worst
 from lightning_trainingkit.functional.phases import read_phases, warmup_factor
 from lightning_trainingkit.nn.gate import Gate
 
@@ -117,10 +116,7 @@ class TransferLearning(L.Callback):
         self.phase = 0
         """Number of the phase, from 0."""
         self._began = 0  # optimizer steps before it
-        self._wait = 0
-        self._ripe = False  # whether patience is over
-        self._best = self._best_of_phase = worst(self.mode)
-        self._weights = BestWeights(self.monitor, self.mode, owner="transfer_learning")
+        self._monitor = PhaseMonitor(self.monitor, self.mode)
         self._other_schedule: Any = None
         self._resumed = False
         self._judged = False
@@ -156,12 +152,7 @@ class TransferLearning(L.Callback):
             "phase": self.phase,
             "before": self._before,
             "began": self._began,
-            "wait": self._wait,
-            "ripe": self._ripe,
-            "best": self._best,
-            "best_of_phase": self._best_of_phase,
-            "best_file": self._weights.file,
-            "own_files": self._weights.own,
+            **self._monitor.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -169,19 +160,16 @@ class TransferLearning(L.Callback):
         self._other_schedule = None if state_dict["schedule"] == self._schedule() else state_dict["schedule"]
         if self._other_schedule is None:
             self.phase, self._before, self._began = (state_dict[key] for key in ("phase", "before", "began"))
-            self._wait, self._ripe = state_dict["wait"], state_dict["ripe"]
-            self._best, self._best_of_phase = state_dict["best"], state_dict["best_of_phase"]
-            self._weights.file = self._weights.named = state_dict["best_file"]
-            self._weights.own = state_dict["own_files"]
+            self._monitor.load(state_dict)
         self._resumed = True
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
-        self._weights.resumed = checkpoint["global_step"] > 0
+        self._monitor.weights.resumed = checkpoint["global_step"] > 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which file of the best weights a run that resumes from this checkpoint will look for."""
-        self._weights.named = self._weights.file
+        self._monitor.weights.named = self._monitor.weights.file
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
@@ -205,12 +193,8 @@ class TransferLearning(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
-        if self._keeps(trainer) and not self._weights.start(trainer, self._best):
-            rank_zero_warn(
-                f"{self.monitor} was {self._best:.4g} at its best before the resume, and nobody kept the weights of "
-                "then: TransferLearning will restore the best of the epochs from here on."
-            )
-            self._best = worst(self.mode)
+        if self._keeps(trainer):
+            self._monitor.start(trainer)
         if self._gate is not None:
             self._gate.hold()  # not before: Lightning warns of modules in eval mode when it begins to train
             if self.cache_features:
@@ -239,8 +223,8 @@ class TransferLearning(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
         in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if in_fit and self._needs_monitor and self.monitor in just_logged(trainer):
-            self._judge(trainer)
+        if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
+            self._monitor.judge(trainer, keep=self._keeps(trainer))
             self._judged = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -253,7 +237,7 @@ class TransferLearning(L.Callback):
         if judged or not self._needs_monitor or fast_dev_run(trainer):
             return
         if self.monitor in just_logged(trainer):
-            self._judge(trainer)
+            self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
         every = trainer.check_val_every_n_epoch or 1
         validated = not trainer.enable_validation or (trainer.current_epoch + 1) % every == 0
@@ -286,21 +270,6 @@ class TransferLearning(L.Callback):
         """Whether a later phase will ask for the best weights."""
         return self.restore_best and self.phase < len(self._phases) - 1 and not fast_dev_run(trainer)
 
-    def _judge(self, trainer: L.Trainer) -> None:
-        if fast_dev_run(trainer):
-            return
-        current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
-        if is_better(current, self._best, self.mode):
-            if self._keeps(trainer):
-                self._weights.keep(trainer)
-            self._best = current
-        improved = is_better(current, self._best_of_phase, self.mode)
-        self._wait = 0 if improved else self._wait + 1
-        self._best_of_phase = current if improved else self._best_of_phase
-        if self.phase + 1 < len(self._phases):
-            patience = self._phases[self.phase + 1].patience
-            self._ripe = patience is not None and self._wait >= patience
-
     def _due(self, trainer: L.Trainer, batch_idx: int) -> int:
         """Number of the phase in which the batch that begins is to be."""
         for number in range(len(self._phases) - 1, self.phase, -1):
@@ -308,13 +277,14 @@ class TransferLearning(L.Callback):
             now = trainer.current_epoch if isinstance(start, int) else _progress(trainer, batch_idx)
             if start is not None and now >= start:
                 return number
-        return self.phase + self._ripe
+        patience = self._phases[self.phase + 1].patience if self.phase + 1 < len(self._phases) else None
+        return self.phase + (patience is not None and self._monitor.wait >= patience)
 
     def _begin(self, trainer: L.Trainer, phase: int) -> None:
-        if self._keeps(trainer) and (file := self._weights.find(trainer, self._best)):
-            restore_weights(trainer, file)
+        if self._keeps(trainer):
+            self._monitor.restore(trainer)
         self._before, self.phase, self._began = self.phase, phase, trainer.global_step
-        self._wait, self._ripe, self._best_of_phase = 0, False, worst(self.mode)
+        self._monitor.begin_phase()
         self._open(trainer)
         self._log(trainer)
 

@@ -1,0 +1,72 @@
+"""Follow a metric through the phases of a training: patience, and the way back to the best weights."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.functional.improvement import is_better, worst
+
+__all__ = ["PhaseMonitor"]
+
+
+class PhaseMonitor:
+    """Counts checks without improvement in a phase, and keeps the best weights where they will be asked for.
+
+    Args:
+        monitor: Name of the metric.
+        mode: ``"min"`` or ``"max"``.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor, self.mode = monitor, mode
+        self.wait = 0
+        """Checks without improvement in this phase."""
+        self.best = self.best_of_phase = worst(mode)
+        self.weights = BestWeights(monitor, mode, owner="transfer_learning")
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "wait": self.wait,
+            "best": self.best,
+            "best_of_phase": self.best_of_phase,
+            "best_file": self.weights.file,
+            "own_files": self.weights.own,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.wait, self.best, self.best_of_phase = (state[key] for key in ("wait", "best", "best_of_phase"))
+        self.weights.file = self.weights.named = state["best_file"]
+        self.weights.own = state["own_files"]
+
+    def start(self, trainer: L.Trainer) -> None:
+        """See that the best weights can be kept and, after a resume, are still there."""
+        if not self.weights.start(trainer, self.best):
+            rank_zero_warn(
+                f"{self.monitor} was {self.best:.4g} at its best before the resume, and nobody kept the weights of "
+                "then: TransferLearning will restore the best of the epochs from here on."
+            )
+            self.best = worst(self.mode)
+
+    def judge(self, trainer: L.Trainer, *, keep: bool) -> None:
+        """Compare what was just logged, the mean over ranks, with the best; keep the weights if they are."""
+        current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
+        if is_better(current, self.best, self.mode):
+            if keep:
+                self.weights.keep(trainer)
+            self.best = current
+        improved = is_better(current, self.best_of_phase, self.mode)
+        self.wait = 0 if improved else self.wait + 1
+        self.best_of_phase = current if improved else self.best_of_phase
+
+    def restore(self, trainer: L.Trainer) -> None:
+        """Go back to the best weights, if there are some."""
+        if file := self.weights.find(trainer, self.best):
+            restore_weights(trainer, file)
+
+    def begin_phase(self) -> None:
+        """Count anew."""
+        self.wait, self.best_of_phase = 0, worst(self.mode)
