@@ -15,8 +15,9 @@ from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
 from lightning_trainingkit.nn._tracing import join
-from lightning_trainingkit.nn.feature_cache import FeatureCache
+from lightning_trainingkit.nn.feature_cache import FeatureCache, Surroundings
 from lightning_trainingkit.nn.frozen_front import CannotCutError
+from lightning_trainingkit.nn.gate import Gate
 
 __all__ = ["FeatureCaching", "refuse_caching"]
 
@@ -36,17 +37,19 @@ class FeatureCaching:
     Args:
         trainer: The Trainer, which has begun to train.
         pl_module: Its module.
-        parameters: What the phases open and close.
+        gate: Opens and closes its parameters.
+        opened: Tells what trains in this phase, or in the one that is looked at.
         limit: Most bytes that all rows may take on one rank.
         on_disk: Whether they go into a file.
-        survey: Opens one later phase after the other, and calls what it is given with its number.
+        survey: Opens this phase and each later one, and calls what it is given with its number.
     """
 
     def __init__(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        parameters: Collection[nn.Parameter],
+        gate: Gate,
+        opened: Callable[[], Collection[nn.Parameter]],
         limit: int,
         on_disk: bool,
         survey: Callable[[Callable[[int], None]], None],
@@ -56,38 +59,41 @@ class FeatureCaching:
                 "`cache_features` must be False where images change, got a training set whose first sample is not the "
                 "same twice: augmentation. Take the random transforms out, or train without cache_features."
             )
+        gated = set(gate.parameters)
         self._survey = survey
-        self._limit = limit
-        running: set[FeatureCache] = set()
-        folder = Path(trainer.default_root_dir) if on_disk else None
-        self.caches = [
-            FeatureCache(
-                module,
-                name or type(pl_module).__name__,
-                limit,
-                folder,
-                lambda training: _count(trainer, training),
-                lambda text: rank_zero_info(f"TransferLearning {text}"),
-                self._first,
-                running,
-                optional=module is pl_module,
-            )
-            for name, module in _targets(pl_module, set(parameters))
-        ]
+        around = Surroundings(
+            limit,
+            Path(trainer.default_root_dir) if on_disk else None,
+            expected=lambda training: _count(trainer, training),
+            is_open=lambda parameter: parameter in opened() if parameter in gated else parameter.requires_grad,
+            ready=lambda: gate.is_held,
+            announce=lambda text: rank_zero_info(f"TransferLearning {text}"),
+            first=self._first,
+        )
+        for name, module in _targets(pl_module, gated):
+            FeatureCache(module, name or type(pl_module).__name__, around, optional=module is pl_module)
+        self.caches, self._limit = around.caches, limit
         self._whole = False  # whether this epoch has run from its first batch under this phase
         self._known = False  # whether one has before
+        self._lost = False  # whether what was kept was lost in it
 
     def renew(self) -> None:
         """Forget everything, since another phase has begun."""
-        self._whole = self._known = False
+        self._whole = self._known = self._lost = False
         for cache in self.caches:
             cache.forget()
 
     def begin_epoch(self) -> None:
         """Count the images of an epoch from here on."""
         self._whole = True
+        self.look_again()
         for cache in self.caches:
-            cache.hits = cache.misses = 0
+            cache.hits = cache.misses = cache.losses = 0
+
+    def look_again(self) -> None:
+        """Let no change of weights or modules go unnoticed, at the start of each epoch and validation."""
+        for cache in self.caches:
+            cache.look_again()
 
     def take_away(self) -> None:
         """Put the forwards back."""
@@ -104,18 +110,27 @@ class FeatureCaching:
             )
 
     def check_use(self, trainer: L.Trainer) -> None:
-        """Raise RuntimeError, on all ranks, if in a whole epoch after the first of a phase few images were known."""
+        """Raise RuntimeError, on all ranks, where an epoch after the first of a phase shows that caching is no use."""
         if not self._whole:  # or ended again by a resumed run
             return
-        hits, misses = (sum(getattr(cache, name) for cache in self.caches) for name in ("hits", "misses"))
-        useless = self._known and hits < 0.5 / trainer.world_size * (hits + misses)
-        if trainer.strategy.reduce_boolean_decision(useless, all=False):
+        counts = [sum(getattr(cache, name) for cache in self.caches) for name in ("hits", "misses", "losses")]
+        summed: Any = trainer.strategy.reduce(
+            torch.tensor(counts, dtype=torch.float64, device=trainer.strategy.root_device), reduce_op="sum"
+        )
+        hits, misses, losses = (int(count) for count in summed)
+        if self._lost and losses:
+            raise RuntimeError(
+                "`cache_features` must be False where the frozen part changes, got weights, statistics or attributes "
+                "of it that were others in each of the last two epochs. Train without cache_features."
+            )
+        # A rank meets, in an epoch after its first, one image of `world_size` again: far fewer are no chance.
+        if self._known and not losses and hits < 0.1 / trainer.world_size * (hits + misses):
             raise RuntimeError(
                 f"`cache_features` must be False where images change, got {hits} images of {hits + misses} in the last "
-                "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), another subset "
-                "in each epoch, or a callback that writes to frozen weights. Train without cache_features."
+                "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), or another "
+                "subset in each epoch. Train without cache_features."
             )
-        self._whole, self._known = False, True
+        self._whole, self._known, self._lost = False, True, losses > 0
 
     def _first(self, cache: FeatureCache, x: Tensor) -> None:
         """See before the first step that later phases can be cached, and fit."""
@@ -124,19 +139,20 @@ class FeatureCaching:
             try:
                 needed = cache.measure(x)
             except CannotCutError as error:
+                if cache.optional:
+                    return
                 raise ValueError(
                     f"`cache_features` must be False where the front of {cache.name} can't be kept, as in phase "
                     f"{number + 1}: {error} Train without it, or mend that."
                 ) from error
             if needed > self._limit:
                 raise ValueError(
-                    f"`cache_limit` must leave room for the features of all training images, got "
+                    f"`cache_limit` must leave room for the features of all images, got "
                     f"{self._limit / 2**30:.4g} GiB, and phase {number + 1} needs {needed / 2**30:.4g} GiB. "
                     "Raise it, let phases freeze up to a later block, or train without cache_features."
                 )
 
-        if not cache.optional:
-            self._survey(look)
+        self._survey(look)
 
 
 def _targets(pl_module: L.LightningModule, gated: set[nn.Parameter]) -> list[tuple[str, nn.Module]]:

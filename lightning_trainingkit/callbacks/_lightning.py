@@ -9,11 +9,12 @@ from weakref import WeakSet
 import lightning as L
 import torch
 from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch._dynamo import OptimizedModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -31,6 +32,7 @@ __all__ = [
     "mute_logger",
     "open_run",
     "refuse_sharding",
+    "refuse_swa",
     "saves_every_validation",
     "take_run",
     "unused_run",
@@ -142,6 +144,16 @@ def refuse_sharding(trainer: L.Trainer) -> None:
         raise TypeError(
             "`strategy` must be that of a single device or DDP where what trains changes in between, "
             f"got {type(strategy).__name__}. Use strategy='ddp', or freeze by hand before the fit."
+        )
+
+
+def refuse_swa(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    """Raise ValueError where StochasticWeightAveraging would set the statistics of frozen BatchNorms to 0 and 1."""
+    swa = any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    if swa and any(isinstance(each, _BatchNorm) for each in pl_module.modules()):
+        raise ValueError(
+            "`callbacks` must not hold StochasticWeightAveraging beside TransferLearning where there are BatchNorms: "
+            "it forgets the statistics of frozen ones. Use Lightning's EMAWeightAveraging or WeightAveraging."
         )
 
 

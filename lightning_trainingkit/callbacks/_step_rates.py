@@ -73,7 +73,7 @@ class StepRates:
 
     def _split(self, optimizer: Optimizer) -> None:
         factors = self._factors()
-        whole = optimizer.param_groups
+        whole = list(optimizer.param_groups)
         parts = []
         for group in whole:
             by_factor: dict[float | None, list[nn.Parameter]] = {}
@@ -82,13 +82,15 @@ class StepRates:
             by_factor.pop(None, None)
             for factor, parameters in by_factor.items():
                 parts.append((group, {**group, "params": parameters, "lr": group["lr"] * factor}))
+        if not parts:  # some look at their first group
+            parts.append((whole[0], {**whole[0], "params": []}))
         self._kept[optimizer] = (whole, parts)
-        optimizer.param_groups = [part for _, part in parts]
+        optimizer.param_groups[:] = [part for _, part in parts]  # the list may be that of an inner optimizer too
 
     def _join(self, optimizer: Optimizer) -> None:
         if optimizer not in self._kept:
             return
         whole, parts = self._kept.pop(optimizer)
-        optimizer.param_groups = whole
+        optimizer.param_groups[:] = whole
         for group, part in parts:
             group.update({key: value for key, value in part.items() if key not in ("params", "lr")})

@@ -1,5 +1,6 @@
 """What each phase of transfer learning trains in one module, worked out and checked before training."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,22 +93,24 @@ class TransferPlan:
 
     def check_starts(self, trainer: L.Trainer) -> None:
         """Raise ValueError if a phase can't begin in a training of this length, or not after the one before."""
-        epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs > 0 else None
+        epochs: float = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs
+        if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
+            epochs = min(epochs, trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches)
         earlier = 0.0
         for number, step in enumerate(self.steps):
             start = step.phase.start
-            if isinstance(start, float) and epochs is None and trainer.max_steps < 0:
+            if isinstance(start, float) and math.isinf(epochs) and trainer.max_steps < 0:
                 raise ValueError(
                     f"`phases[{number}]['start']` must be an epoch where the training has no end, got {start}. "
                     "Or set max_epochs or max_steps of the Trainer."
                 )
-            if start is None or epochs is None:
+            if start is None or math.isinf(epochs):
                 continue
             at = float(start) if isinstance(start, int) else start * epochs
             if at >= epochs:
                 raise ValueError(
-                    f"`phases[{number}]['start']` must lie before the end of training, got epoch {start} of {epochs} "
-                    f"(0 to {epochs - 1}). Start it earlier, leave it out, or train longer."
+                    f"`phases[{number}]['start']` must lie before the end of training, got {step.phase.when} of "
+                    f"{epochs:.4g} epochs, which begin with 0. Start it earlier, leave it out, or train longer."
                 )
             if at <= earlier and number:
                 raise ValueError(

@@ -11,7 +11,13 @@ from torch import nn
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, refuse_caching
-from lightning_trainingkit.callbacks._lightning import fast_dev_run, just_logged, refuse_sharding, wrap_again
+from lightning_trainingkit.callbacks._lightning import (
+    fast_dev_run,
+    just_logged,
+    refuse_sharding,
+    refuse_swa,
+    wrap_again,
+)
 from lightning_trainingkit.callbacks._phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks._step_rates import StepRates
 from lightning_trainingkit.callbacks._transfer_plan import TransferPlan
@@ -28,7 +34,8 @@ class TransferLearning(L.Callback):
     BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
     so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
     (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
-    the module froze itself stays frozen. After the fit, and whatever raises, flags and modes are as they were found.
+    the module has frozen itself by the time that its optimizers are made stays frozen. After the fit, and whatever
+    raises, flags and modes are as they were found.
 
     DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
@@ -46,15 +53,17 @@ class TransferLearning(L.Callback):
         phases: ``small_data``, the last layer alone; ``more_data``, the last layer for a quarter of the training, then
             the two blocks before it too, all at a tenth of the rate (the lecture's two rules); or a list of phases.
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
-        warmup_steps: Optimizer steps over which the rate of what a later phase opens rises from near 0.
+        warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
+            near 0.
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen; what is kept
             equals what would be computed anew up to rounding. Refused, with the reason, for images that augmentation
             changes, for a forward that can't be traced, that is compiled, or in which nothing deterministic comes
-            before dropout or what trains. A module's plain attributes are watched, deeper state that a forward reads
-            is not; hooks inside the front don't see images that are known.
+            before dropout or what trains. Plain attributes and modes are watched at each call, weights written through
+            ``.data`` and other state that a traced forward reads at the start of each epoch and validation; hooks
+            inside the front don't see images that are known.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation or by ``training_step``.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
@@ -120,7 +129,9 @@ class TransferLearning(L.Callback):
         self._other_schedule: Any = None
         self._resumed = False
         self._judged = False
+        self._validated = False
         self._before = 0  # the phase before
+        self._looking: int | None = None  # a phase that is opened for a look
         self._trainer: L.Trainer | None = None
         self._plan: TransferPlan | None = None
         self._gate: Gate | None = None
@@ -143,6 +154,7 @@ class TransferLearning(L.Callback):
         """Begin anew with each fit, and refuse a strategy that can't do this; a checkpoint's state is loaded after."""
         if stage == "fit":
             refuse_sharding(trainer)
+            refuse_swa(trainer, pl_module)
             self._forget()
 
     def state_dict(self) -> dict[str, Any]:
@@ -182,8 +194,6 @@ class TransferLearning(L.Callback):
             refuse_caching(pl_module)
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
         plan.check_optimizers(trainer.optimizers)
-        if not fast_dev_run(trainer):
-            plan.check_starts(trainer)
         self._plan, self._trainer = plan, trainer
         self._gate = Gate(pl_module, skip=(Metric,))
         self._rates = StepRates(trainer.optimizers)
@@ -193,6 +203,8 @@ class TransferLearning(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
+        if self._plan is not None and not fast_dev_run(trainer):
+            self._plan.check_starts(trainer)
         if self._keeps(trainer):
             self._monitor.start(trainer)
         if self._gate is not None:
@@ -200,7 +212,7 @@ class TransferLearning(L.Callback):
             if self.cache_features:
                 limit, on_disk = round(self.cache_limit * 2**30), self.cache_features == "disk"
                 self._caching = FeatureCaching(
-                    trainer, pl_module, self._gate.parameters, limit, on_disk, self._in_later_phases
+                    trainer, pl_module, self._gate, self._opened, limit, on_disk, self._in_phases_from_here
                 )
         self._log(trainer)
 
@@ -220,9 +232,15 @@ class TransferLearning(L.Callback):
         if self._caching is not None:
             self._caching.check_called()
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
+        if self._caching is not None:
+            self._caching.look_again()
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
         in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        self._validated |= in_fit
         if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
             self._monitor.judge(trainer, keep=self._keeps(trainer))
             self._judged = True
@@ -239,10 +257,8 @@ class TransferLearning(L.Callback):
         if self.monitor in just_logged(trainer):
             self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
-        every = trainer.check_val_every_n_epoch or 1
-        validated = not trainer.enable_validation or (trainer.current_epoch + 1) % every == 0
         logs = trainer.callback_metrics
-        if validated and self.monitor not in logs:
+        if (self._validated or not trainer.enable_validation) and self.monitor not in logs:
             raise RuntimeError(
                 f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
                 f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
@@ -303,8 +319,7 @@ class TransferLearning(L.Callback):
         steady = closed | step.factors
 
         def factors() -> dict[nn.Parameter, float | None]:
-            steps = (trainer.global_step - self._began) // len(trainer.optimizers)
-            rise = warmup_factor(steps, self.warmup_steps)
+            rise = warmup_factor(trainer.global_step - self._began, self.warmup_steps)
             if rise == 1:
                 return steady
             return steady | {each: factor * rise for each, factor in step.factors.items() if each not in before}
@@ -324,18 +339,28 @@ class TransferLearning(L.Callback):
             number = f"{self.phase + 1} of {len(self._phases)}"
             rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
 
-    def _in_later_phases(self, look: Callable[[int], None]) -> None:
-        """Open each later phase for a look, and then this one again."""
+    def _opened(self) -> dict[nn.Parameter, float]:
+        """What trains in this phase, or in the one that is looked at."""
         assert self._plan is not None
+        return self._plan.steps[self.phase if self._looking is None else self._looking].factors
+
+    def _in_phases_from_here(self, look: Callable[[int], None]) -> None:
+        """Open this phase and each later one for a look, and leave everything as it was."""
         assert self._gate is not None
+        before = [(each, each.requires_grad, each.grad) for each in self._gate.parameters]
         try:
-            for number in range(self.phase + 1, len(self._phases)):
-                self._gate.open_only(self._plan.steps[number].factors)
+            for number in range(self.phase, len(self._phases)):
+                self._looking = number
+                self._gate.open_only(self._opened())
                 self._gate.hold()
                 look(number)
         finally:
-            self._gate.open_only(self._plan.steps[self.phase].factors)
+            self._looking = None
+            self._gate.open_only(self._opened())
             self._gate.hold()
+            for each, flag, grad in before:
+                each.requires_grad_(flag)
+                each.grad = grad
 
     def _undo(self) -> None:
         if self._caching is not None:

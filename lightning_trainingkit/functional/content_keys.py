@@ -1,9 +1,11 @@
 """Keys by content: equal images have equal keys, others have others."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
-__all__ = ["content_keys"]
+__all__ = ["content_keys", "fingerprint"]
 
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 _SEED = 20061
@@ -12,8 +14,9 @@ _SEED = 20061
 def content_keys(x: Tensor) -> Tensor:
     """Hash each entry of a batch, on its device: two sums of its 32-bit words, each times a fixed random number.
 
-    ``k_j = sum_i w_i m_ij mod 2^64``: two entries that differ have the same pair with probability at most ``2^-64``
-    over the random numbers, which are those of a fixed seed.
+    ``k_j = sum_i w_i m_ij mod 2^64``: two entries of one shape and dtype that differ have the same pair with
+    probability at most ``2^-64`` over the random numbers, which are those of a fixed seed. Shape and dtype are not in
+    the key.
 
     Args:
         x: Any dtype, shape ``(N, ...)``. Its memory format does not matter.
@@ -37,6 +40,28 @@ def content_keys(x: Tensor) -> Tensor:
     return torch.stack(keys, dim=1)
 
 
+def fingerprint(tensors: Iterable[Tensor]) -> tuple[int, ...]:
+    """Hash the content of tensors, one after the other.
+
+    Example:
+        >>> one, two = torch.zeros(3), torch.ones(5000)
+        >>> fingerprint([one, two]) == fingerprint([one.clone(), two.clone()])
+        True
+        >>> fingerprint([one, two]) == fingerprint([one, two + 1])
+        False
+    """
+    found: list[Tensor] = []
+    for tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        if flat.numel():
+            rows = [content_keys(part) for part in (flat[: len(flat) // _ROW * _ROW].view(-1, _ROW),) if len(part)]
+            rest = flat[len(flat) // _ROW * _ROW :]
+            rows += [content_keys(rest[None])] if len(rest) else []
+            found.append(content_keys(torch.cat(rows).view(1, -1)))
+    return tuple(torch.cat(found).cpu().flatten().tolist()) if found else ()
+
+
+_ROW = 4096
 _KEPT: dict[torch.device, Tensor] = {}
 
 

@@ -89,6 +89,7 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
         raise TypeError(f"`{name}['train']` must be a string or a list of them, got {train!r}. Use {_SELECTORS}.")
     if not train or not all(each.strip() for each in train):
         raise ValueError(f"`{name}['train']` must name something, got {train!r}. Use {_SELECTORS}.")
+    train = [each.strip() for each in train]
     for each in train:
         last_blocks(each)
     start, patience = _read_start(name, given.get("start"), given.get("patience"), first=number == 0)
@@ -139,7 +140,7 @@ def last_blocks(selector: str) -> int | None:
     Raises:
         ValueError: If the number is 0.
     """
-    found = re.fullmatch(r"last (\d+)", selector.strip())
+    found = re.fullmatch(r"last\s+(\d+)", selector)
     if found and int(found[1]) < 1:
         raise ValueError(f"`train` must name at least one block, got {selector!r}. The last layer alone is 'head'.")
     return int(found[1]) if found else None

@@ -1,6 +1,6 @@
 """Put back what a forward sets in its modules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,13 +10,15 @@ __all__ = ["attributes_put_back"]
 
 
 @contextmanager
-def attributes_put_back(module: nn.Module) -> Iterator[Callable[[], bool]]:
+def attributes_put_back(module: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iterator[Callable[[], bool]]:
     """Put back all attributes of a module and its submodules, and what the dicts, lists and sets among them held.
+
+    Or, where ``modules`` are given, of these alone.
 
     It gives a function that tells whether any was changed.
     """
     found: list[Any] = []
-    for each in module.modules():
+    for each in modules if modules is not None else module.modules():
         found += [vars(each), *(value for value in vars(each).values() if isinstance(value, dict | list | set))]
     kept = [(held, held.copy()) for held in found]
 

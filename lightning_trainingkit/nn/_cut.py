@@ -1,20 +1,21 @@
 """Cut the traced forward of a partly frozen module in two."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from lightning_trainingkit.functional.content_keys import content_keys
+from lightning_trainingkit.functional.content_keys import content_keys, fingerprint
 from lightning_trainingkit.nn._chance import is_random, stirs
 from lightning_trainingkit.nn._tracing import Trace, Tracer, UntraceableError
 
-__all__ = ["CannotCutError", "FrozenFront", "Setting", "cut", "held", "is_of_images"]
+__all__ = ["CannotCutError", "FrozenFront", "IsOpen", "cut", "held", "is_of_images", "not_wholly_open", "settings_of"]
 
-Setting = tuple[nn.Module, str]
+IsOpen = Callable[[nn.Parameter], bool]
 
 
 class CannotCutError(ValueError):
@@ -29,68 +30,99 @@ class FrozenFront:
         front: Images ``(N, ...)`` to what the frozen part says of them, tensors ``(N, ...)``. No gradient passes it.
         rest: Images and these tensors to what the whole forward returns.
         end: Names of the last modules or functions in front of the cut.
-        parameters: Parameters of the front, by the module that holds them and their name in it.
-        settings: Plain public attributes that the forward was cut with, by module and name; others may make another.
+        tensors: Parameters and buffers of the front, by the dict that holds them and their name in it.
+        settings: Plain public attributes of all parts but those that are wholly open, by module: how many attributes
+            it has in all, and those.
+        traced: Modules whose own forward was looked into.
         code: What both parts do, in words that can be compared: of the front, and of the rest.
     """
 
     front: Callable[[Tensor], tuple[Tensor, ...]]
     rest: Callable[..., Any]
     end: tuple[str, ...]
-    parameters: tuple[tuple[nn.Module, str, nn.Parameter], ...]
-    settings: dict[Setting, Any]
+    tensors: tuple[tuple[dict[str, Any], str, Tensor], ...]
+    settings: dict[nn.Module, tuple[int, dict[str, Any]]]
+    traced: frozenset[nn.Module]
     code: tuple[str, str] = ("", "")
 
-    def changed(self) -> set[Setting]:
-        """Attributes that are no longer what they were when the forward was cut."""
-        return {key for key, value in self.settings.items() if vars(key[0]).get(key[1]) != value}
+    def changed(self) -> set[nn.Module]:
+        """Modules with an attribute, such as their mode, that is not what it was when the forward was cut."""
+        return {
+            module
+            for module, (count, plain) in self.settings.items()
+            if len(own := vars(module)) != count or any(own.get(name) != value for name, value in plain.items())
+        }
 
     def in_place(self) -> bool:
-        """Whether the front still holds the parameters that it was cut with."""
-        return all(module._parameters.get(name) is held for module, name, held in self.parameters)
+        """Whether the front still holds the tensors that it was cut with, none of which wants a gradient."""
+        return all(holder.get(name) is held and not held.requires_grad for holder, name, held in self.tensors)
 
     def version(self) -> int:
-        """Grows with each change of the front's parameters in place."""
-        return sum(held._version for _, _, held in self.parameters)
+        """Grows with each change of the front's tensors in place, but through ``.data``."""
+        return sum(held._version for _, _, held in self.tensors)
+
+    def content(self) -> tuple[int, ...]:
+        """Changes with the values of the front's tensors, however they are written to."""
+        return fingerprint(held for _, _, held in self.tensors)
 
 
 class _PartsTracer(Tracer):
     """Keeps whole what is wholly frozen or wholly open, and looks into what is mixed or has no parameters."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_open: IsOpen) -> None:
         super().__init__()
-        self.opened: list[nn.Module] = []
+        self.is_open = is_open
+        self.traced: list[nn.Module] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        open_ones = {p.requires_grad for p in m.parameters()}
-        if open_ones:
-            whole = len(open_ones) == 1
-        else:
-            whole = m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
+        states = {self.is_open(p) for p in m.parameters()}
+        plain = m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
+        whole = len(states) == 1 if states else plain
         if not whole:
-            self.opened.append(m)
+            self.traced.append(m)
         return whole
 
 
-def cut(module: nn.Module, x: Tensor, ignore: Collection[Setting]) -> FrozenFront | None:
-    tracer = _PartsTracer()
+def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
+    """Trace the forward, and cut it after the last value that neither open parameters nor chance have touched.
+
+    Raises:
+        CannotCutError: If that is not possible; where nothing frozen comes before chance, it says so.
+    """
+    tracer = _PartsTracer(is_open)
     try:
         trace = Trace(module, tracer)
     except UntraceableError as error:
         raise CannotCutError(f"{error}.") from error
+    for node in trace.graph.nodes:  # numbers of numpy are no Python
+        node.args = fx.node.map_aggregate(node.args, _plain_number)
+        node.kwargs = fx.node.map_aggregate(node.kwargs, _plain_number)
     with _constants(module, tracer):
-        found = _cut_traced(module, trace, x)
+        found = _cut_traced(module, trace, x, is_open)
     if found is None:
         return None
-    opened = dict.fromkeys([module, *tracer.opened])
-    watched = {(each, name): value for each in opened for name, value in vars(each).items() if _is_plain(name, value)}
-    return replace(found, settings={key: value for key, value in watched.items() if key not in ignore})
+    return replace(found, settings=settings_of(module, is_open), traced=frozenset([module, *tracer.traced]))
 
 
-def _cut_traced(module: nn.Module, trace: Trace, x: Tensor) -> FrozenFront | None:
+def not_wholly_open(module: nn.Module, is_open: IsOpen) -> list[nn.Module]:
+    """The module and its parts, but those all of whose parameters are open."""
+    parameters = {each: list(each.parameters()) for each in module.modules()}
+    return [each for each, mine in parameters.items() if not mine or not all(map(is_open, mine))]
+
+
+def settings_of(module: nn.Module, is_open: IsOpen) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
+    """Plain public attributes of what is not wholly open."""
+    parts = {each: vars(each) for each in not_wholly_open(module, is_open)}
+    return {
+        each: (len(own), {name: value for name, value in own.items() if _is_plain(name, value)})
+        for each, own in parts.items()
+    }
+
+
+def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
     nodes = list(trace.graph.nodes)
     images = next(node for node in nodes if node.op == "placeholder")
-    behind, reason = _behind(trace, nodes)
+    behind, reason = _behind(trace, nodes, is_open)
     values = _values(module, [node for node in nodes if node not in behind], images, x)
     while True:
         for node in nodes:
@@ -102,8 +134,8 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor) -> FrozenFront | Non
             break
         behind |= set(odd)  # a size, say: the rest finds it again
     needed = _ancestors([*edge, *(node for node in nodes if node not in behind and _in_place(node))])
-    parameters = [held for node in needed for held in _parameters_of(module, node)]
-    if not parameters:
+    tensors = [held for node in nodes if node in needed for held in _tensors_of(module, node)]
+    if not any(isinstance(held, nn.Parameter) for _, _, held in tensors):
         if reason:
             raise CannotCutError(f"{reason}, and nothing frozen comes before it.")
         return None
@@ -126,7 +158,7 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor) -> FrozenFront | Non
         str(content_keys(value[None]).tolist()) for name, value in vars(module).items() if _is_constant(name, value)
     ]
     code = (graphs[0].code + "".join(made), graphs[1].code)
-    return FrozenFront(graphs[0].forward, graphs[1].forward, end, tuple(parameters), {}, code)
+    return FrozenFront(graphs[0].forward, graphs[1].forward, end, tuple(tensors), {}, frozenset(), code)
 
 
 @contextmanager
@@ -142,7 +174,7 @@ def _constants(module: nn.Module, tracer: Tracer) -> Iterator[None]:
             vars(module).pop(name, None)
 
 
-def _behind(trace: Trace, nodes: list[fx.Node]) -> tuple[set[fx.Node], str]:
+def _behind(trace: Trace, nodes: list[fx.Node], is_open: IsOpen) -> tuple[set[fx.Node], str]:
     """Nodes that open parameters or chance have touched, and the first reason that is no parameter."""
     behind: set[fx.Node] = set()
     reason = ""
@@ -150,12 +182,12 @@ def _behind(trace: Trace, nodes: list[fx.Node]) -> tuple[set[fx.Node], str]:
         why = ""
         if node.op == "call_module":
             called = trace.module.get_submodule(str(node.target))
-            if any(p.requires_grad for p in called.parameters()):
+            if any(map(is_open, called.parameters())):
                 behind.add(node)
             else:
                 why = stirs(called, str(node.target))
         elif node.op == "get_attr" and isinstance(found := _attribute(trace.module, str(node.target)), nn.Parameter):
-            if found.requires_grad:
+            if is_open(found):
                 behind.add(node)
         elif node.op in ("call_function", "call_method") and is_random(node):
             why = f"`{node.name}` is random in training"
@@ -222,21 +254,28 @@ def _attribute(module: nn.Module, name: str) -> Any:
     return getattr(module.get_submodule(path), last)
 
 
-def _parameters_of(module: nn.Module, node: fx.Node) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+def _tensors_of(module: nn.Module, node: fx.Node) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     if node.op == "call_module":
         yield from held(module.get_submodule(str(node.target)))
     elif node.op == "get_attr":
         path, _, last = str(node.target).rpartition(".")
         holder = module.get_submodule(path)
-        if isinstance(found := holder._parameters.get(last), nn.Parameter):
-            yield holder, last, found
+        for tensors in (holder._parameters, holder._buffers):
+            if isinstance(found := tensors.get(last), Tensor):
+                yield tensors, last, found
 
 
-def held(module: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+def held(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+    """Parameters and buffers of a module and its parts, with the dict that holds each and its name in it."""
     for each in module.modules():
-        for name, parameter in each._parameters.items():
-            if parameter is not None:
-                yield each, name, parameter
+        for tensors in (each._parameters, each._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    yield tensors, name, tensor
+
+
+def _plain_number(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_plain(name: str, value: Any) -> bool:

@@ -11,13 +11,14 @@ from torch import fx, nn
 
 from lightning_trainingkit.nn._attributes import attributes_put_back
 
-__all__ = ["LAYERS", "LEAVES", "Trace", "Tracer", "UntraceableError", "join", "layer_names"]
+__all__ = ["LAYERS", "LEAVES", "NORMS", "Trace", "Tracer", "UntraceableError", "join", "layer_names"]
 
 LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 LEAVES = (*LAYERS, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_trainingkit.nn._tracing import join
+from lightning_trainingkit.nn._tracing import NORMS, join
 
 __all__ = ["Block", "find_blocks"]
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def find_blocks(module: nn.Module, head: str, *, skip: tuple[type[nn.Module], ..
     for name, part, whole in _parts(module, "", top, counts, skip):
         if not whole:
             first += part.parameters(recurse=False)
-        elif found and all(isinstance(each, _NORMS) for each in _holders(part)):
+        elif found and all(isinstance(each, NORMS) for each in _holders(part)):
             found[-1][1].extend(part.parameters())
         else:
             found.append((name, list(part.parameters())))

@@ -1,18 +1,62 @@
 """Keep what the frozen front of a model says of each image, and go on from there."""
 
+import copy
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys
-from lightning_trainingkit.nn.feature_store import FeatureStore, StoreFullError, row_bytes
+from lightning_trainingkit.nn.feature_store import FeatureStore, Key, StoreFullError, row_bytes
 from lightning_trainingkit.nn.frozen_front import CannotCutError, FrozenFront, find_front
 
-__all__ = ["FeatureCache"]
+__all__ = ["FeatureCache", "Surroundings"]
+
+
+@dataclass
+class Surroundings:
+    """What the caches of one model share.
+
+    Args:
+        limit: Most bytes that all rows may take.
+        folder: Where to keep them in mapped files; None keeps them in memory, on the images' device.
+        expected: Number of images to make room for, by mode: training or not; 0 where that is unknown.
+        is_open: Which parameters train in this phase.
+        ready: Whether all that is frozen is in eval mode; else the forward runs as it is.
+        announce: Is told in words what will be kept, when it is known.
+        first: Is given a cache and its first training images, before anything is kept.
+        caches: All of them. Those inside the module of a running one let the forward run.
+    """
+
+    limit: int
+    folder: Path | None
+    expected: Callable[[bool], int]
+    is_open: Callable[[nn.Parameter], bool]
+    ready: Callable[[], bool]
+    announce: Callable[[str], None]
+    first: Callable[["FeatureCache", Tensor], None]
+    caches: list["FeatureCache"] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """What all rows take."""
+        return sum(mode.store.bytes for cache in self.caches for mode in cache.modes.values())
+
+
+@dataclass
+class _Mode:
+    """The cut in training or in evaluation, and its rows."""
+
+    store: FeatureStore
+    known: bool = False
+    front: FrozenFront | None = None
+    version: int = 0
+    content: tuple[int, ...] = ()
+    look_again: bool = False
 
 
 class FeatureCache:
@@ -20,52 +64,29 @@ class FeatureCache:
 
     An image is known by its content, so that it does not matter in which order or with which loader it comes; one that
     changes from epoch to epoch is a new one each time. The front is cut for training and for evaluation, each with
-    rows of its own. Where the front's parameters have changed, the rows are forgotten; where others stand in their
-    place for a while, and where the input needs a gradient, the forward runs as it is.
+    rows of its own; they are forgotten where the front's tensors or the attributes of its modules have changed. Where
+    other tensors stand in their place for a while, where what is frozen is in training mode, and where the front or
+    the input needs a gradient, the forward runs as it is.
 
     Args:
         module: The module. Its forward takes one tensor, images first.
         name: What the user calls it.
-        limit: Most bytes that the rows may take.
-        folder: Where to keep them in a mapped file; None keeps them in memory, on the images' device.
-        expected: Number of images to make room for, by mode: training or not; 0 where that is unknown.
-        announce: Is told in words what will be kept, when it is known.
-        first: Is given the first training images, before anything is kept.
-        running: Shared by all caches of a model: those inside another one's module let the forward run.
+        around: What it shares with the other caches of the model.
         optional: Whether to let the forward run, and not to complain, where it can't be cut.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        name: str,
-        limit: int,
-        folder: Path | None,
-        expected: Callable[[bool], int],
-        announce: Callable[[str], None],
-        first: Callable[["FeatureCache", Tensor], None],
-        running: set["FeatureCache"],
-        optional: bool = False,
-    ) -> None:
-        self.module, self.name, self.limit, self.expected, self.announce = module, name, limit, expected, announce
-        self._first: Callable[[FeatureCache, Tensor], None] | None = first
-        self._running, self.optional, self._gone = running, optional, False
-        self.called = False
-        self.hits = self.misses = 0
-        """Images of training that were known, and that were not."""
-        self._stores = {mode: FeatureStore(limit, folder) for mode in (True, False)}
-        self._fronts: dict[bool, FrozenFront | None] = {}
-        self._ignored: set[tuple[nn.Module, str]] = set()
-        self._versions: dict[bool, int] = {}
+    def __init__(self, module: nn.Module, name: str, around: Surroundings, optional: bool = False) -> None:
+        self.module, self.name, self.around, self.optional = module, name, around, optional
+        self.called = self.running = self.gone = False
+        self.hits = self.misses = self.losses = 0
+        """Images of training that were known, that were not, and how often all were forgotten."""
+        self.modes = {mode: _Mode(FeatureStore(around.limit, around.folder)) for mode in (True, False)}
+        self._surveyed = False
         self._found = vars(module).get("forward")
-        self._forward = inner = module.forward
-
-        @wraps(inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return self._run(args, kwargs)
-
-        self._ours = forward
-        vars(module)["forward"] = forward
+        self.forward = module.forward
+        self._ours = _InPlace(self)
+        vars(module)["forward"] = self._ours
+        around.caches.append(self)
 
     def take_away(self) -> None:
         """Put back the forward that stood there, and forget everything."""
@@ -73,30 +94,36 @@ class FeatureCache:
             del vars(self.module)["forward"]
             if self._found is not None:
                 vars(self.module)["forward"] = self._found
-        self._gone = True  # whoever has wrapped ours since calls the forward through it
+        self.gone = True  # whoever has wrapped ours since calls the forward through it
         self.forget()
 
     def forget(self) -> None:
         """Forget all rows and cuts, since other parameters train now."""
-        self._fronts, self._ignored = {}, set()
-        for store in self._stores.values():
-            store.clear()
+        for mode in self.modes.values():
+            mode.known, mode.front = False, None
+            mode.store.clear()
+
+    def look_again(self) -> None:
+        """Cut anew and compare the front's tensors at the next call: a change may not show by itself."""
+        for mode in self.modes.values():
+            mode.look_again = True
 
     def measure(self, x: Tensor) -> int:
-        """Bytes that the training images would take, cut as the module is now; 0 if nothing could be kept.
+        """Bytes that all images would take, cut as the module is now; 0 if nothing could be kept.
 
         Raises:
             CannotCutError: If the forward can't be cut.
         """
-        front = find_front(self.module, x[:2], self._forward)
+        front = find_front(self.module, x[:2], self.forward, self.around.is_open)
         if front is None:
             return 0
         with torch.no_grad():
-            return row_bytes(front.front(x[:1])) * self.expected(True)
+            return row_bytes(front.front(x[:1])) * (self.around.expected(True) + self.around.expected(False))
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._gone or self._running:
-            return self._forward(*args, **kwargs)
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the module's forward returns, from what is kept of the images where there is something."""
+        if self.gone or any(cache.running for cache in self.around.caches) or not self.around.ready():
+            return self.forward(*args, **kwargs)
         self.called = True
         if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or args[0].ndim < 2 or not len(args[0]):
             given = ", ".join([*(type(each).__name__ for each in args), *kwargs])
@@ -104,81 +131,88 @@ class FeatureCache:
                 f"`cache_features` must be False where {self.name} is not called with one tensor of images, "
                 f"got a call with ({given})."
             )
-        x = args[0]
-        self._running.add(self)
+        x, mode = args[0], self.modes[self.module.training]
+        self.running = True
         try:
-            if self._first is not None and self.module.training:
-                first, self._first = self._first, None
-                first(self, x)
-            front = self._front(x)
+            if not self._surveyed and self.module.training:
+                self._surveyed = True
+                self.around.first(self, x)
+            front = self._front(mode, x)
             if front is not None and front.in_place() and not (x.requires_grad and torch.is_grad_enabled()):
-                return front.rest(x, *self._features(front, x))
+                return front.rest(x, *self._features(mode, front, x))
         finally:
-            self._running.discard(self)
-        return self._forward(x)
+            self.running = False
+        return self.forward(x)
 
-    def _front(self, x: Tensor) -> FrozenFront | None:
-        training = self.module.training
-        known = self._fronts.get(training)
+    def _front(self, mode: _Mode, x: Tensor) -> FrozenFront | None:
+        known = mode.front
         changed = known.changed() if known is not None else set()
-        if training in self._fronts and not changed:
+        if mode.known and not changed and not (mode.look_again and known is not None):
             return known
         try:
-            front = find_front(self.module, x[:2], self._forward, self._ignored)
+            front = find_front(self.module, x[:2], self.forward, self.around.is_open, tried=None if changed else known)
         except CannotCutError as error:
             if self.optional:
-                self._fronts[training] = None
+                mode.known, mode.front = True, None
                 return None
             raise ValueError(
                 f"`cache_features` must be False where the front of {self.name} can't be kept: {error} "
                 "Train without it, or mend that."
             ) from error
-        if known is not None and front is not None and front.code == known.code:
-            self._ignored |= changed  # a counter, say
-        if known is None or front is None or front.code[0] != known.code[0]:
-            self._stores[training].clear()
-        self._fronts[training] = front
-        if front is not None:
-            self._versions[training] = front.version()
+        # What a traced module's attributes do to the front is in its code.
+        same = known is not None and front is not None and front.code[0] == known.code[0] and changed <= front.traced
+        if not same:
+            self._clear(mode)
+        mode.known, mode.front = True, front
         return front
 
-    def _features(self, front: FrozenFront, x: Tensor) -> tuple[Tensor, ...]:
-        training = self.module.training
-        store = self._stores[training]
-        if (version := front.version()) != self._versions[training]:
-            store.clear()
-            self._versions[training] = version
-        keys = [tuple(pair) for pair in content_keys(x).tolist()]
-        missing = [row for row, key in enumerate(keys) if key not in store.rows]
-        if training:
+    def _features(self, mode: _Mode, front: FrozenFront, x: Tensor) -> tuple[Tensor, ...]:
+        version = front.version()
+        if version != mode.version or mode.look_again or not mode.content:
+            content = front.content()
+            if content != mode.content:
+                self._clear(mode)
+            mode.version, mode.content, mode.look_again = version, content, False
+        kind = (tuple(x.shape[1:]), x.dtype)
+        keys: list[Key] = [(kind, *pair) for pair in content_keys(x).tolist()]
+        missing = [row for row, key in enumerate(keys) if key not in mode.store.rows]
+        if self.module.training:
             self.misses += len(missing)
             self.hits += len(keys) - len(missing)
         if not missing:
-            return store.take(keys, x.device)
+            return mode.store.take(keys, x.device)
         with torch.no_grad():
             some = x if len(missing) == len(keys) else x[torch.tensor(missing, device=x.device)]
             features = front.front(some.detach().clone())
-        self._add(front, [keys[row] for row in missing], features)
-        return tuple(features) if len(missing) == len(keys) else store.take(keys, x.device)
+        self._add(mode, front, [keys[row] for row in missing], features)
+        return tuple(features) if len(missing) == len(keys) else mode.store.take(keys, x.device)
 
-    def _add(self, front: FrozenFront, keys: list[tuple[int, ...]], features: tuple[Tensor, ...]) -> None:
-        training = self.module.training
-        store, other = self._stores[training], self._stores[not training]
-        store.limit = self.limit - other.bytes
+    def _clear(self, mode: _Mode) -> None:
+        self.losses += self.module.training and len(mode.store) > 0
+        mode.store.clear()
+
+    def _add(self, mode: _Mode, front: FrozenFront, keys: list[Key], features: tuple[Tensor, ...]) -> None:
+        store, training = mode.store, self.module.training
+        store.limit = self.around.limit - (self.around.bytes - store.bytes)
         if not len(store):
-            size, count = row_bytes(features), self.expected(training)
+            size, count = row_bytes(features), self.around.expected(training)
             shapes = " and ".join(f"{'x'.join(map(str, each.shape[1:])) or 1} {each.dtype}" for each in features)
             kind = "training" if training else "evaluation"
             where = f"in a file below {store.folder}" if store.folder else f"in memory ({features[0].device})"
-            self.announce(
+            self.around.announce(
                 f"keeps what {self.name} says of each image after {', '.join(front.end)} in {kind}: "
                 f"{shapes.replace('torch.', '')}, {size / 2**10:.4g} KiB x {count or 'an unknown number of'} images = "
                 f"{f'{count * size / 2**20:.4g} MiB' if count else 'as much as comes'} {where}; "
-                f"limit {self.limit / 2**30:.4g} GiB"
+                f"limit {self.around.limit / 2**30:.4g} GiB"
             )
             if count * size > store.limit:
                 self._full(count, size)
             store.reserve(features, count)
+        if not store.fits(features):
+            raise ValueError(
+                f"`cache_features` must be False where images have several sizes, got features of {self.name} that "
+                f"differ in shape, now {[tuple(each.shape[1:]) for each in features]}. Bring the images to one size."
+            )
         try:
             store.add(keys, features)
         except StoreFullError:
@@ -186,8 +220,34 @@ class FeatureCache:
 
     def _full(self, count: int, size: int) -> None:
         raise ValueError(
-            f"`cache_limit` must leave room for the features of all images, got {self.limit / 2**30:.4g} GiB, and "
-            f"{count} images with {size / 2**10:.4g} KiB each need {count * size / 2**30:.4g} GiB. "
+            f"`cache_limit` must leave room for the features of all images, got {self.around.limit / 2**30:.4g} GiB, "
+            f"and {count} images with {size / 2**10:.4g} KiB each need {count * size / 2**30:.4g} GiB. "
             "Raise it, keep them on disk (cache_features='disk'), or train without cache_features. "
             "Images that augmentation changes are new ones in each epoch."
         )
+
+
+class _InPlace:
+    """The forward that stands in the module; copies of the module get their own forward back."""
+
+    def __init__(self, cache: FeatureCache) -> None:
+        self.cache = cache
+        self.__wrapped__ = cache.forward  # what `inspect.signature` looks at
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.cache.run(args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        own = memo.get(id(self.cache.module))
+        if own is None or self.cache._found is not None:
+            return copy.deepcopy(self.cache.forward, memo)
+        return _own_forward(own)
+
+    def __reduce__(self) -> Any:
+        if self.cache._found is not None:
+            return copy.copy, (self.cache._found,)
+        return _own_forward, (self.cache.module,)
+
+
+def _own_forward(module: nn.Module) -> Any:
+    return MethodType(type(module).forward, module)

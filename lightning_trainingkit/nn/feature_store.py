@@ -1,15 +1,15 @@
 """Rows of tensors by key, in memory or in a file that is mapped into it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-__all__ = ["FeatureStore", "StoreFullError"]
+__all__ = ["FeatureStore", "Key", "StoreFullError", "row_bytes"]
 
-Key = tuple[int, ...]
+Key = tuple[Hashable, ...]
 
 
 class StoreFullError(Exception):
@@ -39,6 +39,11 @@ class FeatureStore:
     def bytes(self) -> int:
         """What the rows take, and those to come that there is room for."""
         return sum(part.numel() * part.element_size() for part in self._parts)
+
+    def fits(self, features: Sequence[Tensor]) -> bool:
+        """Whether these have the shape and dtype of the rows that are there."""
+        pairs = zip(self._parts, features, strict=False)
+        return not self._parts or all(one.shape[1:] == two.shape[1:] and one.dtype == two.dtype for one, two in pairs)
 
     def reserve(self, features: Sequence[Tensor], count: int) -> None:
         """Make room for so many rows of this shape at once, as far as the limit goes."""

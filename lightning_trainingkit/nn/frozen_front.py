@@ -1,14 +1,27 @@
 """Cut a model where its frozen part ends, so that what this part says of an image can be kept."""
 
-from collections.abc import Callable, Collection
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from lightning_trainingkit.nn._attributes import attributes_put_back
 from lightning_trainingkit.nn._chance import stirs
-from lightning_trainingkit.nn._cut import CannotCutError, FrozenFront, Setting, cut, held, is_of_images
+from lightning_trainingkit.nn._cut import (
+    CannotCutError,
+    FrozenFront,
+    IsOpen,
+    cut,
+    held,
+    is_of_images,
+    not_wholly_open,
+    settings_of,
+)
 
 __all__ = ["CannotCutError", "FrozenFront", "find_front"]
 
@@ -17,39 +30,42 @@ def find_front(
     module: nn.Module,
     x: Tensor,
     forward: Callable[..., Any] | None = None,
-    ignore: Collection[Setting] = (),
+    is_open: IsOpen = lambda parameter: parameter.requires_grad,
+    *,
+    tried: FrozenFront | None = None,
 ) -> FrozenFront | None:
     """Cut the forward of a module, in the mode that it is in, after the last value that no open parameter has touched.
 
-    What holds an open parameter (``requires_grad``), is random in this mode, or updates statistics, begins the rest.
-    Parts that are wholly frozen or wholly open are kept whole; a part in between is traced, with what its attributes
-    say now. That both parts together return what the forward returns is tried out on ``x``; the module is left as it
-    was found.
+    What holds an open parameter, is random in this mode, or updates statistics, begins the rest. Parts that are wholly
+    frozen or wholly open are kept whole; a part in between is traced, with what its attributes say now. That both parts
+    together return what the forward returns is tried out on ``x``; the module is left as it was found.
 
     Args:
         module: Takes one tensor, images first.
         x: Some images, shape ``(N, ...)``; two are enough.
         forward: The module's own forward, where something stands in its place.
-        ignore: Attributes not to watch.
+        is_open: Which parameters train; by default those with ``requires_grad``.
+        tried: A front that need not be tried out again if the code of this one is the same.
 
     Returns:
         None if no frozen parameter is in the front.
 
     Raises:
-        CannotCutError: If the forward can't be traced, or what it says of an image depends on other images or chance.
+        CannotCutError: If the forward can't be traced, keeps something in an attribute, or what it says of an image
+            depends on other images or chance.
     """
     forward = forward or module.forward
-    parameters = list(module.parameters())
-    if all(p.requires_grad for p in parameters):
+    open_ones = [is_open(p) for p in module.parameters()]
+    if all(open_ones):
         return None
-    partly = any(p.requires_grad for p in parameters)
-    found = cut(module, x, ignore) if partly else _whole(module, forward)
-    if found is not None:
-        _try_out(module, forward, found, x)
+    with _generators_put_back():
+        found = cut(module, x, is_open) if any(open_ones) else _whole(module, forward, is_open)
+        if found is not None and (tried is None or found.code != tried.code):
+            _try_out(module, forward, found, x, not_wholly_open(module, is_open))
     return found
 
 
-def _whole(module: nn.Module, forward: Callable[..., Any]) -> FrozenFront:
+def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> FrozenFront:
     stir = stirs(module)
     if stir:
         raise CannotCutError(f"{stir}, so that what it says of an image changes from epoch to epoch.")
@@ -60,43 +76,91 @@ def _whole(module: nn.Module, forward: Callable[..., Any]) -> FrozenFront:
             raise CannotCutError(f"{type(module).__name__} returns {type(found).__name__}, and no tensor.")
         return (found,)
 
-    return FrozenFront(front, lambda x, found: found, (type(module).__name__,), tuple(held(module)), {})
+    return FrozenFront(
+        front,
+        lambda x, found: found,
+        (type(module).__name__,),
+        tuple(held(module)),
+        settings_of(module, is_open),
+        frozenset(),
+    )
 
 
 @torch.no_grad()
-def _try_out(module: nn.Module, forward: Callable[..., Any], found: FrozenFront, x: Tensor) -> None:
+def _try_out(
+    module: nn.Module, forward: Callable[..., Any], found: FrozenFront, x: Tensor, watched: list[nn.Module]
+) -> None:
     """Raise CannotCutError unless the two parts do what the forward does, for each image by itself."""
     kind = type(module).__name__
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    devices = [x.device] if x.is_cuda else []
     try:
-        features, again = found.front(x.clone()), found.front(x.clone())
-        if not all(is_of_images(each, len(x)) for each in features):
-            raise CannotCutError(f"what the frozen part of {kind} says has not one entry for each image.")
-        if not all(torch.equal(one, two) for one, two in zip(features, again, strict=True)):
-            raise CannotCutError(f"the frozen part of {kind} says something else each time that it sees an image.")
-        one_alone = found.front(x[:1].clone())
-        if not all(_close(one, two[:1]) for one, two in zip(one_alone, features, strict=True)):
-            raise CannotCutError(f"what the frozen part of {kind} says of an image depends on the others in its batch.")
-        results = []
-        in_two: Callable[[], Any] = lambda: found.rest(x.clone(), *(each.clone() for each in features))  # noqa: E731
-        whole: Callable[[], Any] = lambda: forward(x.clone())  # noqa: E731
-        for call in (in_two, whole):
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(0)
-                results.append(call())
+        with attributes_put_back(module):
+            expected = _run(forward, x, kind, watched)
             for buffer, value in buffers:
                 buffer.copy_(value)
-        flat = [_pytree.tree_leaves(result) for result in results]
-        same = len(flat[0]) == len(flat[1]) and all(
-            _close(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
-            for one, two in zip(*flat, strict=True)
-        )
-        if not same:
-            raise CannotCutError(f"the forward of {kind} does something that a trace of it does not show.")
+            try:
+                _compare_parts(found, x, kind, expected)
+            except CannotCutError:
+                raise
+            except Exception as error:  # the forward itself has just run
+                raise CannotCutError(f"what is traced of the forward of {kind} can't be run: {error}.") from error
     finally:
         for buffer, value in buffers:
             buffer.copy_(value)
+
+
+def _run(forward: Callable[..., Any], x: Tensor, kind: str, watched: list[nn.Module]) -> Any:
+    """Run the forward as it is, and see that it leaves nothing behind and asks no other random generators."""
+    with _generators_put_back() as drawn, attributes_put_back(watched[0], watched) as changed, _seeded(x):
+        result = forward(x.clone())
+        if changed():
+            raise CannotCutError(f"the forward of {kind} sets attributes of a module, which would not be set.")
+        if drawn():
+            raise CannotCutError(f"the forward of {kind} draws from Python's or numpy's random numbers.")
+    return result
+
+
+@contextmanager
+def _generators_put_back() -> Iterator[Callable[[], bool]]:
+    """Put back the state of Python's and numpy's generators; it gives what tells whether they were drawn from."""
+
+    def state() -> tuple[Any, Any]:
+        return random.getstate(), np.random.get_state()  # noqa: NPY002
+
+    before = state()
+    try:
+        yield lambda: str(state()) != str(before)
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+
+
+def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> None:
+    features, again = found.front(x.clone()), found.front(x.clone())
+    if not all(is_of_images(each, len(x)) for each in features):
+        raise CannotCutError(f"what the frozen part of {kind} says has not one entry for each image.")
+    if not all(torch.equal(one, two) for one, two in zip(features, again, strict=True)):
+        raise CannotCutError(f"the frozen part of {kind} says something else each time that it sees an image.")
+    one_alone = found.front(x[:1].clone())
+    if not all(_close(one, two[:1]) for one, two in zip(one_alone, features, strict=True)):
+        raise CannotCutError(f"what the frozen part of {kind} says of an image depends on the others in its batch.")
+    with _seeded(x):
+        result = found.rest(x.clone(), *features)
+    ours, theirs = _pytree.tree_leaves(result), _pytree.tree_leaves(expected)
+    same = len(ours) == len(theirs) and all(
+        _close(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
+        for one, two in zip(ours, theirs, strict=True)
+    )
+    if not same:
+        raise CannotCutError(f"the forward of {kind} does something that a trace of it does not show.")
+
+
+@contextmanager
+def _seeded(x: Tensor) -> Iterator[None]:
+    """Draw the same random numbers each time, and none of those that come."""
+    with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        torch.manual_seed(0)
+        yield
 
 
 def _close(one: Tensor, two: Tensor) -> bool:

@@ -49,6 +49,11 @@ class Gate:
                 module.training = False
                 self._switched.add(module)
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all that is closed is in eval mode."""
+        return not any(module.training for module in self._closed)
+
     def undo(self) -> None:
         """Open everything and put the modes back."""
         for each in self.parameters:

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from lightning_trainingkit.nn._tracing import NORMS, Trace, UntraceableError
 from lightning_trainingkit.nn.following import find_head
 
 __all__ = ["replace_head"]
@@ -17,8 +18,8 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
 
     The last layer is the last linear or convolutional one that the forward calls, found by tracing it. The new one has
     the same inputs, bias, device, dtype and mode, torch's own initialisation, and trains; whatever holds a
-    ``num_classes`` above it is told. Where a model has further classifiers (the auxiliary ones of Inception), those
-    keep their outputs.
+    ``num_classes`` above it is told. Where a model has further classifiers, whose outputs it returns beside those of
+    the last layer (the auxiliary ones of Inception), those keep their outputs.
 
     Args:
         model: Any classifier: torchvision's, timm's, or your own. It is changed in place.
@@ -29,7 +30,8 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
 
     Raises:
         TypeError: If ``num_classes`` is no integer, or the last layer is a transposed or grouped convolution.
-        ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced.
+        ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced: it was
+            made without, or what the layer says is normalised, or joined with what another one says of the input.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -46,6 +48,7 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
     name = find_head(model)
     if not name:
         raise ValueError(f"`model` must hold its last layer, got the layer itself ({model}). Make a new one instead.")
+    _check_alone(model, name)
     old = model.get_submodule(name)
     new = _layer(name, old, num_classes).train(old.training)
     outputs = getattr(old, "out_features", None) or getattr(old, "out_channels", None)
@@ -60,6 +63,33 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         if vars(parent).get("num_classes") == outputs:
             setattr(parent, "num_classes", num_classes)  # noqa: B010  (not an attribute of every Module)
     return name
+
+
+def _check_alone(model: nn.Module, name: str) -> None:
+    """Raise ValueError where the outputs of the layer meet others, or a norm, as no classifier's do."""
+    try:
+        trace = Trace(model)
+    except UntraceableError:
+        return
+    behind = [node for node, target in trace.calls.items() if target == name]
+    from_input = {node for node in trace.graph.nodes if node.op == "placeholder"}
+    for node in trace.graph.nodes:
+        if not from_input.isdisjoint(node.all_input_nodes):
+            from_input.add(node)
+    for node in behind:  # grows
+        for user in node.users:
+            if user.op == "output" or user in behind:
+                continue
+            called = model.get_submodule(str(user.target)) if user.op == "call_module" else None
+            others = [str(each.target) for each in user.all_input_nodes if each in from_input and each not in behind]
+            if others or isinstance(called, NORMS):
+                meets = "a norm layer" if isinstance(called, NORMS) else f"the output of {others[0]}"
+                raise ValueError(
+                    f"`model` must end in a last layer of its own, got `{name}`, the last one called, whose output "
+                    f"meets {meets}. If the model was made without a classifier, add one; if it has several, replace "
+                    "them by hand."
+                )
+            behind.append(user)
 
 
 def _layer(name: str, old: Any, outputs: int) -> nn.Module:

@@ -1,7 +1,9 @@
 """A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
 from lightning_trainingkit.nn._away import evaluating
+from lightning_trainingkit.nn._weights import fault, fill_
 from lightning_trainingkit.nn.following import find_head
 
 __all__ = ["LinearProbe", "linear_probe"]
@@ -60,8 +63,8 @@ def linear_probe(
 
     Raises:
         TypeError: If a batch is no pair of a tensor and class indices.
-        ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, or a
-            label is out of range.
+        ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, does not
+            decide what the model returns, or a label is out of range. The model is then as it was.
 
     Example:
         >>> from torch.utils.data import DataLoader, TensorDataset
@@ -74,13 +77,17 @@ def linear_probe(
     References:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644.
     """
-    if l2 is not None and not l2 >= 0:
-        raise ValueError(f"`l2` must not be negative, got {l2}. None chooses it.")
+    if l2 is not None and not 0 <= l2 < math.inf:
+        raise ValueError(f"`l2` must not be negative, and finite, got {l2}. None chooses it.")
     name = find_head(model)
     head = model.get_submodule(name) if name else model
     if not isinstance(head, nn.Linear):
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
-    features, targets = _features(model, name, head, train)
+    if problem := fault(head):
+        raise ValueError(f"`model`: `{name}` {problem}")
+    batches = iter(train)
+    first = list(islice(batches, 1))
+    features, targets = _features(model, name, head, chain(first, batches))
     held_out = None if val is None else _features(model, name, head, val)
     bias = head.bias is not None
     if l2 is None:
@@ -97,10 +104,19 @@ def linear_probe(
             losses[strength] = float(cross_entropy(judge_on[0] @ weight.T + offset, judge_on[1]))
         l2 = min(losses, key=losses.__getitem__)
     weight, offset = fit_logistic(features, targets, head.out_features, l2, bias=bias)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        if bias:
-            head.bias.copy_(offset)
+    before = [parameter.detach().clone() for parameter in head.parameters()]
+    fill_(head, "weight", lambda tensor: tensor.copy_(weight))
+    if bias:
+        fill_(head, "bias", lambda tensor: tensor.copy_(offset))
+    share = _share_said(model, name, head, first[0], weight, offset)
+    if share < 0.99:
+        with torch.no_grad():
+            for parameter, value in zip(head.parameters(), before, strict=True):
+                parameter.copy_(value)
+        raise ValueError(
+            f"`model` must return what its last layer says, got another class than that of `{name}` for "
+            f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe a part that ends in it."
+        )
 
     def accuracy(part: tuple[Tensor, Tensor]) -> float:
         return float(((part[0] @ weight.T + offset).argmax(dim=1) == part[1]).double().mean())
@@ -115,7 +131,9 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
     seen: list[Tensor] = []
     features: list[Tensor] = []
     targets: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    hook = head.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["input"]), with_kwargs=True
+    )
     try:
         with evaluating(model), torch.no_grad():
             for batch in loader:
@@ -145,4 +163,18 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
             f"`model` must have an output for each class, got {head.out_features} and labels from {low} to {high}. "
             "Give it a new last layer with `replace_head`."
         )
-    return torch.cat(features), labels.long()
+    found = torch.cat(features)
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("`train` and `val` must give finite features, got NaN or infinity. Look at the images.")
+    return found, labels.long()
+
+
+@torch.no_grad()
+def _share_said(model: nn.Module, name: str, head: nn.Linear, batch: Any, weight: Tensor, offset: Tensor) -> float:
+    """Share of the images of a batch of which the model says the class that the solution says."""
+    features, _ = _features(model, name, head, [batch])
+    with evaluating(model):
+        said: Any = model(batch[0].to(head.weight.device))
+    if not isinstance(said, Tensor) or said.ndim != 2:
+        return 0.0
+    return float((said.argmax(dim=1) == (features @ weight.T + offset).argmax(dim=1)).double().mean())

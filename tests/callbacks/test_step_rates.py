@@ -101,6 +101,32 @@ def test_what_a_step_changes_in_a_group_is_kept_and_the_users_own_changes_too():
     assert optimizer.param_groups[0]["lr"] == 0.3
 
 
+def test_an_optimizer_around_another_one_and_one_that_reads_its_first_group():
+    class Around(torch.optim.Optimizer):
+        def __init__(self, inner):
+            super().__init__(inner.param_groups, {})
+            self.inner = inner
+            self.param_groups = inner.param_groups
+
+        def step(self, closure=None):
+            assert self.param_groups[0]["lr"]
+            return self.inner.step()
+
+    model = net()
+    optimizer = Around(torch.optim.SGD(model.parameters(), lr=0.1))
+    rates = StepRates([optimizer])
+    rates.use(lambda: {model[0].weight: 0.5, model[2].weight: None})
+    loss(model).backward()
+    before = copy.deepcopy(model.state_dict())
+    optimizer.step()
+    torch.testing.assert_close(model[0].weight, before["0.weight"] - 0.05 * model[0].weight.grad)
+    torch.testing.assert_close(model[0].bias, before["0.bias"] - 0.1 * model[0].bias.grad)
+    assert torch.equal(model[2].weight, before["2.weight"])
+    assert [len(group["params"]) for group in optimizer.inner.param_groups] == [4]
+    rates.use(lambda: dict.fromkeys(model.parameters()))
+    optimizer.step()
+
+
 def test_optimizers_that_cant_are_refused():
     good, bad = torch.optim.SGD(net().parameters()), torch.optim.LBFGS(net().parameters())
     with pytest.raises(TypeError, match="got LBFGS"):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import BaseFinetuning, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import BaseFinetuning, LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
@@ -203,6 +203,19 @@ def test_a_metric_that_nobody_logs_is_an_error_after_the_first_epoch():
     toy_trainer(transfer(monitor="val/f1"), max_epochs=3).fit(ToyModule(), *toy_loaders())  # which nothing asks for
 
 
+def test_validations_rarer_than_epochs_are_waited_for():
+    callback = transfer([{"train": "head"}, {"train": "all", "patience": 1}])
+    trainer = toy_trainer(callback, max_epochs=6, val_check_interval=8, check_val_every_n_epoch=None)
+    trainer.fit(ScriptedModule([1.0]), *toy_loaders())
+    assert callback.state_dict()["began"] == 16
+
+
+def test_stochastic_weight_averaging_is_refused():
+    swa = StochasticWeightAveraging(0.01)
+    with pytest.raises(ValueError, match="must not hold StochasticWeightAveraging"):
+        toy_trainer(transfer(), swa, max_epochs=4).fit(ToyModule(), *toy_loaders())
+
+
 def test_what_the_module_has_frozen_itself_stays_frozen():
     module = Watched()
     module.net[0].requires_grad_(False)
@@ -380,7 +393,10 @@ def test_the_presets_on_a_small_resnet(capsys):
     ("phases", "said"),
     [
         ([{"train": "net.9"}], r"phases\[0\]\['train'\]` must name something that can train, got 'net.9'.* net.5"),
-        ([{"train": "head"}, {"train": "all", "start": 4}], "must lie before the end of training, got epoch 4 of 4"),
+        (
+            [{"train": "head"}, {"train": "all", "start": 4}],
+            "must lie before the end of .*, got epoch 4 of 4 epochs",
+        ),
         ([{"train": "head"}, {"train": "net.0", "start": 0.5}, {"train": "all", "start": 2}], "after the start of the"),
         ([{"train": "head", "lr_scale": {"net.0": 0.1}}], "must name something that trains in this phase, got 'net.0'"),
     ],
@@ -415,6 +431,8 @@ def test_other_errors_before_training():
         with pytest.raises(error, match=said):
             toy_trainer(transfer(), max_epochs=4).fit(module, *toy_loaders())
         assert not module.steps
+    with pytest.raises(ValueError, match=r"got epoch 2 of 1\.5 epochs, which begin with 0"):
+        toy_trainer(transfer(), max_epochs=-1, max_steps=6).fit(Watched(), *toy_loaders())
     with pytest.raises(ValueError, match="must be an epoch where the training has no end"):
         toy_trainer(transfer("more_data"), max_epochs=-1).fit(Watched(), *toy_loaders())
     toy_trainer(transfer(), fast_dev_run=True).fit(Watched(), *toy_loaders())  # which is shorter than the schedule

@@ -1,3 +1,6 @@
+import random
+
+import numpy as np
 import pytest
 import timm
 import torch
@@ -131,6 +134,33 @@ def test_forwards_that_cannot_be_cut(model, said):
         find_front(model, x)
 
 
+class Counting(Own):
+    def forward(self, x):
+        self.count = getattr(self, "count", 0) + 1
+        return super().forward(x)
+
+
+class Flipping(Own):
+    def forward(self, x):
+        return super().forward(x.flip(3) if random.random() < 0.01 else x)
+
+
+class Numpy(Own):
+    def forward(self, x):
+        return super().forward(x * np.sqrt(16))
+
+
+def test_what_a_forward_does_beside():
+    x = torch.rand(2, 3, 2, 2)
+    with pytest.raises(CannotCutError, match="sets attributes of a module"):
+        find_front(shut(Counting(), "head"), x)
+    state = random.getstate()
+    with pytest.raises(CannotCutError, match="draws from Python's or numpy's random numbers"):
+        find_front(shut(Flipping(), "head"), x)
+    assert random.getstate() == state
+    assert find_front(shut(Numpy(), "head"), x) is not None
+
+
 def test_dropout_at_the_very_front_is_the_reason():
     class Early(Own):
         def forward(self, x):
@@ -155,20 +185,31 @@ def test_changes_are_noticed():
     front = find_front(model, x)
     assert front.in_place()
     assert not front.changed()
-    version = front.version()
+    version, content = front.version(), front.content()
     with torch.no_grad():
         model.head.weight.add_(1)
         assert front.version() == version
         model.body.weight.add_(1)
         assert front.version() > version
+        assert front.content() != content
+        model.body.weight.sub_(1)
+    content, version = front.content(), front.version()
+    model.norm.running_mean.add_(0.0)
+    model.body.bias.data.mul_(2)
+    assert front.version() == version
+    assert front.content() != content
     held = model.body._parameters["weight"]
     model.body._parameters["weight"] = nn.Parameter(held.clone())
     assert not front.in_place()
     model.body._parameters["weight"] = held
     assert front.in_place()
     model.alpha = 2.0
-    assert front.changed() == {(model, "alpha")}
+    assert front.changed() == {model}
     again = find_front(model, x)
     assert not again.changed()
     assert again.code != front.code
-    assert not find_front(model, x, ignore={(model, "alpha")}).settings.keys() & {(model, "alpha")}
+    model.body.train()
+    assert again.changed() == {model.body}
+    model.body.eval()
+    model.body.weight.requires_grad_(True)
+    assert not again.in_place()

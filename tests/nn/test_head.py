@@ -69,6 +69,46 @@ def test_dtype_device_and_geometry_are_kept_and_it_trains():
     assert not model[0].weight.requires_grad
 
 
+class Headless(nn.Module):
+    """The last layer is one of a residual block."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return x + self.two(self.one(x).relu())
+
+
+class Beside(nn.Module):
+    """Returns two outputs, one of which is an auxiliary one."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.aux, self.last = nn.Linear(4, 4), nn.Linear(4, 10), nn.Linear(4, 10)
+
+    def forward(self, x):
+        x = self.body(x)
+        return self.aux(x), self.last(x).log_softmax(1) * 2
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1), "meets the output of head"),
+        (lambda: timm.create_model("resnet18", num_classes=0), "got `layer4.1.conv2`, .* meets a norm layer"),
+        (Headless, "got `two`, .* meets the output of x"),
+    ],
+)
+def test_models_without_a_last_layer_of_their_own_and_with_two(model, said):
+    model = model()
+    before = str(model)
+    with pytest.raises(ValueError, match=said):
+        replace_head(model, 3)
+    assert str(model) == before
+    assert replace_head(Beside(), 3) == "last"
+
+
 @pytest.mark.parametrize(
     ("model", "classes", "error", "said"),
     [

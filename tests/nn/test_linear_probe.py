@@ -62,6 +62,36 @@ class Twice(nn.Module):
         return self.head(x) + self.head(-x)
 
 
+class After(nn.Module):
+    def __init__(self, sign):
+        super().__init__()
+        self.body, self.head, self.sign = nn.Linear(4, 4), nn.Linear(4, 2), sign
+
+    def forward(self, x):
+        return self.sign * self.head(input=self.body(x).relu())
+
+
+def test_what_the_model_returns_is_what_was_solved():
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 16)
+    assert linear_probe(After(2.0), iter(loader)).train_acc > 0.6
+    with_norm = After(1.0)
+    nn.utils.parametrizations.weight_norm(with_norm.head)
+    probe = linear_probe(with_norm, loader)
+    assert (with_norm(x).argmax(1) == (x[:, 0] > 0)).double().mean() == pytest.approx(probe.train_acc)
+    tied = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    tied[2].weight = tied[0].weight
+    for model, data in ((After(-1.0), loader), (tied, DataLoader(TensorDataset(x[:, :2], (x[:, 0] > 0).long()), 16))):
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        with pytest.raises(ValueError, match="something follows it, or it shares its weight"):
+            linear_probe(model, data)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    x[3] = torch.nan
+    with pytest.raises(ValueError, match="must give finite features"):
+        linear_probe(After(1.0), loader)
+
+
 def test_errors():
     x, y = torch.randn(8, 3, 64, 64), torch.randint(2, (8,))
 
