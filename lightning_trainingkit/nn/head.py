@@ -78,7 +78,9 @@ def _check_alone(model: nn.Module, name: str) -> None:
             from_input.add(node)
     for node in behind:  # grows
         for user in node.users:
-            if user.op == "output" or user in behind:
+            # A named tuple is made of outputs, and does not join them.
+            together = isinstance(user.target, type) and issubclass(user.target, tuple | dict)
+            if user.op == "output" or together or user in behind:
                 continue
             called = model.get_submodule(str(user.target)) if user.op == "call_module" else None
             others = [str(each.target) for each in user.all_input_nodes if each in from_input and each not in behind]
