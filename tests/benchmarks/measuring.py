@@ -1,5 +1,6 @@
 """What the benchmarks share: a clock, the peak of memory, a row of a comparison."""
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ def peak(call: Callable[[], Any]) -> float:
         before = torch.cuda.memory_allocated()
         call()
         return torch.cuda.max_memory_allocated() - before
+    gc.collect()  # what is freed in the call must not be from before it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
         call()
     held = highest = 0
