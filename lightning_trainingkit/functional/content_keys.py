@@ -41,7 +41,13 @@ def content_keys(x: Tensor) -> Tensor:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> tuple[int, ...]:
-    """Hash the content of tensors, one after the other.
+    """Hash the content of tensors, one after the other, several times as fast as by their keys.
+
+    ``sum_i (w_i m_i + v_i (m_i >> 32)) mod 2^64`` over the 64-bit words of each row of 4096, and the keys of these sums:
+    other values of a tensor have the same hash with probability at most ``2^-33`` over the random numbers.
+
+    Args:
+        tensors: Of any dtypes and shapes. Their shapes are not in the hash.
 
     Example:
         >>> one, two = torch.zeros(3), torch.ones(5000)
@@ -52,12 +58,21 @@ def fingerprint(tensors: Iterable[Tensor]) -> tuple[int, ...]:
     """
     found: list[Tensor] = []
     for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        if flat.numel():
-            rows = [content_keys(part) for part in (flat[: len(flat) // _ROW * _ROW].view(-1, _ROW),) if len(part)]
-            rest = flat[len(flat) // _ROW * _ROW :]
-            rows += [content_keys(rest[None])] if len(rest) else []
-            found.append(content_keys(torch.cat(rows).view(1, -1)))
+        flat = tensor.detach().reshape(-1).contiguous()
+        if not flat.numel():
+            continue
+        row = 8 * _ROW // flat.element_size()
+        rows, rest = flat[: len(flat) // row * row], flat[len(flat) // row * row :]
+        sums = []
+        if len(rows):
+            if rows.storage_offset() * rows.element_size() % 8:
+                rows = rows.clone()  # 64-bit words begin at multiples of 8 bytes
+            low, high = _numbers(_ROW, flat.device)
+            for words in rows.view(torch.int64).view(-1, _ROW).split(16):  # which a cache of the processor holds
+                sums.append((words * low).sum(dim=1) + ((words >> 32) * high).sum(dim=1))
+        if len(rest):
+            sums.append(content_keys(rest[None])[0])
+        found.append(content_keys(torch.cat(sums)[None]))
     return tuple(torch.cat(found).cpu().flatten().tolist()) if found else ()
 
 
