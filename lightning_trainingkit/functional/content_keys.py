@@ -43,8 +43,8 @@ def content_keys(x: Tensor) -> Tensor:
 def fingerprint(tensors: Iterable[Tensor]) -> tuple[int, ...]:
     """Hash the content of tensors, one after the other, several times as fast as by their keys.
 
-    ``sum_i (w_i m_i + v_i (m_i >> 32)) mod 2^64`` over the 64-bit words of each row of 4096, and the keys of these sums:
-    other values of a tensor have the same hash with probability at most ``2^-33`` over the random numbers.
+    ``sum_i (w_i m_i + v_i (m_i >> 32)) mod 2^64`` over the 64-bit words of each row of 4096, and the keys of these
+    sums: other values of a tensor have the same hash with probability at most ``2^-33`` over the random numbers.
 
     Args:
         tensors: Of any dtypes and shapes. Their shapes are not in the hash.
