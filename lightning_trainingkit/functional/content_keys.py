@@ -68,8 +68,9 @@ def fingerprint(tensors: Iterable[Tensor]) -> tuple[int, ...]:
             if rows.storage_offset() * rows.element_size() % 8:
                 rows = rows.clone()  # 64-bit words begin at multiples of 8 bytes
             low, high = _numbers(_ROW, flat.device)
-            for words in rows.view(torch.int64).view(-1, _ROW).split(16):  # which a cache of the processor holds
-                sums.append((words * low).sum(dim=1) + ((words >> 32) * high).sum(dim=1))
+            words = rows.view(torch.int64).view(-1, _ROW)
+            for some in (words[at : at + 16] for at in range(0, len(words), 16)):  # which a processor's cache holds
+                sums.append((some * low).sum(dim=1) + ((some >> 32) * high).sum(dim=1))
         if len(rest):
             sums.append(content_keys(rest[None])[0])
         found.append(content_keys(torch.cat(sums)[None]))
