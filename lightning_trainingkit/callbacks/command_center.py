@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -14,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_trainingkit.callbacks._lightning import guard_logger, mute_logger, open_run, take_run, unused_run
 from lightning_trainingkit.callbacks._settings import settings_of
+from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -37,7 +40,8 @@ class CommandCenter(L.Callback):
     ``PROJECT/RUN_ID/checkpoints``, unless they are told where.
 
     The run stays open after the fit, so that ``trainer.test`` logs into it too, and ends with this callback's next fit
-    or with the process. ``validate`` and ``test`` before any fit are left as they are, and so are ``fast_dev_run`` and
+    or with the process. By a heartbeat beside its file ``trainingkit dashboard`` tells a run that goes on from one that
+    was killed. ``validate`` and ``test`` before any fit are left as they are, and so are ``fast_dev_run`` and
     ``barebones``, which Lightning runs without loggers. Only rank 0 talks to W&B.
 
     Args:
@@ -45,13 +49,18 @@ class CommandCenter(L.Callback):
             W&B shows them together.
         job_type: The fit's part in its group, such as ``"train"`` or ``"ensemble"``.
         tags: Words to find the run by.
+        name: What varies between the runs of the group, such as ``"lr=3e-4"``; by default W&B names the run.
         best: Metric name to ``"min"`` or ``"max"``: which end is the best. Added to the monitors of early stopping and
             checkpoint callbacks and to ``{"val/acc": "max", "val/loss": "min"}``, which it overrules.
+        page: Where to write the command center, one HTML file with all runs that W&B keeps in this run's folder: at the
+            end of each fit with what W&B has written by then (it may hold the last 15 seconds back), and when the run
+            ends with everything. None writes none.
 
     Raises:
         ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, or if the Trainer's own ``WandbLogger``
             has started its run with another group or job type.
         TypeError: If ``tags`` is one string.
+        ImportError: If a page is asked for and plotly is not installed.
 
     Example:
         >>> import lightning as L
@@ -64,7 +73,9 @@ class CommandCenter(L.Callback):
         job_type: str = "train",
         *,
         tags: Sequence[str] = (),
+        name: str | None = None,
         best: dict[str, str] | None = None,
+        page: str | None = None,
     ) -> None:
         for name, mode in (best or {}).items():
             if mode not in ("min", "max"):
@@ -73,17 +84,23 @@ class CommandCenter(L.Callback):
                 )
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
+        if page is not None and find_spec("plotly") is None:
+            raise ImportError("`page` needs plotly. Run: pip install 'lightning-trainingkit[dashboard]'.")
         self.group = group
         self.job_type = job_type
         self.tags = tags
+        self.name = name
         self.best = best
+        self.page = page
         self._run: Run | None = None  # the latest fit's, on rank 0, until it is finished
+        self._heartbeat: Heartbeat | None = None
+        self._at_exit: Callable[[], Any] | None = None
         self._lost = False
         self._release: Callable[[], None] | None = None  # set between setup and teardown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the run and the guard, which belong to this process."""
-        return {**vars(self), "_run": None, "_release": None}
+        """Leave out what belongs to this process: the run, its heartbeat and the guard."""
+        return {**vars(self), "_run": None, "_heartbeat": None, "_at_exit": None, "_release": None}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the fit's run and guard the logger."""
@@ -123,9 +140,11 @@ class CommandCenter(L.Callback):
             if (logger := _wandb_logger(trainer)) is not None:
                 logger.finalize("success")
             self._let_go()
-            if self._run is not None and not self._lost:
+            if self._run is not None and not self._lost and self._at_exit is None:
                 # W&B would end every open run with the exit code of the process, which a later crash may set.
-                atexit.register(_end, self._run)
+                self._at_exit = atexit.register(partial(_end, self._run, self.page))
+            if stage == "fit" and self._run is not None:
+                _write_page(self._run, self.page)
 
     def _new_logger(self, trainer: L.Trainer) -> WandbLogger:
         import wandb
@@ -135,6 +154,7 @@ class CommandCenter(L.Callback):
             save_dir=trainer.default_root_dir,
             group=self.group,
             job_type=self.job_type,
+            name=self.name,
             # Not `offline=True`, which sets WANDB_MODE for the whole process.
             mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",
@@ -150,12 +170,17 @@ class CommandCenter(L.Callback):
             self._attempt(logger, partial(take_run, logger, self._run))
         else:
             job_type = None if self.job_type == "train" else self.job_type
-            self._run = self._attempt(logger, partial(open_run, logger, group=self.group, job_type=job_type))
+            self._run = self._attempt(
+                logger, partial(open_run, logger, group=self.group, job_type=job_type, name=self.name)
+            )
         if self._run is not None:
             self._attempt(logger, partial(self._describe, trainer, self._run))
+            if not self._run.disabled:
+                self._heartbeat = Heartbeat(_folder(self._run))
 
     def _check(self, run: "Run") -> None:
-        for name, asked, default in (("group", self.group, None), ("job_type", self.job_type, "train")):
+        asked_for = (("group", self.group, None), ("job_type", self.job_type, "train"), ("name", self.name, None))
+        for name, asked, default in asked_for:
             found = getattr(run, name)
             if asked not in (default, found):
                 raise ValueError(
@@ -194,12 +219,19 @@ class CommandCenter(L.Callback):
 
     def _finish(self, exit_code: int) -> None:
         run, self._run = self._run, None
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+            self._at_exit = None
         if run is not None:
             try:
                 run.finish(exit_code=1 if self._lost else exit_code)
             except Exception as error:
                 if not self._lost:
                     _warn(error)
+            _write_page(run, self.page)
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
 
     def _let_go(self) -> None:
         if self._release is not None:
@@ -207,9 +239,25 @@ class CommandCenter(L.Callback):
             self._release = None
 
 
-def _end(run: "Run") -> None:
+def _end(run: "Run", page: str | None) -> None:
     with suppress(Exception):
         run.finish(exit_code=0)
+        _write_page(run, page)
+
+
+def _folder(run: "Run") -> Path:
+    return Path(run.dir).parent
+
+
+def _write_page(run: "Run", page: str | None) -> None:
+    """Write the command center of all runs beside ``run``; training goes on where that fails."""
+    if page is not None:
+        from lightning_trainingkit.dashboards.local import write_center
+
+        try:
+            write_center(Path(page), [_folder(run).parent])
+        except (OSError, ValueError) as error:
+            rank_zero_warn(f"The page {page} was not written: {error}")
 
 
 def _wandb_logger(trainer: L.Trainer) -> WandbLogger | None:

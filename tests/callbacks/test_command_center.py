@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.callbacks.command_center import CommandCenter
+from lightning_trainingkit.dashboards.gather import gather
 
 ACC = [0.1, 0.9, 0.5]
 LOSS = [3.0, 1.0, 2.0]
@@ -288,6 +289,52 @@ def test_evaluation_without_a_fit_is_left_alone(tmp_path):
     make_trainer(tmp_path, CommandCenter(), fast_dev_run=True).fit(Spy(), datamodule=Data())
     assert trainer.loggers == []
     assert not (tmp_path / "wandb").exists()
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_command_center import CommandCenter, Data, L, Spy, make_trainer
+
+class Kill(L.Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            import time
+            time.sleep(20)  # W&B writes its rows every 15 seconds
+            os.kill(os.getpid(), signal.SIGKILL)
+
+trainer = make_trainer({root!r}, CommandCenter("g", name="doomed"), Kill())
+trainer.fit(Spy(), datamodule=Data())
+"""
+
+
+def test_a_killed_run_is_told_from_one_that_goes_on(tmp_path):
+    script = KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path))
+    doomed = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    trainer = make_trainer(tmp_path, CommandCenter("g", name="alive"), max_epochs=1)
+    trainer.fit(Spy(), datamodule=Data())
+    doomed.wait(timeout=100)
+    runs, skipped = gather([tmp_path])
+    assert skipped == {}
+    assert {run.name: run.state for run in runs} == {"doomed": "killed", "alive": "running"}
+    killed = next(run for run in runs if run.name == "doomed")
+    assert len(killed.curves["val/acc"].values) == 2  # what was flushed
+    trainer.callbacks[0]._finish(0)
+    assert {run.name: run.state for run in gather([tmp_path])[0]}["alive"] == "finished"
+
+
+def test_the_page_is_written_at_the_end_of_the_fit_and_of_the_run(tmp_path, monkeypatch):
+    page = tmp_path / "pages" / "center.html"
+    center = CommandCenter("g", name="first", page=str(page))
+    make_trainer(tmp_path, center).fit(Spy(), datamodule=Data())
+    assert page.is_file()  # W&B has written nothing yet of a fit as short as this
+    center._finish(0)
+    text = page.read_text(encoding="utf-8")
+    assert '"state":"finished"' in text
+    assert '"val/acc"' in text
+    monkeypatch.setattr("lightning_trainingkit.callbacks.command_center.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"lightning-trainingkit\[dashboard\]"):
+        CommandCenter(page="x.html")
 
 
 def test_pickles_and_copies_between_fits(recorded):

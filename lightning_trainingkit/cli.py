@@ -1,0 +1,92 @@
+"""The command ``trainingkit``: opens command centers."""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; what is wrong with the input is said in a line."""
+    parser = argparse.ArgumentParser(prog="trainingkit", description="Command centers of your trainings.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    dashboard = commands.add_parser(
+        "dashboard",
+        help="draw all runs below some folders on one page",
+        description="Draw all runs below some folders on one page: W&B's, offline or not, and CSVLogger's.",
+    )
+    dashboard.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where the runs are")
+    dashboard.add_argument(
+        "--online", metavar="ENTITY/PROJECT", action="append", default=[], help="runs of W&B's server"
+    )
+    dashboard.add_argument("--target", default="val/loss", help="metric that runs are compared by (%(default)s)")
+    dashboard.add_argument("--output", type=Path, help="the page (default: dashboard.html in the first DIR)")
+    dashboard.add_argument("--open", action="store_true", help="open it in the browser")
+    dashboard.add_argument("--serve", action="store_true", help="serve it to this machine, and keep it up to date")
+    dashboard.add_argument("--port", type=int, default=0, help="with --serve (default: a free one)")
+    workspace = commands.add_parser(
+        "workspace",
+        help="save the command center as a W&B workspace",
+        description="Save the command center as a view of a W&B project; saving again updates the same view.",
+    )
+    workspace.add_argument("--entity", required=True, help="W&B user or team")
+    workspace.add_argument("--project", required=True, help="W&B project")
+    workspace.add_argument("--target", default="val/loss", help="metric that runs are compared by (%(default)s)")
+    workspace.add_argument(
+        "--settings",
+        nargs="+",
+        metavar="NAME",
+        default=["lr", "weight_decay", "batch_size", "optimizer", "schedule"],
+        help="names in the runs' config for the hyperparameter panels, numbers first (%(default)s)",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        return _dashboard(args) if args.command == "dashboard" else _workspace(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"trainingkit {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from lightning_trainingkit.dashboards.local import collect, title, write_center
+    from lightning_trainingkit.dashboards.page import render
+
+    if not args.folders and not args.online:
+        raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
+    if not args.folders and not args.output and not args.serve:
+        raise ValueError("`--output` must be given where there is no DIR to put the page in, got none.")
+    if args.serve:
+        from lightning_trainingkit.dashboards.serving import PageServer
+
+        name = title(args.folders, args.online)
+        with PageServer(
+            lambda: collect(args.folders, args.online, args.target),
+            lambda data: render(data, name, follow=5.0),
+            args.port,
+        ) as server:
+            server.page()  # what is wrong is said here
+            print(f"{server.url} (Ctrl-C ends it)", flush=True)
+            if args.open:
+                webbrowser.open(server.url)
+            server.serve_forever()
+    path = (args.output or args.folders[0] / "dashboard.html").resolve()
+    data = write_center(path, args.folders, args.online, args.target)
+    print(f"{path}: {data['counted']}")
+    for file, why in data["skipped"].items():
+        print(f"skipped {file}: {why}", file=sys.stderr)
+    if args.open:
+        webbrowser.open(path.as_uri())
+    return 0
+
+
+def _workspace(args: argparse.Namespace) -> int:
+    from lightning_trainingkit.dashboards.panels import command_center
+    from lightning_trainingkit.dashboards.workspace import save_workspace
+
+    print(save_workspace(args.entity, args.project, command_center(args.target), args.settings))
+    return 0

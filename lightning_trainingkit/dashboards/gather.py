@@ -1,0 +1,78 @@
+"""Find all runs below some folders and read those that have changed."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lightning_trainingkit.dashboards import cache
+from lightning_trainingkit.dashboards.csv_files import read_csv_file
+from lightning_trainingkit.dashboards.heartbeat import is_alive
+from lightning_trainingkit.dashboards.record import Record, UnreadableError
+from lightning_trainingkit.dashboards.wandb_files import read_wandb_file
+
+__all__ = ["gather"]
+
+_READERS: dict[str, Callable[[Path], Record]] = {".wandb": read_wandb_file, ".csv": read_csv_file}
+
+
+def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]:
+    """Read the W&B runs and CSVLogger folders below ``folders``, several at once.
+
+    Returns:
+        The runs, the newest last, and why each file that was skipped holds none.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(f"`DIR` must be a folder with runs, got {folder}, which does not exist.")
+    paths = sorted({path.resolve() for folder in folders for path in _files(Path(folder))})
+    runs: dict[Path, Record] = {}
+    for path in paths:
+        if (known := cache.load(path)) is not None:
+            runs[path] = known
+    new = [path for path in paths if path not in runs]
+    skipped = {}
+    if new:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for path, found in zip(new, _shown(pool.map(_read, new), len(new)), strict=True):
+                if isinstance(found, Record):
+                    runs[path] = found
+                else:
+                    skipped[str(path)] = found
+    for path, run in runs.items():
+        if run.state == "unknown" and (alive := is_alive(path.parent)) is not None:
+            run.state = "running" if alive else "killed"
+    return sorted(runs.values(), key=lambda run: run.started), skipped
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):  # which follows no links: W&B's latest-run is one
+        folders[:] = [name for name in folders if name not in ("files", "artifacts", "checkpoints") and name[0] != "."]
+        for name in files:
+            if name.endswith(".wandb") or name == "metrics.csv":
+                yield Path(parent, name)
+
+
+def _read(path: Path) -> Record | str:
+    try:
+        before = cache.signature(path)
+        record = _READERS[path.suffix](path)
+    except UnreadableError as error:
+        return str(error)
+    except OSError as error:
+        return f"{type(error).__name__}: {error.strerror or error}"
+    cache.save(path, record, before)
+    return record
+
+
+def _shown(found: Iterator[Record | str], count: int) -> Iterator[Record | str]:
+    """Show a bar while runs are read, where there are many."""
+    if count < 4:
+        yield from found
+        return
+    from rich.progress import track
+
+    yield from track(found, f"Reading {count} runs", total=count, transient=True)

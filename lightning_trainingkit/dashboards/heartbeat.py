@@ -1,0 +1,85 @@
+"""Whether the process that writes a run is still there."""
+
+import json
+import os
+import platform
+import time
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from lightning_trainingkit._files import write_json
+
+__all__ = ["Heartbeat", "is_alive"]
+
+_FILE = "heartbeat.json"
+_SECONDS = 10.0
+_SILENCE = 6 * _SECONDS  # a shared disk shows a file late
+
+
+class Heartbeat:
+    """Write beside a run, every ten seconds until stopped, that its process lives; nothing goes into the run itself.
+
+    A thread of its own writes, so that a long step or validation is no silence. It ends with the process, however that
+    ends, and it never raises: where the folder can't be written to, the run has no heartbeat.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / _FILE
+        self._stopped = Event()
+        self._write()
+        self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write no more. The file stays: that a run has ended is said by the run."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._stopped.wait(_SECONDS):
+            self._write()
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            write_json(self._path, {**_process(os.getpid()), "time": time.time()})
+
+
+def is_alive(folder: str | Path) -> bool | None:
+    """Whether the process that writes the run in ``folder`` lives; None if it left no heartbeat.
+
+    A process of this machine is asked for itself; another machine's is taken for dead after a minute of silence.
+    """
+    try:
+        beat = json.loads((Path(folder) / _FILE).read_text(encoding="utf-8"))
+        pid, last = int(beat["pid"]), float(beat["time"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    here = _process(pid)
+    if beat.get("where") == here["where"]:
+        return bool(here["began"] is not None and beat.get("began") == here["began"])
+    return time.time() - last < _SILENCE
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """What tells a process from all others, those with its number before and after it too.
+
+    ``where`` is the machine since it was started, and the name space in which the number is one; ``began`` is when the
+    process was started, None if it is gone. Systems without /proc know neither: there only silence counts.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        where = f"{platform.node()} {boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return {"pid": pid, "where": f"{platform.node()} {os.getpid()} {time.time()}", "began": None}
+    try:
+        # The name in parentheses may hold spaces. A zombie has ended, and waits for its parent to ask.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        began = None if fields[0] in "ZX" else fields[19]
+    except OSError:
+        began = None
+    return {"pid": pid, "where": where, "began": began}

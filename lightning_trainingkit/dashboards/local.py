@@ -1,0 +1,51 @@
+"""The command center of some folders as a local page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_trainingkit.dashboards.gather import gather
+from lightning_trainingkit.dashboards.page import render, write_page
+from lightning_trainingkit.dashboards.page_data import page_data
+from lightning_trainingkit.dashboards.panels import command_center
+from lightning_trainingkit.dashboards.wandb_online import read_project
+
+__all__ = ["collect", "title", "write_center"]
+
+
+def collect(folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss") -> dict[str, Any]:
+    """What a page of all runs below ``folders``, and of W&B's projects ``online``, shows.
+
+    Args:
+        folders: Where the runs are.
+        online: ``ENTITY/PROJECT`` each.
+        target: The metric that runs are compared by.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If a project can't be read.
+    """
+    runs, skipped = gather(folders)
+    return page_data(
+        [*(run for path in online for run in read_project(path)), *runs], command_center(target), target, skipped
+    )
+
+
+def write_center(
+    path: Path, folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss"
+) -> dict[str, Any]:
+    """Write the page to ``path``, and return what it shows."""
+    data = collect(folders, online, target)
+    write_page(path, render(data, title(folders, online)))
+    return data
+
+
+def title(folders: Sequence[Path], online: Sequence[str] = ()) -> str:
+    """What stands above the page: the names of what it shows.
+
+    Example:
+        >>> title([Path("runs/grid/wandb"), Path("runs/fold")])
+        'grid, fold'
+    """
+    parts = (folder.resolve() for folder in folders)
+    return ", ".join([*(each.parent.name if each.name == "wandb" else each.name for each in parts), *online])

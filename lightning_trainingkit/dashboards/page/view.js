@@ -1,0 +1,138 @@
+"use strict";
+// What is looked at: the runs, which of them are drawn, in which colours. Kept for this tab, so that a reload shows it again.
+
+const MOST = 50;  // runs that are drawn at first
+const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#808891"];
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+const SCALE = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
+
+const view = {
+  data: null, runs: [], chosen: new Set(), query: "", colour: "group", smoothing: 5, bands: false, theme: "auto",
+  logs: {}, dots: {}, order: { column: "best", down: false },
+
+  load(data) {
+    const known = new Set(view.runs.map((run) => run.key)), first = view.data === null;
+    view.data = data;
+    view.runs = data.runs;
+    for (const run of view.runs) {
+      run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
+        ...data.settings.map((name) => `${name}=${words(run.config[name])}`)].join("\n").toLowerCase();
+    }
+    if (first) {
+      view.restore();
+    } else {
+      for (const run of view.runs) {
+        if (!known.has(run.key) && view.chosen.size < MOST) view.chosen.add(run.key);
+      }
+    }
+  },
+
+  /** Runs from the best to the worst; those that say nothing of the target are last. */
+  ranked() {
+    const up = view.data.better === "max" ? -1 : 1;
+    const value = (run) => (run.best === null ? Infinity : up * run.best);
+    return [...view.runs].sort((a, b) => value(a) - value(b) || 0);
+  },
+
+  chooseBest() {
+    view.chosen = new Set(view.ranked().slice(0, MOST).map((run) => run.key));
+  },
+
+  found() {
+    const asked = view.query.toLowerCase().split(/\s+/).filter(Boolean);
+    return view.runs.filter((run) => asked.every((word) => run.text.includes(word)));
+  },
+
+  drawn() {
+    return view.found().filter((run) => view.chosen.has(run.key));
+  },
+
+  keep() {
+    const { query, colour, smoothing, bands, theme, logs, dots, order } = view;
+    const kept = { chosen: [...view.chosen], query, colour, smoothing, bands, theme, logs, dots, order };
+    try {
+      sessionStorage.setItem(`trainingkit ${location.pathname}`, JSON.stringify(kept));
+    } catch { /* a page that is not allowed to: the view ends with it */ }
+  },
+
+  restore() {
+    let kept = {};
+    try {
+      kept = JSON.parse(sessionStorage.getItem(`trainingkit ${location.pathname}`)) || {};
+    } catch { /* nothing kept */ }
+    const keys = new Set(view.runs.map((run) => run.key));
+    const chosen = (kept.chosen || []).filter((key) => keys.has(key));
+    delete kept.chosen;
+    Object.assign(view, kept);
+    if (chosen.length) view.chosen = new Set(chosen); else view.chooseBest();
+    const groups = new Set(view.runs.map((run) => run.group));
+    if (!kept.colour) view.colour = groups.size > 1 ? "group" : "run";
+  },
+
+  dark() {
+    return view.theme === "dark" || (view.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  },
+
+  /** Colour and dash of each run that is drawn, and what the colours mean. */
+  colours() {
+    const of = new Map(), drawn = view.drawn();
+    if (view.colour === "run") {
+      // By their place among all runs, so that a filter repaints none.
+      view.runs.forEach((run, i) => of.set(run.key, style(i)));
+      return { of, scale: null };
+    }
+    const value = view.colour === "group" ? (run) => run.group || "no group"
+      : view.colour === "state" ? (run) => run.state : (run) => run.config[view.colour.slice(1)];
+    const values = view.runs.map(value), there = values.filter((each) => each !== null && each !== undefined);
+    const numeric = there.length && there.every((each) => typeof each === "number") && new Set(there).size > 2;
+    if (!numeric) {
+      const kinds = [...new Set(values.map(words))];
+      view.runs.forEach((run, i) => of.set(run.key, style(kinds.indexOf(words(values[i])))));
+      const shown = new Set(drawn.map((run) => words(value(run))));
+      return { of, scale: { kinds: kinds.filter((kind) => shown.has(kind)).map((kind) => [kind, style(kinds.indexOf(kind))]) } };
+    }
+    const low = Math.min(...there), high = Math.max(...there), log = isLog(there);
+    const place = log ? (x) => Math.log(x / low) / Math.log(high / low) : (x) => (x - low) / (high - low);
+    view.runs.forEach((run, i) => of.set(run.key, values[i] === null || values[i] === undefined
+      ? { colour: "#808891", dash: "dot" } : { colour: shade(place(values[i])), dash: "solid" }));
+    return { of, scale: { low, high, log } };
+  },
+};
+
+function style(place) {
+  return { colour: COLOURS[place % COLOURS.length], dash: DASHES[Math.floor(place / COLOURS.length) % DASHES.length] };
+}
+
+/** Viridis, without the end that the page's own colour hides. */
+function shade(part) {
+  const at = (view.dark() ? 0.22 + 0.78 * part : 0.88 * part) * (SCALE.length - 1);
+  const low = Math.min(SCALE.length - 2, Math.floor(at)), mix = at - low;
+  const channel = (colour, i) => parseInt(colour.slice(1 + 2 * i, 3 + 2 * i), 16);
+  const mixed = [0, 1, 2].map((i) => Math.round(channel(SCALE[low], i) * (1 - mix) + channel(SCALE[low + 1], i) * mix));
+  return `rgb(${mixed.join(",")})`;
+}
+
+/** Whether values are positive and spread over more than a factor of 20. */
+function isLog(values) {
+  const low = Math.min(...values);
+  return low > 0 && Math.max(...values) / low >= 20;
+}
+
+function words(value) {
+  if (value === null || value === undefined) return "none";
+  return typeof value === "number" ? short(value) : String(value);
+}
+
+function short(value) {
+  return Number.isInteger(value) && Math.abs(value) < 1e6 ? String(value) : String(Number(value.toPrecision(5)));
+}
+
+function clipped(text, most = 60) {
+  const signs = [...text];
+  return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
+}
+
+/** Text that Plotly shows as it is: it takes tags and entities for markup. */
+function plain(text, most = 60) {
+  return clipped(String(text), most).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}

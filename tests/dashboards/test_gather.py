@@ -1,0 +1,124 @@
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_trainingkit.dashboards import cache, gather
+from lightning_trainingkit.dashboards.record import UnreadableError
+from lightning_trainingkit.dashboards.wandb_files import read_wandb_file
+from tests.process import run_script
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    run_script(Path(__file__).with_name("write_runs.py"), root, folder=root)
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path):
+    shutil.copytree(written, tmp_path / "runs", symlinks=True, ignore=shutil.ignore_patterns("dashboard.npz"))
+    return tmp_path / "runs"
+
+
+def by_name(runs):
+    return {run.name: run for run in runs}
+
+
+def test_what_wandb_wrote_is_read(written):
+    runs, skipped = gather.gather([written])
+    assert skipped == {}
+    assert len(runs) == 3
+    whole, failed = by_name(runs)["whole"], by_name(runs)["failed"]
+    assert (whole.project, whole.group, whole.job_type, whole.tags) == ("task", "grid", "eval", ["a", "b"])
+    assert whole.config == {"lr": 0.1, "net.width": 3, "late": "yes"}
+    assert whole.goals == {"val/acc": "max"}
+    assert set(whole.curves) == {"val/acc", "a.b"}
+    np.testing.assert_array_equal(whole.curves["val/acc"].values, [0.1, 0.9, 0.5, np.nan, np.inf])
+    assert whole.curves["a.b"].steps.tolist() == [0, 10, 20, 30, 40]
+    assert whole.summary["a.b"] == -4
+    assert (whole.state, failed.state, whole.note) == ("finished", "failed", "")
+    assert abs(whole.started - time.time()) < 3600
+    other = next(run for run in runs if run.project == "other")
+    assert other.name == other.id
+    assert other.curves["loss"].steps.tolist() == [0, 1]  # W&B's own count, where Lightning's is missing
+
+
+def test_only_changed_runs_are_read_again(root, monkeypatch):
+    read = []
+    monkeypatch.setitem(gather._READERS, ".wandb", lambda path: read.append(path.name) or read_wandb_file(path))
+    first, _ = gather.gather([root])
+    assert len(read) == 3
+    again, _ = gather.gather([root, root])
+    assert len(read) == 3
+    for one, other in zip(first, again, strict=True):
+        assert one.curves.keys() == other.curves.keys()
+        for name, curve in one.curves.items():
+            np.testing.assert_array_equal(curve.values, other.curves[name].values)
+            np.testing.assert_array_equal(curve.steps, other.curves[name].steps)
+        one.curves = other.curves = {}
+        assert one == other
+    changed = next(Path(run.source) for run in first if run.name == "whole")
+    os.utime(changed, ns=(1, 1))
+    gather.gather([root])
+    assert read[3:] == [changed.name]
+    changed.with_name("dashboard.npz").write_bytes(b"no archive")
+    assert by_name(gather.gather([root])[0])["whole"].curves
+    assert len(read) == 5
+
+
+def test_no_cache_is_needed(root, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.np, "savez", refuse)
+    assert len(gather.gather([root])[0]) == 3
+    assert not list(root.rglob("dashboard.npz*"))
+
+
+def test_truncated_empty_and_foreign_files_are_named(root):
+    whole = next(path for path in root.rglob("run-*.wandb") if b"whole" in path.read_bytes())
+    for name, content in {
+        "empty": b"",
+        "foreign": b"hello, this is no run of W&B's",
+        "cut": whole.read_bytes()[:-300],
+        "torn": whole.read_bytes()[:1200] + b"\xff" * 40 + whole.read_bytes()[1240:],
+    }.items():
+        (root / name).mkdir()
+        (root / name / f"run-{name}.wandb").write_bytes(content)
+    (root / "csv").mkdir()
+    (root / "csv" / "metrics.csv").write_text("nothing,here\n1,2\n")
+    runs, skipped = gather.gather([root])
+    assert {Path(path).parent.name for path in skipped} == {"empty", "foreign", "csv"}
+    assert next(why for path, why in skipped.items() if path.endswith("run-empty.wandb")) == "it is empty."
+    cut = next(run for run in runs if Path(run.source).parent.name == "cut")
+    assert cut.state == "unknown"
+    assert 0 < len(cut.curves["val/acc"].values) <= 5
+    torn = next(run for run in runs if Path(run.source).parent.name == "torn")
+    assert "corrupt" in torn.note
+
+
+def test_a_folder_must_exist_and_may_hold_nothing(tmp_path):
+    assert gather.gather([tmp_path]) == ([], {})
+    with pytest.raises(FileNotFoundError, match=r"`DIR` must be a folder with runs, got .*nowhere"):
+        gather.gather([tmp_path / "nowhere"])
+
+
+def test_an_old_wandb_is_named(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("import sys; sys.exit('Error: No such command \"leet\".')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "run-x.wandb").write_bytes(b"x")
+    with pytest.raises(UnreadableError, match=r"W&B 0\.31 or newer"):
+        read_wandb_file(tmp_path / "run-x.wandb")
+
+
+def test_a_kept_run_is_plain_numbers_and_json(root):
+    gather.gather([root])
+    with np.load(next(root.rglob("dashboard.npz")), allow_pickle=False) as kept:
+        assert set(kept) == {"text", "numbers"}
+        assert json.loads(kept["text"].tobytes())["record"]["project"]

@@ -1,0 +1,71 @@
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lightning_trainingkit.dashboards import heartbeat
+from tests.process import ROOT, environment
+
+
+@pytest.fixture
+def other(tmp_path):
+    script = Path(__file__).with_name("beating.py")
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], stdout=subprocess.PIPE, env=environment(PYTHONPATH=str(ROOT))
+    )
+    assert process.stdout.readline() == b"begun\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def change(folder, **values):
+    path = folder / "heartbeat.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_process_lives_until_it_is_killed(other, tmp_path):
+    assert heartbeat.is_alive(tmp_path) is True
+    other.send_signal(signal.SIGKILL)
+    time.sleep(0.2)  # it is a zombie then
+    assert heartbeat.is_alive(tmp_path) is False
+    other.wait()
+    assert heartbeat.is_alive(tmp_path) is False
+
+
+def test_another_process_of_the_same_number_is_another(other, tmp_path):
+    change(tmp_path, began="1")
+    assert heartbeat.is_alive(tmp_path) is False
+
+
+def test_another_machine_is_dead_after_a_minute_of_silence(other, tmp_path):
+    change(tmp_path, where="elsewhere", time=time.time() - 30)
+    assert heartbeat.is_alive(tmp_path) is True
+    change(tmp_path, where="elsewhere", time=time.time() - 90)
+    assert heartbeat.is_alive(tmp_path) is False
+
+
+def test_no_heartbeat_and_half_a_one_say_nothing(tmp_path):
+    assert heartbeat.is_alive(tmp_path) is None
+    for text in ("", "{", "[]", '{"pid": 1}', '{"pid": "x", "time": 1}'):
+        (tmp_path / "heartbeat.json").write_text(text)
+        assert heartbeat.is_alive(tmp_path) is None
+
+
+def test_it_beats_until_stopped_and_never_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr(heartbeat, "_SECONDS", 0.05)
+    beat = heartbeat.Heartbeat(tmp_path)
+    first = (tmp_path / "heartbeat.json").stat().st_mtime_ns
+    end = time.monotonic() + 5
+    while (tmp_path / "heartbeat.json").stat().st_mtime_ns == first:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    beat.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+    (tmp_path / "file").write_text("")
+    heartbeat.Heartbeat(tmp_path / "file" / "below").stop()

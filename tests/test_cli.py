@@ -1,0 +1,31 @@
+from lightning_trainingkit.cli import main
+from tests.toy import ToyModule, toy_loaders, toy_trainer
+
+
+def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
+    from lightning.pytorch.loggers import CSVLogger
+
+    toy_trainer(logger=CSVLogger(tmp_path, name="toys")).fit(ToyModule(), *toy_loaders())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "metrics.csv").write_text("")
+    assert main(["dashboard", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'dashboard.html'}: 1 runs" in said.out
+    assert "broken/metrics.csv: it is empty." in said.err
+    page = (tmp_path / "dashboard.html").read_text(encoding="utf-8")
+    assert "toys/version_0" in page
+    assert main(["dashboard", str(tmp_path), "--output", str(tmp_path / "other" / "page.html")]) == 0
+    assert (tmp_path / "other" / "page.html").is_file()
+
+
+def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):
+    for arguments, words in (
+        (["dashboard"], "`DIR` must be a folder with runs, got none"),
+        (["dashboard", str(tmp_path / "none")], "which does not exist"),
+        (["dashboard", "--online", "a/b"], "`--output` must be given"),
+        (["dashboard", str(tmp_path), "--online", "a"], "`--online` must be ENTITY/PROJECT, got 'a'"),
+    ):
+        assert main(arguments) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
