@@ -77,10 +77,11 @@ class CommandCenter(L.Callback):
         best: dict[str, str] | None = None,
         page: str | None = None,
     ) -> None:
-        for name, mode in (best or {}).items():
+        for metric, mode in (best or {}).items():
             if mode not in ("min", "max"):
                 raise ValueError(
-                    f'`best["{name}"]` must be "min" or "max", got {mode!r}. Say which end of {name} is the better one.'
+                    f'`best["{metric}"]` must be "min" or "max", got {mode!r}. '
+                    f"Say which end of {metric} is the better one."
                 )
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")

@@ -360,6 +360,14 @@ trainer:
     assert (center.group, list(center.tags), center.best) == ("g", ["a", "b"], {"val/f1": "max"})
 
 
+def test_a_run_has_the_name_that_was_asked_for(tmp_path):
+    center = CommandCenter("g", name="lr=0.1", best={"val/f1": "max"})
+    make_trainer(tmp_path, center, max_epochs=1).fit(Spy(), datamodule=Data())
+    center._finish(0)
+    assert summary(files(tmp_path)[0])["name"] == "lr=0.1"
+    assert CommandCenter(best={"val/f1": "max"}).name is None
+
+
 def test_rejects_what_it_cannot_mean():
     with pytest.raises(ValueError, match=r'`best\["val/acc"\]` must be "min" or "max", got \'highest\''):
         CommandCenter(best={"val/acc": "highest"})
