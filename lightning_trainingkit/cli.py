@@ -90,3 +90,7 @@ def _workspace(args: argparse.Namespace) -> int:
 
     print(save_workspace(args.entity, args.project, command_center(args.target), args.settings))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
