@@ -16,9 +16,9 @@ def environment(**extra):
 
 def run_script(script, *arguments, folder, ranks=1):
     """Run a Python script in ``folder``, alone or by torchrun on so many gloo ranks."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", str(ROOT / "tests/rank.py")]
     run = subprocess.run(
-        [sys.executable, *torchrun, str(script), *map(str, arguments)],
+        [sys.executable, *(torchrun if ranks > 1 else []), str(script), *map(str, arguments)],
         env=environment(PYTHONPATH=str(ROOT)),
         cwd=folder,
         capture_output=True,

@@ -84,5 +84,3 @@ if __name__ == "__main__":
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     main(Path(sys.argv[1]), int(sys.argv[2]))
-    if distributed.is_initialized():
-        distributed.destroy_process_group()

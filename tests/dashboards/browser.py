@@ -35,9 +35,14 @@ class Page:
         browser.get("about:blank")
         browser.get_log("browser")
         browser.get(url)
+        self.loaded()
 
     def js(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
+
+    def loaded(self):
+        """Wait for the load, before which the driver returns at times."""
+        self.until("return document.readyState === 'complete'")
 
     def until(self, script, *arguments, seconds=20):
         """Wait until a script returns something true, and give that."""
@@ -50,13 +55,12 @@ class Page:
     def settle(self):
         """Wait until nothing in view waits to be drawn."""
         stale = "[...panels.values()].some((panel) => panel.visible && panel.stale)"
-        self.until(f"return later === null && !waiting.size && !{stale}")
+        self.until(f"return later === null && !drawing && !{stale}")
 
     def show(self, panel):
         """Scroll to a panel and wait until it is drawn."""
         self.js("panels.get(arguments[0]).figure.scrollIntoView({block: 'center'})", panel)
-        self.until("const p = panels.get(arguments[0]); return p.visible && !p.stale && !waiting.size", panel)
-        time.sleep(0.1)
+        self.until("const p = panels.get(arguments[0]); return p.visible && !p.stale && !drawing", panel)
 
     def lines(self, panel):
         """Colour and path of each line that the panel's picture holds."""

@@ -230,6 +230,7 @@ def test_the_view_survives_a_reload(page):
     page.press("curves val/loss", "log y")
     before = page.lines("curves val/loss")
     page.browser.refresh()
+    page.loaded()
     page.settle()
     assert page.lines("curves val/loss") == before
     assert page.js("return document.getElementById('search').value") == "small"

@@ -4,6 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const panels = new Map();  // by id: its description, figure, plot, and whether it must be drawn anew
 const waiting = new Set();  // panels in view that are to be drawn, one at a time
+let drawing = false;  // from the first of them to the last
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -23,16 +24,24 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "250px" });
 
 function wait(panel) {
-  if (!waiting.size) setTimeout(drawNext);
   waiting.add(panel);
+  if (!drawing) drawAll();
 }
 
-async function drawNext() {
-  const [panel] = waiting;
-  if (panel === undefined) return;
-  waiting.delete(panel);
-  if (panel.visible && panel.stale) await draw(panel);
-  if (waiting.size) setTimeout(drawNext);
+async function drawAll() {
+  drawing = true;
+  while (waiting.size) {
+    await new Promise((resolve) => setTimeout(resolve));  // what was pressed comes first
+    const [panel] = waiting;
+    waiting.delete(panel);
+    if (!panel.visible || !panel.stale) continue;
+    try {
+      await draw(panel);
+    } catch (error) {
+      console.error(`${panel.title}:`, error);  // the other panels are drawn all the same
+    }
+  }
+  drawing = false;
 }
 
 async function draw(panel) {
