@@ -1,11 +1,17 @@
 """Run folders: what every recipe and benchmark shares, from its arguments to its table and ``results.json``."""
 
 import argparse
+import atexit
+import hashlib
+import json
 import logging
 import math
 import os
+import re
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,9 +19,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
+from torch import distributed
 
 from lightning_trainingkit._files import write_json
 from lightning_trainingkit._version import versions
+from lightning_trainingkit.callbacks.command_center import CommandCenter
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 from lightning_trainingkit.data.digits import DigitsDataModule
 from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
@@ -23,13 +31,17 @@ from lightning_trainingkit.data.image_folder import ImageFolderDataModule
 
 __all__ = [
     "arguments",
+    "center",
     "data_module",
+    "finished",
     "newest_checkpoint",
     "open_folder",
     "precision",
     "print_table",
+    "project",
     "quiet",
     "record",
+    "recorded",
     "write_results",
 ]
 
@@ -82,6 +94,7 @@ def open_folder(name: str, output: Path | None = None, *, resume: bool = False) 
         FileExistsError: If ``output`` is not empty and is not to be resumed.
         FileNotFoundError: If there is nothing to resume.
     """
+    atexit.register(_end_group)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _FOLDER not in os.environ and output is None:
         raise ValueError("`--output` must be given where each rank is started by itself (torchrun, SLURM), got none.")
     if _rank() > 0:
@@ -191,32 +204,99 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]], *notes: str) -> N
         console.print(note, highlight=False, soft_wrap=True)
 
 
-def record(folder: Path, mode: str, project: str, job_type: str, name: str, values: Mapping[str, Any]) -> None:
-    """Keep what an evaluation scored as a finished W&B run in the group of the folder's name, on rank 0.
+def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The metrics of one training of several, if an earlier run of the recipe has written its results.
 
     Args:
+        folder: Of that training; ``begun/results.json`` in it tells the settings of one that was killed.
+        settings: The options that it depends on.
+
+    Raises:
+        ValueError: If it was trained, or begun, with other settings.
+    """
+    found = None
+    for file in (folder / "begun" / "results.json", folder / "results.json"):
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+        if found is not None and found["config"] != dict(settings):
+            raise ValueError(
+                f"`--output` must hold trainings with the options of now, got {found['config']}. Take a new one."
+            )
+    return None if found is None else dict(found["metrics"])
+
+
+def project(data: str) -> str:
+    """W&B project of all recipes on this data: a task each, in which experiments are groups.
+
+    Example:
+        >>> project("fashion-mnist"), project("/data/My: cats")
+        ('trainingkit-fashion-mnist', 'trainingkit-My- cats')
+    """
+    return f"trainingkit-{re.sub(r'[/#?%:]', '-', Path(data).resolve().name)[:100]}"
+
+
+@contextmanager
+def recorded(
+    args: argparse.Namespace, folder: Path, name: str, job_type: str = "train"
+) -> Iterator[list[CommandCenter]]:
+    """Record one fit of several as a W&B run, which ends with the block: in the recipe's group, named by what varies.
+
+    Args:
+        args: Of ``arguments``.
+        folder: Folder of the recipe, whose name is the group's.
+        name: What varies between the runs, such as ``"seed=3"``.
+        job_type: The fit's part in its group.
+
+    Yields:
+        The callback, in a list that is empty with ``--wandb disabled``.
+    """
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": project(args.data), "WANDB_SILENT": "true"}
+    callbacks = [] if args.wandb == "disabled" else [CommandCenter(folder.name, job_type, name=name)]
+    yield callbacks
+    for callback in callbacks:
+        callback.finish()
+
+
+def record(
+    args: argparse.Namespace,
+    folder: Path,
+    job_type: str,
+    name: str,
+    values: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Record what an evaluation scored as a W&B run of the recipe's group, on rank 0. Done again it is the same run.
+
+    Args:
+        args: Of ``arguments``.
         folder: Folder of the recipe, to which W&B writes.
-        mode: ``--wandb``: ``offline``, ``online`` or ``disabled``.
-        project: W&B project.
-        job_type: What was done, such as ``tta`` or ``ensemble``.
+        job_type: What was done: ``eval``, ``tta``, ``ensemble``.
         name: What varies between the runs.
         values: Numbers, for the summary.
+        config: What the runs differ in, such as the number of members.
     """
-    if mode == "disabled" or _rank() > 0:
+    if args.wandb == "disabled" or _rank() > 0:
         return
     import wandb
 
     with wandb.init(
         dir=folder,
-        mode=cast(Literal["online", "offline"], mode),
-        project=project,
+        mode=cast(Literal["online", "offline"], args.wandb),
+        project=project(args.data),
         group=folder.name,
         job_type=job_type,
         name=name,
+        id=hashlib.sha1(f"{folder.resolve()} {job_type} {name}".encode()).hexdigest()[:12],
+        resume="allow",
+        config=dict(config or {}),
         reinit="create_new",
         settings=wandb.Settings(silent=True),
     ) as run:
         run.summary.update({key: value for key, value in values.items() if isinstance(value, int | float)})
+
+
+def center(args: argparse.Namespace, folder: Path) -> list[str]:
+    """The line that says how to open the command center of the runs in ``folder``; none with ``--wandb disabled``."""
+    return [] if args.wandb == "disabled" else [f"Center: trainingkit dashboard {shlex.quote(str(folder))} --open"]
 
 
 def quiet() -> None:
@@ -226,6 +306,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+def _end_group() -> None:
+    """Left to the end of the interpreter, which Lightning does, gloo's threads abort a run at times that is done."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def _finite(value: Any) -> Any:

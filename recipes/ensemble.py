@@ -10,8 +10,6 @@ Command:  python recipes/ensemble.py --members 5
 """
 
 import argparse
-import json
-import os
 import time
 from itertools import combinations
 from pathlib import Path
@@ -45,13 +43,12 @@ def main() -> None:
         data = few_images(args, args.batch_size // devices)
         folder = runs.open_folder("ensemble", args.output, resume=args.resume)
         seeds = range(args.seed, args.seed + args.members)
-        done = {seed: finished(args, folder / "members" / f"seed-{seed}") for seed in seeds}
+        done = {seed: runs.finished(folder / "members" / f"seed-{seed}", settings(args)) for seed in seeds}
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-ensemble", "WANDB_SILENT": "true"}
 
     # 1. Train independent models: other seeds, so other weights and another order of the same images.
-    trained = [done[seed] or train(args, data, folder / "members" / f"seed-{seed}", seed) for seed in seeds]
+    trained = [done[seed] or train(args, data, folder, seed) for seed in seeds]
 
     # 2. Let each member predict the test images by itself, with a Trainer and a module as you have them.
     module = new_module(data)
@@ -70,8 +67,8 @@ def main() -> None:
     tested = dict(plain_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
 
     for row in rows:
-        name = f"members={row['members']}"
-        runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "ensemble", name, row)
+        size = {"members": row["members"]}
+        runs.record(args, folder, "ensemble", f"members={row['members']}", row, size)
     seconds = time.perf_counter() - start
     metrics = {
         **tested,
@@ -89,6 +86,7 @@ def main() -> None:
         f"Members: {folder}/members/seed-*/best.json; those that are there are not trained again (--resume)",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {folder}/members/seed-{args.seed}",
         f"       python recipes/ensemble.py --resume --output {folder} --members {2 * args.members}",
+        *runs.center(args, folder),
     )
 
 
@@ -115,21 +113,10 @@ def new_module(data: Any) -> L.LightningModule:
     )
 
 
-def finished(args: argparse.Namespace, folder: Path) -> dict[str, Any] | None:
-    """What a member that an earlier run has trained with the same options scored on test."""
-    found = None
-    for file in (folder / "begun" / "results.json", folder / "results.json"):
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-        if found is not None and found["config"] != settings(args):
-            raise ValueError(
-                f"--output must hold members with the options of now, got {found['config']}. Take a new one."
-            )
-    return None if found is None else dict(found["metrics"])
-
-
-def train(args: argparse.Namespace, data: Any, folder: Path, seed: int) -> dict[str, Any]:
+def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[str, Any]:
     """Train one member, or go on with it where it was killed, and test it."""
     start = time.perf_counter()
+    folder = root / "members" / f"seed-{seed}"
     L.seed_everything(seed, verbose=False)
     callbacks = [
         kit.InitOverride(verbose=False),
@@ -137,12 +124,11 @@ def train(args: argparse.Namespace, data: Any, folder: Path, seed: int) -> dict[
         kit.EpochSeed(seed),
         kit.ChannelsLast(),
     ]
-    if args.wandb != "disabled":
-        callbacks.append(kit.CommandCenter(group="ensemble", tags=[f"seed {seed}"]))
-    trainer = plain_trainer(args, folder, *callbacks, max_epochs=args.epochs, enable_checkpointing=True)
     module = new_module(data)
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
-    trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+    with runs.recorded(args, root, f"seed={seed}") as center:
+        trainer = plain_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
+        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
     kit.load_best(module, folder)
     tested = dict(plain_trainer(args, folder).test(module, data, verbose=False)[0])
     runs.write_results(folder, settings(args), tested, [], time.perf_counter() - start)

@@ -162,7 +162,7 @@ def from_yaml(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Trai
 
 def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What the recipe's options say to the Trainer, and to W&B through the environment."""
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-plug-in"}
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": runs.project(args.data)}
     return {
         "max_epochs": args.epochs,
         "accelerator": args.accelerator,

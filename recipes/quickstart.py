@@ -61,14 +61,14 @@ def main() -> None:
     )
 
     # 2. The kit: callbacks for the Trainer that you already have.
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-quickstart"}
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": runs.project(args.data)}
     callbacks = [
         kit.InitOverride("kaiming_normal", verbose=not args.resume),
         kit.EarlyStopping("val/loss", patience=8),
         kit.BestCheckpoint("val/loss", "min", dirpath=str(checkpoints), save_last=True),
         kit.EpochSeed(args.seed),
         kit.ChannelsLast(),
-        kit.CommandCenter(group="quickstart"),
+        kit.CommandCenter(group=folder.name),
     ]
     left_out = {*args.without, *(["CommandCenter"] if args.wandb == "disabled" else [])}
     trainer = L.Trainer(
@@ -117,10 +117,10 @@ def main() -> None:
         rows,
         *notes,
         "Files: " + ", ".join(map(str, sorted(folder.iterdir()))),
-        f"W&B:   wandb leet {folder}/wandb  (or, with an account: wandb sync {folder}/wandb)",
         "Next:  python recipes/quickstart.py --without EarlyStopping",
         "       python recipes/quickstart.py --data fashion-mnist --epochs 5 --batch-size 128",
         "       python recipes/plug_in.py    (the same callbacks in a project that knows nothing of the kit)",
+        *([] if "CommandCenter" in left_out else runs.center(args, folder)),
     )
 
 

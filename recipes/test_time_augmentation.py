@@ -80,8 +80,9 @@ def main() -> None:
             differs = (early.argmax(dim=1) != averaged.argmax(dim=1)).sum().item()
             row |= {"exit passes": exits.passes_per_sample, "exit seconds": seconds, "exit differs": differs}
         rows.append(row)
-        runs.record(folder, args.wandb, "trainingkit-test-time-augmentation", "tta", row["views"], row)
 
+    for row in rows:
+        runs.record(args, folder, "eval" if row is rows[0] else "tta", row["views"], row, {"views": row["views"]})
     metrics = {name: value for name, value in rows[0].items() if name.startswith("test/")}
     runs.write_results(folder, vars(args) | {"checkpoint": checkpoint}, metrics, rows, time.perf_counter() - start)
     cells = [comparison.shown(row) for row in rows]
@@ -99,6 +100,7 @@ def main() -> None:
         "Of so many sets the best on test is best by luck, too: choose on validation images.",
         f"Files: {folder}/results.json",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {checkpoint} --average votes",
+        *runs.center(args, folder),
     )
 
 

@@ -19,7 +19,6 @@ Command:  python recipes/transfer.py
 import argparse
 import copy
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -99,8 +98,8 @@ def main() -> None:
     draw(figure, rows, args.images)
     rank_zero_only(figure.savefig)(folder / "transfer.png", dpi=150)
     for row in rows:
-        label = f"images={row['images per class']},{row['method']}"
-        runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "transfer", label, row)
+        chosen = {"images": row["images per class"], "method": row["method"]}
+        runs.record(args, folder, "eval", ", ".join(f"{key}={value}" for key, value in chosen.items()), row, chosen)
 
     seconds = time.perf_counter() - start
     metrics = {name: rows[-1][name] for name in ("test/acc", "test/loss")}
@@ -113,6 +112,7 @@ def main() -> None:
         *(f"{count} images per class: {winner(rows, count)}" for count in args.images),
         f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
         "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
+        *runs.center(args, folder),
     )
 
 
@@ -126,7 +126,6 @@ def counts(text: str) -> list[int]:
 
 def halves(args: argparse.Namespace) -> tuple[Any, Any]:
     """The data with every other class from 0 on, and with the rest; labels are counted anew."""
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-transfer", "WANDB_SILENT": "true"}
     data: Any = runs.data_module(args.data, args.data_dir, batch_size=128, seed=args.seed)
     data.prepare_data()
     data.setup()
@@ -215,10 +214,11 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
     if not (folder / "results.json").exists():
         start = time.perf_counter()
         best = kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True)
-        callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast(), *record(args, "pretrain")]
+        callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast()]
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
-        trainer = new_trainer(args, folder, *callbacks, **options)
-        trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+        with runs.recorded(args, folder.parent, "pretrained") as center:
+            trainer = new_trainer(args, folder, *callbacks, *center, **options)
+            trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder))
         kit.load_best(module, folder)
         scored = dict(new_trainer(args, folder).test(module, source, verbose=False)[0])
         runs.write_results(folder, {}, scored, [], time.perf_counter() - start)
@@ -268,9 +268,11 @@ def transfer(
         kit.linear_probe(module, data.train_dataloader())
     else:
         steps = -(-len(data.train_set) // data.batch_size)
-        callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast(), *record(args, name)]
-        trainer = new_trainer(args, folder, *callbacks, max_epochs=max(5, -(-args.steps // steps)), limit_val_batches=0)
-        trainer.fit(module, data)
+        callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast()]
+        options = {"max_epochs": max(5, -(-args.steps // steps)), "limit_val_batches": 0}
+        with runs.recorded(args, folder, name) as center:
+            trainer = new_trainer(args, folder, *callbacks, *center, **options)
+            trainer.fit(module, data)
     trained = time.perf_counter() - start
     scored = dict(new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
     runs.write_results(folder / "fits" / name, {}, scored, [], time.perf_counter() - start)
@@ -292,11 +294,6 @@ def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, 
         logger=False,
         **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
     )
-
-
-def record(args: argparse.Namespace, name: str) -> list[L.Callback]:
-    """A W&B run for the fit, if asked."""
-    return [] if args.wandb == "disabled" else [kit.CommandCenter(group="transfer", tags=name.split("-")[:2])]
 
 
 def check_settings(args: argparse.Namespace, folder: Path) -> None:

@@ -39,10 +39,10 @@ class CommandCenter(L.Callback):
     ``trainer.default_root_dir``. As with any logger, a Trainer that had none then saves its checkpoints under
     ``PROJECT/RUN_ID/checkpoints``, unless they are told where.
 
-    The run stays open after the fit, so that ``trainer.test`` logs into it too, and ends with this callback's next fit
-    or with the process. By a heartbeat beside its file ``trainingkit dashboard`` tells a run that goes on from one that
-    was killed. ``validate`` and ``test`` before any fit are left as they are, and so are ``fast_dev_run`` and
-    ``barebones``, which Lightning runs without loggers. Only rank 0 talks to W&B.
+    The run stays open after the fit, so that ``trainer.test`` logs into it too, and ends with ``finish``, this
+    callback's next fit or the process. By a heartbeat beside its file ``trainingkit dashboard`` tells a run that goes
+    on from one that was killed. ``validate`` and ``test`` before any fit are left as they are, and so are
+    ``fast_dev_run`` and ``barebones``, which Lightning runs without loggers. Only rank 0 talks to W&B.
 
     Args:
         group: What the fits of one experiment share (a grid, the folds of a cross-validation, an ensemble), by which
@@ -94,14 +94,23 @@ class CommandCenter(L.Callback):
         self.best = best
         self.page = page
         self._run: Run | None = None  # the latest fit's, on rank 0, until it is finished
+        self._logger: WandbLogger | None = None  # whose run it is
         self._heartbeat: Heartbeat | None = None
         self._at_exit: Callable[[], Any] | None = None
         self._lost = False
         self._release: Callable[[], None] | None = None  # set between setup and teardown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: the run, its heartbeat and the guard."""
-        return {**vars(self), "_run": None, "_heartbeat": None, "_at_exit": None, "_release": None}
+        """Leave out what belongs to this process: the run, its logger, its heartbeat and the guard."""
+        return {**vars(self), **dict.fromkeys(("_run", "_logger", "_heartbeat", "_at_exit", "_release"))}
+
+    def finish(self) -> None:
+        """End the latest fit's run now, as finished, where many fits share a process; later logging goes nowhere."""
+        if self._run is not None:
+            self._let_go()
+            self._finish(0)
+            assert self._logger is not None  # its run was opened
+            mute_logger(self._logger)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the fit's run and guard the logger."""
@@ -165,6 +174,7 @@ class CommandCenter(L.Callback):
     def _open(self, trainer: L.Trainer, logger: WandbLogger) -> None:
         self._finish(0)
         self._lost = False
+        self._logger = logger
         self._run = unused_run(logger)
         if self._run is not None:
             self._check(self._run)

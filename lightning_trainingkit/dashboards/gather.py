@@ -3,12 +3,15 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from lightning_trainingkit.dashboards import cache
 from lightning_trainingkit.dashboards.csv_files import read_csv_file
 from lightning_trainingkit.dashboards.heartbeat import is_alive
-from lightning_trainingkit.dashboards.record import Record, UnreadableError
+from lightning_trainingkit.dashboards.record import Curve, Record, UnreadableError
 from lightning_trainingkit.dashboards.wandb_files import read_wandb_file
 
 __all__ = ["gather"]
@@ -20,7 +23,8 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     """Read the W&B runs and CSVLogger folders below ``folders``, several at once.
 
     Returns:
-        The runs, the newest last, and why each file that was skipped holds none.
+        The runs, the newest last, and why each file that was skipped holds none. W&B's files of one id are one run,
+        that was resumed.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -45,7 +49,37 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     for path, run in runs.items():
         if run.state == "unknown" and (alive := is_alive(path.parent)) is not None:
             run.state = "running" if alive else "killed"
-    return sorted(runs.values(), key=lambda run: run.started), skipped
+    parts: dict[tuple[str, ...], list[Record]] = {}
+    for path, run in sorted(runs.items(), key=lambda item: item[1].started):
+        parts.setdefault((run.project, run.id) if path.suffix == ".wandb" else (str(path),), []).append(run)
+    return sorted(map(_joined, parts.values()), key=lambda run: run.started), skipped
+
+
+def _joined(parts: Sequence[Record]) -> Record:
+    """One run of what was recorded from its start on and after each resumption."""
+    whole, *later = parts
+    for part in later:
+        whole = replace(
+            part,
+            started=whole.started,
+            seconds=whole.seconds + part.seconds,
+            config=whole.config | part.config,
+            goals=whole.goals | part.goals,
+            summary=whole.summary | part.summary,
+            curves=whole.curves | {name: _after(whole.curves.get(name), curve) for name, curve in part.curves.items()},
+        )
+    return whole
+
+
+def _after(one: Curve | None, other: Curve) -> Curve:
+    """A curve that goes on: what had come after the checkpoint is done once more, and counts from then on."""
+    if one is None:
+        return other
+    kept = one.steps < other.steps[0]
+    return Curve(
+        np.concatenate((one.steps[kept], other.steps)),
+        np.concatenate((one.values[kept], other.values)),
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

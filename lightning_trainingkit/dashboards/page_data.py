@@ -37,13 +37,17 @@ def page_data(
     """
     goals = {name: goal for run in runs for name, goal in run.goals.items()}
     better = goals.get(target, "max" if "acc" in target else "min")
-    settings = {name: values for name, values in _settings(runs).items() if len({repr(each) for each in values}) > 1}
+    trained = [place for place, run in enumerate(runs) if run.curves]
+    settings = {name: values for name, values in _settings(runs).items() if _differ(values, trained)}
+    best = [_best(run, target, better) for run in runs]
+    compared = [place for place, value in enumerate(best) if value is not None] or range(len(runs))
+    names = _hyperparameters({name: [values[place] for place in compared] for name, values in settings.items()})
     shares = min(800, max(50, _SHARES // max(1, sum(len(run.curves) for run in runs))))
     scores = {
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
     curves = {name for run in runs for name, curve in run.curves.items() if len(curve.steps) > 1}
-    described = [(section.title, list(_panels(section, curves, scores, runs, settings))) for section in sections]
+    described = [(section.title, list(_panels(section, curves, runs, names))) for section in sections]
     shown = {panel.get("metric") for _, panels in described for panel in panels}
     others = sorted(name for name in curves - shown if not name.startswith(("test/", "transfer/")))
     if others:
@@ -55,7 +59,6 @@ def page_data(
         for name in (panel.get("metric"), panel.get("one"), panel.get("other"))
         if panel["kind"] in ("curves", "gap")
     }
-    names = _hyperparameters(settings, len(runs))
     return {
         "counted": _counted(runs),
         "target": target,
@@ -79,7 +82,7 @@ def page_data(
                 "name": run.name if run.name != run.id else _name(run.id, names, settings, place),
                 "seconds": round(run.seconds, 1),
                 "config": {name: values[place] for name, values in settings.items()},
-                "best": _best(run, target, better),
+                "best": best[place],
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},
                 "curves": {name: _encoded(curve, shares) for name, curve in run.curves.items() if name in drawn},
             }
@@ -89,14 +92,14 @@ def page_data(
 
 
 def _panels(
-    section: Section, curves: set[str], scores: set[str], runs: Sequence[Record], settings: Mapping[str, Any]
+    section: Section, curves: set[str], runs: Sequence[Record], hyperparameters: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """The section's panels that have something to show."""
     logged = {name for run in runs for name in (*run.curves, *run.summary)}
     for panel in section.panels:
         if isinstance(panel, Curves):
             for name in sorted(name for name in curves if fnmatchcase(name, panel.metric)):
-                yield _described(Curves(name, panel.log_y, panel.smooth))
+                yield _described(Curves(name, panel.log_y and _positive(runs, name), panel.smooth))
         elif isinstance(panel, Gap):
             if {panel.one, panel.other} <= curves:
                 yield _described(panel)
@@ -106,7 +109,7 @@ def _panels(
         elif isinstance(panel, Table):
             if runs:
                 yield _described(panel)
-        elif _hyperparameters(settings, len(runs)) and panel.metric in logged:
+        elif hyperparameters and panel.metric in logged:
             yield _described(panel)
 
 
@@ -139,14 +142,28 @@ def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
     return found
 
 
-def _hyperparameters(settings: Mapping[str, list[Any]], runs: int) -> list[str]:
+def _differ(values: Sequence[Any], trained: Sequence[int]) -> bool:
+    """Whether a setting differs. To have none counts among trainings; an evaluation may know of no settings."""
+    return len({repr(value) for value in values if value is not None}) > 1 or (
+        len({repr(values[place]) for place in trained}) > 1
+    )
+
+
+def _positive(runs: Sequence[Record], name: str) -> bool:
+    """Whether a logarithmic axis shows all of a metric."""
+    return not any((run.curves[name].values <= 0).any() for run in runs if name in run.curves)
+
+
+def _hyperparameters(settings: Mapping[str, list[Any]]) -> list[str]:
     """Settings that differ and may have an effect: numbers, and words that several runs share; of copies, one."""
     found: dict[str, str] = {}
     for name in sorted(settings, key=lambda name: (name.count("."), len(name), name)):
-        values = [value for value in settings[name] if value is not None]
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-        kinds = {str(value) for value in values}
-        if name.startswith("versions.") or (not numeric and (len(kinds) > 12 or len(kinds) == runs > 2)):
+        there = [value for value in settings[name] if value is not None]
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
+        kinds = {str(value) for value in settings[name]}
+        if len(kinds) < 2 or name.startswith("versions."):
+            continue
+        if not numeric and (len(kinds) > 12 or len(kinds) == len(settings[name]) > 2):
             continue
         found.setdefault(repr(settings[name]), name)
     return list(found.values())

@@ -11,7 +11,7 @@ class Curves:
 
     Args:
         metric: Its name; an asterisk at the end stands for several, each with a panel of its own.
-        log_y: Whether the axis of the metric begins logarithmic.
+        log_y: Whether the axis of the metric begins logarithmic, if all its values are positive.
         smooth: Whether it is noisy, so that a moving average is drawn.
     """
 
@@ -98,7 +98,7 @@ def command_center(target: str = "val/loss") -> tuple[Section, ...]:
         scatter plot with a moving average.
     """
     return (
-        Section("Loss", (Curves("train/loss"), Curves("val/loss"))),
+        Section("Loss", (Curves("train/loss", log_y=True), Curves("val/loss", log_y=True))),
         Section(
             "Accuracy",
             (

@@ -14,7 +14,6 @@ Command:  python recipes/reproduce/early_stopping.py
 import argparse
 import json
 import math
-import os
 import time
 from pathlib import Path
 from statistics import fmean, stdev
@@ -53,7 +52,6 @@ def main() -> None:
     start = time.perf_counter()
     runs.quiet()
     folder = runs.open_folder("early_stopping", args.output, resume=args.resume)
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-early-stopping", "WANDB_SILENT": "true"}
 
     # 1. Two fits for each seed. With --resume, a seed that is done is read from its file.
     numbers = range(args.seed, args.seed + args.seeds)
@@ -89,6 +87,7 @@ def main() -> None:
         f"Largest difference of the two fits' curves before the stop: {apart:g}",
         f"Files: {folder}/early_stopping.png, {folder}/results.json, {folder}/seed-*/results.json (curves)",
         "Next:  python recipes/reproduce/early_stopping.py --shuffled 0    (all labels right: little to stop for)",
+        *runs.center(args, folder),
     )
 
 
@@ -119,25 +118,22 @@ def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callba
     net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(512, data.num_classes))
     model = kit.ImageClassifier(net, data.num_classes, lr=1e-3, weight_decay=0.0, schedule=None)
     curves = Curves()
-    callbacks = [curves, kit.EpochSeed(seed), *stopping]
-    if args.wandb != "disabled":
-        tags = [f"seed {seed}", "stops" if stopping else "to the end"]
-        callbacks.append(kit.CommandCenter(group="early_stopping", tags=tags))
     # EarlyStopping keeps the best weights itself, and CommandCenter adds W&B's logger.
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
-    trainer = L.Trainer(
-        max_epochs=args.epochs,
-        accelerator=args.accelerator,
-        devices=args.devices,
-        strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision, args.accelerator),
-        callbacks=callbacks,
-        default_root_dir=folder,
-        log_every_n_steps=1,
-        **off,
-    )
-    trainer.fit(model, data)
-    return curves.rows, dict(trainer.test(model, data, verbose=False)[0])
+    with runs.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
+        trainer = L.Trainer(
+            max_epochs=args.epochs,
+            accelerator=args.accelerator,
+            devices=args.devices,
+            strategy=args.strategy,
+            precision=runs.precision(args.data, args.precision, args.accelerator),
+            callbacks=[curves, kit.EpochSeed(seed), *stopping, *center],
+            default_root_dir=folder,
+            log_every_n_steps=1,
+            **off,
+        )
+        trainer.fit(model, data)
+        return curves.rows, dict(trainer.test(model, data, verbose=False)[0])
 
 
 class Curves(L.Callback):

@@ -14,8 +14,6 @@ Command:  python recipes/reproduce/ensembles_and_tta.py
 """
 
 import argparse
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -59,11 +57,14 @@ def main() -> None:
     try:
         folder = runs.open_folder("ensembles_and_tta", args.output, resume=args.resume)
         numbers = range(args.seed, args.seed + args.members)
-        done = {(name, seed) for name in sets for seed in numbers if finished(args, folder / name / f"seed-{seed}")}
+        done = {
+            (name, seed)
+            for name in sets
+            for seed in numbers
+            if runs.finished(folder / name / f"seed-{seed}", settings(args)) is not None
+        }
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": "trainingkit-ensembles-and-tta", "WANDB_SILENT": "true"}
-
     rows, curves = [], {}
     for name in sets:
         data = few_images(args, name)
@@ -71,7 +72,7 @@ def main() -> None:
         modules = [new_module(name, data) for _ in numbers]
         for seed, module in zip(numbers, modules, strict=True):
             if (name, seed) not in done:
-                train(args, name, data, folder / name / f"seed-{seed}", seed)
+                train(args, name, data, folder, seed)
             kit.load_best(module, folder / name / f"seed-{seed}")
         # 2. What each member says of the test images, from one view and from several.
         said, targets = predict(args, name, folder, data, modules)
@@ -81,7 +82,8 @@ def main() -> None:
         rows += [{"data": name, **row} for row in found]
         curves[name] = curve(said, targets, args.groups, args.seed)
         for row in found:
-            runs.record(folder, args.wandb, os.environ["WANDB_PROJECT"], "ensemble", f"{name}: {row['method']}", row)
+            kind = "ensemble" if "ensemble" in row["method"] else "eval" if row["method"] == "one view" else "tta"
+            runs.record(of_data(args, name), folder, kind, f"{name}: {row['method']}", row, {"data": name})
 
     # 4. The lecture's claim as a picture: accuracy and loss of 1, 2, ... members.
     figure = Figure(figsize=(11, 4 * len(sets)), layout="constrained")
@@ -103,6 +105,7 @@ def main() -> None:
         "gain: over the mean of the group's members on one view; negative is better for the loss",
         "+-: 95 % interval over groups drawn from the members and test images drawn anew, 1000 times",
         f"Files: {folder}/ensembles_and_tta.png, {folder}/results.json, {folder}/*/seed-*/best.json",
+        *runs.center(args, folder),
         sep="\n",
     )
 
@@ -144,9 +147,15 @@ def new_module(name: str, data: Any) -> L.LightningModule:
     return kit.ImageClassifier("small_resnet", data.num_classes, model_options=options, lr=3e-3)
 
 
-def train(args: argparse.Namespace, name: str, data: Any, folder: Path, seed: int) -> None:
+def of_data(args: argparse.Namespace, name: str) -> argparse.Namespace:
+    """The options for one of both data sets, each of which is a project of its own in W&B."""
+    return argparse.Namespace(**{**vars(args), "data": name})
+
+
+def train(args: argparse.Namespace, name: str, data: Any, root: Path, seed: int) -> None:
     """Train one member, or go on with it where it was killed."""
     start = time.perf_counter()
+    folder = root / name / f"seed-{seed}"
     L.seed_everything(seed, verbose=False)
     module = new_module(name, data)
     callbacks = [
@@ -154,12 +163,11 @@ def train(args: argparse.Namespace, name: str, data: Any, folder: Path, seed: in
         kit.EpochSeed(seed),
         kit.ChannelsLast(),
     ]
-    if args.wandb != "disabled":
-        callbacks.append(kit.CommandCenter(group="ensembles_and_tta", tags=[name, f"seed {seed}"]))
-    epochs = args.epochs or EPOCHS[name]
-    trainer = new_trainer(args, name, folder, *callbacks, max_epochs=epochs, enable_checkpointing=True)
+    options = {"max_epochs": args.epochs or EPOCHS[name], "enable_checkpointing": True}
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
-    trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder) if folder.exists() else None)
+    with runs.recorded(of_data(args, name), root, f"seed={seed}") as center:
+        trainer = new_trainer(args, name, folder, *callbacks, *center, **options)
+        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
     runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
     trainer.strategy.barrier()
 
@@ -185,15 +193,6 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options that a member depends on."""
     others = ("output", "resume", "members", "size", "groups", "wandb", "data", "data_dir")
     return {key: value for key, value in vars(args).items() if key not in others}
-
-
-def finished(args: argparse.Namespace, folder: Path) -> bool:
-    """Whether an earlier run has trained this member with the same options."""
-    for file in (folder / "begun" / "results.json", folder / "results.json"):
-        found = json.loads(file.read_text(encoding="utf-8"))["config"] if file.exists() else settings(args)
-        if found != settings(args):
-            raise ValueError(f"--output must hold members with the options of now, got {found}. Take a new one.")
-    return (folder / "results.json").exists()
 
 
 def predict(

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import lightning as L
@@ -236,6 +237,7 @@ print(sum("W&B failed with" in str(each.message) for each in seen), len(model.ca
 
 TWO_RANKS = """
 import sys
+import threading
 sys.path.insert(0, {tests!r})
 from test_command_center import CommandCenter, Data, Spy, make_trainer
 trainer = make_trainer({root!r}, CommandCenter("ranks"), strategy="ddp_spawn", devices=2, max_epochs=1)
@@ -319,7 +321,7 @@ def test_a_killed_run_is_told_from_one_that_goes_on(tmp_path):
     assert {run.name: run.state for run in runs} == {"doomed": "killed", "alive": "running"}
     killed = next(run for run in runs if run.name == "doomed")
     assert len(killed.curves["val/acc"].values) == 2  # what was flushed
-    trainer.callbacks[0]._finish(0)
+    trainer.callbacks[0].finish()
     assert {run.name: run.state for run in gather([tmp_path])[0]}["alive"] == "finished"
 
 
@@ -328,7 +330,7 @@ def test_the_page_is_written_at_the_end_of_the_fit_and_of_the_run(tmp_path, monk
     center = CommandCenter("g", name="first", page=str(page))
     make_trainer(tmp_path, center).fit(Spy(), datamodule=Data())
     assert page.is_file()  # W&B has written nothing yet of a fit as short as this
-    center._finish(0)
+    center.finish()
     text = page.read_text(encoding="utf-8")
     assert '"state":"finished"' in text
     assert '"val/acc"' in text
@@ -363,9 +365,30 @@ trainer:
 def test_a_run_has_the_name_that_was_asked_for(tmp_path):
     center = CommandCenter("g", name="lr=0.1", best={"val/f1": "max"})
     make_trainer(tmp_path, center, max_epochs=1).fit(Spy(), datamodule=Data())
-    center._finish(0)
+    center.finish()
     assert summary(files(tmp_path)[0])["name"] == "lr=0.1"
     assert CommandCenter(best={"val/f1": "max"}).name is None
+
+
+def test_finish_ends_the_run_and_what_comes_after_goes_nowhere_or_into_the_next(tmp_path):
+    beating = set(threading.enumerate())
+    center = CommandCenter("g", name="first")
+    center.finish()  # there is nothing yet
+    trainer = make_trainer(tmp_path, center, max_epochs=1)
+    model = Spy()
+    trainer.fit(model, datamodule=Data())
+    center.finish()
+    center.finish()
+    assert not [each for each in set(threading.enumerate()) - beating if each.name == "heartbeat"]
+    (first,) = files(tmp_path)
+    before = summary(first)
+    assert before["state"] == "finished"
+    trainer.test(model, datamodule=Data(), verbose=False)
+    assert summary(first) == before
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(model, datamodule=Data())
+    center.finish()
+    assert [run.state for run in gather([tmp_path])[0]] == ["finished", "finished"]
 
 
 def test_rejects_what_it_cannot_mean():

@@ -49,6 +49,18 @@ def test_what_wandb_wrote_is_read(written):
     assert other.curves["loss"].steps.tolist() == [0, 1]  # W&B's own count, where Lightning's is missing
 
 
+def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
+    run_script(Path(__file__).with_name("write_runs.py"), tmp_path, "resume", folder=tmp_path)
+    assert len(list(tmp_path.glob("wandb/offline-run-*-same/run-same.wandb"))) == 2
+    for _ in range(2):  # from the files, from the cache
+        (run,), skipped = gather.gather([tmp_path])
+        assert skipped == {}
+        assert (run.name, run.state) == ("resumed", "finished")
+        assert run.config == {"try": 0, "from 0": True, "from 3": True}
+        assert run.curves["loss"].steps.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert run.curves["loss"].values.tolist() == [10, 11, 12, 3, 4, 5, 6, 7]
+
+
 def test_only_changed_runs_are_read_again(root, monkeypatch):
     read = []
     monkeypatch.setitem(gather._READERS, ".wandb", lambda path: read.append(path.name) or read_wandb_file(path))
@@ -93,13 +105,13 @@ def test_truncated_empty_and_foreign_files_are_named(root):
         (root / name / f"run-{name}.wandb").write_bytes(content)
     (root / "csv").mkdir()
     (root / "csv" / "metrics.csv").write_text("nothing,here\n1,2\n")
-    runs, skipped = gather.gather([root])
+    _, skipped = gather.gather([root])
     assert {Path(path).parent.name for path in skipped} == {"empty", "foreign", "csv"}
     assert next(why for path, why in skipped.items() if path.endswith("run-empty.wandb")) == "it is empty."
-    cut = next(run for run in runs if Path(run.source).parent.name == "cut")
+    (cut,), _ = gather.gather([root / "cut"])  # with the whole file it would be one run
     assert cut.state == "unknown"
     assert 0 < len(cut.curves["val/acc"].values) <= 5
-    torn = next(run for run in runs if Path(run.source).parent.name == "torn")
+    (torn,), _ = gather.gather([root / "torn"])
     assert "corrupt" in torn.note
 
 

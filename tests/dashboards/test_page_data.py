@@ -58,6 +58,31 @@ def test_hyperparameters_are_settings_that_differ_and_may_have_an_effect():
     assert {"folder", "versions.torch"} <= set(data["settings"])
 
 
+def test_an_evaluation_beside_trainings_adds_no_hyperparameter():
+    trainings = grid()
+    for each in trainings:
+        each.config["model"] = "net"
+    trainings[0].config["clip"] = 1.0
+    data = page_data(trainings, command_center())
+    for number, kind in enumerate(("tta", "ensemble")):
+        trainings.append(
+            run(50 + number, job_type=kind, curves={}, config={"averaging": kind}, summary={"test/acc": 0.9})
+        )
+    beside = page_data(trainings, command_center())
+    assert beside["hyperparameters"] == data["hyperparameters"]
+    assert set(beside["settings"]) == {*data["settings"], "averaging"}
+    assert "model" not in beside["settings"]
+    assert "clip" in beside["settings"]
+
+
+def test_an_axis_begins_logarithmic_where_that_shows_all():
+    runs = grid()
+    runs[3].curves["val/loss"].values[2] = -0.1
+    runs[4].curves["train/loss"].values[2] = math.nan
+    (section,) = (each for each in page_data(runs, command_center())["sections"] if each["title"] == "Loss")
+    assert {panel["metric"]: panel["log_y"] for panel in section["panels"]} == {"train/loss": True, "val/loss": False}
+
+
 def test_best_follows_the_goal_and_skips_what_is_no_number():
     runs = grid()
     runs[0].curves["val/loss"].values[:] = math.nan

@@ -113,15 +113,17 @@ def test_the_moving_average_is_drawn_over_real_points(page):
 
 
 def test_log_axes_change_the_drawing_and_its_scale(page):
+    kind = "return panels.get('curves val/loss').plot._fullLayout[arguments[0]].type"
+    assert [page.js(kind, "yaxis"), page.js(kind, "xaxis")] == ["log", "linear"]  # losses begin so
     before = page.lines("curves val/loss")
     page.press("curves val/loss", "log y")
+    assert page.js(kind, "yaxis") == "linear"
     assert page.lines("curves val/loss") != before
-    kind = "return panels.get('curves val/loss').plot._fullLayout[arguments[0]].type"
-    assert [page.js(kind, "yaxis"), page.js(kind, "xaxis")] == ["log", "linear"]
+    page.press("curves val/loss", "log y")
+    assert page.lines("curves val/loss") == before
     page.press("curves val/loss", "log x")
     assert page.js(kind, "xaxis") == "log"
     page.press("curves val/loss", "log x")
-    page.press("curves val/loss", "log y")
     assert page.lines("curves val/loss") == before
 
 
@@ -158,6 +160,32 @@ HOSTILE = (
     "\U0001f9ea\U0001f680 name",
     "<a href='javascript:window.hacked=4'>x</a>" + "y" * 10_000,
 )
+
+
+def test_evaluations_are_beside_the_best_trainings_however_bad_they_are(opened):
+    runs = [run(n, 0.003 * 2**n) for n in range(20)]
+    runs += [run(50, name="views", job_type="tta", curves={}, config={}, summary={"test/acc": 0.1})]
+    page = opened(runs)
+    words = page.texts("scores Test accuracy")
+    assert "views (tta)" in words
+    assert "lr=0.003" in words
+    assert "12 of 21: evaluations first, then the best." in words
+    assert len(page.dots("scores Test accuracy")) == 12
+
+
+def test_a_setting_that_a_run_lacks_is_apart_from_all_values(opened):
+    runs = grid()
+    for each in runs[:3]:
+        del each.config["lr"]
+    page = opened(runs)
+    page.show("parallel All settings of each run")
+    axes = page.js("return panels.get('parallel All settings of each run').plot.data[0].dimensions")
+    (rates,) = [axis for axis in axes if axis["label"] == "lr"]
+    assert rates["ticktext"] == ["none", "3e-4", "0.001", "0.01", "0.03"] or rates["ticktext"][0] == "none"
+    none, lowest = rates["tickvals"][:2]
+    assert none < lowest
+    assert rates["values"][:3] == [none] * 3
+    assert none not in rates["values"][3:]
 
 
 def test_hostile_names_and_settings_are_text(opened):
@@ -256,7 +284,7 @@ def test_a_served_page_takes_new_rows_over_and_keeps_the_view(browser):
             page.settle()
             assert len(page.lines("curves val/loss")) == 7
             assert 9.0 in page.js("return panels.get('curves val/loss').plot.data[0].y")
-            assert page.js("return panels.get('curves val/loss').plot._fullLayout.yaxis.type") == "log"
+            assert page.js("return panels.get('curves val/loss').plot._fullLayout.yaxis.type") == "linear"
             assert page.js("return [window.same, document.getElementById('search').value]") == [1, "small"]
         finally:
             server.shutdown()

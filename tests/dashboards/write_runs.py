@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 
 import wandb
 
@@ -43,5 +44,17 @@ def main(root):
     run.finish()
 
 
+def resume(root):
+    """A run that was killed after step 4, and goes on from a checkpoint of step 2 in a file of its own."""
+    for first, last, code in ((0, 5, 1), (3, 8, 0)):
+        settings = wandb.Settings(silent=True, x_disable_stats=True)
+        options = {"id": "same", "name": "resumed", "resume": "allow", "config": {"try": code, f"from {first}": True}}
+        run = wandb.init(dir=root, project="task", mode="offline", reinit="create_new", settings=settings, **options)
+        for step in range(first, last):
+            run.log({"loss": 10 * code + step, "trainer/global_step": step})
+        run.finish(exit_code=code)
+        time.sleep(1.1)  # folders are named by the second
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    resume(sys.argv[1]) if "resume" in sys.argv else main(sys.argv[1])

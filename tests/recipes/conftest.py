@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_trainingkit.dashboards.gather import gather
 from tests.process import environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -33,3 +34,25 @@ def run_recipe():
         return finished
 
     return run
+
+
+@pytest.fixture(scope="session")
+def grouped():
+    """Read a recipe's runs, check that all are finished and in one group of one project, and that its center is named.
+
+    Returns a function of the folder, what the recipe printed, and the data; it gives the runs' names by job type.
+    """
+
+    def read(folder, said, data="digits"):
+        runs, skipped = gather([folder])
+        assert skipped == {}
+        assert {(run.project, run.group, run.state) for run in runs} == {
+            (f"trainingkit-{data}", folder.name, "finished")
+        }
+        assert f"Center: trainingkit dashboard {folder} --open" in said.replace("runs/", f"{folder.parent}/")
+        found = {}
+        for run in runs:
+            found.setdefault(run.job_type, []).append(run.name)
+        return {job_type: sorted(names) for job_type, names in found.items()}
+
+    return read

@@ -11,7 +11,7 @@ import pytest
 from tests.process import environment
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "reproduce" / "early_stopping.py"
-ARGS = ("--accelerator", "cpu", "--seeds", "2", "--epochs", "12", "--patience", "2", "--wandb", "disabled")
+ARGS = ("--accelerator", "cpu", "--seeds", "2", "--epochs", "12", "--patience", "2")
 
 
 def run(*args: str) -> str:
@@ -53,6 +53,12 @@ def test_the_table_and_the_results_hold_the_same_numbers(finished):
             assert f" {value:.4g} " in line
     for name in ("test/loss", "test/acc", "test/loss_last", "test/acc_last"):
         assert found["metrics"][name] == fmean(row[name] for row in found["rows"][:2])
+
+
+def test_the_runs_of_an_experiment_are_a_group(finished, grouped):
+    folder, out, _ = finished
+    names = [f"seed={seed}, {until}" for seed in (0, 1) for until in ("to the end", "until the stop")]
+    assert grouped(folder, out) == {"train": names}
 
 
 def test_the_interval_is_that_of_two_paired_differences(finished):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-QUICK = ("--accelerator", "cpu", "--wandb", "disabled")
+QUICK = ("--accelerator", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,12 @@ def test_the_callback_in_the_trainer_scores_what_the_average_of_all_members_scor
     assert found["rows"][0]["acc gain"] == 0
 
 
+def test_the_runs_of_an_experiment_are_a_group(ensemble, grouped):
+    folder, out, _ = ensemble
+    names = {"train": ["seed=0", "seed=1"], "ensemble": ["members=1", "members=2"]}
+    assert grouped(folder / "runs/ensemble", out) == names
+
+
 def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensemble, run_recipe):
     folder, _, before = ensemble
     members = folder / "runs/ensemble/members"
@@ -41,11 +47,13 @@ def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensem
     assert "options of now" in refused.stderr
 
 
-def test_views_of_a_members_test_images(ensemble, run_recipe):
+def test_views_of_a_members_test_images(ensemble, run_recipe, grouped):
     folder, _, _ = ensemble
     views = ("--views", "shifts(1)", "--views", '["shifts(1)", "flip"]')
     run = run_recipe("test_time_augmentation.py", *views, *QUICK, folder=folder)
     results = json.loads((folder / "runs/test_time_augmentation/results.json").read_text())
+    names = {"eval": ["one"], "tta": ["shifts(1)", "shifts(1) x flip"]}
+    assert grouped(folder / "runs/test_time_augmentation", run.stdout) == names
     assert [(row["views"], row["passes"]) for row in results["rows"]] == [
         ("one", 1),
         ("shifts(1)", 5),
@@ -78,7 +86,7 @@ def test_bad_input_is_one_line(ensemble, run_recipe, arguments, said):
     assert said in run.stderr.splitlines()[-1]
 
 
-def test_the_lectures_claim_in_small(tmp_path, run_recipe):
+def test_the_lectures_claim_in_small(tmp_path, run_recipe, grouped):
     small = ("--data", "digits", "--members", "2", "--size", "2", "--groups", "5", "--epochs", "2", "--images", "64")
     run = run_recipe("reproduce/ensembles_and_tta.py", *small, *QUICK, folder=tmp_path)
     folder = tmp_path / "runs/ensembles_and_tta"
@@ -89,6 +97,12 @@ def test_the_lectures_claim_in_small(tmp_path, run_recipe):
     for row in found["rows"][1:]:
         assert row["acc gain"] == pytest.approx(row["test/acc"] - found["rows"][0]["test/acc"])
         assert f"digits, {row['method']}: accuracy" in run.stdout
+    assert grouped(folder, run.stdout) == {
+        "train": ["seed=0", "seed=1"],
+        "eval": ["digits: one view"],
+        "tta": ["digits: shifts(1)"],
+        "ensemble": ["digits: ensemble of 2", "digits: ensemble of 2 x shifts(1)"],
+    }
     assert (folder / "ensembles_and_tta.png").stat().st_size > 10_000
     again = run_recipe("reproduce/ensembles_and_tta.py", *small, "--resume", *QUICK, folder=tmp_path)
     assert "Epoch" not in again.stdout

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 SMALL = ("--data", "digits", "--images", "5,10", "--seeds", "2", "--steps", "6", "--epochs", "1")
-QUICK = ("--accelerator", "cpu", "--wandb", "disabled")
+QUICK = ("--accelerator", "cpu")
 METHODS = ["scratch", "probe", "frozen", "gradual", "full"]
 
 
@@ -34,6 +34,14 @@ def test_each_method_is_compared_with_from_scratch_on_the_same_images(ran):
         assert f"{100 * row['test/acc']:.1f} +-" in out
     assert found["metrics"]["test/acc"] == found["rows"][-1]["test/acc"]
     assert (folder / "runs/transfer/transfer.png").stat().st_size > 10_000
+
+
+def test_the_runs_of_an_experiment_are_a_group(ran, grouped):
+    folder, out, _ = ran
+    found = grouped(folder / "runs/transfer", out)
+    fits = [f"{method}-{count}-seed-{seed}" for method in METHODS for count in (5, 10) for seed in (0, 1)]
+    assert found["train"] == sorted([*(fit for fit in fits if "probe" not in fit), "pretrained"])
+    assert found["eval"] == sorted(f"images={count}, method={method}" for count in (5, 10) for method in METHODS)
 
 
 def test_what_is_done_is_not_done_again(ran, run_recipe):

@@ -2,6 +2,7 @@
 // What each kind of panel draws: traces and layout for Plotly, and a line of text below.
 
 const DOTS = 6000;  // real points that one panel shows; more can't be told apart
+const SCORED = 12;  // runs beside each other, whose names can still be read
 
 const figures = {
   curves(panel, drawn, colours) {
@@ -49,7 +50,8 @@ const figures = {
   parallel(panel, drawn) {
     const runs = drawn.filter((run) => run.best !== null);
     const weights = new Map(importances(runs));
-    const names = [...view.data.hyperparameters].sort((a, b) => (weights.get(b) || 0) - (weights.get(a) || 0)).slice(0, 10);
+    const differs = (name) => new Set(runs.map((run) => words(run.config[name]))).size > 1;
+    const names = view.data.hyperparameters.filter(differs).sort((a, b) => (weights.get(b) || 0) - (weights.get(a) || 0)).slice(0, 10);
     const dimensions = names.map((name) => dimension(name, runs.map((run) => run.config[name])));
     const values = runs.map((run) => run.best);
     dimensions.push(dimension(`best ${view.data.target}`, values));
@@ -90,9 +92,11 @@ const figures = {
 
   scores(panel, drawn, colours) {
     const value = (run) => panel.metrics.map((name) => run.summary[name]).find((each) => each !== undefined);
-    const up = panel.better === "max" ? 1 : -1;
+    const up = panel.better === "max" ? 1 : -1, averages = (run) => (run.job_type || "train") !== "train";
     const all = drawn.filter((run) => value(run) !== undefined).sort((a, b) => up * (value(a) - value(b)));
-    const runs = all.slice(-30);
+    // What was averaged is what the panel is for, be it better or worse than the best that were not.
+    const first = new Set([...all.filter(averages).reverse(), ...all.filter((run) => !averages(run)).reverse()].slice(0, SCORED));
+    const runs = all.filter((run) => first.has(run));
     // Equal names are different runs.
     const seen = new Map(), labels = runs.map((run) => {
       const name = plain(run.job_type && run.job_type !== "train" ? `${run.name} (${run.job_type})` : run.name, 32);
@@ -110,10 +114,10 @@ const figures = {
         };
       }).filter((trace) => trace.x.length),
       layout: {
-        yaxis: { type: "category", categoryarray: labels, automargin: true }, margin: { l: 120 },
-        showlegend: true, legend: { orientation: "h", y: 1.12 },
+        yaxis: { type: "category", categoryarray: labels, automargin: true, dtick: 1, range: [-0.6, labels.length - 0.4] },
+        margin: { l: 120, t: 40 }, showlegend: true, legend: { orientation: "h", y: 1, yanchor: "bottom" },
       },
-      note: all.length > runs.length ? `The best ${runs.length} of ${all.length}.`
+      note: all.length > runs.length ? `${runs.length} of ${all.length}: evaluations first, then the best.`
         : all.length ? "" : `No run that is drawn has ${panel.metrics.join(" or ")}.`,
     };
   },
@@ -148,14 +152,14 @@ function dimension(name, values) {
     };
   }
   const there = values.filter(known), log = isLog(there), scaled = (value) => (log ? Math.log10(value) : value);
-  const low = Math.min(...there), distinct = [...new Set(there)].sort((a, b) => a - b);
-  const found = { label, values: values.map((value) => scaled(known(value) ? value : low)) };
-  if (log || distinct.length <= 6) {
-    const ticks = distinct.length <= 6 ? distinct
-      : [0, 0.25, 0.5, 0.75, 1].map((part) => low * (Math.max(...there) / low) ** part);
-    Object.assign(found, { tickvals: ticks.map(scaled), ticktext: ticks.map((tick) => String(Number(tick.toPrecision(3)))) });
-  }
-  return found;
+  const low = Math.min(...there), high = Math.max(...there), distinct = [...new Set(there)].sort((a, b) => a - b);
+  const all = distinct.length <= 6 ? distinct
+    : [0, 0.25, 0.5, 0.75, 1].map((part) => (log ? low * (high / low) ** part : low + part * (high - low)));
+  const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || 1);  // below all that is known
+  const found = { label, values: values.map((value) => (known(value) ? scaled(value) : none)) };
+  const ticks = all.map((tick) => [scaled(tick), short(Number(tick.toPrecision(3)))]);
+  if (there.length < values.length) ticks.unshift([none, "none"]);
+  return { ...found, tickvals: ticks.map(([place]) => place), ticktext: ticks.map(([, text]) => text) };
 }
 
 /** Dots, moving averages or bands, and marks where a value was no number. */

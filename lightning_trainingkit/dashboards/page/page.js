@@ -54,10 +54,10 @@ async function draw(panel) {
   panel.caption.textContent = found.note;
   panel.caption.classList.toggle("warning", Boolean(found.warning));
   const css = getComputedStyle(document.documentElement), ink = css.getPropertyValue("--text"), line = css.getPropertyValue("--line");
-  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
-  const { xaxis, yaxis, ...rest } = found.layout;
+  const axis = { exponentformat: "e", gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
+  const { xaxis, yaxis, margin, ...rest } = found.layout;
   const layout = {
-    margin: { l: 60, r: 15, t: 10, b: 45 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    margin: { l: 60, r: 15, t: 10, b: 45, ...margin }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, family: "system-ui, sans-serif", size: 12 }, showlegend: false, hovermode: "closest",
     // A zoom stays while runs come and go, and goes where the axis itself changes.
     uirevision: `${xaxis?.type} ${yaxis?.type} ${xaxis?.title?.text}`, hoverlabel: { namelength: 40 }, modebar: { bgcolor: "rgba(0,0,0,0)", color: ink, activecolor: ink },
@@ -74,12 +74,12 @@ async function draw(panel) {
 }
 
 function drawTable(panel) {
-  const runs = view.drawn(), settings = view.data.settings.filter((name) => {
+  const runs = view.drawn(), settings = [...new Set([...view.data.hyperparameters, ...view.data.settings])].filter((name) => {
     return new Set(runs.map((run) => words(run.config[name]))).size > 1;
   }).slice(0, 20);
   const columns = [
     ["run", (run) => run.name], ["group", (run) => run.group], ["state", (run) => run.state], ["best", (run) => run.best],
-    ["minutes", (run) => run.seconds / 60], ...settings.map((name) => [name, (run) => run.config[name]]),
+    ["minutes", (run) => Number((run.seconds / 60).toPrecision(3))], ...settings.map((name) => [name, (run) => run.config[name]]),
   ];
   const chosen = columns.find(([name]) => name === view.order.column) || columns[3];
   const up = view.order.down ? -1 : 1, best = view.ranked()[0];

@@ -1,0 +1,177 @@
+"""Command center: a grid of twelve trainings with everything on, and one page that shows them all.
+
+The lecture: "We develop command centers to visualize all our models training with different hyperparameters." Six
+learning rates by two dropout rates; the best of them on validation is then tested plainly, with test-time augmentation,
+with Monte-Carlo dropout, and in an ensemble with the next best. The page needs no account and no network, and the runs
+are W&B's: `wandb sync` takes them, and `trainingkit workspace` makes the same command center there.
+
+Expected: val/loss is lowest at a learning rate of 0.01 and rises to both sides: a correlation sees little of such a U,
+          the page's importance nearly all of it
+Cost:     75 s on 2 CPU cores, nothing to download
+Command:  python recipes/command_center.py
+"""
+
+import argparse
+import time
+import webbrowser
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import lightning_trainingkit as kit
+from lightning_trainingkit import comparison, runs
+from lightning_trainingkit.dashboards.local import write_center
+
+RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
+DROPOUT = (0.1, 0.3)
+
+
+class Classifier(kit.ImageClassifier):
+    """A small net with dropout before its last layer; what varies in the grid are its hyperparameters."""
+
+    def __init__(self, num_classes: int, shape: tuple[int, int, int], lr: float = 3e-3, dropout: float = 0.1) -> None:
+        net = kit.SmallResNet(num_classes, shape[0], width=16)
+        net.head = nn.Sequential(nn.Dropout(dropout), net.head)  # type: ignore[assignment]
+        super().__init__(net, num_classes, lr=lr)
+        self.save_hyperparameters()
+        self.move = v2.RandomCrop(shape[1:], padding=1, padding_mode="reflect")
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Move a batch by up to a pixel: only views that training has shown help at test time."""
+        x, target = batch
+        return super().training_step((self.move(x), target), batch_idx)
+
+
+def main() -> None:
+    """Train the grid, or what is missing of it, test the best in four ways, and write the page."""
+    parser = runs.arguments("command_center", __doc__)
+    parser.add_argument("--epochs", type=int, default=25, help="at most (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="of one rank (%(default)s)")
+    parser.add_argument("--members", type=int, default=3, help="of the grid's best, in the ensemble (%(default)s)")
+    parser.add_argument("--passes", type=int, default=20, help="of Monte-Carlo dropout (%(default)s)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    args = parser.parse_args()
+    if args.epochs < 1 or args.passes < 1 or not 2 <= args.members <= len(RATES):
+        parser.error(f"--epochs and --passes must be at least 1, --members from 2 to {len(RATES)}.")
+    if args.open and args.wandb == "disabled":
+        parser.error("--open needs a page, which is made of W&B's files: take --wandb offline.")
+    start = time.perf_counter()
+    runs.quiet()
+    try:
+        data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
+        folder = runs.open_folder("command_center", args.output, resume=args.resume)
+        done = {name: runs.finished(folder / "grid" / name, settings(args)) for name in grid()}
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    data.prepare_data()
+    data.setup()
+
+    # 1. The grid: each fit is a run of its own, named by what varies. With --resume, what is done is not done again.
+    scores = {name: done[name] or train(args, data, folder, name, *values) for name, values in grid().items()}
+
+    # 2. The best on validation, in four ways on test: each is a run in the same group, with a job type of its own.
+    ranked = sorted(scores, key=lambda name: scores[name]["val/loss"])
+    members = [str(folder / "grid" / name) for name in ranked[: args.members]]
+    ways = {
+        "eval": ("one view", []),
+        "tta": ("shifts(1)", [kit.TestTimeAugmentation("shifts(1)")]),
+        "mc-dropout": (f"{args.passes} masks", [kit.MonteCarloDropout(args.passes)]),
+        "ensemble": (f"best {args.members}", [kit.EnsembleAverage(members)]),
+    }
+    module = Classifier(data.num_classes, data.image_shape)
+    kit.load_best(module, members[0])
+    rows = []
+    for job_type, (name, callbacks) in ways.items():
+        predictions = comparison.predictions(new_trainer(args, folder, *callbacks), module, data)
+        tested = comparison.scores(*predictions)
+        runs.record(args, folder, job_type, name, tested, {"averaging": job_type})
+        rows.append({"averaging": job_type, "what": name, **tested})
+
+    # 3. All of it on one page.
+    page = folder / "dashboard.html"
+    if args.wandb != "disabled":
+        rank_zero_only(write_page)(page, folder, args.open)
+    seconds = time.perf_counter() - start
+    table = [{"run": name, **found} for name, found in scores.items()]
+    metrics = {"test/acc": rows[0]["test/acc"], "test/loss": rows[0]["test/loss"], "best": ranked[0]}
+    runs.write_results(folder, vars(args), metrics, [*table, *rows], seconds)
+    runs.print_table(f"{args.data}: {len(scores)} trainings, {seconds:.0f} s", table)
+    runs.print_table(
+        f"{ranked[0]}, the best on validation: one view of one model, and averages",
+        rows,
+        f"Files: {folder}/dashboard.html, {folder}/results.json, {folder}/grid/*/best.json",
+        "Next:  python recipes/command_center.py --data fashion-mnist --epochs 3",
+        f"       trainingkit dashboard {folder} --serve --open    (beside a training: kept up to date)",
+        *runs.center(args, folder),
+    )
+
+
+def write_page(page: Path, folder: Path, show: bool) -> None:
+    """Write the command center, and open it if asked."""
+    made = write_center(page, [folder])
+    print(f"{page}: {made['counted']}")
+    if show:
+        webbrowser.open(page.resolve().as_uri())
+
+
+def grid() -> dict[str, tuple[float, float]]:
+    """Learning rate and dropout of each training, by its name."""
+    return {f"lr={lr:g}, dropout={dropout:g}": (lr, dropout) for lr, dropout in product(RATES, DROPOUT)}
+
+
+def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float, dropout: float) -> dict[str, Any]:
+    """Train one point of the grid, or go on with it where it was killed; the best weights are tested in its run."""
+    start = time.perf_counter()
+    folder = root / "grid" / name
+    L.seed_everything(args.seed, verbose=False)
+    module = Classifier(data.num_classes, data.image_shape, lr, dropout)
+    callbacks = [
+        kit.InitOverride(verbose=False),
+        kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True, restore=True),
+        kit.EarlyStopping("val/loss", patience=6, restore_best=False),
+        kit.EpochSeed(args.seed),
+        kit.ChannelsLast(),
+        LearningRateMonitor("step"),
+    ]
+    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
+    with runs.recorded(args, root, name) as center:
+        trainer = new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
+        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
+        found = {**trainer.validate(module, data, verbose=False)[0], **trainer.test(module, data, verbose=False)[0]}
+    seconds = time.perf_counter() - start
+    runs.write_results(folder, settings(args), found, [], seconds)
+    print(f"{name}: val/loss {found['val/loss']:.4f}, {trainer.current_epoch} epochs, {seconds:.1f} s")
+    trainer.strategy.barrier()
+    return found
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that a training of the grid depends on."""
+    others = ("output", "resume", "members", "passes", "wandb", "open", "data_dir")
+    return {key: value for key, value in vars(args).items() if key not in others}
+
+
+def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A Trainer as it could be yours."""
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=runs.precision(args.data, args.precision, args.accelerator),
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+        logger=False,  # CommandCenter adds W&B's
+        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+from fnmatch import fnmatchcase
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_trainingkit as kit
+from lightning_trainingkit.dashboards.panels import (
+    Curves,
+    Dots,
+    Gap,
+    Importance,
+    Parallel,
+    Scores,
+    Table,
+    command_center,
+)
+
+
+class Names(Logger):
+    """Keeps which metrics were logged."""
+
+    name, version = "names", 0
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def log_metrics(self, metrics, step=None):
+        self.found |= metrics.keys()
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+@pytest.fixture(scope="module")
+def logged():
+    logger = Names()
+    draw = torch.Generator().manual_seed(0)
+    images = TensorDataset(torch.rand(24, 1, 8, 8, generator=draw), torch.arange(24) % 3)
+    loader = DataLoader(images, 8)
+    options = {"accelerator": "cpu", "logger": logger, "enable_progress_bar": False, "enable_model_summary": False}
+    options |= {"log_every_n_steps": 1, "enable_checkpointing": False}
+    callbacks = [LearningRateMonitor(), kit.TransferLearning([{"train": "head"}, {"train": "all", "start": 1}])]
+    trainer = L.Trainer(max_epochs=2, callbacks=callbacks, **options)
+    trainer.fit(kit.ImageClassifier(net(), 3), loader, loader)
+    trainer.test(kit.ImageClassifier(net(), 3), loader, verbose=False)
+    L.Trainer(callbacks=[kit.MonteCarloDropout(2)], **options).test(
+        kit.ImageClassifier(net(), 3), loader, verbose=False
+    )
+    L.Trainer(**options).test(kit.EnsembleClassifier([net(), net()], 3), loader, verbose=False)
+    return logger.found
+
+
+def metrics():
+    for section in command_center():
+        for panel in section.panels:
+            if isinstance(panel, Gap):
+                yield from (panel.one, panel.other)
+            elif isinstance(panel, Scores):
+                yield from panel.metrics
+            else:
+                assert isinstance(panel, Curves | Parallel | Importance | Dots | Table)
+                yield panel.metric
+
+
+@pytest.mark.parametrize("metric", sorted(set(metrics())))
+def test_every_metric_of_a_panel_is_logged_by_the_kit(logged, metric):
+    assert [name for name in logged if fnmatchcase(name, metric)]
+
+
+def test_what_the_kit_logs_has_a_panel_or_is_named_here(logged):
+    shown = set(metrics())
+    rest = {name for name in logged if not any(fnmatchcase(name, metric) for metric in shown)}
+    # A count beside the phase, and what has no counterpart in a plain run to be compared with.
+    assert rest == {"epoch", "transfer/parameters", "test/disagreement", "test/entropy", "test/mutual_information"}
