@@ -1,7 +1,9 @@
 """Each benchmark runs in small and writes what it measured; whether a goal is met it says itself."""
 
 import json
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,29 @@ def test_overhead_measures_every_public_callback():
     callbacks = [each.__name__ for each in public if isinstance(each, type) and issubclass(each, L.Callback)]
     assert callbacks
     assert rows.keys() >= {f"{name} share" for name in callbacks}
+
+
+def test_dashboard_measures_reading_drawing_and_the_callback():
+    if shutil.which("chromedriver") is None and "CI" not in os.environ:
+        pytest.skip("needs Debian's packages chromium and chromium-driver")
+    tiny = ("--runs", "2x40x5", "--many", "3x60x6", "--rounds", "1", "--steps", "25", "--output", "out")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "dashboard.py", *tiny], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode in (0, 1), done.stderr
+    rows = {row["name"]: row for row in json.loads(Path("out/results.json").read_text())["rows"]}
+    assert all(list(row) == ["name", "ours", "peer", "ratio", "low", "high", "goal", "ok"] for row in rows.values())
+    assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {
+        "2 x 40 x 5: page from cold, s": 20,
+        "2 x 40 x 5: page from cache, s": 1.5,
+        "2 x 40 x 5: page size, MB": 12,
+        "2 x 40 x 5: first panel overhead, s": 1.4,
+        "3 x 60 x 6: page size, MB": 25,
+        "3 x 60 x 6: first panel overhead, s": 2.5,
+        "3 x 60 x 6: longest stall, s": 2,
+        "CommandCenter share": 0.01,
+    }
+    assert done.returncode == (0 if all(row["ok"] for row in rows.values()) else 1)
 
 
 def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
@@ -79,7 +104,7 @@ def test_transfer_compares_with_full_training_and_with_both_peers():
     assert done.returncode == (0 if all(row["ok"] for row in rows.values()) else 1)
 
 
-@pytest.mark.parametrize("name", ["averaging", "overhead", "transfer"])
+@pytest.mark.parametrize("name", ["averaging", "dashboard", "overhead", "transfer"])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.syspath_prepend(BENCHMARKS)

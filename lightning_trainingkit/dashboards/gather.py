@@ -1,7 +1,7 @@
 """Find all runs below some folders and read those that have changed."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +12,11 @@ from lightning_trainingkit.dashboards import cache
 from lightning_trainingkit.dashboards.csv_files import read_csv_file
 from lightning_trainingkit.dashboards.heartbeat import is_alive
 from lightning_trainingkit.dashboards.record import Curve, Record, UnreadableError
-from lightning_trainingkit.dashboards.wandb_files import read_wandb_file
+from lightning_trainingkit.dashboards.wandb_files import read_wandb_files
 
 __all__ = ["gather"]
 
-_READERS: dict[str, Callable[[Path], Record]] = {".wandb": read_wandb_file, ".csv": read_csv_file}
+_TOGETHER = 8  # files that one process of W&B reads
 
 
 def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]:
@@ -40,10 +40,15 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     new = [path for path in paths if path not in runs]
     skipped = {}
     if new:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for path, found in zip(new, _shown(pool.map(_read, new), len(new)), strict=True):
+        workers = os.cpu_count() or 1
+        count = -(-len(new) // workers // _TOGETHER) * workers  # so many that all workers end at the same time
+        with ThreadPoolExecutor(workers) as pool:
+            for path, found in _shown(pool.map(_read, (new[place::count] for place in range(count))), len(new)):
                 if isinstance(found, Record):
                     runs[path] = found
+                elif is_alive(path.parent):
+                    # W&B keeps what was logged back for a quarter of a minute.
+                    runs[path] = _begun(path)
                 else:
                     skipped[str(path)] = found
     for path, run in runs.items():
@@ -90,20 +95,36 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _read(path: Path) -> Record | str:
-    try:
-        before = cache.signature(path)
-        record = _READERS[path.suffix](path)
-    except UnreadableError as error:
-        return str(error)
-    except OSError as error:
-        return f"{type(error).__name__}: {error.strerror or error}"
-    cache.save(path, record, before)
-    return record
+def _begun(path: Path) -> Record:
+    """A run of which W&B has written nothing yet."""
+    name = path.stem.removeprefix("run-")
+    return Record(name, name, started=path.stat().st_ctime, source=str(path))
 
 
-def _shown(found: Iterator[Record | str], count: int) -> Iterator[Record | str]:
+def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:
+    """Read some runs and keep what they hold; why there is none where there is none."""
+    before = {path: cache.signature(path) for path in paths}
+    by_wandb = [path for path in paths if path.suffix == ".wandb"]
+    found: list[tuple[Path, Record | str]] = []
+    for path, known in zip(by_wandb, read_wandb_files(by_wandb), strict=True) if by_wandb else ():
+        found.append((path, known if isinstance(known, Record) else str(known)))
+    for path in paths:
+        if path not in by_wandb:
+            try:
+                found.append((path, read_csv_file(path)))
+            except UnreadableError as error:
+                found.append((path, str(error)))
+            except OSError as error:
+                found.append((path, f"{type(error).__name__}: {error.strerror or error}"))
+    for path, record in found:
+        if isinstance(record, Record):
+            cache.save(path, record, before[path])
+    return found
+
+
+def _shown(parts: Iterator[list[tuple[Path, Record | str]]], count: int) -> Iterator[tuple[Path, Record | str]]:
     """Show a bar while runs are read, where there are many."""
+    found = (each for part in parts for each in part)
     if count < 4:
         yield from found
         return

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from lightning_trainingkit.dashboards import cache, gather
-from lightning_trainingkit.dashboards.record import UnreadableError
-from lightning_trainingkit.dashboards.wandb_files import read_wandb_file
+from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from tests.process import run_script
 
 
@@ -63,7 +62,12 @@ def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
 
 def test_only_changed_runs_are_read_again(root, monkeypatch):
     read = []
-    monkeypatch.setitem(gather._READERS, ".wandb", lambda path: read.append(path.name) or read_wandb_file(path))
+    read_wandb_files = gather.read_wandb_files
+    monkeypatch.setattr(
+        gather,
+        "read_wandb_files",
+        lambda paths: read.extend(path.name for path in paths) or read_wandb_files(paths),
+    )
     first, _ = gather.gather([root])
     assert len(read) == 3
     again, _ = gather.gather([root, root])
@@ -125,8 +129,26 @@ def test_an_old_wandb_is_named(tmp_path, monkeypatch):
     (tmp_path / "wandb.py").write_text("import sys; sys.exit('Error: No such command \"leet\".')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "run-x.wandb").write_bytes(b"x")
-    with pytest.raises(UnreadableError, match=r"W&B 0\.31 or newer"):
-        read_wandb_file(tmp_path / "run-x.wandb")
+    (tmp_path / "run-y.wandb").write_bytes(b"x")
+    _, skipped = gather.gather([tmp_path])
+    assert list(map(str, skipped.values())) == ["W&B 0.31 or newer is needed to read it: pip install -U wandb."] * 2
+
+
+def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):
+    beat = Heartbeat(tmp_path)
+    (tmp_path / "run-young.wandb").write_bytes(b"")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (run.name, run.state, skipped) == ("young", "running", {})
+    beat.stop()
+    (tmp_path / "heartbeat.json").unlink()
+    assert gather.gather([tmp_path]) == ([], {str(tmp_path / "run-young.wandb"): "it is empty."})
+
+
+def test_reading_asks_no_server(root, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    assert len(gather.gather([root])[0]) == 3
 
 
 def test_a_kept_run_is_plain_numbers_and_json(root):
