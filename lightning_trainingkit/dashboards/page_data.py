@@ -49,7 +49,7 @@ def page_data(
     curves = {name for run in runs for name, curve in run.curves.items() if len(curve.steps) > 1}
     described = [(section.title, list(_panels(section, curves, runs, names))) for section in sections]
     shown = {panel.get("metric") for _, panels in described for panel in panels}
-    others = sorted(name for name in curves - shown if not name.startswith(("test/", "transfer/")))
+    others = sorted(name for name in curves - shown if not name.startswith("test/"))
     if others:
         described.append(("Other metrics", [_described(Curves(name)) for name in others]))
     drawn = {

@@ -107,7 +107,7 @@ def command_center(target: str = "val/loss") -> tuple[Section, ...]:
                 Gap("Training above validation", "train/acc", "val/acc"),
             ),
         ),
-        Section("Learning rate", (Curves("lr-*", smooth=False), Curves("transfer/phase", smooth=False))),
+        Section("Learning rate", (Curves("lr-*", smooth=False),)),
         Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
         Section(
             "Averaging",

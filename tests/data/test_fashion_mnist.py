@@ -108,6 +108,7 @@ def test_downloads_only_if_asked_and_needed(tmp_path, monkeypatch):
             "test part of .* labels in 0 .. 9, got .* to 19",
         ),
     ],
+    ids=["no gzip", "no idx", "nothing", "cut off", "too few", "too many classes"],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
     (write(tmp_path) / name).write_bytes(content)

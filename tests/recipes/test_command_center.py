@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 
 import pytest
+from wandb_workspaces.reports.v2 import BarPlot, LinePlot
 
 from lightning_trainingkit.dashboards.gather import gather
 from lightning_trainingkit.dashboards.panels import command_center
@@ -85,10 +86,15 @@ def test_what_a_workspace_shows_is_in_the_runs(center):
     known = {name for run in runs for name in (*run.curves, *run.summary)}
     config = {name for run in runs for name in run.config}
     workspace = build_workspace("team", "digits", command_center(), ["lr", "dropout", "batch_size"])
-    shown = [panel for section in workspace.sections for panel in section.panels]
-    for panel in shown:
-        for metric in getattr(panel, "y", []) if isinstance(getattr(panel, "y", None), list) else []:
-            assert metric in known | {"transfer/phase"}, panel.title  # no phases in this recipe
+    checked = set()
+    for panel in (panel for section in workspace.sections for panel in section.panels):
+        if isinstance(panel, LinePlot | BarPlot):
+            names = {str(name) for name in (panel.y if isinstance(panel, LinePlot) else panel.metrics) or ()}
+            assert names <= known, panel.title
+            if isinstance(panel, LinePlot) and panel.metric_regex:
+                assert [name for name in known if re.match(panel.metric_regex, name)]
+            checked |= names
+    assert checked >= {"train/loss", "val/acc", "test/acc_member", "test/ece"}
     text = json.dumps(workspace._to_model().spec.model_dump(mode="json", by_alias=True, exclude_none=True))
     training = next(run for run in runs if run.job_type == "train")
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", training.source]
