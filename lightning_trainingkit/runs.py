@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -34,6 +35,7 @@ __all__ = [
     "center",
     "data_module",
     "finished",
+    "new_trainer",
     "newest_checkpoint",
     "open_folder",
     "precision",
@@ -172,6 +174,29 @@ def precision(data: str, asked: str | None = None, accelerator: str = "auto") ->
     else:
         fast = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return "bf16-mixed" if fast and data != "digits" else "32-true"
+
+
+def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """A Trainer as it could be yours, by the shared options; what a recipe seldom asks for is off.
+
+    Args:
+        args: Of ``arguments``.
+        folder: Where it writes.
+        callbacks: In this order.
+        options: Of Lightning's Trainer.
+    """
+    return L.Trainer(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        strategy=args.strategy,
+        precision=cast(Any, precision(args.data, args.precision, args.accelerator)),
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+        logger=False,  # CommandCenter adds W&B's
+        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
+    )
 
 
 def write_results(

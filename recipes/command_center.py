@@ -88,10 +88,10 @@ def main() -> None:
     kit.load_best(module, members[0])
     tested = {}
     for job_type, (name, callbacks) in ways.items():
-        predictions = comparison.predictions(new_trainer(args, folder, *callbacks), module, data)
+        predictions = comparison.predictions(runs.new_trainer(args, folder, *callbacks), module, data)
         tested[job_type, name] = comparison.scores(*predictions)
     ensemble = kit.EnsembleClassifier.from_checkpoints(members, module, data.num_classes)
-    (found,) = new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
+    (found,) = runs.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
     tested["ensemble", f"best {args.members}"] = dict(found)
     for (job_type, name), values in tested.items():
         runs.record(args, folder, job_type, name, values, {"averaging": job_type})
@@ -148,7 +148,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
     ]
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
     with runs.recorded(args, root, name) as center:
-        trainer = new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
+        trainer = runs.new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
         found = {**trainer.validate(module, data, verbose=False)[0], **trainer.test(module, data, verbose=False)[0]}
     seconds = time.perf_counter() - start
@@ -162,22 +162,6 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The options that a training of the grid depends on."""
     others = ("output", "resume", "members", "passes", "wandb", "open", "data_dir")
     return {key: value for key, value in vars(args).items() if key not in others}
-
-
-def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
-    """A Trainer as it could be yours."""
-    return L.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices,
-        strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision, args.accelerator),
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_model_summary=False,
-        log_every_n_steps=5,
-        logger=False,  # CommandCenter adds W&B's
-        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
-    )
 
 
 if __name__ == "__main__":

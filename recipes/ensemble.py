@@ -55,7 +55,7 @@ def main() -> None:
     alone = []
     for seed in seeds:
         kit.load_best(module, folder / "members" / f"seed-{seed}")
-        log_probabilities, targets = comparison.predictions(plain_trainer(args, folder), module, data)
+        log_probabilities, targets = comparison.predictions(runs.new_trainer(args, folder), module, data)
         alone.append(log_probabilities)
     members = torch.stack(alone)
 
@@ -64,7 +64,7 @@ def main() -> None:
 
     # 4. The same through the callback, on a Trainer that you already have.
     ensemble = kit.EnsembleAverage([str(folder / "members" / f"seed-{seed}") for seed in seeds], average=args.average)
-    tested = dict(plain_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
+    tested = dict(runs.new_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
 
     for row in rows:
         size = {"members": row["members"]}
@@ -127,29 +127,14 @@ def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[st
     module = new_module(data)
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     with runs.recorded(args, root, f"seed={seed}") as center:
-        trainer = plain_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
+        options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
+        trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
     kit.load_best(module, folder)
-    tested = dict(plain_trainer(args, folder).test(module, data, verbose=False)[0])
+    tested = dict(runs.new_trainer(args, folder).test(module, data, verbose=False)[0])
     runs.write_results(folder, settings(args), tested, [], time.perf_counter() - start)
     trainer.strategy.barrier()
     return tested
-
-
-def plain_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
-    """A Trainer as it could be yours."""
-    return L.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices,
-        strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision, args.accelerator),
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-        logger=False,
-        **{"enable_checkpointing": False, **options},
-    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -217,10 +217,10 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
         callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast()]
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
         with runs.recorded(args, folder.parent, "pretrained") as center:
-            trainer = new_trainer(args, folder, *callbacks, *center, **options)
+            trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder))
         kit.load_best(module, folder)
-        scored = dict(new_trainer(args, folder).test(module, source, verbose=False)[0])
+        scored = dict(runs.new_trainer(args, folder).test(module, source, verbose=False)[0])
         runs.write_results(folder, {}, scored, [], time.perf_counter() - start)
         trainer.strategy.barrier()
         print(f"pretrained on {len(source.train_set)} images: test/acc {scored['test/acc']:.4f}")
@@ -271,29 +271,13 @@ def transfer(
         callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast()]
         options = {"max_epochs": max(5, -(-args.steps // steps)), "limit_val_batches": 0}
         with runs.recorded(args, folder, name) as center:
-            trainer = new_trainer(args, folder, *callbacks, *center, **options)
+            trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, data)
     trained = time.perf_counter() - start
-    scored = dict(new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
+    scored = dict(runs.new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
     runs.write_results(folder / "fits" / name, {}, scored, [], time.perf_counter() - start)
     print(f"{name}: test/acc {scored['test/acc']:.4f}, {trained:.1f} s")
     return scored
-
-
-def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
-    """A Trainer as it could be yours."""
-    return L.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices,
-        strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision, args.accelerator),
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_model_summary=False,
-        log_every_n_steps=10,
-        logger=False,
-        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
-    )
 
 
 def check_settings(args: argparse.Namespace, folder: Path) -> None:

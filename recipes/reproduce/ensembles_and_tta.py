@@ -163,30 +163,13 @@ def train(args: argparse.Namespace, name: str, data: Any, root: Path, seed: int)
         kit.EpochSeed(seed),
         kit.ChannelsLast(),
     ]
-    options = {"max_epochs": args.epochs or EPOCHS[name], "enable_checkpointing": True}
+    options = {"max_epochs": args.epochs or EPOCHS[name], "enable_checkpointing": True, "enable_progress_bar": True}
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     with runs.recorded(of_data(args, name), root, f"seed={seed}") as center:
-        trainer = new_trainer(args, name, folder, *callbacks, *center, **options)
+        trainer = runs.new_trainer(of_data(args, name), folder, *callbacks, *center, **options)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
     runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
     trainer.strategy.barrier()
-
-
-def new_trainer(args: argparse.Namespace, name: str, folder: Path, *callbacks: L.Callback, **options: Any) -> L.Trainer:
-    """A Trainer as it could be yours; what is seldom asked for is off."""
-    return L.Trainer(
-        accelerator=args.accelerator,
-        devices=args.devices,
-        strategy=args.strategy,
-        precision=runs.precision(name, args.precision, args.accelerator),
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        enable_model_summary=False,
-        enable_progress_bar=bool(callbacks) and bool(options),
-        log_every_n_steps=10,
-        logger=False,
-        **{"enable_checkpointing": False, **options},
-    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -206,7 +189,7 @@ def predict(
         each = []
         for module in modules:
             log_probabilities, targets = comparison.predictions(
-                new_trainer(args, name, folder, *augmentation), module, data
+                runs.new_trainer(of_data(args, name), folder, *augmentation), module, data
             )
             each.append(log_probabilities)
         said[views or "one view"] = torch.stack(each)

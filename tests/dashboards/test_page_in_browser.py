@@ -214,6 +214,20 @@ def test_hostile_names_and_settings_are_text(opened):
     assert page.problems() == []
 
 
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "hasOwnProperty"])
+def test_names_that_javascript_knows_are_names(opened, name):
+    runs = grid()
+    runs[0].curves[name] = runs[0].curves["val/acc"]
+    runs[1].config[name] = 3
+    runs[2].config[name] = 4
+    page = opened(runs)
+    assert len(page.lines(f"curves {name}")) == 1
+    for panel in page.js("return [...panels.keys()]"):
+        page.show(panel)
+    page.choose("colour", f"={name}")
+    assert page.problems() == []
+
+
 def test_secrets_stay_off_the_page(monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "f" * 40)
     runs = grid()

@@ -15,6 +15,8 @@ const view = {
     view.data = data;
     view.runs = data.runs;
     for (const run of view.runs) {
+      // A metric may be called `constructor`, and a run that lacks it has none.
+      for (const named of [run.curves, run.summary, run.config]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
         ...data.settings.map((name) => `${name}=${words(run.config[name])}`)].join("\n").toLowerCase();
     }
