@@ -85,8 +85,8 @@ const figures = {
         yaxis: { automargin: true }, margin: { l: 120 },
       },
       note: (found.length ? `n = ${runs.length} runs, each setting by itself; r: Spearman's correlation, near 0 for a U.`
-        : `n = ${runs.length} runs: too few that differ in a setting.`) + few,
-      warning: runs.length < 20,
+        : `n = ${runs.length} runs: too few that differ in a setting.`) + (found.length ? few : ""),
+      warning: found.length > 0 && runs.length < 20,
     };
   },
 
@@ -148,14 +148,14 @@ function dimension(name, values) {
     const kinds = [...new Set(values.map(words))];
     return {
       label, values: values.map((value) => kinds.indexOf(words(value))), tickvals: kinds.map((_, i) => i),
-      ticktext: kinds.map((kind) => plain(kind, 16)), range: [-0.3, kinds.length - 0.7],
+      ticktext: kinds.map((kind) => clipped(kind, 16)), range: [-0.3, kinds.length - 0.7],
     };
   }
   const there = values.filter(known), log = isLog(there), scaled = (value) => (log ? Math.log10(value) : value);
   const low = Math.min(...there), high = Math.max(...there), distinct = [...new Set(there)].sort((a, b) => a - b);
   const all = distinct.length <= 6 ? distinct
-    : [0, 0.25, 0.5, 0.75, 1].map((part) => (log ? low * (high / low) ** part : low + part * (high - low)));
-  const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || 1);  // below all that is known
+    : [0, 0.25, 0.5, 0.75, 1].map((part) => scaled(low) + part * (scaled(high) - scaled(low))).map((x) => (log ? 10 ** x : x));
+  const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || Math.abs(scaled(low)) || 1);  // below all that is known
   const found = { label, values: values.map((value) => (known(value) ? scaled(value) : none)) };
   const ticks = all.map((tick) => [scaled(tick), short(Number(tick.toPrecision(3)))]);
   if (there.length < values.length) ticks.unshift([none, "none"]);
