@@ -23,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--online", metavar="ENTITY/PROJECT", action="append", default=[], help="runs of W&B's server"
     )
     dashboard.add_argument("--target", default="val/loss", help="metric that runs are compared by (%(default)s)")
+    dashboard.add_argument(
+        "--better", choices=["min", "max"], help="which end of --target is the better one, where no run or name says"
+    )
     dashboard.add_argument("--output", type=Path, help="the page (default: dashboard.html in the first DIR)")
     dashboard.add_argument("--open", action="store_true", help="open it in the browser")
     dashboard.add_argument("--serve", action="store_true", help="serve it to this machine, and keep it up to date")
@@ -34,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     workspace.add_argument("--entity", required=True, help="W&B user or team")
     workspace.add_argument("--project", required=True, help="W&B project")
-    workspace.add_argument("--target", default="val/loss", help="metric that runs are compared by (%(default)s)")
+    workspace.add_argument(
+        "--target", default="val/loss", help="metric that runs are compared by, such as val/f1.max (%(default)s)"
+    )
     workspace.add_argument(
         "--settings",
         nargs="+",
@@ -54,10 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dashboard(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.local import collect, title, write_center
-    from lightning_trainingkit.dashboards.page import render
+    from lightning_trainingkit.dashboards.page import check_file, render
 
     if not args.folders and not args.online:
         raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
+    if not 0 <= args.port < 2**16:
+        raise ValueError(f"`--port` must be from 0 to 65535, got {args.port}. 0 takes a free one.")
     if not args.folders and not args.output and not args.serve:
         raise ValueError("`--output` must be given where there is no DIR to put the page in, got none.")
     if args.serve:
@@ -65,7 +72,7 @@ def _dashboard(args: argparse.Namespace) -> int:
 
         name = title(args.folders, args.online)
         with PageServer(
-            lambda: collect(args.folders, args.online, args.target),
+            lambda: collect(args.folders, args.online, args.target, args.better),
             lambda data: render(data, name, follow=5.0),
             args.port,
         ) as server:
@@ -75,7 +82,8 @@ def _dashboard(args: argparse.Namespace) -> int:
                 webbrowser.open(server.url)
             server.serve_forever()
     path = (args.output or args.folders[0] / "dashboard.html").resolve()
-    data = write_center(path, args.folders, args.online, args.target)
+    check_file(path)
+    data = write_center(path, args.folders, args.online, args.target, args.better)
     print(f"{path}: {data['counted']}")
     for file, why in data["skipped"].items():
         print(f"skipped {file}: {why}", file=sys.stderr)

@@ -256,7 +256,8 @@ def project(data: str) -> str:
         >>> project("fashion-mnist"), project("/data/My: cats")
         ('trainingkit-fashion-mnist', 'trainingkit-My- cats')
     """
-    return f"trainingkit-{re.sub(r'[/#?%:]', '-', Path(data).resolve().name)[:100]}"
+    name = re.sub(r"[/\\#?%:]", "-", Path(data).resolve().name)  # signs that W&B refuses
+    return f"trainingkit-{name[:100]}"
 
 
 @contextmanager

@@ -150,7 +150,8 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
     with runs.recorded(args, root, name) as center:
         trainer = runs.new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
-        found = {**trainer.validate(module, data, verbose=False)[0], **trainer.test(module, data, verbose=False)[0]}
+        found = dict(trainer.test(module, data, verbose=False)[0])  # in the run; a validation would be another point
+    found |= runs.new_trainer(args, folder).validate(module, data, verbose=False)[0]
     seconds = time.perf_counter() - start
     runs.write_results(folder, settings(args), found, [], seconds)
     print(f"{name}: val/loss {found['val/loss']:.4f}, {trainer.current_epoch} epochs, {seconds:.1f} s")

@@ -262,12 +262,12 @@ def _folder(run: "Run") -> Path:
 
 def _write_page(run: "Run", page: str | None) -> None:
     """Write the command center of all runs beside ``run``; training goes on where that fails."""
-    if page is not None:
+    if page is not None and not run.disabled:
         from lightning_trainingkit.dashboards.local import write_center
 
         try:
             write_center(Path(page), [_folder(run).parent])
-        except (OSError, ValueError) as error:
+        except Exception as error:
             rank_zero_warn(f"The page {page} was not written: {error}")
 
 

@@ -19,9 +19,10 @@ def read_csv_file(path: Path) -> Record:
     rows, count = Rows(), 0
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row.get("step") is None:
-                    raise UnreadableError("it has no column `step`, as Lightning's CSVLogger writes it.")
+            reader = csv.DictReader(file)
+            if "step" not in (reader.fieldnames or ["step"]):
+                raise UnreadableError("it has no column `step`, as Lightning's CSVLogger writes it.")
+            for row in reader:  # the last one may be cut off: it has no step then
                 count += 1
                 rows.add(_number(row["step"]), {name: _number(value) for name, value in row.items() if name})
     except (UnicodeDecodeError, csv.Error) as error:
@@ -45,14 +46,22 @@ def read_csv_file(path: Path) -> Record:
 def _config(path: Path) -> tuple[dict[str, Any], str]:
     import yaml  # Lightning needs it to write the file
 
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]
+        """Reads tuples as lists, and of other objects of Python their names; no code is run."""
+
+    Plain.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.load(path.read_text(encoding="utf-8"), Plain)
     except FileNotFoundError:
         return {}, ""
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         return {}, f"{path.name} could not be read ({reason}): settings are missing."
     return (flatten(found), "") if isinstance(found, dict) else ({}, "")
+
+
+def _plain(loader: Any, tag: str, node: Any) -> Any:
+    return loader.construct_sequence(node, deep=True) if tag == "tuple" else tag
 
 
 def _number(value: Any) -> float | None:

@@ -31,7 +31,8 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     """
     for folder in folders:
         if not Path(folder).is_dir():
-            raise FileNotFoundError(f"`DIR` must be a folder with runs, got {folder}, which does not exist.")
+            what = "is a file" if Path(folder).exists() else "does not exist"
+            raise FileNotFoundError(f"`DIR` must be a folder with runs, got {folder}, which {what}.")
     paths = sorted({path.resolve() for folder in folders for path in _files(Path(folder))})
     runs: dict[Path, Record] = {}
     for path in paths:
@@ -46,7 +47,7 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
             for path, found in _shown(pool.map(_read, (new[place::count] for place in range(count))), len(new)):
                 if isinstance(found, Record):
                     runs[path] = found
-                elif is_alive(path.parent):
+                elif path.suffix == ".wandb" and is_alive(path.parent) is not None:
                     # W&B keeps what was logged back for a quarter of a minute.
                     runs[path] = _begun(path)
                 else:
@@ -55,23 +56,34 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
         if run.state == "unknown" and (alive := is_alive(path.parent)) is not None:
             run.state = "running" if alive else "killed"
     parts: dict[tuple[str, ...], list[Record]] = {}
+    projects = {run.id: run.project for path, run in runs.items() if path.suffix == ".wandb" and run.project}
     for path, run in sorted(runs.items(), key=lambda item: item[1].started):
-        parts.setdefault((run.project, run.id) if path.suffix == ".wandb" else (str(path),), []).append(run)
+        project = run.project or projects.get(run.id, "")  # one that has only begun doesn't say
+        parts.setdefault((project, run.id) if path.suffix == ".wandb" else (str(path),), []).append(run)
     return sorted(map(_joined, parts.values()), key=lambda run: run.started), skipped
 
 
 def _joined(parts: Sequence[Record]) -> Record:
     """One run of what was recorded from its start on and after each resumption."""
-    whole, *later = parts
+    whole, *later = {part.started: part for part in parts}.values()  # what began at one moment are copies
     for part in later:
+        both = whole.curves.keys() & part.curves.keys()
+        again = max((int((whole.curves[name].steps >= part.curves[name].steps[0]).sum()) for name in both), default=0)
+        notes = [whole.note, part.note, f"resumed: the last {again} values were logged once more" if again else ""]
         whole = replace(
             part,
+            name=part.name if part.name not in ("", part.id) else whole.name,
+            project=part.project or whole.project,
+            group=part.group or whole.group,
+            job_type=part.job_type or whole.job_type,
+            tags=list(dict.fromkeys([*whole.tags, *part.tags])),
             started=whole.started,
             seconds=whole.seconds + part.seconds,
             config=whole.config | part.config,
             goals=whole.goals | part.goals,
             summary=whole.summary | part.summary,
             curves=whole.curves | {name: _after(whole.curves.get(name), curve) for name, curve in part.curves.items()},
+            note="; ".join(filter(None, notes)),
         )
     return whole
 
@@ -89,7 +101,8 @@ def _after(one: Curve | None, other: Curve) -> Curve:
 
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):  # which follows no links: W&B's latest-run is one
-        folders[:] = [name for name in folders if name not in ("files", "artifacts", "checkpoints") and name[0] != "."]
+        own = any(name.endswith(".wandb") for name in files)  # a run's folder: below it are its own files, no runs
+        folders[:] = [] if own else [name for name in folders if name[0] != "."]
         for name in files:
             if name.endswith(".wandb") or name == "metrics.csv":
                 yield Path(parent, name)

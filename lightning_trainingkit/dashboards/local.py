@@ -13,29 +13,40 @@ from lightning_trainingkit.dashboards.wandb_online import read_project
 __all__ = ["collect", "title", "write_center"]
 
 
-def collect(folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss") -> dict[str, Any]:
+def collect(
+    folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss", better: str | None = None
+) -> dict[str, Any]:
     """What a page of all runs below ``folders``, and of W&B's projects ``online``, shows.
 
     Args:
         folders: Where the runs are.
         online: ``ENTITY/PROJECT`` each.
         target: The metric that runs are compared by.
+        better: Which end of it is the better one, ``"min"`` or ``"max"``, where neither a run nor its name says.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
-        ValueError: If a project can't be read.
+        ValueError: If a project can't be read, or if nothing says which end of the target is the better one.
     """
     runs, skipped = gather(folders)
     return page_data(
-        [*(run for path in online for run in read_project(path)), *runs], command_center(target), target, skipped
+        [*(run for path in online for run in read_project(path)), *runs],
+        command_center(target),
+        target,
+        skipped,
+        better,
     )
 
 
 def write_center(
-    path: Path, folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss"
+    path: Path,
+    folders: Sequence[Path],
+    online: Sequence[str] = (),
+    target: str = "val/loss",
+    better: str | None = None,
 ) -> dict[str, Any]:
     """Write the page to ``path``, and return what it shows."""
-    data = collect(folders, online, target)
+    data = collect(folders, online, target, better)
     write_page(path, render(data, title(folders, online)))
     return data
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_trainingkit._files import put_in_place, temporary
 
-__all__ = ["render", "write_page"]
+__all__ = ["check_file", "render", "write_page"]
 
 _SCRIPTS = ("numbers.js", "view.js", "figures.js", "page.js")
 
@@ -47,10 +47,25 @@ def render(data: Mapping[str, Any], title: str = "Command center", *, follow: fl
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page, whole or not at all.
+
+    Raises:
+        IsADirectoryError: If ``path`` is a folder, which stays as it is.
+    """
+    check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary(path).write_text(text, encoding="utf-8")
+    temporary(path).write_bytes(_bytes(text))
     put_in_place(path)
+
+
+def check_file(path: Path) -> None:
+    """Raise where a page can't be written because ``path`` is a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(f"The page must be a file, got the folder {path}. Try {path / 'dashboard.html'}.")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # the name of a file may hold bytes that are no text
 
 
 def _plotly() -> str:

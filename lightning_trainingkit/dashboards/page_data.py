@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.panels import Curves, Dots, Gap, Panel, Parallel, Scores, Section, Table
+from lightning_trainingkit.dashboards.panels import (
+    Curves,
+    Dots,
+    Gap,
+    Panel,
+    Parallel,
+    Scores,
+    Section,
+    Table,
+    direction,
+)
 from lightning_trainingkit.dashboards.record import Curve, Record
 from lightning_trainingkit.dashboards.thinning import thin
 
@@ -18,7 +28,17 @@ __all__ = ["page_data"]
 
 _SHARES = 375_000  # of all curves together, so that the largest page stays near 17 MB
 _IDENTITY = ("id", "name", "project", "group", "job_type", "tags", "state", "note")
-_SECRET = re.compile(r"api[_-]?key|secret|password|passwd|token(?!s|iz)|credential", re.IGNORECASE)
+# By name; a token is one where it is the whole last word, no `token_dim`.
+_SECRET = re.compile(
+    r"(^|[._-])(\w*key|auth\w*|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$"
+    r"|secret|password|passwd|credential|private|api[_-]?key|access[_-]?key",
+    re.IGNORECASE,
+)
+# By value: W&B's keys and other long ones, those that say whose they are, passwords in addresses.
+_KEY = re.compile(
+    r"\b[0-9a-f]{40,}\b|\b(sk|pk|hf|ghp|gho|glpat|xox[abp])[-_]\w{10,}|\bAKIA\w{12,}|\bbearer\s|://[^/\s:@]+:[^/\s@]+@|-----BEGIN",
+    re.IGNORECASE,
+)
 
 
 def page_data(
@@ -26,6 +46,7 @@ def page_data(
     sections: Sequence[Section],
     target: str = "val/loss",
     skipped: Mapping[str, str] | None = None,
+    better: str | None = None,
 ) -> dict[str, Any]:
     """Bring runs and sections together: panels that have something to show, settings that differ, thinned curves.
 
@@ -34,11 +55,22 @@ def page_data(
         sections: The center. Metrics that no panel of it shows get a section of their own.
         target: The metric that runs are compared by.
         skipped: Files that hold no run, and why.
+        better: Which end of the target is the better one, ``"min"`` or ``"max"``; by default what the runs or its name
+            say.
+
+    Raises:
+        ValueError: If nothing says which end of the target is the better one.
     """
     goals = {name: goal for run in runs for name, goal in run.goals.items()}
-    better = goals.get(target, "max" if "acc" in target else "min")
+    better = better or goals.get(target) or direction(target)
+    if better is None:
+        raise ValueError(
+            f"`--better` must be min or max where no run says which end of {target} is the better one, got none."
+        )
     trained = [place for place, run in enumerate(runs) if run.curves]
-    settings = {name: values for name, values in _settings(runs).items() if _differ(values, trained)}
+    every = _settings(runs)
+    settings = {name: values for name, values in every.items() if _differ(values, trained)}
+    shared = {name: values for name, values in every.items() if name not in settings}
     best = [_best(run, target, better) for run in runs]
     compared = [place for place, value in enumerate(best) if value is not None] or range(len(runs))
     names = _hyperparameters({name: [values[place] for place in compared] for name, values in settings.items()})
@@ -46,9 +78,9 @@ def page_data(
     scores = {
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
-    curves = {name for run in runs for name, curve in run.curves.items() if len(curve.steps) > 1}
+    curves = {name for run in runs for name, curve in run.curves.items() if len(curve.steps)}
     described = [(section.title, list(_panels(section, curves, runs, names))) for section in sections]
-    shown = {panel.get("metric") for _, panels in described for panel in panels}
+    shown = {panel["metric"] for _, panels in described for panel in panels if panel["kind"] == "curves"}
     others = sorted(name for name in curves - shown if not name.startswith("test/"))
     if others:
         described.append(("Other metrics", [_described(Curves(name)) for name in others]))
@@ -64,6 +96,7 @@ def page_data(
         "target": target,
         "better": better,
         "settings": sorted(settings),
+        "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
         "skipped": dict(skipped or {}),
         "sections": [
@@ -77,10 +110,11 @@ def page_data(
         ],
         "runs": [
             {
-                "key": hashlib.sha1(f"{run.source} {run.project} {run.id}".encode()).hexdigest()[:12],
+                "key": hashlib.sha1(os.fsencode(f"{run.source} {run.project} {run.id}")).hexdigest()[:12],
                 **{name: getattr(run, name) for name in _IDENTITY},
                 "name": run.name if run.name != run.id else _name(run.id, names, settings, place),
-                "seconds": round(run.seconds, 1),
+                "seconds": round(run.seconds, 1) or None,
+                "lacks": [name for name, values in shared.items() if values[place] is None],
                 "config": {name: values[place] for name, values in settings.items()},
                 "best": best[place],
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},
@@ -134,7 +168,9 @@ def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for place, run in enumerate(runs):
         for name, value in run.config.items():
-            if _SECRET.search(name) or (secret and secret in str(value)):
+            if _SECRET.search(name) or _KEY.search(str(value)) or (secret and secret in str(value)):
+                continue
+            if value is None:
                 continue
             if isinstance(value, float) and not np.isfinite(value):
                 value = str(value)

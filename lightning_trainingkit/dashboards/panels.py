@@ -2,7 +2,19 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Curves", "Dots", "Gap", "Importance", "Panel", "Parallel", "Scores", "Section", "Table", "command_center"]
+__all__ = [
+    "Curves",
+    "Dots",
+    "Gap",
+    "Importance",
+    "Panel",
+    "Parallel",
+    "Scores",
+    "Section",
+    "Table",
+    "command_center",
+    "direction",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,18 @@ class Section:
 
     title: str
     panels: tuple[Panel, ...]
+
+
+def direction(metric: str) -> str | None:
+    """Which end of a metric is the better one, ``"min"`` or ``"max"``, if its name says so.
+
+    Example:
+        >>> direction("val/loss"), direction("val/acc"), direction("val/f1.max"), direction("val/f1")
+        ('min', 'max', 'max', None)
+    """
+    if metric.endswith((".min", ".max")):
+        return metric[-3:]
+    return "min" if "loss" in metric else "max" if "acc" in metric else None
 
 
 def command_center(target: str = "val/loss") -> tuple[Section, ...]:

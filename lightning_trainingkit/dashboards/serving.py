@@ -56,7 +56,7 @@ class PageServer(ThreadingHTTPServer):
                 if time.monotonic() - self._made > self._seconds or not self._page:
                     data = self._collect()
                     if data != self._data:
-                        page = self._draw(data).encode()
+                        page = self._draw(data).encode("utf-8", "backslashreplace")
                         self._data, self._page, self._tag = data, page, f'"{hashlib.sha256(page).hexdigest()[:20]}"'
                     self._made = time.monotonic()
             finally:
@@ -77,7 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/":
             self.send_error(404)
             return
-        page, tag = self.server.page()
+        try:
+            page, tag = self.server.page()
+        except (OSError, ValueError) as error:  # the folder is gone, say
+            self.send_error(500, "No page", str(error))
+            return
         known = self.headers.get("If-None-Match") == tag
         self.send_response(304 if known else 200)
         self.send_header("ETag", tag)

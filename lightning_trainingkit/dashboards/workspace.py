@@ -13,6 +13,7 @@ from lightning_trainingkit.dashboards.panels import (
     Parallel,
     Scores,
     Section,
+    direction,
 )
 from lightning_trainingkit.dashboards.rows import STEP
 from lightning_trainingkit.dashboards.wandb_online import asking
@@ -33,7 +34,7 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
     A noisy metric is a line plot of the real values with their moving average (W&B's scatter plots have one dot a run),
     and a second one of mean and deviation by group. Hyperparameters are compared by the best value of the target, which
     ``CommandCenter`` has W&B keep as ``val/loss.min`` or ``val/acc.max``: the highest is the best where the name holds
-    "acc", else the lowest. A target that ends in ``.min`` or ``.max`` is taken as it is, ``val/f1.max`` say.
+    "acc", the lowest where it holds "loss". Of another target the end must say so: ``val/f1.max``.
 
     Args:
         entity: W&B user or team.
@@ -43,6 +44,7 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
 
     Raises:
         ImportError: If wandb-workspaces is not installed.
+        ValueError: If nothing says which end of the target is the better one.
     """
     ws, _ = _packages()
     workspace: Workspace = ws.Workspace(
@@ -151,4 +153,9 @@ def _lines(title: str, **options: Any) -> Any:
 
 def _best(metric: str) -> str:
     """Where the summary keeps a metric's best value: W&B nests it, as ``{"val/acc": {"max": 0.9}}``."""
-    return metric if metric.endswith((".min", ".max")) else f"{metric}.{'max' if 'acc' in metric else 'min'}"
+    end = direction(metric)
+    if end is None:
+        raise ValueError(
+            f"`target` must say which end of it is the better one, got {metric!r}. Take {metric}.max or {metric}.min."
+        )
+    return metric if metric.endswith((".min", ".max")) else f"{metric}.{end}"

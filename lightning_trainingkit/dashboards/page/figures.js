@@ -16,12 +16,14 @@ const figures = {
     for (const run of drawn) {
       const one = run.curves[panel.one], other = run.curves[panel.other];
       if (one === undefined || other === undefined) continue;
-      const a = numbers.curve(one).means, b = numbers.curve(other).means, x = [], y = [];
-      a.x.forEach((step, i) => {
-        const value = numbers.at(b, step);
+      const a = numbers.curve(one), b = numbers.curve(other), x = [], y = [];
+      // At the steps of the metric that was logged less often; the other is noisy, and its average is looked up there.
+      const [rare, often, sign] = a.points.x.length <= b.points.x.length ? [a, b, 1] : [b, a, -1];
+      rare.means.x.forEach((step, i) => {
+        const value = numbers.at(often.means, step);
         if (value !== null) {
           x.push(step);
-          y.push(a.y[i] - value);
+          y.push(sign * (rare.means.y[i] - value));
         }
       });
       curves.push([run, { points: { x, y }, means: { x, y, counts: null }, odd: [] }]);
@@ -73,11 +75,13 @@ const figures = {
     const runs = drawn.filter((run) => run.best !== null);
     const found = importances(runs).sort((a, b) => a[1] - b[1]).slice(-15);
     const direction = new Map(found.map(([name]) => [name, slope(runs, name)]));
-    const few = runs.length < 20 ? ` Below 20 runs this is a guess.` : "";
+    const counts = new Map(found.map(([name]) => [name, runs.filter((run) => known(run.config[name])).length]));
+    const least = Math.min(runs.length, ...counts.values()), few = least < 20 ? ` Below 20 runs this is a guess.` : "";
+    const count = (name) => (counts.get(name) < runs.length ? `n = ${counts.get(name)} ` : "");
     return {
       traces: found.length ? [{
         type: "bar", orientation: "h", x: found.map(([, share]) => 100 * share), y: found.map(([name]) => plain(name, 28)),
-        text: found.map(([name]) => direction.get(name)), textposition: "auto", marker: { color: COLOURS[0] },
+        text: found.map(([name]) => count(name) + direction.get(name)), textposition: "auto", marker: { color: COLOURS[0] },
         hovertemplate: "%{y}: %{x:.0f} %<extra></extra>",
       }] : [],
       layout: {
@@ -86,7 +90,7 @@ const figures = {
       },
       note: (found.length ? `n = ${runs.length} runs, each setting by itself; r: Spearman's correlation, near 0 for a U.`
         : `n = ${runs.length} runs: too few that differ in a setting.`) + (found.length ? few : ""),
-      warning: found.length > 0 && runs.length < 20,
+      warning: found.length > 0 && least < 20,
     };
   },
 
@@ -162,10 +166,21 @@ function dimension(name, values) {
   return { ...found, tickvals: ticks.map(([place]) => place), ticktext: ticks.map(([, text]) => text) };
 }
 
+function isLogY(panel) {
+  return Boolean((view.logs[panel.id] || {}).y ?? panel.log_y);
+}
+
+/** What a logarithmic axis can't show. */
+function hidden(curves, axis, log) {
+  const count = log ? curves.reduce((sum, [, curve]) => sum + curve.points[axis].filter((each) => each <= 0).length, 0) : 0;
+  return count ? `${count} ${count === 1 ? "point" : "points"} with ${axis === "x" ? "a step" : "a value"} of 0 or less not shown: log ${axis}.` : "";
+}
+
 /** Dots, moving averages or bands, and marks where a value was no number. */
 function overSteps(panel, curves, colours, title) {
   const smooth = panel.smooth !== false, share = smooth ? view.smoothing / 100 : 0;
-  const lines = curves.map(([run, curve]) => [run, numbers.average(curve.means, share, curve.odd), curve]);
+  const lines = curves.map(([run, curve]) => [run, share > 0 || view.bands ? numbers.average(curve.means, share, curve.odd)
+    : numbers.broken(curve.points.x, curve.points.y, curve.odd), curve]);
   const traces = [];
   if (!view.bands) {
     const each = Math.max(20, Math.floor(DOTS / Math.max(1, curves.length))), x = [], y = [], color = [], text = [];
@@ -200,13 +215,16 @@ function overSteps(panel, curves, colours, title) {
     const names = [...new Set(view.runs.map((run) => run.group || "no group"))];
     for (const [name, members] of groups) {
       const band = numbers.band(members), { colour, dash } = style(names.indexOf(name));
+      // On a logarithmic axis the lower edge ends at the lowest value.
+      const floor = isLogY(panel) ? Math.min(...members.flatMap((curve) => curve.y.filter((y) => y > 0))) : -Infinity;
       traces.push({
-        type: "scatter", mode: "lines", x: [...band.x, ...[...band.x].reverse()], y: [...band.high, ...[...band.low].reverse()],
+        type: "scatter", mode: "lines", x: [...band.x, ...[...band.x].reverse()],
+        y: [...band.high, ...band.low.map((y) => Math.max(y, floor)).reverse()],
         fill: "toself", fillcolor: colour, opacity: 0.2, line: { width: 0 }, hoverinfo: "skip", name: "deviation",
       });
       traces.push({
         type: "scatter", mode: "lines", name: plain(name), x: band.x, y: band.mean, line: { color: colour, dash, width: 2.2 },
-        meta: plain(`${name}, mean of ${members.length}`), hovertemplate: "%{meta}<br>step %{x}: %{y:.5g}<extra></extra>",
+        text: band.counts.map((count) => plain(`${name}, mean of ${count}`)), hovertemplate: "%{text}<br>step %{x}: %{y:.5g}<extra></extra>",
       });
     }
   }
@@ -225,10 +243,11 @@ function overSteps(panel, curves, colours, title) {
     traces,
     layout: {
       xaxis: { title: { text: "step" }, type: logs.x ? "log" : "linear" },
-      yaxis: { title: { text: plain(title) }, type: (logs.y ?? panel.log_y) ? "log" : "linear" },
+      yaxis: { title: { text: plain(title) }, type: isLogY(panel) ? "log" : "linear" },
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
     },
     note: !curves.length ? `No run that is drawn has logged ${title}.`
-      : marks.length ? `✕ marks ${[...kinds].sort().join(", ")}; the line is broken there.` : "",
+      : [marks.length ? `✕ marks ${[...kinds].sort().join(", ")}; the line is broken there.` : "",
+        hidden(curves, "y", isLogY(panel)), hidden(curves, "x", logs.x)].filter(Boolean).join(" "),
   };
 }

@@ -98,13 +98,13 @@ const numbers = {
     return y[low] + part * (y[high] - y[low]);
   },
 
-  /** Mean and standard deviation over curves, at 200 steps from the first to the last. */
+  /** Mean and standard deviation over curves, at 200 steps from the first to the last, and of how many curves. */
   band(curves) {
     const ends = curves.filter((curve) => curve.x.length);
-    if (!ends.length) return { x: [], mean: [], low: [], high: [] };
+    if (!ends.length) return { x: [], mean: [], low: [], high: [], counts: [] };
     const from = Math.min(...ends.map((curve) => curve.x[0]));
     const to = Math.max(...ends.map((curve) => curve.x[curve.x.length - 1]));
-    const found = { x: [], mean: [], low: [], high: [] };
+    const found = { x: [], mean: [], low: [], high: [], counts: [] };
     for (let i = 0; i < 200; i++) {
       const step = from + ((to - from) * i) / 199;
       const values = ends.map((curve) => numbers.at(curve, step)).filter((value) => value !== null);
@@ -116,6 +116,7 @@ const numbers = {
       found.mean.push(mean);
       found.low.push(mean - spread);
       found.high.push(mean + spread);
+      found.counts.push(values.length);
     }
     return found;
   },

@@ -47,7 +47,7 @@ async function drawAll() {
 async function draw(panel) {
   panel.stale = false;
   if (panel.kind === "table") {
-    drawTable(panel);
+    keepFocus(() => drawTable(panel));
     return;
   }
   const colours = view.colours(), found = figures[panel.kind](panel, view.drawn(), colours);
@@ -79,10 +79,10 @@ function drawTable(panel) {
   }).slice(0, 20);
   const columns = [
     ["run", (run) => run.name], ["group", (run) => run.group], ["state", (run) => run.state], ["best", (run) => run.best],
-    ["minutes", (run) => Number((run.seconds / 60).toPrecision(3))], ...settings.map((name) => [name, (run) => run.config[name]]),
+    ["minutes", (run) => run.seconds && Number((run.seconds / 60).toPrecision(3))], ...settings.map((name) => [name, (run) => run.config[name]]),
   ];
   const chosen = columns.find(([name]) => name === view.order.column) || columns[3];
-  const up = view.order.down ? -1 : 1, best = view.ranked()[0];
+  const up = view.order.down ? -1 : 1, best = view.ranked().find((run) => run.best !== null);
   runs.sort((a, b) => {
     const one = chosen[1](a), other = chosen[1](b);
     if (!known(one) || !known(other)) return known(one) ? -1 : known(other) ? 1 : 0;
@@ -145,9 +145,8 @@ function addPanel(description, into) {
     }
   }
   if (description.kind === "dots") {
-    const select = element("select", { "aria-label": "Setting" },
-      ...view.data.hyperparameters.map((name) => element("option", { value: name, textContent: clipped(name) })));
-    select.value = view.dots[panel.id] || select.value;
+    const select = element("select", { "aria-label": "Setting" });
+    fillSettings(panel, select);
     select.onchange = () => {
       view.dots[panel.id] = select.value;
       changed([panel]);
@@ -167,6 +166,23 @@ function addPanel(description, into) {
   seen.observe(figure);
 }
 
+/** What new data say of a panel that is there. */
+function renew(description) {
+  const panel = Object.assign(panels.get(description.id), description);
+  for (const button of panel.figure.querySelectorAll("button")) {
+    if (button.textContent === "log y") button.setAttribute("aria-pressed", String(isLogY(panel)));
+  }
+  const select = panel.figure.querySelector("select");
+  if (select) fillSettings(panel, select);
+}
+
+function fillSettings(panel, select) {
+  const names = view.data.hyperparameters;
+  select.replaceChildren(...names.map((name) => element("option", { value: name, textContent: clipped(name) })));
+  if (!names.includes(view.dots[panel.id])) delete view.dots[panel.id];
+  select.value = view.dots[panel.id] || names[0] || "";
+}
+
 function build() {
   const main = byId("main"), nav = byId("sections");
   view.data.sections.forEach((section, place) => {
@@ -178,7 +194,9 @@ function build() {
       nav.append(element("a", { href: `#section-${section.id}`, textContent: section.title }));
     }
     const grid = box.querySelector(".panels"), empty = box.querySelector("p");
-    section.panels.filter((panel) => !panels.has(panel.id)).forEach((panel) => addPanel(panel, grid));
+    for (const panel of section.panels) {
+      if (panels.has(panel.id)) renew(panel); else addPanel(panel, grid);
+    }
     if (empty && section.panels.length) empty.remove();
     if (!empty && !section.panels.length) box.append(element("p", { textContent: section.empty }));
   });
@@ -265,8 +283,16 @@ function showScale(scale) {
 }
 
 function update() {
-  list();
+  keepFocus(list);
   changed();
+}
+
+/** Rebuild a part of the page, and give the focus to what stands where it was. */
+function keepFocus(rebuild) {
+  const parent = document.activeElement.closest("#runs, figure"), all = () => [...parent.querySelectorAll("input, button, select")];
+  const place = parent ? all().indexOf(document.activeElement) : -1;
+  rebuild();
+  if (place >= 0) all()[place]?.focus();
 }
 
 function showTheme() {
@@ -342,6 +368,8 @@ async function follow(seconds) {
     await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     try {
       const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
+      if (answer.ok || answer.status === 304) byId("made").textContent = view.data.made;
+      if (answer.status === 500) throw new Error(answer.statusText);
       if (answer.status === 200) {
         tag = answer.headers.get("ETag");
         const text = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("data").textContent;

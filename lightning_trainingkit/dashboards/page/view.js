@@ -18,7 +18,9 @@ const view = {
       // A metric may be called `constructor`, and a run that lacks it has none.
       for (const named of [run.curves, run.summary, run.config]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
-        ...data.settings.map((name) => `${name}=${words(run.config[name])}`)].join("\n").toLowerCase();
+        ...data.settings.map((name) => `${name}=${words(run.config[name])}`),
+        ...Object.entries(data.shared).filter(([name]) => !run.lacks.includes(name)).map(([name, value]) => `${name}=${words(value)}`),
+      ].join("\n").toLowerCase();
     }
     if (first) {
       view.restore();
@@ -51,7 +53,7 @@ const view = {
 
   keep() {
     const { query, colour, smoothing, bands, theme, logs, dots, order } = view;
-    const kept = { chosen: [...view.chosen], query, colour, smoothing, bands, theme, logs, dots, order };
+    const kept = { chosen: [...view.chosen], known: view.runs.map((run) => run.key), query, colour, smoothing, bands, theme, logs, dots, order };
     try {
       sessionStorage.setItem(`trainingkit ${location.pathname}`, JSON.stringify(kept));
     } catch { /* a page that is not allowed to: the view ends with it */ }
@@ -62,11 +64,14 @@ const view = {
     try {
       kept = JSON.parse(sessionStorage.getItem(`trainingkit ${location.pathname}`)) || {};
     } catch { /* nothing kept */ }
-    const keys = new Set(view.runs.map((run) => run.key));
-    const chosen = (kept.chosen || []).filter((key) => keys.has(key));
-    delete kept.chosen;
-    Object.assign(view, kept);
-    if (chosen.length) view.chosen = new Set(chosen); else view.chooseBest();
+    const keys = new Set(view.runs.map((run) => run.key)), known = new Set(kept.known);
+    const { chosen, known: _, ...rest } = kept;
+    Object.assign(view, rest);
+    view.chooseBest();
+    if (chosen && view.runs.some((run) => known.has(run.key))) {
+      const fresh = [...view.chosen].filter((key) => !known.has(key));  // runs that have come since
+      view.chosen = new Set([...chosen.filter((key) => keys.has(key)), ...fresh]);
+    }
     const groups = new Set(view.runs.map((run) => run.group));
     if (!kept.colour) view.colour = groups.size > 1 ? "group" : "run";
   },
