@@ -19,13 +19,19 @@ def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("kept")
     for arguments, words in (
         (["dashboard"], "`DIR` must be a folder with runs, got none"),
         (["dashboard", str(tmp_path / "none")], "which does not exist"),
         (["dashboard", "--online", "a/b"], "`--output` must be given"),
+        (["dashboard", str(tmp_path), "--output", str(tmp_path)], "The page must be a file, got the folder"),
+        (["dashboard", str(tmp_path), "--port", "99999"], "`--port` must be from 0 to 65535"),
+        (["dashboard", str(tmp_path), "--target", "f1"], "`--better` must be min or max"),
+        (["dashboard", str(tmp_path / "file")], "which is a file"),
         (["dashboard", str(tmp_path), "--online", "a"], "`--online` must be ENTITY/PROJECT, got 'a'"),
     ):
         assert main(arguments) == 1
         said = capsys.readouterr().err
         assert words in said
         assert said.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "kept"

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_trainingkit.callbacks._lightning import guard_logger, mute_logger, open_run, take_run, unused_run
 from lightning_trainingkit.callbacks._settings import settings_of
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
+from lightning_trainingkit.dashboards.page import check_file
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -60,6 +61,7 @@ class CommandCenter(L.Callback):
         ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, or if the Trainer's own ``WandbLogger``
             has started its run with another group or job type.
         TypeError: If ``tags`` is one string.
+        IsADirectoryError: If ``page`` is a folder.
         ImportError: If a page is asked for and plotly is not installed.
 
     Example:
@@ -87,6 +89,8 @@ class CommandCenter(L.Callback):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
         if page is not None and find_spec("plotly") is None:
             raise ImportError("`page` needs plotly. Run: pip install 'lightning-trainingkit[dashboard]'.")
+        if page is not None:
+            check_file(Path(page))
         self.group = group
         self.job_type = job_type
         self.tags = tags

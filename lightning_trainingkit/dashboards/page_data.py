@@ -30,7 +30,7 @@ _SHARES = 375_000  # of all curves together, so that the largest page stays near
 _IDENTITY = ("id", "name", "project", "group", "job_type", "tags", "state", "note")
 # By name; a token is one where it is the whole last word, no `token_dim`.
 _SECRET = re.compile(
-    r"(^|[._-])(\w*key|auth\w*|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$"
+    r"(^|[._-])(\w*key|auth(oriz\w*)?|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$"
     r"|secret|password|passwd|credential|private|api[_-]?key|access[_-]?key",
     re.IGNORECASE,
 )

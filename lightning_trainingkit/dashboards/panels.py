@@ -34,7 +34,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Gap:
-    """The difference of two metrics over the steps of training, where both were logged: ``one - other``."""
+    """The difference of two metrics, ``one - other``, at the steps of that which was logged less often."""
 
     title: str
     one: str

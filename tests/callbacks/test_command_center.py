@@ -370,6 +370,19 @@ def test_a_run_has_the_name_that_was_asked_for(tmp_path):
     assert CommandCenter(best={"val/f1": "max"}).name is None
 
 
+def test_a_disabled_run_makes_no_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    center = CommandCenter(page=str(tmp_path / "page.html"))
+    make_trainer(tmp_path, center, max_epochs=1).fit(Spy(), datamodule=Data())
+    center.finish()
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_is_no_folder(tmp_path):
+    with pytest.raises(IsADirectoryError, match="The page must be a file, got the folder"):
+        CommandCenter(page=str(tmp_path))
+
+
 def test_finish_ends_the_run_and_what_comes_after_goes_nowhere_or_into_the_next(tmp_path):
     beating = set(threading.enumerate())
     center = CommandCenter("g", name="first")

@@ -9,6 +9,7 @@ import pytest
 
 from lightning_trainingkit.dashboards import cache, gather
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
+from lightning_trainingkit.dashboards.record import Curve, Record
 from tests.process import run_script
 
 
@@ -142,6 +143,34 @@ def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):
     beat.stop()
     (tmp_path / "heartbeat.json").unlink()
     assert gather.gather([tmp_path]) == ([], {str(tmp_path / "run-young.wandb"): "it is empty."})
+
+
+def test_a_run_that_was_killed_before_its_first_rows_is_a_killed_one(tmp_path):
+    Heartbeat(tmp_path).stop()
+    beat = json.loads((tmp_path / "heartbeat.json").read_text())
+    (tmp_path / "heartbeat.json").write_text(json.dumps(beat | {"began": "1"}))
+    (tmp_path / "run-young.wandb").write_bytes(b"")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (run.state, skipped) == ("killed", {})
+
+
+def test_a_resumed_run_keeps_what_its_later_parts_do_not_say():
+    steps = np.arange(4.0)
+    first = Record(
+        "x", "n", "p", "g", "train", ["t"], started=1.0, seconds=2.0, note="cut", curves={"a": Curve(steps, steps)}
+    )
+    later = Record("x", "x", started=2.0, seconds=3.0, state="running", curves={"a": Curve(steps[2:], -steps[2:])})
+    run = gather._joined([first, first, later])
+    assert (run.name, run.project, run.group, run.job_type, run.tags) == ("n", "p", "g", "train", ["t"])
+    assert (run.seconds, run.state) == (5.0, "running")
+    assert run.note == "cut; resumed: the last 2 values were logged once more"
+    assert run.curves["a"].values.tolist() == [0, 1, -2, -3]
+
+
+def test_folders_of_any_name_hold_runs(root):
+    (root / "artifacts" / "files").mkdir(parents=True)
+    (root / "wandb").rename(root / "artifacts" / "files" / "wandb")
+    assert len(gather.gather([root])[0]) == 3
 
 
 def test_reading_asks_no_server(root, monkeypatch):

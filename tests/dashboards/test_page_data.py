@@ -75,6 +75,19 @@ def test_an_evaluation_beside_trainings_adds_no_hyperparameter():
     assert "clip" in beside["settings"]
 
 
+def test_which_end_of_a_target_is_the_better_one_is_never_guessed():
+    runs = grid()
+    for each in runs:
+        each.curves["val/f1"] = each.curves["val/acc"]
+    with pytest.raises(ValueError, match="`--better` must be min or max where no run says which end of val/f1"):
+        page_data(runs, command_center("val/f1"), "val/f1")
+    assert page_data(runs, command_center("val/f1"), "val/f1", better="max")["better"] == "max"
+    runs[3].goals["val/f1"] = "max"
+    data = page_data(runs, command_center("val/f1"), "val/f1")
+    assert data["better"] == "max"
+    assert [panel["title"] for panel in data["sections"][-1]["panels"]] == ["val/f1"]
+
+
 def test_an_axis_begins_logarithmic_where_that_shows_all():
     runs = grid()
     runs[3].curves["val/loss"].values[2] = -0.1

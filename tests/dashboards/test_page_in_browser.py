@@ -141,6 +141,83 @@ def test_bands_are_mean_and_deviation_of_each_group(page):
     assert upper == pytest.approx(np.mean(at, axis=0) + np.std(at, axis=0, ddof=1), rel=1e-5)
 
 
+def test_bands_say_of_how_many_runs_they_are_and_stay_on_a_logarithmic_axis(opened):
+    runs = [run(n, group="small", steps=60 if n else 20) for n in range(3)]
+    for each, value in zip(runs, (0.01, 0.01, 3.0), strict=True):  # the deviation is more than the mean; one ends early
+        each.curves["val/loss"].values[:] = value
+    page = opened(runs)
+    page.choose("bands", True)
+    page.show("curves val/loss")
+    band, mean = page.js("return panels.get('curves val/loss').plot.data.map((t) => [t.y, t.text || []])")
+    assert min(band[0]) == pytest.approx(0.01)
+    assert (mean[1][0], mean[1][-1]) == ("small, mean of 3", "small, mean of 2")
+
+
+def test_without_smoothing_a_line_goes_through_the_real_points(opened):
+    runs = [run(n, steps=5000) for n in range(2)]
+    for each in runs:
+        each.curves["train/loss"].values[:] = np.where(np.arange(5000) % 2, 3.0, 1.0)
+        each.curves["lr-SGD"].values[:] = np.where(np.arange(5000) % 2, 0.9, 0.1)
+    page = opened(runs)
+    page.choose("smoothing", 0)
+    for panel, ends in (("curves train/loss", [1, 3]), ("curves lr-SGD", [0.1, 0.9])):
+        page.show(panel)
+        line = page.js("return panels.get(arguments[0]).plot.data[1].y", panel)
+        assert len(line) > 1000
+        assert [min(line), max(line)] == pytest.approx(ends)
+
+
+def test_a_gap_has_a_dot_where_the_rarer_metric_has_a_value(opened):
+    (one,) = runs = [run(0)]
+    one.curves["val/acc"] = Curve(np.array([0.0, 300.0]), np.array([0.25, 0.5]))
+    one.curves["train/acc"] = Curve(np.arange(0, 600.0, 10), np.full(60, 0.75))
+    page = opened(runs)
+    page.show("gap Training above validation")
+    found = page.js("const {x, y} = panels.get('gap Training above validation').plot.data[0]; return [x, y]")
+    assert found == [[0, 300], [0.5, 0.25]]
+
+
+def test_a_metric_with_one_value_is_a_dot_and_a_target_of_ones_own_is_drawn(opened):
+    runs = grid()
+    for each in runs:
+        each.curves = {"val/f1": Curve(np.array([7.0]), np.array([each.config["lr"]]))}
+    page = opened(runs, target="val/f1", better="max")
+    assert len(page.dots("curves val/f1")) == 12
+    assert page.js("return view.data.better") == "max"
+    assert page.js("return view.ranked()[0].best") == 0.03
+
+
+def test_what_a_logarithmic_axis_hides_is_said(opened):
+    runs = grid()
+    runs[0].curves["val/loss"].values[2] = -1.0
+    page = opened(runs)
+    assert not any("not shown" in text for text in page.texts("curves val/loss"))
+    page.press("curves val/loss", "log y")
+    assert "1 point with a value of 0 or less not shown: log y." in page.texts("curves val/loss")
+    page.press("curves val/loss", "log x")
+    assert any("12 points with a step of 0 or less not shown: log x." in text for text in page.texts("curves val/loss"))
+
+
+def test_importance_counts_the_runs_of_each_setting(opened):
+    runs = [run(n, 0.001 * 2 ** (n % 6)) for n in range(25)]
+    for n, each in enumerate(runs[:6]):
+        each.config["rare"] = n % 2
+    page = opened(runs)
+    words = page.texts("importance What each setting explains")
+    assert {"rare (n = 6)", "lr"} <= set(words)
+    assert any("Below 20 runs this is a guess." in text for text in words)
+
+
+def test_settings_that_all_share_are_found(opened):
+    runs = grid()
+    for each in runs:
+        each.config["seed"] = 1
+    runs.append(run(50, job_type="tta", curves={}, config={}))
+    page = opened(runs)
+    page.choose("search", "seed=1")
+    assert page.js("return view.found().length") == 12
+
+
 def test_what_is_no_number_is_a_gap_with_a_mark(opened):
     runs = grid()
     values = runs[0].curves["train/loss"].values
@@ -237,11 +314,20 @@ def test_secrets_stay_off_the_page(monkeypatch):
             "db_password": f"hunter{n}",
             "note": f"{n}" + "f" * 40,
             "tokens": n,
+            "token_dim": n,
+            "author": f"me{n % 2}",
+            "openai_key": f"hunter{n}",
+            "auth": f"hunter{n}",
+            "aws.private_key": f"hunter{n}",
+            "hf.token": f"hunter{n}",
+            "storage": f"postgresql://me:hunter{n}@db/x",
+            "header": f"Bearer hunter{n}",
+            "who": f"{n}" * 40 + "-hunter",
         }
     text = json.dumps(page_data(runs, command_center()))
     assert "hunter" not in text
     assert "f" * 40 not in text
-    assert '"tokens"' in text
+    assert all(f'"{name}"' in text for name in ("tokens", "token_dim", "author"))
 
 
 def test_no_runs_and_runs_without_anything_make_a_page(opened):
@@ -276,6 +362,51 @@ def test_the_view_survives_a_reload(page):
     page.settle()
     assert page.lines("curves val/loss") == before
     assert page.js("return document.getElementById('search').value") == "small"
+
+
+def test_a_reload_keeps_what_was_chosen_and_draws_what_is_new(opened):
+    page = opened(grid())
+    page.js("document.getElementById('none').click()")
+    page.settle()
+    page.browser.refresh()
+    page.loaded()
+    assert page.js("return view.drawn().length") == 0
+    page = opened([*grid(), run(99, name="new")])  # the same file, written anew
+    assert page.js("return view.drawn().map((each) => each.name)") == ["new"]
+
+
+def test_a_served_page_follows_what_changes_in_a_panel(browser):
+    runs = [run(n, 0.01, config={"lr": [0.1, 0.2][n % 2]}) for n in range(4)]
+    data = {"now": page_data(runs, command_center())}
+
+    def collect():
+        if isinstance(data["now"], Exception):
+            raise data["now"]
+        return data["now"]
+
+    with PageServer(collect, lambda found: render(found, follow=0.2), seconds=0.0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            page = Page(browser, server.url)
+            page.show("dots One dot a run")
+            data["now"] = OSError("the folder is gone")
+            page.until("return document.getElementById('made').textContent.includes('no answer')")
+            for n, each in enumerate(runs):
+                each.config = {"wd": n}
+                each.curves["val/loss"].values[1] = -1.0
+            data["now"] = page_data(runs, command_center())
+            page.until("return view.data.hyperparameters[0] === 'wd'")
+            assert not page.js("return document.getElementById('made').textContent.includes('no answer')")
+            page.show("dots One dot a run")
+            title = "return panels.get('dots One dot a run').plot._fullLayout.xaxis.title.text"
+            assert page.js(title) == "wd"
+            assert page.js("return panels.get('dots One dot a run').figure.querySelector('select').value") == "wd"
+            page.show("curves val/loss")
+            assert page.js("return panels.get('curves val/loss').plot._fullLayout.yaxis.type") == "linear"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_a_served_page_takes_new_rows_over_and_keeps_the_view(browser):
@@ -369,6 +500,12 @@ def test_everything_is_reached_by_keyboard(page):
     page.browser.switch_to.active_element.send_keys(Keys.SPACE)
     page.settle()
     assert len(page.lines("curves val/loss")) == 11
+    for place in ("#runs .group input", "table button"):
+        page.show("table All runs")
+        page.js("document.querySelector(arguments[0]).focus()", place)
+        page.browser.switch_to.active_element.send_keys(Keys.SPACE)
+        page.settle()
+        assert page.js("return document.activeElement === document.querySelector(arguments[0])", place)
 
 
 def test_each_panel_has_a_name_and_controls_have_labels(page):

@@ -77,11 +77,11 @@ const figures = {
     const direction = new Map(found.map(([name]) => [name, slope(runs, name)]));
     const counts = new Map(found.map(([name]) => [name, runs.filter((run) => known(run.config[name])).length]));
     const least = Math.min(runs.length, ...counts.values()), few = least < 20 ? ` Below 20 runs this is a guess.` : "";
-    const count = (name) => (counts.get(name) < runs.length ? `n = ${counts.get(name)} ` : "");
+    const count = (name) => (counts.get(name) < runs.length ? ` (n = ${counts.get(name)})` : "");
     return {
       traces: found.length ? [{
-        type: "bar", orientation: "h", x: found.map(([, share]) => 100 * share), y: found.map(([name]) => plain(name, 28)),
-        text: found.map(([name]) => count(name) + direction.get(name)), textposition: "auto", marker: { color: COLOURS[0] },
+        type: "bar", orientation: "h", x: found.map(([, share]) => 100 * share), y: found.map(([name]) => plain(name, 28) + count(name)),
+        text: found.map(([name]) => direction.get(name)), textposition: "auto", marker: { color: COLOURS[0] },
         hovertemplate: "%{y}: %{x:.0f} %<extra></extra>",
       }] : [],
       layout: {
