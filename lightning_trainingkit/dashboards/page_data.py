@@ -28,15 +28,16 @@ __all__ = ["page_data"]
 
 _SHARES = 375_000  # of all curves together, so that the largest page stays near 17 MB
 _IDENTITY = ("id", "name", "project", "group", "job_type", "tags", "state", "note")
-# By name; a token is one where it is the whole last word, no `token_dim`.
+# By name; a token is one where it is the whole last word, no `token_dim`, and many a setting ends in `key`.
 _SECRET = re.compile(
-    r"(^|[._-])(\w*key|auth(oriz\w*)?|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$"
-    r"|secret|password|passwd|credential|private|api[_-]?key|access[_-]?key",
+    r"(^|[._-])(auth(oriz\w*)?|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$|secret|password|credential"
+    r"|(api|access|private|account|auth|ssh|service|wandb|openai|anthropic|aws|gcp|azure|hf|huggingface)[._-]?key",
     re.IGNORECASE,
 )
 # By value: W&B's keys and other long ones, those that say whose they are, passwords in addresses.
 _KEY = re.compile(
-    r"\b[0-9a-f]{40,}\b|\b(sk|pk|hf|ghp|gho|glpat|xox[abp])[-_]\w{10,}|\bAKIA\w{12,}|\bbearer\s|://[^/\s:@]+:[^/\s@]+@|-----BEGIN",
+    r"\b[0-9a-f]{40,}\b|\b(sk|pk|hf|ghp|gho|glpat|xox[abp])[-_]\w{16,}|\bAKIA\w{12,}"
+    r"|\bbearer\s\S|://[^/\s:@]+:[^/\s@]+@|-----BEGIN",
     re.IGNORECASE,
 )
 
@@ -168,14 +169,17 @@ def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for place, run in enumerate(runs):
         for name, value in run.config.items():
-            if _SECRET.search(name) or _KEY.search(str(value)) or (secret and secret in str(value)):
-                continue
-            if value is None:
+            if value is None or _is_secret(name, str(value)) or (secret and secret in str(value)):
                 continue
             if isinstance(value, float) and not np.isfinite(value):
                 value = str(value)
             found.setdefault(name, [None] * len(runs))[place] = value
     return found
+
+
+def _is_secret(name: str, value: str) -> bool:
+    long = name.lower().endswith("key") and len(value) >= 16 and " " not in value
+    return bool(long or _SECRET.search(name) or _KEY.search(value))
 
 
 def _differ(values: Sequence[Any], trained: Sequence[int]) -> bool:

@@ -316,6 +316,8 @@ def test_secrets_stay_off_the_page(monkeypatch):
             "tokens": n,
             "token_dim": n,
             "author": f"me{n % 2}",
+            "sort_key": f"by{n % 2}",
+            "key_dim": n,
             "openai_key": f"hunter{n}",
             "auth": f"hunter{n}",
             "aws.private_key": f"hunter{n}",
@@ -327,7 +329,7 @@ def test_secrets_stay_off_the_page(monkeypatch):
     text = json.dumps(page_data(runs, command_center()))
     assert "hunter" not in text
     assert "f" * 40 not in text
-    assert all(f'"{name}"' in text for name in ("tokens", "token_dim", "author"))
+    assert all(f'"{name}"' in text for name in ("tokens", "token_dim", "author", "sort_key", "key_dim"))
 
 
 def test_no_runs_and_runs_without_anything_make_a_page(opened):
