@@ -53,6 +53,14 @@ def test_building_needs_no_account_and_no_network(built):
     assert built.name.isascii()  # W&B takes no emoji in a name
 
 
+def test_a_target_must_say_which_end_is_the_better_one():
+    with pytest.raises(ValueError, match=r"Take val/f1\.max or val/f1\.min"):
+        build_workspace("team", "digits", command_center("val/f1"), SETTINGS)
+    assert '"val/f1.max"' in json.dumps(
+        spec_of(build_workspace("team", "digits", command_center("val/f1.max"), SETTINGS))
+    ).replace("summary:", "")
+
+
 def test_panels_avoid_wandb_traps(built):
     spec = spec_of(built)
     settings = spec["section"]["settings"]
