@@ -277,9 +277,13 @@ def recorded(
     """
     os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": project(args.data), "WANDB_SILENT": "true"}
     callbacks = [] if args.wandb == "disabled" else [CommandCenter(folder.name, job_type, name=name)]
-    yield callbacks
-    for callback in callbacks:
-        callback.finish()
+    code = 1
+    try:
+        yield callbacks
+        code = 0
+    finally:
+        for callback in callbacks:
+            callback.finish(code)
 
 
 def record(

@@ -108,11 +108,15 @@ class CommandCenter(L.Callback):
         """Leave out what belongs to this process: the run, its logger, its heartbeat and the guard."""
         return {**vars(self), **dict.fromkeys(("_run", "_logger", "_heartbeat", "_at_exit", "_release"))}
 
-    def finish(self) -> None:
-        """End the latest fit's run now, as finished, where many fits share a process; later logging goes nowhere."""
+    def finish(self, exit_code: int = 0) -> None:
+        """End the latest fit's run now, where many fits share a process; what is logged later goes nowhere.
+
+        Args:
+            exit_code: Other than 0: the run has failed.
+        """
         if self._run is not None:
             self._let_go()
-            self._finish(0)
+            self._finish(exit_code)
             assert self._logger is not None  # its run was opened
             mute_logger(self._logger)
 

@@ -49,7 +49,7 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
                     runs[path] = found
                 elif path.suffix == ".wandb" and is_alive(path.parent) is not None:
                     # W&B keeps what was logged back for a quarter of a minute.
-                    runs[path] = _begun(path)
+                    runs[path] = _begun(path, found)
                 else:
                     skipped[str(path)] = found
     for path, run in runs.items():
@@ -101,17 +101,17 @@ def _after(one: Curve | None, other: Curve) -> Curve:
 
 def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):  # which follows no links: W&B's latest-run is one
-        own = any(name.endswith(".wandb") for name in files)  # a run's folder: below it are its own files, no runs
-        folders[:] = [] if own else [name for name in folders if name[0] != "."]
+        own = ("files", "logs", "tmp") if any(name.endswith(".wandb") for name in files) else ()  # a run's, no runs
+        folders[:] = [name for name in folders if name not in own and name[0] != "."]
         for name in files:
             if name.endswith(".wandb") or name == "metrics.csv":
                 yield Path(parent, name)
 
 
-def _begun(path: Path) -> Record:
-    """A run of which W&B has written nothing yet."""
+def _begun(path: Path, why: str) -> Record:
+    """A run of which W&B has written nothing that can be read yet."""
     name = path.stem.removeprefix("run-")
-    return Record(name, name, started=path.stat().st_ctime, source=str(path))
+    return Record(name, name, started=path.stat().st_ctime, source=str(path), note=why)
 
 
 def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:

@@ -402,6 +402,10 @@ def test_finish_ends_the_run_and_what_comes_after_goes_nowhere_or_into_the_next(
     trainer.fit(model, datamodule=Data())
     center.finish()
     assert [run.state for run in gather([tmp_path])[0]] == ["finished", "finished"]
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(model, datamodule=Data())
+    center.finish(1)
+    assert [run.state for run in gather([tmp_path])[0]] == ["finished", "finished", "failed"]
 
 
 def test_rejects_what_it_cannot_mean():

@@ -139,7 +139,7 @@ def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):
     beat = Heartbeat(tmp_path)
     (tmp_path / "run-young.wandb").write_bytes(b"")
     (run,), skipped = gather.gather([tmp_path])
-    assert (run.name, run.state, skipped) == ("young", "running", {})
+    assert (run.name, run.state, run.note, skipped) == ("young", "running", "it is empty.", {})
     beat.stop()
     (tmp_path / "heartbeat.json").unlink()
     assert gather.gather([tmp_path]) == ([], {str(tmp_path / "run-young.wandb"): "it is empty."})
@@ -170,6 +170,7 @@ def test_a_resumed_run_keeps_what_its_later_parts_do_not_say():
 def test_folders_of_any_name_hold_runs(root):
     (root / "artifacts" / "files").mkdir(parents=True)
     (root / "wandb").rename(root / "artifacts" / "files" / "wandb")
+    (root / "run-stray.wandb").write_bytes(b"")
     assert len(gather.gather([root])[0]) == 3
 
 
