@@ -182,6 +182,7 @@ function overSteps(panel, curves, colours, title) {
   const lines = curves.map(([run, curve]) => [run, share > 0 || view.bands ? numbers.average(curve.means, share, curve.odd)
     : numbers.broken(curve.points.x, curve.points.y, curve.odd), curve]);
   const traces = [];
+  let ended = false;
   if (!view.bands) {
     const each = Math.max(20, Math.floor(DOTS / Math.max(1, curves.length))), x = [], y = [], color = [], text = [];
     for (const [run, curve] of curves) {
@@ -215,6 +216,7 @@ function overSteps(panel, curves, colours, title) {
     const names = [...new Set(view.runs.map((run) => run.group || "no group"))];
     for (const [name, members] of groups) {
       const band = numbers.band(members), { colour, dash } = style(names.indexOf(name));
+      ended ||= new Set(band.counts).size > 1;
       // On a logarithmic axis the lower edge ends at the lowest value.
       const floor = isLogY(panel) ? Math.min(...members.flatMap((curve) => curve.y.filter((y) => y > 0))) : -Infinity;
       traces.push({
@@ -248,6 +250,7 @@ function overSteps(panel, curves, colours, title) {
     },
     note: !curves.length ? `No run that is drawn has logged ${title}.`
       : [marks.length ? `✕ marks ${[...kinds].sort().join(", ")}; the line is broken there.` : "",
+        ended ? "Where runs have ended, mean and deviation are those of the runs that go on." : "",
         hidden(curves, "y", isLogY(panel)), hidden(curves, "x", logs.x)].filter(Boolean).join(" "),
   };
 }
