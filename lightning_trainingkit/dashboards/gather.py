@@ -111,7 +111,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _begun(path: Path, why: str) -> Record:
     """A run of which W&B has written nothing that can be read yet."""
     name = path.stem.removeprefix("run-")
-    return Record(name, name, started=path.stat().st_ctime, source=str(path), note=why)
+    return Record(name, name, started=path.stat().st_ctime, source=str(path), note=f"nothing to read yet: {why}")
 
 
 def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:

@@ -139,7 +139,7 @@ def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):
     beat = Heartbeat(tmp_path)
     (tmp_path / "run-young.wandb").write_bytes(b"")
     (run,), skipped = gather.gather([tmp_path])
-    assert (run.name, run.state, run.note, skipped) == ("young", "running", "it is empty.", {})
+    assert (run.name, run.state, run.note, skipped) == ("young", "running", "nothing to read yet: it is empty.", {})
     beat.stop()
     (tmp_path / "heartbeat.json").unlink()
     assert gather.gather([tmp_path]) == ([], {str(tmp_path / "run-young.wandb"): "it is empty."})
