@@ -2,18 +2,14 @@
 
 import argparse
 import atexit
-import hashlib
 import json
 import logging
 import math
 import os
-import re
-import shlex
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -24,7 +20,6 @@ from torch import distributed
 
 from lightning_trainingkit._files import write_json
 from lightning_trainingkit._version import versions
-from lightning_trainingkit.callbacks.command_center import CommandCenter
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 from lightning_trainingkit.data.digits import DigitsDataModule
 from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
@@ -32,7 +27,6 @@ from lightning_trainingkit.data.image_folder import ImageFolderDataModule
 
 __all__ = [
     "arguments",
-    "center",
     "data_module",
     "finished",
     "new_trainer",
@@ -40,10 +34,7 @@ __all__ = [
     "open_folder",
     "precision",
     "print_table",
-    "project",
     "quiet",
-    "record",
-    "recorded",
     "write_results",
 ]
 
@@ -192,10 +183,9 @@ def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, 
         precision=cast(Any, precision(args.data, args.precision, args.accelerator)),
         callbacks=list(callbacks),
         default_root_dir=folder,
-        enable_model_summary=False,
-        log_every_n_steps=10,
         logger=False,  # CommandCenter adds W&B's
-        **{"enable_checkpointing": False, "enable_progress_bar": False, **options},
+        enable_model_summary=False,
+        **{"enable_checkpointing": False, "enable_progress_bar": False, "log_every_n_steps": 10, **options},
     )
 
 
@@ -247,86 +237,6 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
                 f"`--output` must hold trainings with the options of now, got {found['config']}. Take a new one."
             )
     return None if found is None else dict(found["metrics"])
-
-
-def project(data: str) -> str:
-    """W&B project of all recipes on this data: a task each, in which experiments are groups.
-
-    Example:
-        >>> project("fashion-mnist"), project("/data/My: cats")
-        ('trainingkit-fashion-mnist', 'trainingkit-My- cats')
-    """
-    name = re.sub(r"[/\\#?%:]", "-", Path(data).resolve().name)  # signs that W&B refuses
-    return f"trainingkit-{name[:100]}"
-
-
-@contextmanager
-def recorded(
-    args: argparse.Namespace, folder: Path, name: str, job_type: str = "train"
-) -> Iterator[list[CommandCenter]]:
-    """Record one fit of several as a W&B run, which ends with the block: in the recipe's group, named by what varies.
-
-    Args:
-        args: Of ``arguments``.
-        folder: Folder of the recipe, whose name is the group's.
-        name: What varies between the runs, such as ``"seed=3"``.
-        job_type: The fit's part in its group.
-
-    Yields:
-        The callback, in a list that is empty with ``--wandb disabled``.
-    """
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": project(args.data), "WANDB_SILENT": "true"}
-    callbacks = [] if args.wandb == "disabled" else [CommandCenter(folder.name, job_type, name=name)]
-    code = 1
-    try:
-        yield callbacks
-        code = 0
-    finally:
-        for callback in callbacks:
-            callback.finish(code)
-
-
-def record(
-    args: argparse.Namespace,
-    folder: Path,
-    job_type: str,
-    name: str,
-    values: Mapping[str, Any],
-    config: Mapping[str, Any] | None = None,
-) -> None:
-    """Record what an evaluation scored as a W&B run of the recipe's group, on rank 0. Done again it is the same run.
-
-    Args:
-        args: Of ``arguments``.
-        folder: Folder of the recipe, to which W&B writes.
-        job_type: What was done: ``eval``, ``tta``, ``ensemble``.
-        name: What varies between the runs.
-        values: Numbers, for the summary.
-        config: What the runs differ in, such as the number of members.
-    """
-    if args.wandb == "disabled" or _rank() > 0:
-        return
-    import wandb
-
-    with wandb.init(
-        dir=folder,
-        mode=cast(Literal["online", "offline"], args.wandb),
-        project=project(args.data),
-        group=folder.name,
-        job_type=job_type,
-        name=name,
-        id=hashlib.sha1(f"{folder.resolve()} {job_type} {name}".encode()).hexdigest()[:12],
-        resume="allow",
-        config=dict(config or {}),
-        reinit="create_new",
-        settings=wandb.Settings(silent=True),
-    ) as run:
-        run.summary.update({key: value for key, value in values.items() if isinstance(value, int | float)})
-
-
-def center(args: argparse.Namespace, folder: Path) -> list[str]:
-    """The line that says how to open the command center of the runs in ``folder``; none with ``--wandb disabled``."""
-    return [] if args.wandb == "disabled" else [f"Center: trainingkit dashboard {shlex.quote(str(folder))} --open"]
 
 
 def quiet() -> None:

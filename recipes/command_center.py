@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, runs
+from lightning_trainingkit import comparison, recording, runs
 from lightning_trainingkit.dashboards.local import write_center
 
 RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
@@ -35,7 +35,7 @@ DROPOUT = (0.1, 0.3)
 class Classifier(kit.ImageClassifier):
     """A small net with dropout before its last layer; what varies in the grid are its hyperparameters."""
 
-    def __init__(self, num_classes: int, shape: tuple[int, int, int], lr: float = 3e-3, dropout: float = 0.1) -> None:
+    def __init__(self, num_classes: int, shape: tuple[int, int, int], lr: float, dropout: float) -> None:
         net = kit.SmallResNet(num_classes, shape[0], width=16)
         net.head = nn.Sequential(nn.Dropout(dropout), net.head)  # type: ignore[assignment]
         super().__init__(net, num_classes, lr=lr)
@@ -84,7 +84,7 @@ def main() -> None:
         "mc-dropout": (f"{args.passes} masks", [kit.MonteCarloDropout(args.passes)]),
     }
     L.seed_everything(args.seed, verbose=False)  # for the masks
-    module = Classifier(data.num_classes, data.image_shape)
+    module = Classifier(data.num_classes, data.image_shape, *grid()[ranked[0]])  # dropout is in no checkpoint's weights
     kit.load_best(module, members[0])
     tested = {}
     for job_type, (name, callbacks) in ways.items():
@@ -94,7 +94,7 @@ def main() -> None:
     (found,) = runs.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
     tested["ensemble", f"best {args.members}"] = dict(found)
     for (job_type, name), values in tested.items():
-        runs.record(args, folder, job_type, name, values, {"averaging": job_type})
+        recording.record(args, folder, job_type, name, values, {"averaging": job_type})
     rows = [
         {"averaging": job_type, "what": name, **{key: values[key] for key in ("test/acc", "test/loss", "test/ece")}}
         for (job_type, name), values in tested.items()
@@ -115,7 +115,7 @@ def main() -> None:
         f"Files: {folder}/dashboard.html, {folder}/results.json, {folder}/grid/*/best.json",
         "Next:  python recipes/command_center.py --data fashion-mnist --epochs 3",
         f"       trainingkit dashboard {folder} --serve --open    (beside a training: kept up to date)",
-        *runs.center(args, folder),
+        *recording.center(args, folder),
     )
 
 
@@ -147,14 +147,14 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
         LearningRateMonitor("step"),
     ]
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
-    with runs.recorded(args, root, name) as center:
+    with recording.recorded(args, root, name) as center:
         trainer = runs.new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
         found = dict(trainer.test(module, data, verbose=False)[0])  # in the run; a validation would be another point
     found |= runs.new_trainer(args, folder).validate(module, data, verbose=False)[0]
     seconds = time.perf_counter() - start
     runs.write_results(folder, settings(args), found, [], seconds)
-    print(f"{name}: val/loss {found['val/loss']:.4f}, {trainer.current_epoch} epochs, {seconds:.1f} s")
+    rank_zero_only(print)(f"{name}: val/loss {found['val/loss']:.4f}, {trainer.current_epoch} epochs, {seconds:.1f} s")
     trainer.strategy.barrier()
     return found
 

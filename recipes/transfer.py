@@ -33,7 +33,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, runs
+from lightning_trainingkit import comparison, recording, runs
 from lightning_trainingkit.modules._build import build_model
 from lightning_trainingkit.nn.checkpoint import explain_failure, load_weights
 
@@ -89,7 +89,9 @@ def main() -> None:
             data = few_images(target, count, seed)
             for method in METHODS:
                 name = f"{method}-{count}-seed-{seed}"
-                score = done(folder / "fits" / name) or transfer(args, folder, name, method, model, data, seed)
+                score = runs.finished(folder / "fits" / name, {}) or transfer(
+                    args, folder, name, method, model, data, seed
+                )
                 found.setdefault((count, method), []).append(score)
 
     # 3. Accuracy and gain over from scratch on the same images, with intervals over seeds; and the picture.
@@ -99,7 +101,9 @@ def main() -> None:
     rank_zero_only(figure.savefig)(folder / "transfer.png", dpi=150)
     for row in rows:
         chosen = {"images": row["images per class"], "method": row["method"]}
-        runs.record(args, folder, "eval", ", ".join(f"{key}={value}" for key, value in chosen.items()), row, chosen)
+        recording.record(
+            args, folder, "eval", ", ".join(f"{key}={value}" for key, value in chosen.items()), row, chosen
+        )
 
     seconds = time.perf_counter() - start
     metrics = {name: rows[-1][name] for name in ("test/acc", "test/loss")}
@@ -112,7 +116,7 @@ def main() -> None:
         *(f"{count} images per class: {winner(rows, count)}" for count in args.images),
         f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
         "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
-        *runs.center(args, folder),
+        *recording.center(args, folder),
     )
 
 
@@ -216,7 +220,7 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
         best = kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True)
         callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast()]
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
-        with runs.recorded(args, folder.parent, "pretrained") as center:
+        with recording.recorded(args, folder.parent, "pretrained") as center:
             trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder))
         kit.load_best(module, folder)
@@ -270,7 +274,7 @@ def transfer(
         steps = -(-len(data.train_set) // data.batch_size)
         callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast()]
         options = {"max_epochs": max(5, -(-args.steps // steps)), "limit_val_batches": 0}
-        with runs.recorded(args, folder, name) as center:
+        with recording.recorded(args, folder, name) as center:
             trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, data)
     trained = time.perf_counter() - start
@@ -289,12 +293,6 @@ def check_settings(args: argparse.Namespace, folder: Path) -> None:
     if found != ours:
         raise ValueError(f"--output must hold fits with the options of now, got {found}. Take a new one.")
     runs.write_results(folder / "begun", ours, {}, [], 0.0)
-
-
-def done(folder: Path) -> dict[str, float] | None:
-    """What an earlier run has written for a fit."""
-    file = folder / "results.json"
-    return json.loads(file.read_text(encoding="utf-8"))["metrics"] if file.exists() else None
 
 
 def compare(found: dict[tuple[int, str], list[dict[str, float]]], count: int, method: str) -> dict[str, Any]:

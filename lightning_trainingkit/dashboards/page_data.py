@@ -22,24 +22,13 @@ from lightning_trainingkit.dashboards.panels import (
     direction,
 )
 from lightning_trainingkit.dashboards.record import Curve, Record
+from lightning_trainingkit.dashboards.secret import is_secret
 from lightning_trainingkit.dashboards.thinning import thin
 
 __all__ = ["page_data"]
 
 _SHARES = 375_000  # of all curves together, so that the largest page stays near 17 MB
 _IDENTITY = ("id", "name", "project", "group", "job_type", "tags", "state", "note")
-# By name; a token is one where it is the whole last word, no `token_dim`, and many a setting ends in `key`.
-_SECRET = re.compile(
-    r"(^|[._-])(auth(oriz\w*)?|pass(wd|word|phrase)?|pwd|(\w*[_-])?token|login|bearer|cookie)$|secret|password|credential"
-    r"|(api|access|private|account|auth|ssh|service|wandb|openai|anthropic|aws|gcp|azure|hf|huggingface)[._-]?key",
-    re.IGNORECASE,
-)
-# By value: W&B's keys and other long ones, those that say whose they are, passwords in addresses.
-_KEY = re.compile(
-    r"\b[0-9a-f]{40,}\b|\b(sk|pk|hf|ghp|gho|glpat|xox[abp])[-_]\w{16,}|\bAKIA\w{12,}"
-    r"|\bbearer\s\S|://[^/\s:@]+:[^/\s@]+@|-----BEGIN",
-    re.IGNORECASE,
-)
 
 
 def page_data(
@@ -165,21 +154,15 @@ def _described(panel: Panel) -> dict[str, Any]:
 
 def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
     """Values of each setting, run by run; what may be secret is left out."""
-    secret = os.environ.get("WANDB_API_KEY") or None
     found: dict[str, list[Any]] = {}
     for place, run in enumerate(runs):
         for name, value in run.config.items():
-            if value is None or _is_secret(name, str(value)) or (secret and secret in str(value)):
+            if value is None or is_secret(name, str(value)):
                 continue
             if isinstance(value, float) and not np.isfinite(value):
                 value = str(value)
             found.setdefault(name, [None] * len(runs))[place] = value
     return found
-
-
-def _is_secret(name: str, value: str) -> bool:
-    long = name.lower().endswith("key") and len(value) >= 16 and " " not in value
-    return bool(long or _SECRET.search(name) or _KEY.search(value))
 
 
 def _differ(values: Sequence[Any], trained: Sequence[int]) -> bool:

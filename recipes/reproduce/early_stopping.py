@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import runs
+from lightning_trainingkit import recording, runs
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
@@ -87,7 +87,7 @@ def main() -> None:
         f"Largest difference of the two fits' curves before the stop: {apart:g}",
         f"Files: {folder}/early_stopping.png, {folder}/results.json, {folder}/seed-*/results.json (curves)",
         "Next:  python recipes/reproduce/early_stopping.py --shuffled 0    (all labels right: little to stop for)",
-        *runs.center(args, folder),
+        *recording.center(args, folder),
     )
 
 
@@ -118,20 +118,10 @@ def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callba
     net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(512, data.num_classes))
     model = kit.ImageClassifier(net, data.num_classes, lr=1e-3, weight_decay=0.0, schedule=None)
     curves = Curves()
-    # EarlyStopping keeps the best weights itself, and CommandCenter adds W&B's logger.
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary", "enable_progress_bar"), False)
-    with runs.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
-        trainer = L.Trainer(
-            max_epochs=args.epochs,
-            accelerator=args.accelerator,
-            devices=args.devices,
-            strategy=args.strategy,
-            precision=runs.precision(args.data, args.precision, args.accelerator),
-            callbacks=[curves, kit.EpochSeed(seed), *stopping, *center],
-            default_root_dir=folder,
-            log_every_n_steps=1,
-            **off,
-        )
+    # EarlyStopping keeps the best weights itself, without checkpoints.
+    with recording.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
+        callbacks = [curves, kit.EpochSeed(seed), *stopping, *center]
+        trainer = runs.new_trainer(args, folder, *callbacks, max_epochs=args.epochs, log_every_n_steps=1)
         trainer.fit(model, data)
         return curves.rows, dict(trainer.test(model, data, verbose=False)[0])
 

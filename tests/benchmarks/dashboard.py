@@ -232,20 +232,20 @@ def page_rows(
     again = [seconds(write_page, root) for _ in range(rounds)]
     page = root / "dashboard.html"
     megabytes = {path: path.stat().st_size / 1e6 for path in (page, peer) if path is not None}
-    with open_browser() as browser:
+    with chromium() as browser:
         pairs = [(first_panel(browser, page), first_panel(browser, folder / "two.html")) for _ in range(rounds + 1)][1:]
         above = [ours - floor for ours, floor in pairs]
         first_panel(browser, page)
-        stalls = [browser.execute_async_script(SCROLL)]
+        longest = browser.execute_async_script(SCROLL)
     floor = statistics.median(floor for _, floor in pairs)
     rows = [
         row(f"{title}: page from cache, s", *spread(again, None), cached),
         row(f"{title}: page size, MB", megabytes[page], megabytes.get(peer), None, None, None, size),
         row(f"{title}: first panel overhead, s", *spread(above, floor), first),
-        row(f"{title}: longest stall, s", *spread(stalls, None), stall),
+        row(f"{title}: longest stall, s", longest, None, None, None, None, stall),
     ]
     if peer is not None:
-        with open_browser() as browser:  # a fresh one: it may not come back
+        with chromium() as browser:  # a fresh one: it may not come back
             plotly = first_panel(browser, peer)
         above = plotly - floor
         rows.insert(3, row(f"{title}: Plotly's first panel overhead, s", above, floor, None, None, None, None))
@@ -258,7 +258,7 @@ def spread(found: Sequence[float], peer: float | None) -> tuple[float, float | N
 
 
 @contextmanager
-def open_browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     """Chromium, as the tests open it, which notes when the first panel of a page is drawn."""
     sys.path.append(str(Path(__file__).parents[2]))
     from tests.dashboards.browser import open_browser

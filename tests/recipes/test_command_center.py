@@ -54,8 +54,10 @@ def test_a_resumed_grid_trains_what_is_missing_and_averages_into_the_same_runs(c
     (folder / "grid" / "lr=0.1, dropout=0.3" / "results.json").unlink()
     said = run_recipe("command_center.py", *QUICK, "--resume", "--output", folder, folder=tmp_path).stdout
     assert [name for name in GRID if f"{name}: val/loss" in said] == ["lr=0.1, dropout=0.3"]
-    for run in (*gather([folder])[0], *gather([center[0]])[0]):
-        assert run.state == "finished"
+    before = [(run.id, run.state) for run in gather([folder])[0]]
+    assert {state for _, state in before} == {"finished"}
+    run_recipe("command_center.py", *QUICK, "--resume", "--output", folder, folder=tmp_path)
+    assert sorted((run.id, run.state) for run in gather([folder])[0]) == sorted(before)
     refused = run_recipe(
         "command_center.py", *QUICK, "--epochs", "3", "--resume", "--output", folder, folder=tmp_path, ok=False
     )
@@ -103,5 +105,7 @@ def test_what_a_workspace_shows_is_in_the_runs(center):
     assert best
     for name in best:
         assert re.search(rf"^  {re.escape(name)} ", summary, re.MULTILINE), name
-    for name in re.findall(r'"(?:config|c):([^"]+?)(?:\.value)?"', text):
+    settings = re.findall(r'"(?:config|c):([^"]+?)(?:\.value)?"', text)
+    assert settings
+    for name in settings:
         assert name in config, name

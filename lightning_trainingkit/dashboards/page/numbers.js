@@ -30,7 +30,6 @@ const numbers = {
    */
   average(means, share, odd) {
     const n = means.x.length;
-    const total = means.counts ? means.counts.reduce((sum, count) => sum + count, 0) : n;
     const half = Math.floor((share * n) / 2);
     const sums = [0], weights = [0];
     for (let i = 0; i < n; i++) {
@@ -44,7 +43,7 @@ const numbers = {
       const reach = Math.min(half, i, n - 1 - i), from = i - reach, to = i + reach + 1;
       return (sums[to] - sums[from]) / (weights[to] - weights[from]);
     });
-    return numbers.broken(means.x, y, odd, total);
+    return numbers.broken(means.x, y, odd);
   },
 
   /** Points with gaps at the steps of `odd`, which are in order. */

@@ -368,9 +368,9 @@ async function follow(seconds) {
     await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
     try {
       const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
-      if (answer.ok || answer.status === 304) byId("made").textContent = view.data.made;
-      if (answer.status === 500) throw new Error(answer.statusText);
-      if (answer.status === 200) {
+      if (!answer.ok && answer.status !== 304) throw new Error(answer.statusText);
+      byId("made").textContent = view.data.made;
+      if (answer.ok) {
         tag = answer.headers.get("ETag");
         const text = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("data").textContent;
         const data = JSON.parse(text);
