@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, refuse_caching
 from lightning_trainingkit.callbacks._lightning import (
     fast_dev_run,
+    forget_compiled,
     just_logged,
     refuse_sharding,
     refuse_swa,
@@ -311,6 +312,7 @@ class TransferLearning(L.Callback):
         assert self._rates is not None
         step = self._plan.steps[self.phase]
         self._gate.open_only(step.factors)
+        forget_compiled(trainer.lightning_module)
         wrap_again(trainer)
         if self._caching is not None:
             self._caching.renew()
@@ -369,6 +371,8 @@ class TransferLearning(L.Callback):
             self._rates.detach()
         if self._gate is not None:
             self._gate.undo()
+        if self._trainer is not None:
+            forget_compiled(self._trainer.lightning_module)
         self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
 
 

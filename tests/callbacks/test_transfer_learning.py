@@ -328,17 +328,19 @@ def test_compiled_modules():
         module, watch = ToyModule(), Watch()
         watch.seen = []
         if way == "part":
-            module.net = torch.compile(module.net, backend="eager")
+            module.net = torch.compile(module.net, backend="aot_eager")
         elif way == "in place":
-            module.net.compile(backend="eager")
-        callback = TransferLearning([{"train": "head"}, {"train": ["net.1", "head"], "start": 1}], verbose=False)
-        fitted = torch.compile(module, backend="eager") if way == "whole" else module
-        toy_trainer(callback, watch, max_epochs=3).fit(fitted, *toy_loaders())
+            module.net.compile(backend="aot_eager")
+        fitted = torch.compile(module, backend="aot_eager") if way == "whole" else module
+        toy_trainer(transfer(), watch, max_epochs=4).fit(fitted, *toy_loaders())
         steps = [
             {int(name.split(".")[-2]) for name in one if not torch.equal(one[name], after[name])}
             for one, after in pairwise(watch.seen)
         ]
-        assert steps == [{5}, {1, 5}]
+        assert steps == [{5}, {1, 5}, {0, 1, 5}]
+        module.zero_grad()
+        module(toy_loaders()[1].dataset[0][0][None]).sum().backward()
+        assert all(p.grad is not None for p in module.parameters())
 
 
 def test_phases_are_logged_and_monitors_see_the_optimizers_own_rates(tmp_path):

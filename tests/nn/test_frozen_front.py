@@ -115,6 +115,28 @@ def test_nothing_frozen_in_front_is_none_and_a_wholly_frozen_module_is_kept_whol
     assert torch.equal(front.rest(None, *front.front(torch.ones(2, 3))), module(torch.ones(2, 3)))
 
 
+def test_the_rounding_of_another_batch_size_is_allowed_for():
+    class Rounds(nn.Linear):
+        """Multiplies with fewer digits for one image than for two, as GPUs do."""
+
+        def forward(self, x):
+            return super().forward(x).float() * (1 + self.error * (len(x) == 1))
+
+    def front(error):
+        layer = Rounds(3, 4)
+        layer.error = error
+        model = nn.Sequential(layer.requires_grad_(False), nn.Linear(4, 2))
+        return find_front(model, torch.rand(2, 3))
+
+    assert front(1e-6)
+    with pytest.raises(CannotCutError, match="depends on the others in its batch"):
+        front(1e-3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert front(1e-2)
+        with pytest.raises(CannotCutError, match="depends on the others in its batch"):
+            front(0.5)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
