@@ -59,12 +59,12 @@ class TransferLearning(L.Callback):
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
-            the process. Images are known by their content, on each rank those that it has seen; what is kept
-            equals what would be computed anew up to rounding. Refused, with the reason, for images that augmentation
-            changes, for a forward that can't be traced, that is compiled, or in which nothing deterministic comes
-            before dropout or what trains. Plain attributes and modes are watched at each call, weights written through
-            ``.data`` and other state that a traced forward reads at the start of each epoch and validation; hooks
-            inside the front don't see images that are known.
+            the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
+            waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
+            the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
+            in which nothing deterministic comes before dropout or what trains. Plain attributes and modes are watched
+            at each call, weights written through ``.data`` and other state that a traced forward reads at the start of
+            each epoch and validation; hooks inside the front don't see images that are known.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation or by ``training_step``.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.

@@ -21,12 +21,12 @@ def now() -> float:
 
 def peak(call: Callable[[], Any]) -> float:
     """Most bytes that torch holds at once in a call beyond those from before."""
+    gc.collect()  # what is freed in the call must not be from before it
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()
         return torch.cuda.max_memory_allocated() - before
-    gc.collect()  # what is freed in the call must not be from before it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, record_shapes=False) as profiler:
         call()
     held = highest = 0

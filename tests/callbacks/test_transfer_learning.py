@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lightning_trainingkit import ImageClassifier, TransferLearning
+from lightning_trainingkit import EpochSeed, ImageClassifier, TransferLearning
 from tests.callbacks.transfer_killed import KILLED, SCHEDULES, STEPS
 from tests.process import run_script
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
@@ -502,6 +502,41 @@ def test_killed_in_each_phase_and_resumed(killed, schedule, step):
     assert found["weights"] == found["optimizer"] == 0
     assert found["phase and rates"]
     assert found["steps"] == STEPS
+
+
+class Stop(L.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise ArithmeticError
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("restore", [True, False])
+def test_phases_that_wait_for_the_metric_go_on_after_a_resume(tmp_path, restore):
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "patience": 2}, {"train": "all", "patience": 1}]
+
+    def fit(folder, stop=None, resume=None):
+        L.seed_everything(0, verbose=False)
+        module = ScriptedModule([3.0, 2.0, 2.5, 2.2, 5.0, 4.0, 4.5, 1.0])
+        callback = transfer(phases, restore_best=restore, warmup_steps=3)
+        save = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
+        trainer = toy_trainer(callback, save, Stop(stop), EpochSeed(0), max_epochs=8, default_root_dir=folder)
+        trainer.fit(module, *toy_loaders(), ckpt_path=resume)
+        state = callback.state_dict()
+        return module.state_dict(), {key: state[key] for key in ("phase", "before", "began", "wait", "best")}
+
+    weights, state = fit(tmp_path / "whole")
+    assert (state["phase"], state["began"]) == (2, 28)
+    for epoch in range(7):
+        folder = tmp_path / str(epoch)
+        with pytest.raises(ArithmeticError):
+            fit(folder, stop=4 * epoch + 6 if epoch < 6 else 30)
+        weights_too, state_too = fit(folder, resume=folder / f"epoch={epoch}.ckpt")
+        assert difference(weights, weights_too) == 0
+        assert state_too == state
 
 
 def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
