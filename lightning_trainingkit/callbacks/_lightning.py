@@ -24,7 +24,6 @@ __all__ = [
     "checks_each_epoch",
     "compiler_of",
     "fast_dev_run",
-    "forget_compiled",
     "guard_logger",
     "is_compiled",
     "just_logged",
@@ -107,12 +106,6 @@ def is_compiled(pl_module: L.LightningModule) -> bool:
     return bool(pl_module._compiler_ctx) or any(
         isinstance(each, OptimizedModule) or each._compiled_call_impl is not None for each in parts
     )
-
-
-def forget_compiled(pl_module: L.LightningModule) -> None:
-    """Have a compiled module compiled anew: torch 2.11 computes the gradients that were asked for at first."""
-    if is_compiled(pl_module):
-        torch.compiler.reset()
 
 
 def keep_random_state() -> Callable[[], None]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning as L
+import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
@@ -13,7 +14,6 @@ from torchmetrics import Metric
 from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, refuse_caching
 from lightning_trainingkit.callbacks._lightning import (
     fast_dev_run,
-    forget_compiled,
     just_logged,
     refuse_sharding,
     refuse_swa,
@@ -312,7 +312,7 @@ class TransferLearning(L.Callback):
         assert self._rates is not None
         step = self._plan.steps[self.phase]
         self._gate.open_only(step.factors)
-        forget_compiled(trainer.lightning_module)
+        torch.compiler.reset()  # what torch 2.11 has compiled computes the gradients that were wanted at first
         wrap_again(trainer)
         if self._caching is not None:
             self._caching.renew()
@@ -371,8 +371,7 @@ class TransferLearning(L.Callback):
             self._rates.detach()
         if self._gate is not None:
             self._gate.undo()
-        if self._trainer is not None:
-            forget_compiled(self._trainer.lightning_module)
+            torch.compiler.reset()
         self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
 
 

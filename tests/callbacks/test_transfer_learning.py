@@ -324,15 +324,17 @@ def test_compiled_modules():
         def on_train_epoch_start(self, trainer, pl_module):
             self.seen.append({name: value.clone() for name, value in pl_module.state_dict().items()})
 
-    for way in ("whole", "part", "in place"):
+    for way in ("whole", "part", "in place", "forward"):
         module, watch = ToyModule(), Watch()
         watch.seen = []
         if way == "part":
             module.net = torch.compile(module.net, backend="aot_eager")
         elif way == "in place":
             module.net.compile(backend="aot_eager")
+        elif way == "forward":
+            module.net.forward = torch.compile(module.net.forward, backend="aot_eager")
         fitted = torch.compile(module, backend="aot_eager") if way == "whole" else module
-        toy_trainer(transfer(), watch, max_epochs=4).fit(fitted, *toy_loaders())
+        toy_trainer(transfer(), watch, max_epochs=4, limit_val_batches=0).fit(fitted, *toy_loaders())
         steps = [
             {int(name.split(".")[-2]) for name in one if not torch.equal(one[name], after[name])}
             for one, after in pairwise(watch.seen)
