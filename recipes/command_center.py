@@ -7,7 +7,7 @@ are W&B's: `wandb sync` takes them, and `trainingkit workspace` makes the same c
 
 Expected: val/loss is lowest (0.08) at a learning rate of 0.01 and rises to 2.3 on both sides: a correlation (0.07) sees
           nothing of it, the page's importance 92 %. On test the best run has 95.8 %, shifts 98.3, three runs 97.5
-Cost:     75 s on 2 CPU cores, nothing to download
+Cost:     80 s on 2 CPU cores, nothing to download
 Command:  python recipes/command_center.py
 """
 
