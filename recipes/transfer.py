@@ -192,6 +192,7 @@ class Classes(Dataset[tuple[Tensor, Tensor]]):
 
 def known_model(args: argparse.Namespace, source: Any) -> nn.Module:
     """The model by name, with the weights of torchvision or of a checkpoint where these are given."""
+    L.seed_everything(args.seed, verbose=False)
     if args.weights:
         return torchvision.models.get_model(args.model, weights=args.weights)
     model = new_model(args, source)
@@ -212,7 +213,6 @@ def new_model(args: argparse.Namespace, data: Any) -> nn.Module:
 
 def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Module) -> None:
     """Train on the source classes, or go on where that was killed; the best weights end up in the model."""
-    L.seed_everything(args.seed, verbose=False)
     module = kit.ImageClassifier(model, source.num_classes, lr=3e-3)
     source.train_set = Augmented(source.train_set, source.image_shape[1], mirror=args.data != "digits")
     if not (folder / "results.json").exists():

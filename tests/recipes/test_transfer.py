@@ -1,9 +1,14 @@
 """The transfer recipe, as a user runs it: pretrains, transfers, compares, and goes on where it was ended."""
 
 import json
+import runpy
+from types import SimpleNamespace
 
 import pytest
 import torch
+
+from tests.process import ROOT
+from tests.toy import difference
 
 SMALL = ("--data", "digits", "--images", "5,10", "--seeds", "2", "--steps", "6", "--epochs", "1")
 QUICK = ("--accelerator", "cpu")
@@ -34,6 +39,15 @@ def test_each_method_is_compared_with_from_scratch_on_the_same_images(ran):
         assert f"{100 * row['test/acc']:.1f} +-" in out
     assert found["metrics"]["test/acc"] == found["rows"][-1]["test/acc"]
     assert (folder / "runs/transfer/transfer.png").stat().st_size > 10_000
+
+
+def test_the_seed_decides_what_the_pretraining_begins_with():
+    known_model = runpy.run_path(str(ROOT / "recipes/transfer.py"))["known_model"]
+    source = SimpleNamespace(num_classes=5, image_shape=(1, 8, 8))
+    args = [SimpleNamespace(weights=None, checkpoint=None, model="small_resnet", seed=seed) for seed in (0, 0, 1)]
+    one, two, other = (known_model(each, source).state_dict() for each in args)
+    assert difference(one, two) == 0
+    assert difference(one, other) > 0
 
 
 def test_the_runs_of_an_experiment_are_a_group(ran, grouped):
