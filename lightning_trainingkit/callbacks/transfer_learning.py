@@ -111,7 +111,7 @@ class TransferLearning(L.Callback):
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
-        self.lr_decay = lr_decay
+        self.lr_decay = float(lr_decay)  # a checkpoint holds it, and could not be loaded with one of numpy's
         self.warmup_steps = warmup_steps
         self.restore_best = restore_best
         self.cache_features = cache_features

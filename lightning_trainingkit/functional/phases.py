@@ -121,7 +121,7 @@ def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[i
         )
     if isinstance(start, int) and start < 1:
         raise ValueError(f"`{name}['start']` must be at least epoch 1, got {start}. Epoch 0 is the first phase's.")
-    return start, patience
+    return float(start) if isinstance(start, float) else start, patience  # numpy's could not be loaded
 
 
 def _read_scale(name: str, scale: Any) -> float | dict[str, float]:

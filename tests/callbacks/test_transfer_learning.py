@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import BaseFinetuning, LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
@@ -446,6 +447,13 @@ def test_sharded_strategies_are_refused():
     for strategy in (FSDPStrategy(), ModelParallelStrategy()):
         with pytest.raises(TypeError, match=f"got {type(strategy).__name__}"):
             transfer().setup(SimpleNamespace(strategy=strategy), ToyModule(), "fit")
+
+
+def test_numbers_of_numpy_can_be_loaded_from_a_checkpoint(tmp_path):
+    phases = [{"train": "head"}, {"train": "all", "start": np.float64(0.5)}]
+    state = transfer(phases, lr_decay=np.sqrt(0.1)).state_dict()
+    torch.save(state, tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == state
 
 
 @pytest.mark.parametrize("options", [{"lr_decay": 0}, {"lr_decay": 1.1}, {"warmup_steps": -1}, {"mode": "avg"}])
