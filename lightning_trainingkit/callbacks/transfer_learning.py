@@ -35,8 +35,8 @@ class TransferLearning(L.Callback):
     BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
     so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
     (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
-    the module has frozen itself by the time that its optimizers are made stays frozen. After the fit, and whatever
-    raises, flags and modes are as they were found.
+    the module has frozen itself by the time that its optimizers are made stays frozen, in the mode that it has. After
+    the fit, and whatever raises, flags and modes are as they were found.
 
     DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
@@ -56,7 +56,9 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. Where a ModelCheckpoint
+            with this monitor keeps them, a killed run may not resume: the file that its newest checkpoint names may
+            have been replaced since.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
@@ -66,7 +68,8 @@ class TransferLearning(L.Callback):
             at each call, weights written through ``.data`` and other state that a traced forward reads at the start of
             each epoch and validation; hooks inside the front don't see images that are known.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
-        monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation or by ``training_step``.
+        monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
+            with ``on_epoch=True``: one that is logged by step alone is not followed.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 

@@ -335,7 +335,7 @@ def test_compiled_modules():
         elif way == "forward":
             module.net.forward = torch.compile(module.net.forward, backend="aot_eager")
         fitted = torch.compile(module, backend="aot_eager") if way == "whole" else module
-        toy_trainer(transfer(), watch, max_epochs=4, limit_val_batches=0).fit(fitted, *toy_loaders())
+        toy_trainer(transfer(), watch, max_epochs=4).fit(fitted, *toy_loaders())
         steps = [
             {int(name.split(".")[-2]) for name in one if not torch.equal(one[name], after[name])}
             for one, after in pairwise(watch.seen)
