@@ -85,7 +85,7 @@ class BestWeights:
         checkpoint = self._checkpoint(trainer)
         # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
         stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
-        self.own |= checkpoint is None or stale or not _loads_safely(trainer)
+        self.own |= checkpoint is None or stale or not _outlasts(trainer, checkpoint) or not _loads_safely(trainer)
         found = self.find(trainer, best)
         if found and "://" not in found and not Path(found).exists():
             raise FileNotFoundError(
@@ -126,7 +126,9 @@ class BestWeights:
     def find(self, trainer: L.Trainer, best: Tensor) -> str:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
-        if not self.own and checkpoint is not None and checkpoint.best_model_score is not None:
+        # Where own files begin with a resume, the best weights until then are still its.
+        its = not self.own or (self.resumed and not self.file)
+        if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path
         return str(trainer.strategy.broadcast(path))
@@ -144,6 +146,12 @@ class BestWeights:
             ):
                 return callback
         return None
+
+
+def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
+    """Whether its best file can't have been replaced since the newest checkpoint to resume from, which names it."""
+    alone = all(callback is checkpoint for callback in trainer.checkpoint_callbacks)
+    return checkpoint.save_top_k == -1 or (alone and not checkpoint.save_last)
 
 
 def _root(trainer: L.Trainer) -> str:

@@ -15,7 +15,6 @@ from torchmetrics import Metric
 
 from lightning_trainingkit.functional.phases import Phase, layer_factor
 from lightning_trainingkit.nn.blocks import Block, find_blocks
-from lightning_trainingkit.nn.following import find_head
 from lightning_trainingkit.nn.selection import parameter_names, select
 
 __all__ = ["Step", "TransferPlan"]
@@ -61,10 +60,9 @@ class TransferPlan:
         if not self.names:
             raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
         mine = set(self.names.values())
-        blocks = find_blocks(module, find_head(module, skip=(Metric,)), skip=(Metric,))
+        blocks = find_blocks(module, skip=(Metric,))
         kept = [Block(_plain(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
         self.blocks = [block for block in kept if block.parameters]
-        self.all = len(every)
         depths = {parameter: depth for depth, block in enumerate(self.blocks) for parameter in block.parameters}
         self.steps: list[Step] = []
         for number, phase in enumerate(phases):

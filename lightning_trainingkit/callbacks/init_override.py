@@ -19,7 +19,8 @@ from lightning_trainingkit.callbacks._ranks import equalise
 from lightning_trainingkit.functional.gain import parse_activation
 from lightning_trainingkit.functional.init import InitScheme, init_, parse_scheme
 from lightning_trainingkit.nn._weights import fault, fill_, held, spread
-from lightning_trainingkit.nn.following import Following, find_head, following
+from lightning_trainingkit.nn.following import Following, following
+from lightning_trainingkit.nn.head import find_head
 
 __all__ = ["InitOverride", "LayerInit"]
 
@@ -154,7 +155,8 @@ class InitOverride(L.Callback):
             if pattern != "head":
                 names = [name for name in layers if fnmatchcase(name, pattern)]
             else:  # which layer is the last is known once all are made
-                names = [find_head(pl_module, skip=(Metric,))] if last and layers else []
+                head = [find_head(pl_module, skip=(Metric,))] if last and layers else []
+                names = [name for name in head if name in layers]
             if last and not names:
                 near = sorted(layers, key=lambda name: -SequenceMatcher(None, pattern, name).ratio())
                 raise ValueError(

@@ -42,9 +42,10 @@ class TransferLearning(L.Callback):
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
     and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
 
-    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it; where the module has no forward that
-      can be traced, in the last of its parts by definition), ``last n`` (it and up to ``n`` blocks before it), or
-      `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
+    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it, or several, with what comes after;
+      where the module has no forward that can be traced, in the last of its parts by definition), ``last n`` (it and
+      up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
+      forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
       so many checks of ``monitor`` without improvement in the phase before. The first phase has neither.
     - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
@@ -56,9 +57,7 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. Where a ModelCheckpoint
-            with this monitor keeps them, a killed run may not resume: the file that its newest checkpoint names may
-            have been replaced since.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is

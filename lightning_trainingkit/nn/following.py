@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from lightning_trainingkit.functional.gain import ACTIVATIONS, LINEAR, Activation
-from lightning_trainingkit.nn._tracing import LAYERS, LEAVES, Trace, UntraceableError, join, layer_names
+from lightning_trainingkit.nn._tracing import LEAVES, Trace, UntraceableError, join, layer_names
 
-__all__ = ["Following", "find_head", "following"]
+__all__ = ["Following", "following"]
 
 # Their forward cannot be traced, and begins with a projection.
 _TRANSFORMERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
@@ -73,39 +73,6 @@ def following(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> F
         known={name: after for name, after in found.items() if isinstance(after, Activation)},
         unknown={name: after for name, after in found.items() if isinstance(after, str)},
     )
-
-
-def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> str:
-    """Find the name of the last linear or convolutional layer that the forward calls.
-
-    Where the forward cannot be traced, the last submodule with layers, in order of definition, is searched.
-
-    Args:
-        module: Any module; the name is relative to it, and empty if it is a layer itself.
-        skip: Types of submodules to leave out.
-
-    Raises:
-        ValueError: If the module has no linear or convolutional layer.
-
-    Example:
-        >>> find_head(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.LogSoftmax(dim=1)))
-        '2'
-    """
-    names = layer_names(module, skip)
-    if not names:
-        kind = type(module).__name__
-        raise ValueError(f"`module` must have a linear or convolutional layer, got {kind} without one. Add a head.")
-    if isinstance(module, LAYERS):
-        return ""
-    try:
-        called = list(Trace(module).calls.values())
-    except UntraceableError:
-        called = [name for name, _ in module.named_children()]
-    for name in reversed(called):
-        child = module.get_submodule(name)
-        if not isinstance(child, skip) and layer_names(child, skip):
-            return join(name, find_head(child, skip=skip))
-    return names[-1]
 
 
 def _settle(module: nn.Module, prefix: str, why: str, found: dict[str, Activation | str]) -> None:

@@ -1,4 +1,4 @@
-"""Give a model a new last layer, for other classes."""
+"""The last layer of a model, and a new one for other classes."""
 
 from typing import Any
 
@@ -6,20 +6,49 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lightning_trainingkit.nn._tracing import NORMS, Trace, UntraceableError
-from lightning_trainingkit.nn.following import find_head
+from lightning_trainingkit.nn.uses import in_eval_mode, layers_of, uses
 
-__all__ = ["replace_head"]
+__all__ = ["find_head", "find_heads", "replace_head"]
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
+    """Find the names of the last layers of a module: those whose output no other layer takes, in evaluation.
+
+    A layer is a linear or convolutional one, or a module that holds a matrix of its own (a cosine classifier). Most
+    models have one last layer; one that classifies twice has two. Where the forward cannot be traced, the last
+    submodule with layers, in order of definition, is searched.
+
+    Args:
+        module: Any module; names are relative to it, and empty if it is a layer itself.
+        skip: Types of submodules to leave out.
+
+    Raises:
+        ValueError: If the module has no layer.
+
+    Example:
+        >>> find_heads(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.LogSoftmax(dim=1)))
+        ['2']
+    """
+    if not layers_of(module, skip):
+        kind = type(module).__name__
+        raise ValueError(f"`module` must have a linear or convolutional layer, got {kind} without one. Add a head.")
+    return uses(module, skip=skip).last or layers_of(module, skip)[-1:]
+
+
+def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> str:
+    """Find the name of the last layer of a module, of several the last, as `find_heads` does."""
+    return find_heads(module, skip=skip)[-1]
 
 
 def replace_head(model: nn.Module, num_classes: int) -> str:
     """Put a new last layer for other classes in the place of a model's own; the rest stays bit for bit.
 
-    The last layer is the last linear or convolutional one that the forward calls, found by tracing it. The new one has
-    the same inputs, bias, device, dtype and mode, torch's own initialisation, and trains; whatever holds a
-    ``num_classes`` above it is told. Where a model has further classifiers, whose outputs it returns beside those of
-    the last layer (the auxiliary ones of Inception), those keep their outputs.
+    The last layer is the one whose output no other layer takes, found by tracing the forward in eval mode. The new one
+    has the same inputs, bias, device, dtype and mode, torch's own initialisation, and trains; whatever holds a
+    ``num_classes`` above it is told. Classifiers that run in training alone (the auxiliary ones of Inception) keep
+    their outputs.
 
     Args:
         model: Any classifier: torchvision's, timm's, or your own. It is changed in place.
@@ -29,9 +58,9 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         The name of the layer in ``model``.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer, or the last layer is a transposed or grouped convolution.
+        TypeError: If ``num_classes`` is no integer, or the last layer is neither linear nor a plain convolution.
         ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced: it was
-            made without, or what the layer says is normalised, or joined with what another one says of the input.
+            made without, it has several, or what the layer says is normalised, or joined with something else.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -45,7 +74,12 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         raise TypeError(f"`num_classes` must be an integer, got {num_classes!r}. Count the classes.")
     if num_classes < 1:
         raise ValueError(f"`num_classes` must be positive, got {num_classes}. Count the classes from 1.")
-    name = find_head(model)
+    name, *others = find_heads(model)
+    if others:
+        raise ValueError(
+            f"`model` must have one last layer, got {', '.join([name, *others])}. Replace them by hand: "
+            "model.head = torch.nn.Linear(model.head.in_features, 5), say."
+        )
     if not name:
         raise ValueError(f"`model` must hold its last layer, got the layer itself ({model}). Make a new one instead.")
     _check_alone(model, name)
@@ -68,7 +102,8 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
 def _check_alone(model: nn.Module, name: str) -> None:
     """Raise ValueError where the outputs of the layer meet others, or a norm, as no classifier's do."""
     try:
-        trace = Trace(model)
+        with in_eval_mode(model):
+            trace = Trace(model)
     except UntraceableError:
         return
     behind = [node for node, target in trace.calls.items() if target == name]

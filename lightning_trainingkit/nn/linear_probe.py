@@ -14,7 +14,7 @@ from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
 from lightning_trainingkit.nn._away import evaluating
 from lightning_trainingkit.nn._weights import fault, fill_
-from lightning_trainingkit.nn.following import find_head
+from lightning_trainingkit.nn.head import find_head
 
 __all__ = ["LinearProbe", "linear_probe"]
 

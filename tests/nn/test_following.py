@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from lightning_trainingkit.nn.following import find_head, following
+from lightning_trainingkit.nn.following import following
+from lightning_trainingkit.nn.head import find_head
 
 
 def names(module, **kwargs):

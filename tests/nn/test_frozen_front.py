@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_trainingkit.nn.following import find_head
 from lightning_trainingkit.nn.frozen_front import CannotCutError, find_front
 from lightning_trainingkit.nn.gate import Gate
+from lightning_trainingkit.nn.head import find_head
 
 
 def shut(model, *open_parts):

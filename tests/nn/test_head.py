@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 
 from lightning_trainingkit import ImageClassifier, SmallResNet, replace_head
-from lightning_trainingkit.nn.following import find_head
+from lightning_trainingkit.nn.head import find_head
 
 
 class Own(nn.Module):
@@ -81,22 +81,26 @@ class Headless(nn.Module):
 
 
 class Beside(nn.Module):
-    """Returns two outputs, one of which is an auxiliary one."""
+    """Returns two outputs, one of which is an auxiliary one that runs in training alone, or both always."""
 
-    def __init__(self):
+    def __init__(self, both=False):
         super().__init__()
+        self.both = both
         self.body, self.aux, self.last = nn.Linear(4, 4), nn.Linear(4, 10), nn.Linear(4, 10)
 
     def forward(self, x):
         x = self.body(x)
-        return self.aux(x), self.last(x).log_softmax(1) * 2
+        last = self.last(x).log_softmax(1) * 2
+        return (last, self.aux(x)) if self.training or self.both else last
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1), "meets the output of head"),
+        (lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1), "got head, head_dist"),
         (lambda: timm.create_model("resnet18", num_classes=0), "got `layer4.1.conv2`, .* meets a norm layer"),
+        (lambda: Beside(both=True), "must have one last layer, got last, aux"),
+        (lambda: timm.create_model("crossvit_tiny_240"), "must have one last layer, got head.0, head.1"),
         (Headless, "got `two`, .* meets the output of x"),
     ],
 )
