@@ -28,6 +28,7 @@ __all__ = [
     "is_compiled",
     "just_logged",
     "keep_random_state",
+    "logged_by_step",
     "may_stop",
     "mute_logger",
     "open_run",
@@ -135,6 +136,12 @@ def just_logged(trainer: L.Trainer) -> set[str]:
     ``trainer.callback_metrics`` also holds those of epochs before.
     """
     return set(trainer._logger_connector.metrics["callback"])
+
+
+def logged_by_step(trainer: L.Trainer) -> set[str]:
+    """Names of the metrics that the training epoch which is ending has logged by step; call it in its last hook."""
+    results = trainer._results
+    return set(results.metrics(True)["callback"]) if results else set()
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:

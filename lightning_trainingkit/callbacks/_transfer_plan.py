@@ -55,8 +55,10 @@ class TransferPlan:
                 f"The module must know its shapes, got lazy parameters: {', '.join(lazy[:8])}. "
                 "Call it once on a batch before the fit."
             )
-        self.names = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
-        """Parameters that the user lets train, by name."""
+        aliases = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+        first = {parameter: name for name, parameter in reversed(aliases.items())}
+        self.names = {name: parameter for name, parameter in aliases.items() if first[parameter] == name}
+        """Parameters that the user lets train, by the first of their names."""
         if not self.names:
             raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
         mine = set(self.names.values())
@@ -66,14 +68,14 @@ class TransferPlan:
         depths = {parameter: depth for depth, block in enumerate(self.blocks) for parameter in block.parameters}
         self.steps: list[Step] = []
         for number, phase in enumerate(phases):
-            found = select(f"phases[{number}]['train']", phase.train, self.names, self.blocks)
+            found = select(f"phases[{number}]['train']", phase.train, aliases, self.blocks)
             chosen = {parameter for parameters in found.values() for parameter in parameters}
             factors = {
                 each: layer_factor(depths[each], len(self.blocks), lr_decay)
                 for each in self.names.values()
                 if each in chosen
             }
-            factors = _scaled(number, phase, factors, self.names, self.blocks)
+            factors = _scaled(number, phase, factors, aliases, self.blocks)
             self.steps.append(Step(phase, factors, self._what(phase, chosen)))
 
     def check_optimizers(self, optimizers: Sequence[Optimizer]) -> None:

@@ -1,6 +1,7 @@
 """Freeze and unfreeze on a schedule."""
 
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import lightning as L
@@ -15,6 +16,7 @@ from lightning_trainingkit.callbacks._feature_caching import FeatureCaching, ref
 from lightning_trainingkit.callbacks._lightning import (
     fast_dev_run,
     just_logged,
+    logged_by_step,
     refuse_sharding,
     refuse_swa,
     wrap_again,
@@ -68,7 +70,7 @@ class TransferLearning(L.Callback):
             each epoch and validation; hooks inside the front don't see images that are known.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
-            with ``on_epoch=True``: one that is logged by step alone is not followed.
+            with ``on_epoch=True``.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -76,7 +78,8 @@ class TransferLearning(L.Callback):
         TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
         ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
             can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
-        RuntimeError: If ``monitor`` is needed and not among the logged metrics, which are listed.
+        RuntimeError: If ``monitor`` is needed and not among the metrics that are logged for an epoch; if a loss
+            depends on nothing that trains; if the module switches what is frozen back to training mode in its step.
 
     Example:
         >>> import lightning as L
@@ -102,6 +105,17 @@ class TransferLearning(L.Callback):
         mode: Literal["min", "max"] = "min",
         verbose: bool = True,
     ) -> None:
+        for name, value, kind, wanted in (
+            ("lr_decay", lr_decay, Real, "a number"),
+            ("warmup_steps", warmup_steps, Integral, "an integer"),
+            ("cache_limit", cache_limit, Real, "a number"),
+            ("monitor", monitor, str, "a string"),
+        ):
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(f"`{name}` must be {wanted}, got {value!r}. Mend it.")
+        for name, flag in (("restore_best", restore_best), ("verbose", verbose)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"`{name}` must be True or False, got {flag!r}. Mend it.")
         if not 0 < lr_decay <= 1:
             raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
         if warmup_steps < 0:
@@ -114,7 +128,7 @@ class TransferLearning(L.Callback):
             raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
         self.lr_decay = float(lr_decay)  # a checkpoint holds it, and could not be loaded with one of numpy's
-        self.warmup_steps = warmup_steps
+        self.warmup_steps = int(warmup_steps)
         self.restore_best = restore_best
         self.cache_features = cache_features
         self.cache_limit = cache_limit
@@ -230,6 +244,20 @@ class TransferLearning(L.Callback):
         if self._caching is not None and batch_idx == 0:
             self._caching.begin_epoch()
 
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        """See that the loss can be differentiated, and that what is frozen was in eval mode."""
+        if not loss.requires_grad and self._plan is not None:
+            raise RuntimeError(
+                f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
+                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on nothing of it. "
+                "Where each optimizer has its own loss, let each phase train something of each."
+            )
+        if self._gate is not None and not self._gate.is_held:
+            raise RuntimeError(
+                f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
+                "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
+            )
+
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """See that the first step went through what is cached."""
         if self._caching is not None:
@@ -260,6 +288,11 @@ class TransferLearning(L.Callback):
         if self.monitor in just_logged(trainer):
             self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
+        if self.monitor in logged_by_step(trainer):
+            raise RuntimeError(
+                f"`monitor` must be logged for a whole epoch, got {self.monitor!r}, which `training_step` logs by step "
+                f"alone: one batch says little. Write self.log({self.monitor!r}, ..., on_epoch=True)."
+            )
         logs = trainer.callback_metrics
         if (self._validated or not trainer.enable_validation) and self.monitor not in logs:
             raise RuntimeError(
@@ -278,7 +311,8 @@ class TransferLearning(L.Callback):
     def _schedule(self) -> dict[str, Any]:
         """What two runs must have in common for one to go on with the other's checkpoint."""
         plain = [phase.plain for phase in self._phases]
-        return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps}
+        followed = {"monitor": self.monitor, "mode": self.mode} if self._needs_monitor else {}
+        return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps} | followed
 
     @property
     def _needs_monitor(self) -> bool:

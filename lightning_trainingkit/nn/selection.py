@@ -13,8 +13,9 @@ __all__ = ["parameter_names", "select"]
 
 
 def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name, as the module has them without ``torch.compile``; one that is shared has its first name."""
-    return {name.replace("_orig_mod.", ""): parameter for name, parameter in module.named_parameters()}
+    """Parameters by name, as the module has them without ``torch.compile``; one that is shared has all its names."""
+    found = module.named_parameters(remove_duplicate=False)
+    return {name.replace("_orig_mod.", ""): parameter for name, parameter in found}
 
 
 def select(
@@ -40,7 +41,7 @@ def select(
 
 def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks: list[Block]) -> list[nn.Parameter]:
     if selector == "all":
-        return list(names.values())
+        return list(dict.fromkeys(names.values()))
     count = 0 if selector == "head" else last_blocks(selector)
     if count is None:
         chosen = {parameter for name, parameter in names.items() if any(fnmatchcase(n, selector) for n in _above(name))}
@@ -53,7 +54,7 @@ def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks
             )
     else:
         chosen = {parameter for block in blocks[-1 - count :] for parameter in block.parameters}
-    found = [parameter for parameter in names.values() if parameter in chosen]
+    found = [parameter for parameter in dict.fromkeys(names.values()) if parameter in chosen]
     if not found:
         raise ValueError(
             f"`{argument}` must name something that can train, got {selector!r}, all of which has requires_grad=False. "

@@ -463,6 +463,69 @@ def test_arguments_out_of_range(options):
         TransferLearning(**options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"lr_decay": True}, {"lr_decay": "0.3"}, {"warmup_steps": 2.5}, {"cache_limit": None}, {"monitor": 3}),
+        *({"restore_best": "yes"}, {"verbose": 1}),
+    ],
+)
+def test_arguments_of_a_wrong_type(options):
+    (name,) = options
+    with pytest.raises(TypeError, match=f"`{name}` must be"):
+        TransferLearning(**options)
+
+
+def test_a_monitor_that_is_logged_by_step_alone_is_an_error():
+    class Logs(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.log("loss", 1.0)
+            return super().training_step(batch, batch_idx)
+
+    phases = [{"train": "head"}, {"train": "all", "patience": 2}]
+    with pytest.raises(RuntimeError, match="got 'loss', which `training_step` logs by step alone"):
+        toy_trainer(transfer(phases, monitor="loss"), max_epochs=4).fit(Logs(), *toy_loaders())
+
+
+def test_a_loss_of_nothing_that_trains_and_modes_that_the_step_undoes_are_errors():
+    class Apart(Manual):
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(self.net[0](batch[0]).sum())
+
+    class Undoing(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.train()
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(RuntimeError, match=r"`phases\[0\]\['train'\]` must name .* got head, and a loss"):
+        toy_trainer(transfer(), max_epochs=4).fit(Apart(), *toy_loaders())
+    with pytest.raises(RuntimeError, match="`Undoing` must leave what is frozen in eval mode"):
+        toy_trainer(transfer(), max_epochs=4).fit(Undoing(), *toy_loaders())
+
+
+def test_a_shared_parameter_has_both_its_names():
+    module = Watched()
+    module.again = module.net[0]
+    toy_trainer(transfer([{"train": ["head", "again"]}]), max_epochs=1).fit(module, *toy_loaders())
+    assert set(module.steps[0]["open"]) == {"net.0.weight", "net.0.bias", "net.5.weight", "net.5.bias"}
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_best_weights_are_there_on_resume_though_a_model_checkpoint_has_replaced_its_file(tmp_path):
+    phases = [{"train": "head"}, {"train": "all", "start": 5}]
+
+    def fit(stop=None, resume=None):
+        best = ModelCheckpoint(tmp_path / "best", monitor="val/loss")
+        newest = ModelCheckpoint(tmp_path / "newest", filename="{epoch}", every_n_epochs=2, save_top_k=1)
+        options = {"max_epochs": 6, "default_root_dir": tmp_path}
+        trainer = toy_trainer(transfer(phases, restore_best=True), best, newest, Stop(stop), **options)
+        trainer.fit(ScriptedModule([5.0, 4.0, 3.0, 9.0, 9.0, 9.0]), *toy_loaders(), ckpt_path=resume)
+
+    with pytest.raises(ArithmeticError):
+        fit(stop=14)
+    fit(resume=tmp_path / "newest" / "epoch=1.ckpt")  # which says that epoch 1 was the best: its file was replaced
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_checkpoint_of_another_schedule_is_refused_and_one_of_this_goes_on(tmp_path):
