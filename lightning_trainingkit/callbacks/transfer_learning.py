@@ -37,7 +37,7 @@ class TransferLearning(L.Callback):
     BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
     so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
     (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
-    the module has frozen itself by the time that its optimizers are made stays frozen, in the mode that it has. After
+    the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After
     the fit, and whatever raises, flags and modes are as they were found.
 
     DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
@@ -348,6 +348,10 @@ class TransferLearning(L.Callback):
         assert self._rates is not None
         step = self._plan.steps[self.phase]
         self._gate.open_only(step.factors)
+        for optimizer in trainer.optimizers:
+            for parameter in self._plan.names.values():
+                if parameter not in step.factors:
+                    optimizer.state.pop(parameter, None)  # no momentum, should it be opened again
         torch.compiler.reset()  # what torch 2.11 has compiled computes the gradients that were wanted at first
         wrap_again(trainer)
         if self._caching is not None:

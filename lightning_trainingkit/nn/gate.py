@@ -15,7 +15,7 @@ class Gate:
     follows the next one that has some, in order of definition: dropout in front of a closed layer is off, dropout in
     front of an open head on. One with buffers alone (a BatchNorm without scale) follows the one before.
 
-    Parts that the module has frozen as a whole itself keep their mode too.
+    Parts that the module has frozen as a whole itself are in eval mode too.
 
     Args:
         module: The module. Nothing is changed yet.
@@ -65,12 +65,12 @@ class Gate:
     def _find_closed(self) -> list[nn.Module]:
         closed: dict[nn.Module, bool] = {}
         waiting: list[nn.Module] = []
-        before, gated = False, set(self.parameters)
+        before = False
         for module in self._modules:
             if module in closed:
                 continue
             mine = list(module.parameters())
-            if mine and not gated.isdisjoint(mine):
+            if mine:
                 shut = not any(each.requires_grad for each in mine)
                 if shut:
                     closed.update(dict.fromkeys(module.modules(), True))
@@ -79,8 +79,6 @@ class Gate:
                 if shut or next(module.parameters(recurse=False), None) is not None:
                     closed.update(dict.fromkeys(waiting, shut))
                     waiting, before = [], shut
-            elif mine:
-                closed[module] = False
             elif next(module.buffers(), None) is not None:
                 closed[module] = before
             else:

@@ -224,7 +224,16 @@ def test_what_the_module_has_frozen_itself_stays_frozen():
     toy_trainer(transfer(), max_epochs=4).fit(module, *toy_loaders())
     assert torch.equal(module.net[0].weight, before)
     assert [p.requires_grad for p in module.parameters()] == [False, False, True, True, True, True]
-    assert all("net.0" in step["training"] for step in module.steps)  # its mode is the user's too
+    assert all("net.0" not in step["training"] for step in module.steps)
+    assert module.net[0].training
+
+
+def test_what_is_closed_again_loses_its_momentum():
+    phases = [{"train": "all"}, {"train": "head", "start": 1}]
+    module = Watched()
+    trainer = toy_trainer(transfer(phases), max_epochs=2)
+    trainer.fit(module, *toy_loaders())
+    assert set(trainer.optimizers[0].state) == set(module.net[5].parameters())
 
 
 @pytest.mark.parametrize("where", ["training_step", "on_before_optimizer_step", "validation_step"])
