@@ -37,8 +37,8 @@ class TransferLearning(L.Callback):
     BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
     so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
     (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
-    the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After
-    the fit, and whatever raises, flags and modes are as they were found.
+    the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After the
+    fit, and whatever raises, flags and modes are as they were found.
 
     DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic

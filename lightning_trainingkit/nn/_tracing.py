@@ -11,7 +11,17 @@ from torch import fx, nn
 
 from lightning_trainingkit.nn._attributes import attributes_put_back
 
-__all__ = ["LAYERS", "LEAVES", "NORMS", "Trace", "Tracer", "UntraceableError", "join", "layer_names"]
+__all__ = [
+    "LAYERS",
+    "LEAVES",
+    "NORMS",
+    "PASSED_ATTRIBUTES",
+    "Trace",
+    "Tracer",
+    "UntraceableError",
+    "join",
+    "layer_names",
+]
 
 LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -20,6 +30,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
 )
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 LEAVES = (*LAYERS, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")  # which carry a tensor's values on
 
 
 def layer_names(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:

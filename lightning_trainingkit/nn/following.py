@@ -9,13 +9,12 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from lightning_trainingkit.functional.gain import ACTIVATIONS, LINEAR, Activation
-from lightning_trainingkit.nn._tracing import LEAVES, Trace, UntraceableError, join, layer_names
+from lightning_trainingkit.nn._tracing import LEAVES, PASSED_ATTRIBUTES, Trace, UntraceableError, join, layer_names
 
 __all__ = ["Following", "following"]
 
 # Their forward cannot be traced, and begins with a projection.
 _TRANSFORMERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
-_PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")
 
 
 def _key(name: str) -> str:
@@ -136,7 +135,7 @@ def _after(trace: Trace, layer: fx.Node) -> Activation | str:
 
 def _stops(node: fx.Node) -> bool:
     if node.target is getattr:
-        return node.args[1] not in _PASSED_ATTRIBUTES
+        return node.args[1] not in PASSED_ATTRIBUTES
     return _key(_name(node)) in _STOPS
 
 

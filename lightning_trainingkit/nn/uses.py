@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_trainingkit.nn._tracing import LAYERS, LEAVES, NORMS, Trace, UntraceableError, join, layer_names
+from lightning_trainingkit.nn._tracing import (
+    LAYERS,
+    LEAVES,
+    NORMS,
+    PASSED_ATTRIBUTES,
+    Trace,
+    UntraceableError,
+    join,
+    layer_names,
+)
 
 __all__ = ["Uses", "in_eval_mode", "layers_of", "uses"]
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
-_PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")
 _QUESTIONS = ("size", "dim", "numel")
 
 
@@ -23,12 +31,10 @@ class Uses:
     Args:
         order: Names of its parameters, in the order of their use, as often as they are used.
         last: Names of its last layers, those whose output no other layer takes, in the order of their call.
-        traced: Whether its own forward could be traced; else its parts stand in the order of their definition.
     """
 
     order: list[str]
     last: list[str]
-    traced: bool
 
 
 def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
@@ -48,7 +54,7 @@ def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list
 
 
 def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
-    """Trace the forward of a module in eval mode, and that of each part which hides its own.
+    """Trace the forward of a module in eval mode; of one that can't be traced, its parts in the order of definition.
 
     Args:
         module: Any module; names are relative to it. It is left as it was found.
@@ -67,7 +73,7 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Uses:
     layers = layers_of(module, skip)
     own = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     if layers == [""]:
-        return Uses(own, [""], traced=True)
+        return Uses(own, [""])
     if not isinstance(module, LEAVES):
         try:
             return _in_graph(Trace(module), layers, skip)
@@ -83,7 +89,7 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Uses:
         last = [join(name, each) for each in part.last] or last
     if isinstance(module, _LISTS) and all(name in layers for name in module._modules):
         last = list(module._modules)  # several classifiers, as a list
-    return Uses(order, last, traced=False)
+    return Uses(order, last)
 
 
 def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> Uses:
@@ -118,13 +124,13 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
         if any(user in alive and (user in used or user in taken) for user in node.users):
             taken.add(node)
     last = [name for node, names in used.items() if node in alive and node not in taken for name in names]
-    return Uses(order, list(dict.fromkeys(last)), traced=True)
+    return Uses(order, list(dict.fromkeys(last)))
 
 
 def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]:
     """The calls in which what was made of a weight alone meets what was made of the input."""
     for user in weight.users:
-        asks = user.target is getattr and user.args[1] not in _PASSED_ATTRIBUTES
+        asks = user.target is getattr and user.args[1] not in PASSED_ATTRIBUTES
         if asks or (user.op == "call_method" and user.target in _QUESTIONS):
             continue
         if user in with_input:
