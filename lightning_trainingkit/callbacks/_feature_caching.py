@@ -64,6 +64,7 @@ class FeatureCaching:
         around = Surroundings(
             limit,
             Path(trainer.default_root_dir) if on_disk else None,
+            training=lambda: trainer.training,
             expected=lambda training: _count(trainer, training),
             is_open=lambda parameter: parameter in opened() if parameter in gated else parameter.requires_grad,
             ready=lambda: gate.is_held,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import LBFGS, Optimizer, Rprop
 from torch.utils.hooks import RemovableHandle
 
 __all__ = ["StepRates"]
@@ -31,11 +31,11 @@ class StepRates:
         self._kept: dict[Optimizer, tuple[Groups, list[tuple[dict[str, Any], dict[str, Any]]]]] = {}
         self._handles: list[RemovableHandle] = []
         for optimizer in optimizers:
-            if isinstance(optimizer, LBFGS) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+            if isinstance(optimizer, LBFGS | Rprop) or not hasattr(optimizer, "_optimizer_step_pre_hooks"):
                 self.detach()
                 raise TypeError(
-                    "`configure_optimizers` must return an optimizer of torch that takes a learning rate for each "
-                    f"group, got {type(optimizer).__name__}. Use SGD or AdamW, say."
+                    "`configure_optimizers` must return an optimizer of torch that asks for the rate of each group at "
+                    f"each step, got {type(optimizer).__name__}. Use SGD or AdamW, say."
                 )
             self._handles.append(optimizer.register_step_pre_hook(self._before))
             self._handles.append(optimizer.register_step_post_hook(self._after))

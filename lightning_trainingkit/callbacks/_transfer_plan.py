@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
@@ -93,9 +94,7 @@ class TransferPlan:
 
     def check_starts(self, trainer: L.Trainer) -> None:
         """Raise ValueError if a phase can't begin in a training of this length, or not after the one before."""
-        epochs: float = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs
-        if trainer.max_steps > 0 and math.isfinite(trainer.num_training_batches):
-            epochs = min(epochs, trainer.max_steps * trainer.accumulate_grad_batches / trainer.num_training_batches)
+        epochs, length, last_share = _extent(trainer)
         earlier = 0.0
         for number, step in enumerate(self.steps):
             start = step.phase.start
@@ -104,15 +103,20 @@ class TransferPlan:
                     f"`phases[{number}]['start']` must be an epoch where the training has no end, got {start}. "
                     "Or set max_epochs or max_steps of the Trainer."
                 )
-            if start is None or math.isinf(epochs):
-                continue
-            at = float(start) if isinstance(start, int) else start * epochs
-            if at >= epochs:
+            if isinstance(start, int) and start >= epochs:
                 raise ValueError(
                     f"`phases[{number}]['start']` must lie before the end of training, got {step.phase.when} of "
                     f"{epochs:.4g} epochs, which begin with 0. Start it earlier, leave it out, or train longer."
                 )
-            if at <= earlier and number:
+            if isinstance(start, float) and start > last_share:
+                raise ValueError(
+                    f"`phases[{number}]['start']` must lie before the last optimizer step, got {start}, and that step "
+                    f"begins at {last_share:.4g} of training. Start it earlier, leave it out, or train longer."
+                )
+            at = start * length if isinstance(start, float) else start
+            if at is None or not math.isfinite(at):
+                continue
+            if at <= earlier:
                 raise ValueError(
                     f"`phases[{number}]['start']` must lie after the start of the phase before, got {start}, which is "
                     f"epoch {at:.4g} after epoch {earlier:.4g}. Put the phases in order."
@@ -148,6 +152,29 @@ class TransferPlan:
         shown = [name if name in whole else f"{name} (in part)" for name in part]
         shown = [*shown[:2], f"... {len(shown) - 4} more ...", *shown[-2:]] if len(shown) > 6 else shown
         return f"{said}: {', '.join(shown)}"
+
+
+def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
+    """How long the training is: most epochs, its length in epochs, and the share that is done before its last step.
+
+    What can't be known before it is infinite, and a share of 1.
+    """
+    epochs: float = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs
+    max_steps = trainer.max_steps if trainer.max_steps > 0 else math.inf
+    batches, every = trainer.num_training_batches, trainer.accumulate_grad_batches
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    varies = any(isinstance(each, GradientAccumulationScheduler) for each in callbacks)
+    if math.isinf(batches) or varies or not trainer.lightning_module.automatic_optimization:
+        if math.isfinite(max_steps) or math.isinf(epochs):
+            return epochs, math.inf, 1.0
+        batches, every = (1, 1) if math.isinf(batches) else (batches, 1)
+    steps = math.ceil(batches / every)
+    last = min(epochs * steps, max_steps) - 1
+    if math.isinf(last):
+        return epochs, math.inf, 1.0
+    length = min(epochs, max_steps / steps)
+    epoch, within = divmod(last, steps)
+    return length, length, max(last / max_steps, (epoch + within * every / batches) / epochs)
 
 
 def _plain(name: str) -> str:

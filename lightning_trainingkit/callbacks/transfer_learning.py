@@ -7,7 +7,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 from torch import nn
 from torchmetrics import Metric
@@ -38,7 +38,7 @@ class TransferLearning(L.Callback):
     so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
     (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
     the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After the
-    fit, and whatever raises, flags and modes are as they were found.
+    fit, and whatever raises, flags and modes are as they would be without this callback.
 
     DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
@@ -49,7 +49,8 @@ class TransferLearning(L.Callback):
       up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
       forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
-      so many checks of ``monitor`` without improvement in the phase before. The first phase has neither.
+      so many checks of ``monitor`` without improvement in the phase before, or never if a later one starts first. The
+      first phase has neither.
     - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
       to factors, which then hold without ``lr_decay``; the last match wins.
 
@@ -59,7 +60,8 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. Where no ModelCheckpoint
+            is sure to keep them, their file stays among the checkpoints, for a run that resumes.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
@@ -67,7 +69,7 @@ class TransferLearning(L.Callback):
             the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
             in which nothing deterministic comes before dropout or what trains. Plain attributes and modes are watched
             at each call, weights written through ``.data`` and other state that a traced forward reads at the start of
-            each epoch and validation; hooks inside the front don't see images that are known.
+            each epoch and validation; forward hooks in the front are refused, pre-hooks there don't see known images.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``.
@@ -106,16 +108,16 @@ class TransferLearning(L.Callback):
         verbose: bool = True,
     ) -> None:
         for name, value, kind, wanted in (
-            ("lr_decay", lr_decay, Real, "a number"),
-            ("warmup_steps", warmup_steps, Integral, "an integer"),
-            ("cache_limit", cache_limit, Real, "a number"),
-            ("monitor", monitor, str, "a string"),
+            ("lr_decay", lr_decay, Real, ("a number", "0.3")),
+            ("warmup_steps", warmup_steps, Integral, ("an integer", "100")),
+            ("cache_limit", cache_limit, Real, ("a number", "4.0")),
+            ("monitor", monitor, str, ("a string", "'val/loss'")),
         ):
             if isinstance(value, bool) or not isinstance(value, kind):
-                raise TypeError(f"`{name}` must be {wanted}, got {value!r}. Mend it.")
+                raise TypeError(f"`{name}` must be {wanted[0]}, got {value!r}. Write {name}={wanted[1]}, say.")
         for name, flag in (("restore_best", restore_best), ("verbose", verbose)):
             if not isinstance(flag, bool):
-                raise TypeError(f"`{name}` must be True or False, got {flag!r}. Mend it.")
+                raise TypeError(f"`{name}` must be True or False, got {flag!r}. Write {name}=True, say.")
         if not 0 < lr_decay <= 1:
             raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
         if warmup_steps < 0:
@@ -141,13 +143,12 @@ class TransferLearning(L.Callback):
     def _forget(self) -> None:
         self.phase = 0
         """Number of the phase, from 0."""
-        self._began = 0  # optimizer steps before it
+        self._began: list[list[int]] = []  # later phases so far: the number, and the optimizer steps before it
         self._monitor = PhaseMonitor(self.monitor, self.mode)
         self._other_schedule: Any = None
         self._resumed = False
         self._judged = False
         self._validated = False
-        self._before = 0  # the phase before
         self._looking: int | None = None  # a phase that is opened for a look
         self._trainer: L.Trainer | None = None
         self._plan: TransferPlan | None = None
@@ -179,7 +180,6 @@ class TransferLearning(L.Callback):
         return {
             "schedule": self._schedule(),
             "phase": self.phase,
-            "before": self._before,
             "began": self._began,
             **self._monitor.state(),
         }
@@ -188,7 +188,7 @@ class TransferLearning(L.Callback):
         """Go on where a checkpoint was saved."""
         self._other_schedule = None if state_dict["schedule"] == self._schedule() else state_dict["schedule"]
         if self._other_schedule is None:
-            self.phase, self._before, self._began = (state_dict[key] for key in ("phase", "before", "began"))
+            self.phase, self._began = state_dict["phase"], state_dict["began"]
             self._monitor.load(state_dict)
         self._resumed = True
 
@@ -301,8 +301,18 @@ class TransferLearning(L.Callback):
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put flags, modes and optimizers back."""
-        self._undo()
+        """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
+        self._undo(modes=not trainer.evaluating)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Warn of a phase that should have begun by now: not all lengths are known before."""
+        late = [number for number in range(self.phase + 1, len(self._phases)) if self._phases[number].start is not None]
+        if late and not trainer.should_stop and not fast_dev_run(trainer):
+            rank_zero_warn(
+                f"TransferLearning: `phases[{late[0]}]` should have begun at {self._phases[late[0]].when}, and the "
+                f"training has ended after {trainer.current_epoch} epochs and {trainer.global_step} steps. Start it "
+                "earlier, or train longer."
+            )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put flags, modes and optimizers back."""
@@ -336,7 +346,7 @@ class TransferLearning(L.Callback):
     def _begin(self, trainer: L.Trainer, phase: int) -> None:
         if self._keeps(trainer):
             self._monitor.restore(trainer)
-        self._before, self.phase, self._began = self.phase, phase, trainer.global_step
+        self.phase, self._began = phase, [*self._began, [phase, trainer.global_step]]
         self._monitor.begin_phase()
         self._open(trainer)
         self._log(trainer)
@@ -356,15 +366,19 @@ class TransferLearning(L.Callback):
         wrap_again(trainer)
         if self._caching is not None:
             self._caching.renew()
-        before = self._plan.steps[self._before].factors if self.phase else step.factors
+        since: dict[nn.Parameter, int | None] = dict.fromkeys(self._plan.steps[0].factors)
+        for phase, begun in self._began:  # what is open without a break since
+            since = {each: since.get(each, begun) for each in self._plan.steps[phase].factors}
         closed = dict.fromkeys(self._plan.names.values())
         steady = closed | step.factors
 
         def factors() -> dict[nn.Parameter, float | None]:
-            rise = warmup_factor(trainer.global_step - self._began, self.warmup_steps)
-            if rise == 1:
+            done = trainer.global_step
+            rises = {begun: warmup_factor(done - begun, self.warmup_steps) for _, begun in self._began}
+            if all(rise == 1 for rise in rises.values()):
                 return steady
-            return steady | {each: factor * rise for each, factor in step.factors.items() if each not in before}
+            rising = {each: begun for each, begun in since.items() if begun is not None}
+            return steady | {each: step.factors[each] * rises[begun] for each, begun in rising.items()}
 
         self._factors = factors
         self._rates.use(factors)
@@ -404,13 +418,13 @@ class TransferLearning(L.Callback):
                 each.requires_grad_(flag)
                 each.grad = grad
 
-    def _undo(self) -> None:
+    def _undo(self, *, modes: bool = True) -> None:
         if self._caching is not None:
             self._caching.take_away()
         if self._rates is not None:
             self._rates.detach()
         if self._gate is not None:
-            self._gate.undo()
+            self._gate.undo(modes=modes)
             torch.compiler.reset()
         self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
 

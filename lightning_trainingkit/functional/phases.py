@@ -83,7 +83,9 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
     name = f"phases[{number}]"
     unknown = [key for key in given if key not in _KEYS]
     if unknown or "train" not in given:
-        raise ValueError(f"`{name}` must have `train`, and no keys but {', '.join(_KEYS)}, got {list(given)}. Mend it.")
+        raise ValueError(
+            f"`{name}` must have `train`, and no keys but {', '.join(_KEYS)}, got {list(given)}. Rename it."
+        )
     train = [given["train"]] if isinstance(given["train"], str) else given["train"]
     if not isinstance(train, list | tuple) or not all(isinstance(each, str) for each in train):
         raise TypeError(f"`{name}['train']` must be a string or a list of them, got {train!r}. Use {_SELECTORS}.")

@@ -1,6 +1,6 @@
 """Cut the traced forward of a partly frozen module in two."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,17 @@ from lightning_trainingkit.functional.content_keys import content_keys, fingerpr
 from lightning_trainingkit.nn._chance import is_random, stirs
 from lightning_trainingkit.nn._tracing import Trace, Tracer, UntraceableError
 
-__all__ = ["CannotCutError", "FrozenFront", "IsOpen", "cut", "held", "is_of_images", "not_wholly_open", "settings_of"]
+__all__ = [
+    "CannotCutError",
+    "FrozenFront",
+    "IsOpen",
+    "cut",
+    "held",
+    "is_of_images",
+    "not_wholly_open",
+    "refuse_hooks",
+    "settings_of",
+]
 
 IsOpen = Callable[[nn.Parameter], bool]
 
@@ -90,10 +100,17 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
         CannotCutError: If that is not possible; where nothing frozen comes before chance, it says so.
     """
     tracer = _PartsTracer(is_open)
+    # What is looked into is not called, but for the hooks that tracing would call.
+    refuse_hooks(
+        (name, each) for name, each in module.named_modules() if each is not module and _is_mixed(each, is_open)
+    )
     try:
         trace = Trace(module, tracer)
     except UntraceableError as error:
-        raise CannotCutError(f"{error}.") from error
+        raise CannotCutError(
+            f"{error}. What is frozen as a whole need not be traced: let `training_step` call it and the rest one "
+            "after the other."
+        ) from error
     for node in trace.graph.nodes:  # numbers of numpy are no Python
         node.args = fx.node.map_aggregate(node.args, _plain_number)
         node.kwargs = fx.node.map_aggregate(node.kwargs, _plain_number)
@@ -102,6 +119,19 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
     if found is None:
         return None
     return replace(found, settings=settings_of(module, is_open), traced=frozenset([module, *tracer.traced]))
+
+
+def refuse_hooks(modules: Iterable[tuple[str, nn.Module]]) -> None:
+    """Raise CannotCutError if one of these modules, by name, has a forward hook."""
+    for name, each in modules:
+        if each._forward_hooks:
+            raise CannotCutError(
+                f"`{name}` ({type(each).__name__}) has a forward hook, which would not see images that are known."
+            )
+
+
+def _is_mixed(module: nn.Module, is_open: IsOpen) -> bool:
+    return len({is_open(p) for p in module.parameters()}) > 1
 
 
 def not_wholly_open(module: nn.Module, is_open: IsOpen) -> list[nn.Module]:
@@ -139,6 +169,9 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> 
         if reason:
             raise CannotCutError(f"{reason}, and nothing frozen comes before it.")
         return None
+    for node in needed:
+        if node.op == "call_module":
+            refuse_hooks(module.get_submodule(str(node.target)).named_modules(prefix=str(node.target)))
     front, rest = fx.Graph(), fx.Graph()
     ours: dict[fx.Node, fx.Node] = {images: front.placeholder("x")}
     theirs: dict[fx.Node, fx.Node] = {images: rest.placeholder("x")}

@@ -53,7 +53,7 @@ class Trace:
     """The graph of a module's forward; submodules that cannot be traced are opaque calls in it.
 
     Args:
-        module: What to trace, with the defaults of its arguments. It is left as it was found.
+        module: What to trace, with the defaults of all arguments after the first. It is left as it was found.
         tracer: Decides what is kept whole.
 
     Raises:
@@ -62,8 +62,8 @@ class Trace:
 
     def __init__(self, module: nn.Module, tracer: "Tracer | None" = None) -> None:
         tracer = tracer or Tracer()
-        parameters = inspect.signature(module.forward).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        parameters = list(inspect.signature(module.forward).parameters.values())
+        defaults = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
         with _left_as_found(module):
             try:
                 self.graph = tracer.trace(module, defaults or None)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from lightning_trainingkit.nn.feature_cache import caches_bypassed
+
 __all__ = ["estimate_batch_norm", "first_element", "reestimate_batch_norm", "running_batch_norms"]
 
 
@@ -149,8 +151,8 @@ def estimate_batch_norm(
         return module(x.to(device) if isinstance(x, Tensor) else x)
 
     found = Estimate()
-    # Hooks that are set now would be missed by code that was compiled before.
-    with _normalising_by_batch(module, layers, found), torch.compiler.set_stance("force_eager"):
+    # Hooks that are set now would be missed by code that was compiled before, and by what is cached.
+    with _normalising_by_batch(module, layers, found), torch.compiler.set_stance("force_eager"), caches_bypassed():
         for batch in batches:
             (forward or call)(batch)
             found.batches += 1

@@ -1,8 +1,12 @@
 """Keep what the frozen front of a model says of each image, and go on from there."""
 
 import copy
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -14,7 +18,9 @@ from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.feature_store import FeatureStore, Key, StoreFullError, row_bytes
 from lightning_trainingkit.nn.frozen_front import CannotCutError, FrozenFront, find_front
 
-__all__ = ["FeatureCache", "Surroundings"]
+__all__ = ["FeatureCache", "Surroundings", "caches_bypassed"]
+
+_BYPASSED = ContextVar("caches bypassed", default=False)
 
 
 @dataclass
@@ -24,7 +30,8 @@ class Surroundings:
     Args:
         limit: Most bytes that all rows may take.
         folder: Where to keep them in mapped files; None keeps them in memory, on the images' device.
-        expected: Number of images to make room for, by mode: training or not; 0 where that is unknown.
+        training: Whether the images that come are those of training.
+        expected: Number of images to make room for, those of training or others; 0 where that is unknown.
         is_open: Which parameters train in this phase.
         ready: Whether all that is frozen is in eval mode; else the forward runs as it is.
         announce: Is told in words what will be kept, when it is known.
@@ -34,6 +41,7 @@ class Surroundings:
 
     limit: int
     folder: Path | None
+    training: Callable[[], bool]
     expected: Callable[[bool], int]
     is_open: Callable[[nn.Parameter], bool]
     ready: Callable[[], bool]
@@ -49,7 +57,7 @@ class Surroundings:
 
 @dataclass
 class _Mode:
-    """The cut in training or in evaluation, and its rows."""
+    """The cut in one mode of the module, and its rows of training or of other images."""
 
     store: FeatureStore
     known: bool = False
@@ -63,13 +71,13 @@ class FeatureCache:
     """Stands in the place of a module's forward until it is taken away.
 
     An image is known by its content, so that it does not matter in which order or with which loader it comes; one that
-    changes from epoch to epoch is a new one each time. The front is cut for training and for evaluation, each with
-    rows of its own; they are forgotten where the front's tensors or the attributes of its modules have changed. Where
-    other tensors stand in their place for a while, where what is frozen is in training mode, and where the front or
-    the input needs a gradient, the forward runs as it is.
+    changes from epoch to epoch is a new one each time. The front is cut for training and for evaluation, and by the
+    module's mode, each with rows of its own; they are forgotten where the front's tensors or the attributes of its
+    modules have changed. Where other tensors stand in their place for a while, where what is frozen is in training
+    mode, where the front or the input needs a gradient, and in ``caches_bypassed``, the forward runs as it is.
 
     Args:
-        module: The module. Its forward takes one tensor, images first.
+        module: The module. Its forward takes one tensor, images first, and else no more than its defaults.
         name: What the user calls it.
         around: What it shares with the other caches of the model.
         optional: Whether to let the forward run, and not to complain, where it can't be cut.
@@ -80,10 +88,13 @@ class FeatureCache:
         self.called = self.running = self.gone = False
         self.hits = self.misses = self.losses = 0
         """Images of training that were known, that were not, and how often all were forgotten."""
-        self.modes = {mode: _Mode(FeatureStore(around.limit, around.folder)) for mode in (True, False)}
+        self.modes = {
+            pair: _Mode(FeatureStore(around.limit, around.folder)) for pair in product((True, False), repeat=2)
+        }
         self._surveyed = False
         self._found = vars(module).get("forward")
         self.forward = module.forward
+        self._signature = inspect.signature(self.forward)
         self._ours = _InPlace(self)
         vars(module)["forward"] = self._ours
         around.caches.append(self)
@@ -122,19 +133,16 @@ class FeatureCache:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the module's forward returns, from what is kept of the images where there is something."""
-        if self.gone or any(cache.running for cache in self.around.caches) or not self.around.ready():
+        asleep = self.gone or _BYPASSED.get() or not self.around.ready()
+        if asleep or any(cache.running for cache in self.around.caches):
             return self.forward(*args, **kwargs)
         self.called = True
-        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or args[0].ndim < 2 or not len(args[0]):
-            given = ", ".join([*(type(each).__name__ for each in args), *kwargs])
-            raise TypeError(
-                f"`cache_features` must be False where {self.name} is not called with one tensor of images, "
-                f"got a call with ({given})."
-            )
-        x, mode = args[0], self.modes[self.module.training]
+        x = self._images(args, kwargs)
+        training = self.around.training()
+        mode = self.modes[training, self.module.training]
         self.running = True
         try:
-            if not self._surveyed and self.module.training:
+            if not self._surveyed and training:
                 self._surveyed = True
                 self.around.first(self, x)
             front = self._front(mode, x)
@@ -143,6 +151,22 @@ class FeatureCache:
         finally:
             self.running = False
         return self.forward(x)
+
+    def _images(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The first argument of a call in which all others are their defaults."""
+        x, plain = args[0] if args else None, True
+        if kwargs or len(args) > 1:
+            (first, *others) = self._signature.parameters.values()
+            bound = self._signature.bind(*args, **kwargs).arguments
+            x = None if first.kind is first.KEYWORD_ONLY else bound.pop(first.name, None)
+            plain = all(_is_default(bound[each.name], each.default) for each in others if each.name in bound)
+        if not plain or not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
+            names = ", ".join([*(type(each).__name__ for each in args), *kwargs])
+            raise TypeError(
+                f"`cache_features` must be False where {self.name} is not called with one tensor of images, "
+                f"got a call with ({names})."
+            )
+        return x
 
     def _front(self, mode: _Mode, x: Tensor) -> FrozenFront | None:
         known = mode.front
@@ -176,7 +200,7 @@ class FeatureCache:
         kind = (tuple(x.shape[1:]), x.dtype)
         keys: list[Key] = [(kind, *pair) for pair in content_keys(x).tolist()]
         missing = [row for row, key in enumerate(keys) if key not in mode.store.rows]
-        if self.module.training:
+        if self.around.training():
             self.misses += len(missing)
             self.hits += len(keys) - len(missing)
         if not missing:
@@ -188,11 +212,11 @@ class FeatureCache:
         return tuple(features) if len(missing) == len(keys) else mode.store.take(keys, x.device)
 
     def _clear(self, mode: _Mode) -> None:
-        self.losses += self.module.training and len(mode.store) > 0
+        self.losses += self.around.training() and len(mode.store) > 0
         mode.store.clear()
 
     def _add(self, mode: _Mode, front: FrozenFront, keys: list[Key], features: tuple[Tensor, ...]) -> None:
-        store, training = mode.store, self.module.training
+        store, training = mode.store, self.around.training()
         store.limit = self.around.limit - (self.around.bytes - store.bytes)
         if not len(store):
             size, count = row_bytes(features), self.around.expected(training)
@@ -225,6 +249,21 @@ class FeatureCache:
             "Raise it, keep them on disk (cache_features='disk'), or train without cache_features. "
             "Images that augmentation changes are new ones in each epoch."
         )
+
+
+@contextmanager
+def caches_bypassed() -> Iterator[None]:
+    """Let every forward run as it is, as what watches or changes layers needs it."""
+    token = _BYPASSED.set(True)
+    try:
+        yield
+    finally:
+        _BYPASSED.reset(token)
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
+    return value is default or (plain and value == default)
 
 
 class _InPlace:

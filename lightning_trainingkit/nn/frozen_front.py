@@ -20,6 +20,7 @@ from lightning_trainingkit.nn._cut import (
     held,
     is_of_images,
     not_wholly_open,
+    refuse_hooks,
     settings_of,
 )
 
@@ -51,8 +52,8 @@ def find_front(
         None if no frozen parameter is in the front.
 
     Raises:
-        CannotCutError: If the forward can't be traced, keeps something in an attribute, or what it says of an image
-            depends on other images or chance.
+        CannotCutError: If the forward can't be traced, keeps something in an attribute, has forward hooks in the
+            front, or what it says of an image depends on other images or chance.
     """
     forward = forward or module.forward
     open_ones = [is_open(p) for p in module.parameters()]
@@ -69,6 +70,7 @@ def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> F
     stir = stirs(module)
     if stir:
         raise CannotCutError(f"{stir}, so that what it says of an image changes from epoch to epoch.")
+    refuse_hooks((name, each) for name, each in module.named_modules() if each is not module)
 
     def front(x: Tensor) -> tuple[Tensor, ...]:
         found = forward(x)

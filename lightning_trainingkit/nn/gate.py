@@ -54,11 +54,11 @@ class Gate:
         """Whether all that is closed is in eval mode."""
         return not any(module.training for module in self._closed)
 
-    def undo(self) -> None:
-        """Open everything and put the modes back."""
+    def undo(self, *, modes: bool = True) -> None:
+        """Open everything and put the modes back, if ``modes``."""
         for each in self.parameters:
             each.requires_grad_(True)
-        for module in self._switched:
+        for module in self._switched if modes else ():
             module.training = True
         self._switched, self._closed = set(), []
 

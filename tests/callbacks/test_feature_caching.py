@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_trainingkit import ChannelsLast, EpochSeed, TransferLearning
+from lightning_trainingkit import ChannelsLast, EpochSeed, ReestimateBatchNorm, TransferLearning
 from tests.toy import ToyModule, difference, toy_data, toy_loaders, toy_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resumed on purpose
@@ -44,11 +44,11 @@ class LogsRates(L.Callback):
         self.losses.append(float(outputs["loss"]))
 
 
-def fit(callback, module=None, **options):
+def fit(*callbacks, module=None, **options):
     L.seed_everything(0, verbose=False)
     module = module or Counted()
     rates = LogsRates()
-    trainer = toy_trainer(callback, rates, **{"max_epochs": 4, "num_sanity_val_steps": 0} | options)
+    trainer = toy_trainer(*callbacks, rates, **{"max_epochs": 4, "num_sanity_val_steps": 0} | options)
     trainer.fit(module, *toy_loaders())
     return module, rates.losses
 
@@ -78,7 +78,7 @@ def test_what_is_kept_equals_what_is_computed_anew():
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             (cache,) = callback._caching.caches
-            mode = cache.modes[True]
+            mode = cache.modes[True, True]
             kept, anew = cache._features(mode, mode.front, batch[0]), mode.front.front(batch[0])
             self.largest = max(self.largest, (kept[0] - anew[0]).abs().max().item())
             assert cache.hits >= len(batch[0])  # those of this call
@@ -382,6 +382,78 @@ def test_looking_at_the_data_twice_draws_no_random_number():
     assert torch.equal(*states)
 
 
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.front, self.head = nn.Sequential(nn.Conv2d(1, 4, 4), nn.Flatten()), nn.Linear(4, 2)
+
+    def forward(self, x=None, other=None, *, scale=1.0, **more):
+        return self.head(self.front(other if x is None else x)) * scale
+
+
+class Mixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(1, 1, 1), Scaled()
+
+    def forward(self, x):
+        return self.body(self.stem(x))
+
+
+def test_arguments_that_are_their_defaults_and_hooks_where_they_are_called_are_no_obstacle():
+    class Calls(Counted):
+        def __init__(self):
+            super().__init__()
+            self.net, self.hooked = Scaled(), 0
+            self.net.front[0].register_forward_pre_hook(self.count)
+            for each in (self.net, self.net.head):
+                each.register_forward_hook(self.add)
+
+        def add(self, *_):
+            self.hooked += self.training
+
+        def forward(self, x):
+            return self.net(x=x, other=None, scale=1.0)
+
+    module = Calls()
+    toy_trainer(transfer(), max_epochs=3).fit(module, *toy_loaders())
+    assert module.of_epoch(2) <= 2
+    assert 24 <= module.hooked <= 28  # of the trial too
+
+
+def test_a_wholly_frozen_part_knows_the_images_of_training_from_others(caplog):
+    class Apart(Counted):
+        noise = 0.0
+
+        def forward(self, x):
+            noise = self.noise * torch.randn_like(x) if self.trainer.training else 0
+            return self.parts[1](self.parts[0](x + noise))
+
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList([self.net[:4], self.net[5]])
+            self.net = nn.Identity()
+
+    with caplog.at_level(logging.INFO):
+        toy_trainer(transfer(), max_epochs=3).fit(module := Apart(), *toy_loaders())
+    assert module.of_epoch(2) <= 2
+    assert "in training: 16 float32, 0.0625 KiB x 32 images" in caplog.text
+    assert "in evaluation: 16 float32, 0.0625 KiB x 32 images" in caplog.text
+    module = Apart()
+    module.noise = 1.0
+    with pytest.raises(RuntimeError, match="got 0 images of 32 in the last epoch that had been seen before"):
+        toy_trainer(transfer(), max_epochs=3).fit(module, *toy_loaders())
+    with pytest.raises(ValueError, match=r"`cache_limit` must leave room .*phase 1 needs"):
+        toy_trainer(transfer(cache_limit=3e-6), num_sanity_val_steps=0).fit(Apart(), *toy_loaders())
+
+
+def test_batch_norm_is_estimated_anew_as_without_a_cache():
+    phases = [{"train": "head"}, {"train": ["head", "net.1"], "start": 2}]
+    one, _ = fit(transfer(phases), ReestimateBatchNorm())
+    two, _ = fit(transfer(phases, cache_features=False), ReestimateBatchNorm())
+    assert difference(one.state_dict(), two.state_dict()) < 1e-6
+
+
 def test_what_cannot_be_kept_is_refused_with_the_reason():
     class Early(ToyModule):
         def __init__(self):
@@ -396,9 +468,23 @@ def test_what_cannot_be_kept_is_refused_with_the_reason():
         def forward(self, x):
             return self.head(self.conv(F.dropout(x, 0.5, self.training)).flatten(1))
 
-    class Keywords(ToyModule):
+    class Several(ToyModule):
+        def __init__(self, **given):
+            super().__init__()
+            self.net, self.given = Scaled(), given
+
         def forward(self, x):
-            return self.net(input=x)
+            return self.net(**{name: x if value == "x" else value for name, value in self.given.items()})
+
+    class Branching(Scaled):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > -1e9 else x
+
+    class Hooked(ToyModule):
+        def __init__(self, kind, part):
+            super().__init__()
+            self.net = kind()
+            self.net.get_submodule(part).register_forward_hook(lambda *_: None)
 
     class Apart(ToyModule):
         def __init__(self):
@@ -408,13 +494,20 @@ def test_what_cannot_be_kept_is_refused_with_the_reason():
         def forward(self, x):
             return self.net[0][5](self.net[0][:5](x))
 
+    branching = Several(x="x")
+    branching.net = Branching()
     for module, error, said in (
         (
             Early(),
             ValueError,
             "the front of net can't be kept, as in phase 1: `dropout` is random in training, and nothing frozen",
         ),
-        (Keywords(), TypeError, r"net is not called with one tensor of images, got a call with \(input\)"),
+        (Several(x="x", scale=2.0), TypeError, r"net is not called with one tensor of images, got .* \(x, scale\)"),
+        (Several(x=None, other="x"), TypeError, r"net is not called with one tensor of images, got .* \(x, other\)"),
+        (Several(other="x"), TypeError, r"net is not called with one tensor of images, got a call with \(other\)"),
+        (Hooked(Scaled, "front.0"), ValueError, r"phase 1: `front.0` \(Conv2d\) has a forward hook, which would not"),
+        (Hooked(Mixed, "body"), ValueError, r"phase 1: `body` \(Scaled\) has a forward hook, which would not see"),
+        (branching, ValueError, "need not be traced: let `training_step` call it and the rest"),
         (Apart(), RuntimeError, "which is none of net.0. Call one of them as a module"),
     ):
         trainer = toy_trainer(transfer(), num_sanity_val_steps=0)

@@ -2,6 +2,7 @@ import copy
 import json
 import logging
 import re
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import BaseFinetuning, LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
@@ -186,14 +193,14 @@ def test_a_metric_of_training_is_followed_too():
     trainer = toy_trainer(callback, max_epochs=4, check_val_every_n_epoch=2)
     trainer.fit(Logs(), *toy_loaders())
     assert callback.phase == 1
-    assert callback.state_dict()["began"] == 12  # the first is an improvement
+    assert callback.state_dict()["began"] == [[1, 12]]  # the first is an improvement
 
 
 def test_a_metric_that_validation_logs_every_other_epoch_is_judged_once():
     callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}])
     trainer = toy_trainer(callback, max_epochs=7, check_val_every_n_epoch=2)
     trainer.fit(ScriptedModule([1.0]), *toy_loaders())
-    assert callback.state_dict()["began"] == 24
+    assert callback.state_dict()["began"] == [[1, 24]]
 
 
 def test_a_metric_that_nobody_logs_is_an_error_after_the_first_epoch():
@@ -208,7 +215,7 @@ def test_validations_rarer_than_epochs_are_waited_for():
     callback = transfer([{"train": "head"}, {"train": "all", "patience": 1}])
     trainer = toy_trainer(callback, max_epochs=6, val_check_interval=8, check_val_every_n_epoch=None)
     trainer.fit(ScriptedModule([1.0]), *toy_loaders())
-    assert callback.state_dict()["began"] == 16
+    assert callback.state_dict()["began"] == [[1, 16]]
 
 
 def test_stochastic_weight_averaging_is_refused():
@@ -256,6 +263,8 @@ def test_whatever_raises_flags_modes_and_groups_are_as_they_were(where):
     assert len(group["params"]) == 6
     hooks = trainer.optimizers[0]._optimizer_step_pre_hooks, trainer.optimizers[0]._optimizer_step_post_hooks
     assert not any(hooks)
+    # what Lightning leaves, and no part otherwise
+    assert {m.training for m in module.modules()} == {where != "validation_step"}
 
 
 @pytest.mark.filterwarnings("ignore:The provided params to be frozen already exist")
@@ -438,7 +447,7 @@ def test_other_errors_before_training():
 
     for kind, error, said in (
         (Filtered, ValueError, "got an optimizer without net.0.weight, net.0.bias, net.1.weight"),
-        (Limited, TypeError, "for each group, got LBFGS"),
+        (Limited, TypeError, "at each step, got LBFGS"),
         (Frozen, ValueError, "with requires_grad=True, got none"),
     ):
         module = kind()
@@ -450,6 +459,89 @@ def test_other_errors_before_training():
     with pytest.raises(ValueError, match="must be an epoch where the training has no end"):
         toy_trainer(transfer("more_data"), max_epochs=-1).fit(Watched(), *toy_loaders())
     toy_trainer(transfer(), fast_dev_run=True).fit(Watched(), *toy_loaders())  # which is shorter than the schedule
+
+
+@pytest.mark.parametrize(
+    ("start", "begins", "options"),
+    [
+        (2, 8, {"max_steps": 6, "max_epochs": -1, "accumulate_grad_batches": 3}),  # two steps to an epoch of 4 batches
+        (2, 8, {"max_steps": 5, "max_epochs": 3, "accumulate_grad_batches": 2}),
+        (0.75, 5, {"max_steps": 6, "max_epochs": -1}),
+        (0.75, 9, {"max_steps": 100, "max_epochs": 3}),
+        (0.9, 11, {"max_epochs": 3, "accumulate_grad_batches": 3}),
+        (0.8, 5, {"max_epochs": 2, "limit_train_batches": 3}),
+    ],
+)
+def test_a_phase_begins_as_late_as_it_can_and_no_later(start, begins, options):
+    def fit(start):
+        module = Watched()
+        toy_trainer(transfer([{"train": "head"}, {"train": "all", "start": start}]), **options).fit(
+            module, *toy_loaders()
+        )
+        return [number for number, step in enumerate(module.steps) if len(step["open"]) == 6]
+
+    assert fit(start)[0] == begins
+    too_late = start + 1 if isinstance(start, int) else 0.99
+    with pytest.raises(ValueError, match=r"`phases\[1\]\['start'\]` must lie before the (end of|last)"):
+        fit(too_late)
+
+
+def test_a_phase_that_never_began_is_a_warning_where_no_length_was_known():
+    class Manual(Watched):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(super().training_step(batch, batch_idx))
+            self.optimizers().step()
+
+    accumulate = GradientAccumulationScheduler({0: 4, 1: 1})
+    phases = [{"train": "head"}, {"train": "all", "start": 2}]
+    for module, callbacks in ((Manual(), []), (Watched(), [accumulate])):
+        with pytest.warns(
+            match=r"`phases\[1\]` should have begun at epoch 2, and the training has ended after 2 epochs"
+        ):
+            toy_trainer(transfer(phases), *callbacks, max_epochs=-1, max_steps=8 if not callbacks else 5).fit(
+                module, *toy_loaders()
+            )
+        assert len(module.steps[-1]["open"]) == 2
+    begun = Watched()
+    toy_trainer(transfer(phases), accumulate, max_epochs=-1, max_steps=6).fit(begun, *toy_loaders())
+    assert len(begun.steps[-1]["open"]) == 6
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_warm_up_goes_on_through_the_next_phase_and_begins_anew_after_a_break(tmp_path):
+    class Tell(L.Callback):
+        def __init__(self, stop=None):
+            self.stop, self.told = stop, {}
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == self.stop:
+                raise ArithmeticError
+            self.told[trainer.global_step] = callback.learning_rates
+
+    head, conv, norm = "net.5.weight", "net.0.weight", "net.1.weight"
+    phases = [["head"], ["head", "net.1"], ["head", "net.1", "net.0"], ["net.0"], ["net.0", "net.1"]]
+    phases = [{"train": train} | ({"start": number} if number else {}) for number, train in enumerate(phases)]
+    told = []
+    for stop, resume in ((None, None), (14, None), (None, tmp_path / "epoch=2.ckpt")):
+        callback, tell = transfer(phases, warmup_steps=9), Tell(stop)
+        save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+        module = Watched(lr=1.0)
+        module.configure_optimizers = lambda module=module: torch.optim.SGD(module.parameters(), lr=1.0)
+        with pytest.raises(ArithmeticError) if stop else nullcontext():
+            toy_trainer(callback, save, tell, max_epochs=5).fit(module, *toy_loaders(), ckpt_path=resume)
+        told.append(tell.told)
+    rates = told[0]
+    for step in range(20):
+        rises = {head: 0, norm: 4 if step < 12 else 16, conv: 8}
+        wanted = {name: min(1, (step - since + 1) / 10) if since else 1 for name, since in rises.items()}
+        trained = {name: rate for name, rate in wanted.items() if name in rates[step]}
+        assert {name: rates[step][name] for name in trained} == pytest.approx(trained), step
+        assert len(trained) == [1, 2, 3, 1, 2][step // 4]
+    assert {step: rates[step] for step in range(12, 20)} == told[2]
 
 
 def test_sharded_strategies_are_refused():
@@ -608,10 +700,10 @@ def test_phases_that_wait_for_the_metric_go_on_after_a_resume(tmp_path, restore)
         trainer = toy_trainer(callback, save, Stop(stop), EpochSeed(0), max_epochs=8, default_root_dir=folder)
         trainer.fit(module, *toy_loaders(), ckpt_path=resume)
         state = callback.state_dict()
-        return module.state_dict(), {key: state[key] for key in ("phase", "before", "began", "wait", "best")}
+        return module.state_dict(), {key: state[key] for key in ("phase", "began", "wait", "best")}
 
     weights, state = fit(tmp_path / "whole")
-    assert (state["phase"], state["began"]) == (2, 28)
+    assert (state["phase"], state["began"][1]) == (2, [2, 28])
     for epoch in range(7):
         folder = tmp_path / str(epoch)
         with pytest.raises(ArithmeticError):
