@@ -93,7 +93,7 @@ def test_each_phase_has_a_front_of_its_own_and_the_last_has_none():
     module, losses = fit(transfer(phases), max_epochs=6)
     _, expected = fit(transfer(phases, cache_features=False), max_epochs=6)
     assert losses == pytest.approx(expected, rel=1e-4)
-    assert [module.of_epoch(epoch) // 32 for epoch in range(6)] == [1, 0, 1, 0, 1, 1]
+    assert [module.of_epoch(epoch) >= 32 for epoch in range(6)] == [True, False, True, False, True, True]
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
