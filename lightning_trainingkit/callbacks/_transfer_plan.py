@@ -110,8 +110,9 @@ class TransferPlan:
                 )
             if isinstance(start, float) and start > last_share:
                 raise ValueError(
-                    f"`phases[{number}]['start']` must lie before the last optimizer step, got {start}, and that step "
-                    f"begins at {last_share:.4g} of training. Start it earlier, leave it out, or train longer."
+                    f"`phases[{number}]['start']` must be at most {math.floor(last_share * 1e4) / 1e4}, where the last "
+                    f"optimizer step begins (or the last epoch, if its length is unknown), got {start}. "
+                    "Start it earlier, leave it out, or train longer."
                 )
             at = start * length if isinstance(start, float) else start
             if at is None or not math.isfinite(at):
