@@ -209,6 +209,7 @@ def _draws_anew(trainer: L.Trainer) -> bool:
 
 
 def _same(one: Any, two: Any) -> bool:
-    if isinstance(one, Tensor):
-        return torch.equal(one, two)
-    return bool((one == two).all()) if hasattr(one == two, "all") else bool(one == two)
+    if isinstance(one, Tensor) and one.shape != two.shape:
+        return False
+    same = (one == two) | ((one != one) & (two != two))  # a NaN differs from itself
+    return bool(same.all()) if hasattr(same, "all") else bool(same)

@@ -1,5 +1,6 @@
 """Freeze and unfreeze on a schedule."""
 
+import math
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -61,18 +62,18 @@ class TransferLearning(L.Callback):
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. Where no ModelCheckpoint
-            is sure to keep them, their file stays among the checkpoints, for a run that resumes.
+            is sure to keep them, their file stays among the checkpoints, for a run that resumes from the newest.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
             waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
             the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
             in which nothing deterministic comes before dropout or what trains. Plain attributes and modes are watched
-            at each call, weights written through ``.data`` and other state that a traced forward reads at the start of
-            each epoch and validation; forward hooks in the front are refused, pre-hooks there don't see known images.
+            at each call, weights written through ``.data`` and, by two images, what the front says at the start of each
+            epoch and validation; forward hooks in the front are refused, pre-hooks there don't see known images.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
-            with ``on_epoch=True``.
+            with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -124,8 +125,8 @@ class TransferLearning(L.Callback):
             raise ValueError(f"`warmup_steps` must not be negative, got {warmup_steps}. 0 means no warm-up.")
         if cache_features not in (False, True, "memory", "disk"):
             raise ValueError(f"`cache_features` must be False, True, 'memory' or 'disk', got {cache_features!r}.")
-        if not cache_limit > 0:
-            raise ValueError(f"`cache_limit` must be positive, got {cache_limit}. It counts GiB.")
+        if not 0 < cache_limit < math.inf:
+            raise ValueError(f"`cache_limit` must be positive and finite, got {cache_limit}. It counts GiB.")
         if mode not in ("min", "max"):
             raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
@@ -181,6 +182,7 @@ class TransferLearning(L.Callback):
             "schedule": self._schedule(),
             "phase": self.phase,
             "began": self._began,
+            "judged": self._judged,
             **self._monitor.state(),
         }
 
@@ -188,7 +190,7 @@ class TransferLearning(L.Callback):
         """Go on where a checkpoint was saved."""
         self._other_schedule = None if state_dict["schedule"] == self._schedule() else state_dict["schedule"]
         if self._other_schedule is None:
-            self.phase, self._began = state_dict["phase"], state_dict["began"]
+            self.phase, self._began, self._judged = (state_dict[key] for key in ("phase", "began", "judged"))
             self._monitor.load(state_dict)
         self._resumed = True
 
@@ -278,9 +280,14 @@ class TransferLearning(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that training logs."""
-        # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
-        judged_before = self._resumed and self.monitor not in trainer.callback_metrics
-        judged, self._judged, self._resumed = self._judged or judged_before, False, False
+        # Resumed at the end of a validation, Lightning ends the epoch again without any metric.
+        ended_again = self._resumed and self.monitor not in trainer.callback_metrics
+        if ended_again and not self._judged and self._needs_monitor:
+            rank_zero_warn(
+                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch} is lost, since `training_step` "
+                "logs it and the checkpoint was saved before the epoch's end. Use `save_on_train_epoch_end=True`."
+            )
+        judged, self._judged, self._resumed = self._judged or ended_again, False, False
         if self._caching is not None:
             self._caching.check_use(trainer)
         if judged or not self._needs_monitor or fast_dev_run(trainer):

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["PRESETS", "Phase", "last_blocks", "layer_factor", "read_phases", "warmup_factor"]
@@ -99,9 +100,15 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
 
 
 def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[int | float | None, int | None]:
-    for key, value, kinds in (("start", start, int | float), ("patience", patience, int)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
-            raise TypeError(f"`{name}['{key}']` must be a number, got {value!r}. Give one, or leave it out.")
+    for key, value, kind, wanted in (
+        ("start", start, Real, "a number"),
+        ("patience", patience, Integral, "an integer"),
+    ):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise TypeError(f"`{name}['{key}']` must be {wanted}, got {value!r}. Give one, or leave it out.")
+    # numpy's could not be loaded from a checkpoint
+    start = start if start is None else int(start) if isinstance(start, Integral) else float(start)
+    patience = patience if patience is None else int(patience)
     if first:
         if start not in (None, 0) or patience is not None:
             raise ValueError(
@@ -123,15 +130,15 @@ def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[i
         )
     if isinstance(start, int) and start < 1:
         raise ValueError(f"`{name}['start']` must be at least epoch 1, got {start}. Epoch 0 is the first phase's.")
-    return float(start) if isinstance(start, float) else start, patience  # numpy's could not be loaded
+    return start, patience
 
 
 def _read_scale(name: str, scale: Any) -> float | dict[str, float]:
     given = scale if isinstance(scale, dict) else {"all": scale}
     for key, value in given.items():
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, int | float):
+        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"`{name}` must be a number, or a dict of name patterns to numbers, got {scale!r}.")
-        if not 0 < value < math.inf:
+        if not 0 < float(value) < math.inf:
             raise ValueError(f"`{name}` must be positive, got {value}. To freeze a part, leave it out of `train`.")
     return {key: float(value) for key, value in given.items()} if isinstance(scale, dict) else float(scale)
 

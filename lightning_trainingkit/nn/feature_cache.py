@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.feature_store import FeatureStore, Key, StoreFullError, row_bytes
-from lightning_trainingkit.nn.frozen_front import CannotCutError, FrozenFront, find_front
+from lightning_trainingkit.nn.frozen_front import CannotCutError, FrozenFront, find_front, says_the_same
 
 __all__ = ["FeatureCache", "Surroundings", "caches_bypassed"]
 
@@ -191,7 +191,7 @@ class FeatureCache:
         return front
 
     def _features(self, mode: _Mode, front: FrozenFront, x: Tensor) -> tuple[Tensor, ...]:
-        version = front.version()
+        version, looks = front.version(), mode.look_again
         if version != mode.version or mode.look_again or not mode.content:
             content = front.content()
             if content != mode.content:
@@ -199,6 +199,8 @@ class FeatureCache:
             mode.version, mode.content, mode.look_again = version, content, False
         kind = (tuple(x.shape[1:]), x.dtype)
         keys: list[Key] = [(kind, *pair) for pair in content_keys(x).tolist()]
+        if looks:
+            self._compare(mode, front, x, keys)
         missing = [row for row, key in enumerate(keys) if key not in mode.store.rows]
         if self.around.training():
             self.misses += len(missing)
@@ -210,6 +212,16 @@ class FeatureCache:
             features = front.front(some.detach().clone())
         self._add(mode, front, [keys[row] for row in missing], features)
         return tuple(features) if len(missing) == len(keys) else mode.store.take(keys, x.device)
+
+    @torch.no_grad()
+    def _compare(self, mode: _Mode, front: FrozenFront, x: Tensor, keys: list[Key]) -> None:
+        """Forget all rows if the front now says something else of an image: it may read state that nothing shows."""
+        known = [row for row, key in enumerate(keys) if key in mode.store.rows][:2]
+        if known:
+            anew = front.front(x[torch.tensor(known, device=x.device)].detach().clone())
+            kept = mode.store.take([keys[row] for row in known], x.device)
+            if not says_the_same(anew, kept):
+                self._clear(mode)
 
     def _clear(self, mode: _Mode) -> None:
         self.losses += self.around.training() and len(mode.store) > 0

@@ -24,7 +24,7 @@ from lightning_trainingkit.nn._cut import (
     settings_of,
 )
 
-__all__ = ["CannotCutError", "FrozenFront", "find_front"]
+__all__ = ["CannotCutError", "FrozenFront", "find_front", "says_the_same"]
 
 _FLOAT32 = torch.finfo(torch.float32).eps
 
@@ -147,7 +147,7 @@ def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> N
         raise CannotCutError(f"the frozen part of {kind} says something else each time that it sees an image.")
     one_alone, twice = found.front(x[:1].clone()), found.front(x[:1].repeat_interleave(len(x), 0))
     # Another batch size may be rounded otherwise; equal sizes are rounded alike, whatever the dtype.
-    alone = all(_close(one, two[:1], _rounding(two)) for one, two in zip(one_alone, features, strict=True))
+    alone = says_the_same(one_alone, tuple(each[:1] for each in features))
     beside = all(_close(one[:1], two[:1], _FLOAT32) for one, two in zip(twice, features, strict=True))
     if not alone or not beside:
         raise CannotCutError(f"what the frozen part of {kind} says of an image depends on the others in its batch.")
@@ -160,6 +160,11 @@ def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> N
     )
     if not same:
         raise CannotCutError(f"the forward of {kind} does something that a trace of it does not show.")
+
+
+def says_the_same(features: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Whether two batches of features, computed in batches of another size, are equal but for rounding."""
+    return all(_close(one, two, _rounding(two)) for one, two in zip(features, others, strict=True))
 
 
 @contextmanager

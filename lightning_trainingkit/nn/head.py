@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.functional import linear
 from torch.nn.parameter import is_lazy
 
 from lightning_trainingkit.nn._tracing import NORMS, Trace, UntraceableError
@@ -140,7 +142,7 @@ def _layer(name: str, old: Any, outputs: int) -> nn.Module:
         "device": old.weight.device,
         "dtype": old.weight.dtype,
     }
-    if isinstance(old, nn.Linear):
+    if isinstance(old, nn.Linear) and _multiplies(old):
         return nn.Linear(old.in_features, outputs, **options)
     for kind in _CONVOLUTIONS:
         if isinstance(old, kind) and old.groups == 1:
@@ -149,3 +151,13 @@ def _layer(name: str, old: Any, outputs: int) -> nn.Module:
     raise TypeError(
         f"`model` must end in a linear layer or a plain convolution, got {old} as `{name}`. Replace it by hand."
     )
+
+
+@torch.no_grad()
+def _multiplies(layer: nn.Linear) -> bool:
+    """Whether a layer of a class of its own does what a linear one does: a cosine classifier doesn't."""
+    if type(layer).forward is nn.Linear.forward or layer.weight.is_meta:
+        return True
+    x = torch.linspace(-1, 2, 2 * layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)
+    x = x.view(2, layer.in_features)
+    return torch.allclose(layer.forward(x), linear(x, layer.weight, layer.bias), rtol=1e-2, atol=1e-3)

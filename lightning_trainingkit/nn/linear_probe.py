@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
+from numbers import Real
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def linear_probe(
         What was found.
 
     Raises:
-        TypeError: If a batch is no pair of a tensor and class indices.
+        TypeError: If ``l2`` is no number, or a batch is no pair of a tensor and class indices.
         ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, does not
             decide what the model returns, or a label is out of range. The model is then as it was.
 
@@ -77,6 +78,9 @@ def linear_probe(
     References:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644.
     """
+    given: Any = l2
+    if l2 is not None and (isinstance(given, bool) or not isinstance(given, Real)):
+        raise TypeError(f"`l2` must be a number, got {l2!r}. None chooses it.")
     if l2 is not None and not 0 <= l2 < math.inf:
         raise ValueError(f"`l2` must not be negative, and finite, got {l2}. None chooses it.")
     name = find_head(model)

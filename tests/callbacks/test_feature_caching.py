@@ -63,8 +63,8 @@ def test_each_image_passes_the_front_once_and_training_is_the_same(where, tmp_pa
     # 2 + 2 + 1 to cut and try the forward out
     assert 32 <= cached.of_epoch(0) <= 32 + 24
     assert 32 <= cached.of_epoch(0, False) <= 32 + 24
-    # but for two images with which each epoch looks whether the forward is still the same
-    assert all(cached.of_epoch(epoch, mode) <= 2 for epoch in (1, 2, 3) for mode in (True, False))
+    # but for two images each to cut and to compare, with which each epoch looks whether all is still the same
+    assert all(cached.of_epoch(epoch, mode) <= 4 for epoch in (1, 2, 3) for mode in (True, False))
     assert plain.of_epoch(3) == 32
     assert "keeps what net says of each image after flatten" not in caplog.text  # a module is known by its name
     assert "after 3 in training: 16 float32, 0.0625 KiB x 32 images = 0.001953 MiB" in caplog.text
@@ -107,7 +107,7 @@ def test_epochs_that_were_begun_before_say_nothing_of_use(tmp_path):
         toy_trainer(transfer(phases), save, max_epochs=4).fit(
             again, *toy_loaders(), ckpt_path=tmp_path / f"step={step}.ckpt"
         )
-        assert again.of_epoch(3) <= 2
+        assert again.of_epoch(3) <= 4
 
 
 def test_a_run_resumed_at_the_end_of_a_validation_goes_on(tmp_path):
@@ -117,7 +117,7 @@ def test_a_run_resumed_at_the_end_of_a_validation_goes_on(tmp_path):
     trainer = toy_trainer(transfer(), save, EpochSeed(0), max_epochs=5)
     trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
     assert trainer.current_epoch == 5
-    assert module.of_epoch(4) <= 2
+    assert module.of_epoch(4) <= 4
 
 
 def test_forwards_of_other_shapes():
@@ -159,7 +159,7 @@ def test_precision_memory_format_and_accumulation():
         assert losses == pytest.approx(expected, rel=1e-2 if "precision" in options else 1e-5)
     module = Counted()
     toy_trainer(transfer(), ChannelsLast(), max_epochs=3).fit(module, *toy_loaders())
-    assert module.of_epoch(2) <= 2
+    assert module.of_epoch(2) <= 4
 
 
 def test_weights_that_change_are_noticed_and_ones_that_are_exchanged_go_by():
@@ -311,6 +311,50 @@ def test_images_of_several_sizes():
         toy_trainer(transfer(), max_epochs=3).fit(Sizes(), *loaders)
 
 
+@pytest.mark.parametrize("kind", ["private", "in a dict", "tensor"])
+def test_state_of_a_frozen_part_that_nothing_shows_is_noticed_by_what_it_says(kind):
+    class Hidden(nn.Conv2d):
+        def __init__(self):
+            super().__init__(1, 4, 4)
+            self._scale, self.held, self.tensor = 1.0, {"scale": 1.0}, torch.tensor(1.0)
+
+        def forward(self, x):
+            return super().forward(x) * self._scale * self.held["scale"] * self.tensor
+
+    class Change(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 2:
+                hidden = pl_module.net[0]
+                if kind == "private":
+                    hidden._scale = 3.0
+                elif kind == "tensor":
+                    hidden.tensor = torch.tensor(3.0)
+                else:
+                    hidden.held["scale"] = 3.0
+
+    def module():
+        torch.manual_seed(0)
+        found = ToyModule()
+        found.net = nn.Sequential(Hidden(), nn.Flatten(), nn.Linear(4, 2))
+        return found
+
+    _, losses = fit(transfer(), Change(), module=module())
+    _, expected = fit(transfer(cache_features=False), Change(), module=module())
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_sample_with_a_nan_is_no_augmentation():
+    data = toy_data()
+    data.tensors[0][0] = float("nan")
+    with pytest.raises(RuntimeError, match="stop"):
+        toy_trainer(transfer(), Stop(), num_sanity_val_steps=0).fit(ToyModule(), DataLoader(data, 8), toy_loaders()[1])
+
+
+class Stop(L.Callback):
+    def on_train_batch_start(self, *_):
+        raise RuntimeError("stop")
+
+
 def test_a_frozen_part_that_changes_in_each_epoch_is_refused():
     class Change(L.Callback):
         def on_train_epoch_start(self, trainer, pl_module):
@@ -417,7 +461,7 @@ def test_arguments_that_are_their_defaults_and_hooks_where_they_are_called_are_n
 
     module = Calls()
     toy_trainer(transfer(), max_epochs=3).fit(module, *toy_loaders())
-    assert module.of_epoch(2) <= 2
+    assert module.of_epoch(2) <= 4
     assert 24 <= module.hooked <= 28  # of the trial too
 
 
@@ -436,7 +480,7 @@ def test_a_wholly_frozen_part_knows_the_images_of_training_from_others(caplog):
 
     with caplog.at_level(logging.INFO):
         toy_trainer(transfer(), max_epochs=3).fit(module := Apart(), *toy_loaders())
-    assert module.of_epoch(2) <= 2
+    assert module.of_epoch(2) <= 4
     assert "in training: 16 float32, 0.0625 KiB x 32 images" in caplog.text
     assert "in evaluation: 16 float32, 0.0625 KiB x 32 images" in caplog.text
     module = Apart()
@@ -541,7 +585,7 @@ def test_the_limit_is_known_before_the_first_step_for_all_phases():
         toy_trainer(transfer(cache_limit=2.5e-6), max_epochs=4).fit(Counted(), loader, toy_loaders()[1])
     module = Counted()
     toy_trainer(transfer(), max_epochs=2).fit(module, loader, toy_loaders()[1])
-    assert module.of_epoch(1) <= 2
+    assert module.of_epoch(1) <= 4
 
 
 @pytest.mark.parametrize("options", [{"cache_features": "tape"}, {"cache_limit": 0}])

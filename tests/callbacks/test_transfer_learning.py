@@ -551,7 +551,11 @@ def test_sharded_strategies_are_refused():
 
 
 def test_numbers_of_numpy_can_be_loaded_from_a_checkpoint(tmp_path):
-    phases = [{"train": "head"}, {"train": "all", "start": np.float64(0.5)}]
+    phases = [
+        {"train": "head", "lr_scale": np.float32(0.5)},
+        {"train": "all", "patience": np.int64(2)},
+        {"train": "all", "start": np.float32(0.5)},
+    ]
     state = transfer(phases, lr_decay=np.sqrt(0.1)).state_dict()
     torch.save(state, tmp_path / "state.pt")
     assert torch.load(tmp_path / "state.pt", weights_only=True) == state
@@ -724,3 +728,22 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     assert found["ours, cached, to not cached"] < 1e-5
     assert difference(one, two) < 1e-6
     assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("monitor", ["loss", "val/loss"])
+def test_a_check_that_a_resume_loses_is_told(tmp_path, monitor, recwarn):
+    class Logs(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.log("loss", 1.0, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    def fit(resume=None):
+        callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor=monitor)
+        save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
+        toy_trainer(callback, save, EpochSeed(0), max_epochs=2).fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
+
+    fit()
+    fit(tmp_path / "epoch=0.ckpt")
+    told = [str(each.message) for each in recwarn if "is lost, since `training_step` logs it" in str(each.message)]
+    assert len(told) == (monitor == "loss")

@@ -35,7 +35,7 @@ def test_presets(name):
         ([{"train": "head"}, {"train": "all"}], ValueError, "either `start` or `patience`, got start=None"),
         ([{"train": "head"}, {"train": "all", "start": 1, "patience": 1}], ValueError, "either `start` or `patience`"),
         ([{"train": "head"}, {"train": "all", "patience": 0}], ValueError, "at least 1"),
-        ([{"train": "head"}, {"train": "all", "patience": 1.5}], TypeError, "must be a number"),
+        ([{"train": "head"}, {"train": "all", "patience": 1.5}], TypeError, "must be an integer"),
         ([{"train": "head"}, {"train": "all", "start": "soon"}], TypeError, "must be a number"),
         ([{"train": "head"}, {"train": "all", "start": True}], TypeError, "must be a number"),
         ([{"train": "head"}, {"train": "all", "start": 0}], ValueError, "at least epoch 1"),

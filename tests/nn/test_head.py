@@ -10,6 +10,11 @@ from lightning_trainingkit import ImageClassifier, SmallResNet, replace_head
 from lightning_trainingkit.nn.head import find_head
 
 
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight))
+
+
 class Own(nn.Module):
     def __init__(self):
         super().__init__()
@@ -120,6 +125,12 @@ def test_models_without_a_last_layer_of_their_own_and_with_two(model, said):
         (nn.Sequential(nn.ReLU()), 4, ValueError, "must have a linear or convolutional layer"),
         (nn.Sequential(nn.LazyLinear(2)), 4, ValueError, "Call the model once"),
         (nn.Sequential(nn.Conv2d(4, 4, 1, groups=2)), 4, TypeError, "a linear layer or a plain convolution"),
+        (
+            nn.Sequential(nn.Linear(4, 4), Cosine(4, 2)),
+            4,
+            TypeError,
+            "a linear layer or a plain convolution, got Cosine",
+        ),
         (nn.Sequential(nn.ConvTranspose2d(4, 4, 1)), 4, TypeError, "a linear layer or a plain convolution"),
         (Own(), 0, ValueError, "must be positive, got 0"),
         (Own(), 2.0, TypeError, "must be an integer, got 2.0"),
