@@ -69,6 +69,8 @@ class Trace:
                 self.graph = tracer.trace(module, defaults or None)
             except Exception as error:  # a forward that is given proxies may raise anything
                 raise UntraceableError(_reason(module, error)) from error
+        for node in self.graph.nodes:
+            node.meta.pop("is_wrapped", None)  # else code made of it breaks every later trace of the process
         self.module = module
         self.opaque = tracer.opaque
         """Name of each submodule that could not be traced, and the reason."""

@@ -64,7 +64,7 @@ def find_front(
     with _generators_put_back():
         found = cut(module, x, is_open) if any(open_ones) else _whole(module, forward, is_open)
         if found is not None and (tried is None or found.code != tried.code):
-            _try_out(module, forward, found, x, not_wholly_open(module, is_open))
+            _try_out(module, forward, found, x, is_open, torch.is_grad_enabled())
     return found
 
 
@@ -92,18 +92,19 @@ def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> F
 
 @torch.no_grad()
 def _try_out(
-    module: nn.Module, forward: Callable[..., Any], found: FrozenFront, x: Tensor, watched: list[nn.Module]
+    module: nn.Module, forward: Callable[..., Any], found: FrozenFront, x: Tensor, is_open: IsOpen, with_grad: bool
 ) -> None:
-    """Raise CannotCutError unless the two parts do what the forward does, for each image by itself."""
-    kind = type(module).__name__
+    """Raise CannotCutError unless the two parts do what the forward does, for each image by itself, and back."""
+    kind, watched = type(module).__name__, not_wholly_open(module, is_open)
+    wanted = [each for each in module.parameters() if with_grad and is_open(each) and each.requires_grad]
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         with attributes_put_back(module):
-            expected = _run(forward, x, kind, watched)
+            expected, gradients = _run(forward, x, kind, watched, wanted)
             for buffer, value in buffers:
                 buffer.copy_(value)
             try:
-                _compare_parts(found, x, kind, expected)
+                _compare_parts(found, x, kind, expected, wanted, gradients)
             except CannotCutError:
                 raise
             except Exception as error:  # the forward itself has just run
@@ -113,15 +114,28 @@ def _try_out(
             buffer.copy_(value)
 
 
-def _run(forward: Callable[..., Any], x: Tensor, kind: str, watched: list[nn.Module]) -> Any:
+def _run(
+    forward: Callable[..., Any], x: Tensor, kind: str, watched: list[nn.Module], wanted: list[nn.Parameter]
+) -> tuple[Any, list[Tensor | None]]:
     """Run the forward as it is, and see that it leaves nothing behind and asks no other random generators."""
     with _generators_put_back() as drawn, attributes_put_back(watched[0], watched) as changed, _seeded(x):
-        result = forward(x.clone())
+        result, gradients = _with_gradients(lambda: forward(x.clone()), wanted)
         if changed():
             raise CannotCutError(f"the forward of {kind} sets attributes of a module, which would not be set.")
         if drawn():
             raise CannotCutError(f"the forward of {kind} draws from Python's or numpy's random numbers.")
-    return result
+    return result, gradients
+
+
+def _with_gradients(call: Callable[[], Any], wanted: list[nn.Parameter]) -> tuple[Any, list[Tensor | None]]:
+    """What is called returns, and the gradients of a sum of it; no ``grad`` is touched."""
+    with torch.set_grad_enabled(bool(wanted)):
+        result = call()
+        leaves = [each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor) and each.requires_grad]
+        # Other weights for each entry: those of a softmax, say, add up to a constant.
+        sums = [(each * torch.linspace(0.5, 1.5, each.numel()).to(each).view_as(each)).sum() for each in leaves]
+        gradients = torch.autograd.grad(sums, wanted, allow_unused=True) if sums else [None] * len(wanted)
+    return result, list(gradients)
 
 
 @contextmanager
@@ -139,7 +153,14 @@ def _generators_put_back() -> Iterator[Callable[[], bool]]:
         np.random.set_state(before[1])  # noqa: NPY002
 
 
-def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> None:
+def _compare_parts(
+    found: FrozenFront,
+    x: Tensor,
+    kind: str,
+    expected: Any,
+    wanted: list[nn.Parameter],
+    gradients: list[Tensor | None],
+) -> None:
     features, again = found.front(x.clone()), found.front(x.clone())
     if not all(is_of_images(each, len(x)) for each in features):
         raise CannotCutError(f"what the frozen part of {kind} says has not one entry for each image.")
@@ -152,7 +173,7 @@ def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> N
     if not alone or not beside:
         raise CannotCutError(f"what the frozen part of {kind} says of an image depends on the others in its batch.")
     with _seeded(x):
-        result = found.rest(x.clone(), *features)
+        result, found_gradients = _with_gradients(lambda: found.rest(x.clone(), *features), wanted)
     ours, theirs = _pytree.tree_leaves(result), _pytree.tree_leaves(expected)
     same = len(ours) == len(theirs) and all(
         _close(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
@@ -160,6 +181,11 @@ def _compare_parts(found: FrozenFront, x: Tensor, kind: str, expected: Any) -> N
     )
     if not same:
         raise CannotCutError(f"the forward of {kind} does something that a trace of it does not show.")
+    if not all(_same_gradient(*pair) for pair in zip(found_gradients, gradients, strict=True)):
+        raise CannotCutError(
+            f"the gradient of the forward of {kind} is not that of its trace, which shows no `torch.no_grad` and no "
+            "autograd function of your own."
+        )
 
 
 def says_the_same(features: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
@@ -173,6 +199,13 @@ def _seeded(x: Tensor) -> Iterator[None]:
     with torch.random.fork_rng([x.device] if x.is_cuda else []):
         torch.manual_seed(0)
         yield
+
+
+def _same_gradient(one: Tensor | None, two: Tensor | None) -> bool:
+    if one is None or two is None:
+        return one is two or not bool((two if one is None else one).any())  # type: ignore[union-attr]
+    finite = bool(torch.isfinite(two).all())
+    return not finite or _close(one, two, _rounding(two))
 
 
 def _rounding(features: Tensor) -> float:

@@ -140,6 +140,41 @@ def test_the_rounding_of_another_batch_size_is_allowed_for():
             find_front(shut(mixing, "head"), torch.rand(2, 12))
 
 
+class Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def test_a_gradient_that_a_trace_does_not_show_is_no_cut():
+    def scale(self, y, x):
+        with torch.no_grad():
+            size = y.norm(dim=1, keepdim=True)
+        return y / size
+
+    for tail in (scale, lambda self, y, x: Reverse.apply(y), lambda self, y, x: Reverse.apply(y).softmax(1)):
+        model = shut(Own(tail=tail), "head")
+        with pytest.raises(CannotCutError, match="the gradient of the forward of Own is not that of its trace"):
+            find_front(model, torch.rand(2, 12))
+        with torch.no_grad():
+            assert find_front(model, torch.rand(2, 12))
+    for tail in (lambda self, y, x: y.softmax(1), lambda self, y, x: y * y.detach()):
+        model = shut(Own(tail=tail), "head")
+        assert find_front(model, torch.rand(2, 12))
+        assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_cut_forward_that_makes_tensors_breaks_no_later_trace():
+    model = shut(Own(lambda self, y: y + torch.arange(y.shape[1])), "head")
+    assert find_front(model, torch.rand(2, 12))
+    assert torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2)))
+    assert find_front(shut(Own(), "head"), torch.rand(2, 12))
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
