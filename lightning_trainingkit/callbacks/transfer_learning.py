@@ -68,9 +68,10 @@ class TransferLearning(L.Callback):
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
             waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
             the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
-            in which nothing deterministic comes before dropout or what trains. Plain attributes and modes are watched
-            at each call, weights written through ``.data`` and, by two images, what the front says at the start of each
-            epoch and validation; forward hooks in the front are refused, pre-hooks there don't see known images.
+            in which nothing deterministic comes before dropout or what trains. Public plain attributes, modes and
+            tensors are watched at each call; all else that a forward reads (private attributes, dicts, weights written
+            through ``.data``) at the start of each epoch and validation, in the front by what it says of two images.
+            Forward hooks in the front are refused, pre-hooks there don't see known images.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.

@@ -40,7 +40,8 @@ class FrozenFront:
         front: Images ``(N, ...)`` to what the frozen part says of them, tensors ``(N, ...)``. No gradient passes it.
         rest: Images and these tensors to what the whole forward returns.
         end: Names of the last modules or functions in front of the cut.
-        tensors: Parameters and buffers of the front, by the dict that holds them and their name in it.
+        tensors: Tensors of the front, by the dict that holds them and their name in it.
+        read: Tensors that the rest reads by name, likewise.
         settings: Plain public attributes of all parts but those that are wholly open, by module: how many attributes
             it has in all, and those.
         traced: Modules whose own forward was looked into.
@@ -54,6 +55,7 @@ class FrozenFront:
     settings: dict[nn.Module, tuple[int, dict[str, Any]]]
     traced: frozenset[nn.Module]
     code: tuple[str, str] = ("", "")
+    read: tuple[tuple[dict[str, Any], str, Tensor], ...] = ()
 
     def changed(self) -> set[nn.Module]:
         """Modules with an attribute, such as their mode, that is not what it was when the forward was cut."""
@@ -62,6 +64,10 @@ class FrozenFront:
             for module, (count, plain) in self.settings.items()
             if len(own := vars(module)) != count or any(own.get(name) != value for name, value in plain.items())
         }
+
+    def replaced(self) -> bool:
+        """Whether the rest would read another tensor than its module holds now."""
+        return any(holder.get(name) is not held for holder, name, held in self.read)
 
     def in_place(self) -> bool:
         """Whether the front still holds the tensors that it was cut with, none of which wants a gradient."""
@@ -85,12 +91,16 @@ class _PartsTracer(Tracer):
         self.traced: list[nn.Module] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if self.looks_into(m):
+            self.traced.append(m)
+            return False
+        return True
+
+    def looks_into(self, m: nn.Module) -> bool:
+        """Whether its forward is traced, and not called as it is."""
         states = {self.is_open(p) for p in m.parameters()}
         plain = m.__module__.startswith("torch.nn") and not isinstance(m, nn.Sequential)
-        whole = len(states) == 1 if states else plain
-        if not whole:
-            self.traced.append(m)
-        return whole
+        return len(states) != 1 if states else not plain
 
 
 def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
@@ -102,7 +112,7 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
     tracer = _PartsTracer(is_open)
     # What is looked into is not called, but for the hooks that tracing would call.
     refuse_hooks(
-        (name, each) for name, each in module.named_modules() if each is not module and _is_mixed(each, is_open)
+        (name, each) for name, each in module.named_modules() if each is not module and tracer.looks_into(each)
     )
     try:
         trace = Trace(module, tracer)
@@ -128,10 +138,6 @@ def refuse_hooks(modules: Iterable[tuple[str, nn.Module]]) -> None:
             raise CannotCutError(
                 f"`{name}` ({type(each).__name__}) has a forward hook, which would not see images that are known."
             )
-
-
-def _is_mixed(module: nn.Module, is_open: IsOpen) -> bool:
-    return len({is_open(p) for p in module.parameters()}) > 1
 
 
 def not_wholly_open(module: nn.Module, is_open: IsOpen) -> list[nn.Module]:
@@ -191,7 +197,8 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> 
         str(content_keys(value[None]).tolist()) for name, value in vars(module).items() if _is_constant(name, value)
     ]
     code = (graphs[0].code + "".join(made), graphs[1].code)
-    return FrozenFront(graphs[0].forward, graphs[1].forward, end, tuple(tensors), {}, frozenset(), code)
+    read = tuple(held for node in behind if node.op == "get_attr" for held in _tensors_of(module, node))
+    return FrozenFront(graphs[0].forward, graphs[1].forward, end, tuple(tensors), {}, frozenset(), code, read)
 
 
 @contextmanager
@@ -293,8 +300,8 @@ def _tensors_of(module: nn.Module, node: fx.Node) -> Iterator[tuple[dict[str, An
     elif node.op == "get_attr":
         path, _, last = str(node.target).rpartition(".")
         holder = module.get_submodule(path)
-        for tensors in (holder._parameters, holder._buffers):
-            if isinstance(found := tensors.get(last), Tensor):
+        for tensors in (holder._parameters, holder._buffers, vars(holder)):
+            if isinstance(found := tensors.get(last), Tensor) and not _is_constant(last, found):
                 yield tensors, last, found
 
 

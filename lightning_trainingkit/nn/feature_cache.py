@@ -171,7 +171,8 @@ class FeatureCache:
     def _front(self, mode: _Mode, x: Tensor) -> FrozenFront | None:
         known = mode.front
         changed = known.changed() if known is not None else set()
-        if mode.known and not changed and not (mode.look_again and known is not None):
+        look_again = known is not None and (mode.look_again or known.replaced())
+        if mode.known and not changed and not look_again:
             return known
         try:
             front = find_front(self.module, x[:2], self.forward, self.around.is_open, tried=None if changed else known)

@@ -1,9 +1,10 @@
 """The last layer of a model, and a new one for other classes."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.functional import linear
 from torch.nn.parameter import is_lazy
 
@@ -72,8 +73,10 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         >>> model.fc
         Linear(in_features=512, out_features=5, bias=True)
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise TypeError(f"`num_classes` must be an integer, got {num_classes!r}. Count the classes.")
+    given: Any = num_classes
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"`num_classes` must be an integer, got {given!r}. Count the classes.")
+    num_classes = int(given)
     if num_classes < 1:
         raise ValueError(f"`num_classes` must be positive, got {num_classes}. Count the classes from 1.")
     name, *others = find_heads(model)
@@ -120,15 +123,26 @@ def _check_alone(model: nn.Module, name: str) -> None:
             if user.op == "output" or together or user in behind:
                 continue
             called = model.get_submodule(str(user.target)) if user.op == "call_module" else None
-            others = [str(each.target) for each in user.all_input_nodes if each in from_input and each not in behind]
+            met = [each for each in user.all_input_nodes if each not in behind]
+            others = [f"the output of {each.target}" for each in met if each in from_input]
+            others += [f"`{each.target}`" for each in met if _is_of_classes(model, each)]
             if others or isinstance(called, NORMS):
-                meets = "a norm layer" if isinstance(called, NORMS) else f"the output of {others[0]}"
+                meets = "a norm layer" if isinstance(called, NORMS) else others[0]
                 raise ValueError(
                     f"`model` must end in a last layer of its own, got `{name}`, the last one called, whose output "
                     f"meets {meets}. If the model was made without a classifier, add one; if it has several, replace "
                     "them by hand."
                 )
             behind.append(user)
+
+
+def _is_of_classes(model: nn.Module, node: fx.Node) -> bool:
+    """Whether it is a tensor of the model's own with more than one entry, such as a scale for each class."""
+    if node.op != "get_attr":
+        return False
+    path, _, last = str(node.target).rpartition(".")
+    tensor = getattr(model.get_submodule(path), last)
+    return isinstance(tensor, torch.Tensor) and tensor.numel() > 1
 
 
 def _layer(name: str, old: Any, outputs: int) -> nn.Module:

@@ -311,6 +311,36 @@ def test_images_of_several_sizes():
         toy_trainer(transfer(), max_epochs=3).fit(Sizes(), *loaders)
 
 
+@pytest.mark.parametrize("place", ["front", "rest"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_tensors_that_the_module_replaces_within_an_epoch_are_noticed(place, registered):
+    class Tempered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 4), nn.Linear(4, 2)
+            self.register_buffer("front", torch.tensor(1.0)) if registered else setattr(
+                self, "front", torch.tensor(1.0)
+            )
+            self.register_buffer("rest", torch.tensor(1.0)) if registered else setattr(self, "rest", torch.tensor(1.0))
+
+        def forward(self, x):
+            return self.head(self.conv(x * self.front).flatten(1)) * self.rest
+
+    class Change(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            setattr(pl_module.net, place, torch.tensor(1.0 + (trainer.global_step > 5)))
+
+    def module():
+        torch.manual_seed(0)
+        found = ToyModule()
+        found.net = Tempered()
+        return found
+
+    _, losses = fit(transfer(), Change(), module=module())
+    _, expected = fit(transfer(cache_features=False), Change(), module=module())
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["private", "in a dict", "tensor"])
 def test_state_of_a_frozen_part_that_nothing_shows_is_noticed_by_what_it_says(kind):
     class Hidden(nn.Conv2d):
@@ -435,6 +465,15 @@ class Scaled(nn.Module):
         return self.head(self.front(other if x is None else x)) * scale
 
 
+class Bare(Scaled):
+    def __init__(self):
+        super().__init__()
+        self.bare = nn.Sequential(nn.ReLU())
+
+    def forward(self, x):
+        return self.bare(super().forward(x))
+
+
 class Mixed(nn.Module):
     def __init__(self):
         super().__init__()
@@ -551,6 +590,7 @@ def test_what_cannot_be_kept_is_refused_with_the_reason():
         (Several(other="x"), TypeError, r"net is not called with one tensor of images, got a call with \(other\)"),
         (Hooked(Scaled, "front.0"), ValueError, r"phase 1: `front.0` \(Conv2d\) has a forward hook, which would not"),
         (Hooked(Mixed, "body"), ValueError, r"phase 1: `body` \(Scaled\) has a forward hook, which would not see"),
+        (Hooked(Bare, "bare"), ValueError, r"phase 1: `bare` \(Sequential\) has a forward hook, which would not see"),
         (branching, ValueError, "need not be traced: let `training_step` call it and the rest"),
         (Apart(), RuntimeError, "which is none of net.0. Call one of them as a module"),
     ):

@@ -1,5 +1,6 @@
 import copy
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -99,9 +100,24 @@ class Beside(nn.Module):
         return (last, self.aux(x)) if self.training or self.both else last
 
 
+class Followed(nn.Module):
+    """Something of the model's own comes after the last layer: a number, or one for each class."""
+
+    def __init__(self, classes, normalised=False):
+        super().__init__()
+        self.body, self.last, self.normalised = nn.Linear(4, 4), nn.Linear(4, 3), normalised
+        self.scale = nn.Parameter(torch.ones(classes))
+
+    def forward(self, x):
+        x = self.last(self.body(x))
+        return nn.functional.linear(nn.functional.normalize(x), self.scale) if self.normalised else x * self.scale
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
+        (lambda: Followed((3,)), "got `last`, .* meets `scale`"),
+        (lambda: Followed((2, 3), normalised=True), "got `last`, .* meets `scale`"),
         (lambda: timm.create_model("deit_tiny_distilled_patch16_224", depth=1), "got head, head_dist"),
         (lambda: timm.create_model("resnet18", num_classes=0), "got `layer4.1.conv2`, .* meets a norm layer"),
         (lambda: Beside(both=True), "must have one last layer, got last, aux"),
@@ -116,6 +132,8 @@ def test_models_without_a_last_layer_of_their_own_and_with_two(model, said):
         replace_head(model, 3)
     assert str(model) == before
     assert replace_head(Beside(), 3) == "last"
+    assert replace_head(followed := Followed(()), np.int64(5)) == "last"
+    assert followed(torch.rand(2, 4)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
