@@ -85,7 +85,7 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
     unknown = [key for key in given if key not in _KEYS]
     if unknown or "train" not in given:
         raise ValueError(
-            f"`{name}` must have `train`, and no keys but {', '.join(_KEYS)}, got {list(given)}. Rename it."
+            f"`{name}` must have `train`, and no keys but {', '.join(_KEYS)}, got {list(given)}. Write these names."
         )
     train = [given["train"]] if isinstance(given["train"], str) else given["train"]
     if not isinstance(train, list | tuple) or not all(isinstance(each, str) for each in train):

@@ -18,11 +18,11 @@ __all__ = [
     "FrozenFront",
     "IsOpen",
     "cut",
-    "held",
+    "held_tensors",
     "is_of_images",
     "not_wholly_open",
     "refuse_hooks",
-    "settings_of",
+    "plain_attributes",
 ]
 
 IsOpen = Callable[[nn.Parameter], bool]
@@ -128,7 +128,7 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
         found = _cut_traced(module, trace, x, is_open)
     if found is None:
         return None
-    return replace(found, settings=settings_of(module, is_open), traced=frozenset([module, *tracer.traced]))
+    return replace(found, settings=plain_attributes(module, is_open), traced=frozenset([module, *tracer.traced]))
 
 
 def refuse_hooks(modules: Iterable[tuple[str, nn.Module]]) -> None:
@@ -136,7 +136,7 @@ def refuse_hooks(modules: Iterable[tuple[str, nn.Module]]) -> None:
     for name, each in modules:
         if each._forward_hooks:
             raise CannotCutError(
-                f"`{name}` ({type(each).__name__}) has a forward hook, which would not see images that are known."
+                f"`{name}` ({type(each).__name__}) has a forward hook, which would not see every image."
             )
 
 
@@ -146,7 +146,7 @@ def not_wholly_open(module: nn.Module, is_open: IsOpen) -> list[nn.Module]:
     return [each for each, mine in parameters.items() if not mine or not all(map(is_open, mine))]
 
 
-def settings_of(module: nn.Module, is_open: IsOpen) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
+def plain_attributes(module: nn.Module, is_open: IsOpen) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
     """Plain public attributes of what is not wholly open."""
     parts = {each: vars(each) for each in not_wholly_open(module, is_open)}
     return {
@@ -296,7 +296,7 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 def _tensors_of(module: nn.Module, node: fx.Node) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     if node.op == "call_module":
-        yield from held(module.get_submodule(str(node.target)))
+        yield from held_tensors(module.get_submodule(str(node.target)))
     elif node.op == "get_attr":
         path, _, last = str(node.target).rpartition(".")
         holder = module.get_submodule(path)
@@ -305,7 +305,7 @@ def _tensors_of(module: nn.Module, node: fx.Node) -> Iterator[tuple[dict[str, An
                 yield tensors, last, found
 
 
-def held(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
+def held_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tensor]]:
     """Parameters and buffers of a module and its parts, with the dict that holds each and its name in it."""
     for each in module.modules():
         for tensors in (each._parameters, each._buffers):

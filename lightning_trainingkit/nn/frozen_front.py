@@ -17,11 +17,11 @@ from lightning_trainingkit.nn._cut import (
     FrozenFront,
     IsOpen,
     cut,
-    held,
+    held_tensors,
     is_of_images,
     not_wholly_open,
+    plain_attributes,
     refuse_hooks,
-    settings_of,
 )
 
 __all__ = ["CannotCutError", "FrozenFront", "find_front", "says_the_same"]
@@ -84,8 +84,8 @@ def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> F
         front,
         lambda x, found: found,
         (type(module).__name__,),
-        tuple(held(module)),
-        settings_of(module, is_open),
+        tuple(held_tensors(module)),
+        plain_attributes(module, is_open),
         frozenset(),
     )
 
@@ -131,7 +131,8 @@ def _with_gradients(call: Callable[[], Any], wanted: list[nn.Parameter]) -> tupl
     """What is called returns, and the gradients of a sum of it; no ``grad`` is touched."""
     with torch.set_grad_enabled(bool(wanted)):
         result = call()
-        leaves = [each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor) and each.requires_grad]
+        outputs = [each for each in _pytree.tree_leaves(result) if isinstance(each, Tensor)]
+        leaves = [each for each in outputs if each.requires_grad and each.is_floating_point()]
         # Other weights for each entry: those of a softmax, say, add up to a constant.
         sums = [(each * torch.linspace(0.5, 1.5, each.numel()).to(each).view_as(each)).sum() for each in leaves]
         gradients = torch.autograd.grad(sums, wanted, allow_unused=True) if sums else [None] * len(wanted)
