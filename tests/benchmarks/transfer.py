@@ -1,10 +1,10 @@
 """Transfer learning: what a frozen front saves, and what freezing and unfreezing costs beside the peers' ways.
 
-Expected: head only 3.3 times as fast as a full epoch, with cached features 65 [64, 71]; last block and head 2.4, cached
-          5.8; BackboneFinetuning takes 1.25 times as long as ours, finetuning-scheduler 0.99 [0.98, 1.06]; memory is
+Expected: head only 3.2 times as fast as a full epoch, with cached features 47 [44, 50]; last block and head 2.4, cached
+          5.8; BackboneFinetuning takes 1.25 times as long as ours, finetuning-scheduler 1.06 [1.02, 1.15]; memory is
           equal.
           On an H200 (--batches 30, --rounds 3): 2.3, 2.9 (both goals missed); 2.0, 1.8; 1.5, 1.1
-Cost:     4 to 8 min on 2 CPU cores
+Cost:     5 to 8 min on 2 CPU cores
 Command:  python tests/benchmarks/transfer.py
 
 torchvision's ResNet-18 on images of 64 x 64 pixels in batches of 32, SGD with momentum, one thread.
