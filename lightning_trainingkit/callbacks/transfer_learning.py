@@ -68,10 +68,11 @@ class TransferLearning(L.Callback):
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
             waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
             the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
-            in which nothing deterministic comes before dropout or what trains. Public plain attributes, modes and
-            tensors are watched at each call; all else that a forward reads (private attributes, dicts, weights written
-            through ``.data``) at the start of each epoch and validation, in the front by what it says of two images.
-            Forward hooks in the front are refused, pre-hooks there don't see known images.
+            in which nothing deterministic comes before dropout or what trains. What a traced forward reads from its
+            modules, and attributes, modes and tensors of what is frozen, are watched at each call; all else (globals,
+            the insides of objects, weights written through ``.data``) at the start of each epoch and validation, in
+            the front by what it says of two images. Forward hooks in the front are refused, pre-hooks there don't see
+            known images; in a part that trains only partly, both are refused.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys, fingerprint
 from lightning_trainingkit.nn._chance import is_random, stirs
+from lightning_trainingkit.nn._reads import Reads, is_still, plain_attributes, reads_noted
 from lightning_trainingkit.nn._tracing import Trace, Tracer, UntraceableError
 
 __all__ = [
@@ -22,7 +23,6 @@ __all__ = [
     "is_of_images",
     "not_wholly_open",
     "refuse_hooks",
-    "plain_attributes",
 ]
 
 IsOpen = Callable[[nn.Parameter], bool]
@@ -42,10 +42,12 @@ class FrozenFront:
         end: Names of the last modules or functions in front of the cut.
         tensors: Tensors of the front, by the dict that holds them and their name in it.
         read: Tensors that the rest reads by name, likewise.
-        settings: Plain public attributes of all parts but those that are wholly open, by module: how many attributes
-            it has in all, and those.
+        settings: Plain attributes of each module that the front calls whole: how many attributes it has in all, and
+            those.
         traced: Modules whose own forward was looked into.
         code: What both parts do, in words that can be compared: of the front, and of the rest.
+        reads: What the traced forwards have read from modules, and what they found.
+        said: What the front has just said of the images that it was cut with, None where it was not asked.
     """
 
     front: Callable[[Tensor], tuple[Tensor, ...]]
@@ -56,13 +58,16 @@ class FrozenFront:
     traced: frozenset[nn.Module]
     code: tuple[str, str] = ("", "")
     read: tuple[tuple[dict[str, Any], str, Tensor], ...] = ()
+    reads: Reads = field(default_factory=Reads)
+    said: tuple[Tensor, ...] | None = None
 
     def changed(self) -> set[nn.Module]:
         """Modules with an attribute, such as their mode, that is not what it was when the forward was cut."""
-        return {
+        return self.reads.changed() | {
             module
             for module, (count, plain) in self.settings.items()
-            if len(own := vars(module)) != count or any(own.get(name) != value for name, value in plain.items())
+            if len(own := vars(module)) != count
+            or any(not is_still(own.get(name), value) for name, value in plain.items())
         }
 
     def replaced(self) -> bool:
@@ -110,12 +115,12 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
         CannotCutError: If that is not possible; where nothing frozen comes before chance, it says so.
     """
     tracer = _PartsTracer(is_open)
-    # What is looked into is not called, but for the hooks that tracing would call.
-    refuse_hooks(
-        (name, each) for name, each in module.named_modules() if each is not module and tracer.looks_into(each)
-    )
+    # What is looked into is not called.
+    inside = [(name, each) for name, each in module.named_modules() if each is not module and tracer.looks_into(each)]
+    refuse_hooks(inside, before=True)
     try:
-        trace = Trace(module, tracer)
+        with reads_noted(module) as reads:
+            trace = Trace(module, tracer)
     except UntraceableError as error:
         raise CannotCutError(
             f"{error}. What is frozen as a whole need not be traced: let `training_step` call it and the rest one "
@@ -128,31 +133,21 @@ def cut(module: nn.Module, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
         found = _cut_traced(module, trace, x, is_open)
     if found is None:
         return None
-    return replace(found, settings=plain_attributes(module, is_open), traced=frozenset([module, *tracer.traced]))
+    return replace(found, traced=frozenset([module, *tracer.traced]), reads=reads.looked_up())
 
 
-def refuse_hooks(modules: Iterable[tuple[str, nn.Module]]) -> None:
-    """Raise CannotCutError if one of these modules, by name, has a forward hook."""
+def refuse_hooks(modules: Iterable[tuple[str, nn.Module]], *, before: bool = False) -> None:
+    """Raise CannotCutError if one of these modules, by name, has a forward hook, or one that comes before it."""
     for name, each in modules:
-        if each._forward_hooks:
-            raise CannotCutError(
-                f"`{name}` ({type(each).__name__}) has a forward hook, which would not see every image."
-            )
+        if each._forward_hooks or (before and each._forward_pre_hooks):
+            kind = "forward hook" if each._forward_hooks else "forward pre-hook"
+            raise CannotCutError(f"`{name}` ({type(each).__name__}) has a {kind}, which would not see every image.")
 
 
 def not_wholly_open(module: nn.Module, is_open: IsOpen) -> list[nn.Module]:
     """The module and its parts, but those all of whose parameters are open."""
     parameters = {each: list(each.parameters()) for each in module.modules()}
     return [each for each, mine in parameters.items() if not mine or not all(map(is_open, mine))]
-
-
-def plain_attributes(module: nn.Module, is_open: IsOpen) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
-    """Plain public attributes of what is not wholly open."""
-    parts = {each: vars(each) for each in not_wholly_open(module, is_open)}
-    return {
-        each: (len(own), {name: value for name, value in own.items() if _is_plain(name, value)})
-        for each, own in parts.items()
-    }
 
 
 def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> FrozenFront | None:
@@ -175,9 +170,12 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> 
         if reason:
             raise CannotCutError(f"{reason}, and nothing frozen comes before it.")
         return None
+    settings: dict[nn.Module, tuple[int, dict[str, Any]]] = {}
     for node in needed:
         if node.op == "call_module":
-            refuse_hooks(module.get_submodule(str(node.target)).named_modules(prefix=str(node.target)))
+            called = module.get_submodule(str(node.target))
+            refuse_hooks(called.named_modules(prefix=str(node.target)))
+            settings |= plain_attributes(called.modules())
     front, rest = fx.Graph(), fx.Graph()
     ours: dict[fx.Node, fx.Node] = {images: front.placeholder("x")}
     theirs: dict[fx.Node, fx.Node] = {images: rest.placeholder("x")}
@@ -198,7 +196,9 @@ def _cut_traced(module: nn.Module, trace: Trace, x: Tensor, is_open: IsOpen) -> 
     ]
     code = (graphs[0].code + "".join(made), graphs[1].code)
     read = tuple(held for node in behind if node.op == "get_attr" for held in _tensors_of(module, node))
-    return FrozenFront(graphs[0].forward, graphs[1].forward, end, tuple(tensors), {}, frozenset(), code, read)
+    said = tuple(values[node] for node in edge)
+    front_of, rest_of = (graph.forward for graph in graphs)
+    return FrozenFront(front_of, rest_of, end, tuple(tensors), settings, frozenset(), code, read, said=said)
 
 
 @contextmanager
@@ -316,10 +316,6 @@ def held_tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Tenso
 
 def _plain_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_plain(name: str, value: Any) -> bool:
-    return not name.startswith("_") and (value is None or isinstance(value, bool | int | float | str | tuple))
 
 
 def _is_constant(name: str, value: Any) -> bool:

@@ -108,7 +108,7 @@ class Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         try:
-            return super().call_module(m, forward, args, kwargs)
+            return super().call_module(m, m.forward, args, kwargs)  # past the user's hooks, which proxies would confuse
         except Exception as error:  # as above
             name = self.path_of_module(m)
             self.opaque[name] = _reason(m, error)

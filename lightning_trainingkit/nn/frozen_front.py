@@ -20,9 +20,9 @@ from lightning_trainingkit.nn._cut import (
     held_tensors,
     is_of_images,
     not_wholly_open,
-    plain_attributes,
     refuse_hooks,
 )
+from lightning_trainingkit.nn._reads import plain_attributes
 
 __all__ = ["CannotCutError", "FrozenFront", "find_front", "says_the_same"]
 
@@ -62,13 +62,13 @@ def find_front(
     if all(open_ones):
         return None
     with _generators_put_back():
-        found = cut(module, x, is_open) if any(open_ones) else _whole(module, forward, is_open)
+        found = cut(module, x, is_open) if any(open_ones) else _whole(module, forward)
         if found is not None and (tried is None or found.code != tried.code):
             _try_out(module, forward, found, x, is_open, torch.is_grad_enabled())
     return found
 
 
-def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> FrozenFront:
+def _whole(module: nn.Module, forward: Callable[..., Any]) -> FrozenFront:
     stir = stirs(module)
     if stir:
         raise CannotCutError(f"{stir}, so that what it says of an image changes from epoch to epoch.")
@@ -85,7 +85,7 @@ def _whole(module: nn.Module, forward: Callable[..., Any], is_open: IsOpen) -> F
         lambda x, found: found,
         (type(module).__name__,),
         tuple(held_tensors(module)),
-        plain_attributes(module, is_open),
+        plain_attributes(module.modules()),
         frozenset(),
     )
 

@@ -54,6 +54,7 @@ def linear_probe(
     Args:
         model: A classifier whose last layer is linear, with as many outputs as there are classes (``replace_head``).
             A LightningModule too, if its forward takes the images. The layer's weight and bias are written in place.
+            Images of a floating dtype are brought to that of its parameters.
         train: Batches of images and class indices, a DataLoader without augmentation. Its features are kept in memory.
         val: The same for validation.
         l2: Strength of the penalty. None takes the one of 1e-5, 1e-4, ... 10 with the smallest loss on ``val``, or,
@@ -89,6 +90,17 @@ def linear_probe(
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
     if problem := fault(head):
         raise ValueError(f"`model`: `{name}` {problem}")
+    before = [(parameter, parameter.detach().clone()) for parameter in head.parameters()]
+    try:
+        _write(head, head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone())
+    except ValueError as error:
+        raise ValueError(
+            f"`model` must end in a layer whose weight and bias can be written, got `{name}` with a parametrisation "
+            "that has no `right_inverse`. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before the "
+            "probe."
+        ) from error
+    finally:
+        _put_back(before)
     batches = iter(train)
     first = list(islice(batches, 1))
     features, targets = _features(model, name, head, chain(first, batches))
@@ -108,15 +120,10 @@ def linear_probe(
             losses[strength] = float(cross_entropy(judge_on[0] @ weight.T + offset, judge_on[1]))
         l2 = min(losses, key=losses.__getitem__)
     weight, offset = fit_logistic(features, targets, head.out_features, l2, bias=bias)
-    before = [parameter.detach().clone() for parameter in head.parameters()]
-    fill_(head, "weight", lambda tensor: tensor.copy_(weight))
-    if bias:
-        fill_(head, "bias", lambda tensor: tensor.copy_(offset))
+    _write(head, weight, offset)
     share = _share_said(model, head, first[0], features @ weight.T + offset)
     if share < 0.99:
-        with torch.no_grad():
-            for parameter, value in zip(head.parameters(), before, strict=True):
-                parameter.copy_(value)
+        _put_back(before)
         raise ValueError(
             f"`model` must return what its last layer says, got another class than that of `{name}` for "
             f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe another part."
@@ -131,7 +138,6 @@ def linear_probe(
 
 def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
     """What reaches the head, ``(N, D)`` in float32 or wider, and the targets ``(N,)``, on the head's device."""
-    device = head.weight.device
     seen: list[Tensor] = []
     features: list[Tensor] = []
     targets: list[Tensor] = []
@@ -144,7 +150,7 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
                 if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], Tensor):
                     raise TypeError(f"`train` and `val` must yield images and class indices, got {type(batch)}.")
                 seen.clear()
-                model(batch[0].to(device))
+                model(_images(model, head, batch))
                 if len(seen) != 1 or seen[0].ndim != 2:
                     shapes = [tuple(each.shape) for each in seen]
                     raise ValueError(
@@ -153,7 +159,7 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
                     )
                 wide = torch.promote_types(seen[0].dtype, torch.float32)
                 features.append(seen[0].to(wide))
-                targets.append(torch.as_tensor(batch[1]).to(device))
+                targets.append(torch.as_tensor(batch[1]).to(head.weight.device))
     finally:
         hook.remove()
     if not targets:
@@ -173,11 +179,31 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
     return found, labels.long()
 
 
+def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
+    """The images of a batch, as the model takes them."""
+    images: Tensor = batch[0].to(head.weight.device)
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return images.to(dtypes.pop()) if len(dtypes) == 1 and images.is_floating_point() else images
+
+
+def _write(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    with evaluating(head):  # a spectral norm takes a step in training mode
+        fill_(head, "weight", lambda tensor: tensor.copy_(weight))
+        if bias is not None and head.bias is not None:
+            fill_(head, "bias", lambda tensor: tensor.copy_(bias))
+
+
+@torch.no_grad()
+def _put_back(before: list[tuple[nn.Parameter, Tensor]]) -> None:
+    for parameter, value in before:
+        parameter.copy_(value)
+
+
 @torch.no_grad()
 def _share_said(model: nn.Module, head: nn.Linear, batch: Any, solved: Tensor) -> float:
     """Share of the images of the first batch of which the model says the class that was solved for them."""
     with evaluating(model):
-        said: Any = model(batch[0].to(head.weight.device))
+        said: Any = model(_images(model, head, batch))
     if not isinstance(said, Tensor) or said.ndim != 2:
         return 0.0
     return float((said.argmax(dim=1) == solved[: len(said)].argmax(dim=1)).double().mean())

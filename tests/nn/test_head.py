@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from lightning_trainingkit import ImageClassifier, SmallResNet, replace_head
-from lightning_trainingkit.nn.head import find_head
+from lightning_trainingkit.nn.head import find_head, find_heads
 
 
 class Cosine(nn.Linear):
@@ -160,3 +160,14 @@ def test_errors_leave_the_model_alone(model, classes, error, said):
     with pytest.raises(error, match=said):
         replace_head(model, classes)
     assert str(model) == str(before)
+
+
+def test_the_users_hooks_are_not_called():
+    seen = []
+    net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 2))
+    for each in net.modules():
+        each.register_forward_hook(lambda *_: seen.append("after"))
+        each.register_forward_pre_hook(lambda *_: seen.append("before"))
+    assert find_heads(net) == ["1"]
+    replace_head(net, 3)
+    assert not seen

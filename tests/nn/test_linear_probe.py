@@ -82,6 +82,14 @@ def test_what_the_model_returns_is_what_was_solved():
     assert (with_norm(x).argmax(1) == (x[:, 0] > 0)).double().mean() == pytest.approx(probe.train_acc)
     tied = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     tied[2].weight = tied[0].weight
+    with_step = After(1.0)
+    nn.utils.parametrizations.spectral_norm(with_step.head)
+    with_step(x)
+    buffers = [buffer.clone() for buffer in with_step.buffers()]
+    linear_probe(with_step, loader)
+    assert all(map(torch.equal, buffers, with_step.buffers()))
+    for dtype in (torch.bfloat16, torch.float64):
+        assert linear_probe(After(1.0).to(dtype), loader).train_acc > 0.6
     for model, data in ((After(-1.0), loader), (tied, DataLoader(TensorDataset(x[:, :2], (x[:, 0] > 0).long()), 16))):
         before = {key: value.clone() for key, value in model.state_dict().items()}
         with pytest.raises(ValueError, match="something follows it, or it shares its weight"):
@@ -90,6 +98,25 @@ def test_what_the_model_returns_is_what_was_solved():
     x[3] = torch.nan
     with pytest.raises(ValueError, match="must give finite features"):
         linear_probe(After(1.0), loader)
+
+
+class OneWay(nn.Module):
+    def forward(self, weight):
+        return weight * 2
+
+
+def test_a_head_that_cannot_be_written_is_refused_before_the_images_are_looked_at():
+    net = After(1.0)
+    nn.utils.parametrize.register_parametrization(net.head, "weight", OneWay())
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+
+    def images():
+        yield from ()
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=r"`model` must end in .*, got `head` with .* no `right_inverse`. Take it off"):
+        linear_probe(net, images())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 def test_errors():

@@ -1,0 +1,114 @@
+"""Know what a traced forward reads from its modules, and notice when that is another value."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+__all__ = ["Reads", "plain_attributes", "reads_noted", "is_still"]
+
+_CONTAINERS = (dict, list, tuple)
+_MISSING = object()
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+
+
+@dataclass
+class Reads:
+    """What was read from modules.
+
+    Args:
+        names: Names of attributes by module: its own, its class's, those of properties, and those that it lacks.
+        found: What was found there. Parameters and buffers are in none of them.
+    """
+
+    names: dict[nn.Module, set[str]] = field(default_factory=dict)
+    found: list[tuple[nn.Module, str, Any]] = field(default_factory=list)
+
+    def looked_up(self) -> "Reads":
+        """These, with what is found there now."""
+        found = []
+        for module, names in self.names.items():
+            for name in names:
+                value = _look(module, name)
+                plain = value is _MISSING or isinstance(value, _CONTAINERS) or _is_plain(value)
+                if plain or name in vars(module) or name in module._modules:  # a method is made anew by each look
+                    found.append((module, name, _copy(value)))
+        return Reads(self.names, found)
+
+    def changed(self) -> set[nn.Module]:
+        """Modules of which something else would be read now."""
+        return {module for module, name, value in self.found if not is_still(_look(module, name), value)}
+
+
+@contextmanager
+def reads_noted(module: nn.Module) -> Iterator[Reads]:
+    """Note what is read from a module and its parts meanwhile."""
+    reads = Reads({each: set() for each in module.modules()})
+
+    def noted(self: nn.Module, name: str) -> Any:
+        if not name.startswith("__") and name not in _OF_EVERY_MODULE and self in reads.names:
+            reads.names[self].add(name)
+        return object.__getattribute__(self, name)
+
+    nn.Module.__getattribute__ = noted  # type: ignore[assignment, method-assign]
+    try:
+        yield reads
+    finally:
+        del nn.Module.__getattribute__
+
+
+def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
+    """By module, how many attributes it has, and those that are plain."""
+    parts = {each: vars(each) for each in modules}
+    return {
+        each: (
+            len(own),
+            {
+                name: _copy(value)
+                for name, value in own.items()
+                if name not in _OF_EVERY_MODULE and (isinstance(value, _CONTAINERS) or _is_plain(value))
+            },
+        )
+        for each, own in parts.items()
+    }
+
+
+def is_still(now: Any, before: Any) -> bool:
+    """Whether a value is the copied one: in dicts, lists and tuples, what they hold; else one object, or equal."""
+    if isinstance(before, dict):
+        return (
+            isinstance(now, dict)
+            and len(now) == len(before)
+            and all(key in now and is_still(now[key], value) for key, value in before.items())
+        )
+    if isinstance(before, list | tuple):
+        return isinstance(now, type(before)) and len(now) == len(before) and all(map(is_still, now, before))
+    return now is before or (_is_plain(now) and _is_plain(before) and now == before)
+
+
+def _look(module: nn.Module, name: str) -> Any:
+    own = vars(module)
+    if name in own:
+        return own[name]
+    if name in module._modules:
+        return module._modules[name]
+    if name in module._parameters or name in module._buffers:
+        return None
+    try:
+        return getattr(module, name)
+    except Exception:  # a property of the user's, or none at all
+        return _MISSING
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_copy(each) for each in value]
+    return tuple(map(_copy, value)) if isinstance(value, tuple) else value
