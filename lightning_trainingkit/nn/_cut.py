@@ -67,7 +67,7 @@ class FrozenFront:
             module
             for module, (count, plain) in self.settings.items()
             if len(own := vars(module)) != count
-            or any(not is_still(own.get(name), value) for name, value in plain.items())
+            or any(own.get(name) is not value and not is_still(own.get(name), value) for name, value in plain.items())
         }
 
     def replaced(self) -> bool:

@@ -77,6 +77,8 @@ def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int,
 
 def is_still(now: Any, before: Any) -> bool:
     """Whether a value is the copied one: in dicts, lists and tuples, what they hold; else one object, or equal."""
+    if now is before:
+        return True
     if isinstance(before, dict):
         return (
             isinstance(now, dict)
@@ -85,7 +87,7 @@ def is_still(now: Any, before: Any) -> bool:
         )
     if isinstance(before, list | tuple):
         return isinstance(now, type(before)) and len(now) == len(before) and all(map(is_still, now, before))
-    return now is before or (_is_plain(now) and _is_plain(before) and now == before)
+    return _is_plain(now) and _is_plain(before) and bool(now == before)
 
 
 def _look(module: nn.Module, name: str) -> Any:
@@ -111,4 +113,6 @@ def _copy(value: Any) -> Any:
         return {key: _copy(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_copy(each) for each in value]
-    return tuple(map(_copy, value)) if isinstance(value, tuple) else value
+    if isinstance(value, tuple) and not all(map(_is_plain, value)):
+        return tuple(map(_copy, value))
+    return value
