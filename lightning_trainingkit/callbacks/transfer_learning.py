@@ -70,7 +70,7 @@ class TransferLearning(L.Callback):
             the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
             in which nothing deterministic comes before dropout or what trains. What a traced forward reads from its
             modules, and attributes, modes and tensors of what is frozen, are watched at each call; all else (globals,
-            the insides of objects, weights written through ``.data``) at the start of each epoch and validation, in
+            the depths of objects, weights written through ``.data``) at the start of each epoch and validation, in
             the front by what it says of two images. Forward hooks in the front are refused, pre-hooks there don't see
             known images; in a part that trains only partly, both are refused.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.

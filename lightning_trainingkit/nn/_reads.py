@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["Reads", "plain_attributes", "reads_noted", "is_still"]
 
@@ -52,11 +52,14 @@ def reads_noted(module: nn.Module) -> Iterator[Reads]:
             reads.names[self].add(name)
         return object.__getattribute__(self, name)
 
+    before = vars(nn.Module).get("__getattribute__")
     nn.Module.__getattribute__ = noted  # type: ignore[assignment, method-assign]
     try:
         yield reads
     finally:
         del nn.Module.__getattribute__
+        if before is not None:
+            nn.Module.__getattribute__ = before  # type: ignore[method-assign]
 
 
 def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
@@ -76,9 +79,11 @@ def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int,
 
 
 def is_still(now: Any, before: Any) -> bool:
-    """Whether a value is the copied one: in dicts, lists and tuples, what they hold; else one object, or equal."""
+    """Whether a value is the copied one, with the same inside."""
     if now is before:
         return True
+    if isinstance(before, _Object):
+        return now is before.whole and _inside(now) == before.plain
     if isinstance(before, dict):
         return (
             isinstance(now, dict)
@@ -108,6 +113,20 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
+@dataclass(frozen=True)
+class _Object:
+    """An object that is no module, and what it held."""
+
+    whole: Any
+    plain: dict[str, Any]
+
+
+def _inside(value: Any) -> dict[str, Any]:
+    """Plain attributes of an object, and the step, if it is a Trainer."""
+    plain = {name: each for name, each in vars(value).items() if _is_plain(each)}
+    return plain | ({"global_step": value.global_step} if hasattr(type(value), "global_step") else {})
+
+
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(each) for key, each in value.items()}
@@ -115,4 +134,6 @@ def _copy(value: Any) -> Any:
         return [_copy(each) for each in value]
     if isinstance(value, tuple) and not all(map(_is_plain, value)):
         return tuple(map(_copy, value))
+    if hasattr(value, "__dict__") and not isinstance(value, nn.Module | Tensor | type):
+        return _Object(value, _inside(value))
     return value

@@ -346,6 +346,10 @@ def test_tensors_that_the_module_replaces_within_an_epoch_are_noticed(place, reg
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
+class Schedule:
+    heat = 1.0
+
+
 class Annealed(ToyModule):
     """Its forward reads a number from one of many places; ``heat`` writes it there."""
 
@@ -356,6 +360,7 @@ class Annealed(ToyModule):
         super().__init__()
         self.kind, self.conv, self.head = kind, nn.Conv2d(1, 4, 4), nn.Linear(4, 2)
         self.head._heat = self._private = 1.0
+        self.schedule = Schedule()
         self.settings, self.steps, self.net = {"heat": [1.0]}, 0, None
 
     @property
@@ -370,6 +375,8 @@ class Annealed(ToyModule):
             self.settings["heat"][0] = value
         elif self.kind == "hparams":
             self.hparams.lr = value
+        elif self.kind == "object":
+            self.schedule.heat = value
         elif self.kind == "class":
             Annealed.temperature = value
         elif self.kind == "part":
@@ -391,6 +398,8 @@ class Annealed(ToyModule):
             "private": lambda: self._private,
             "dict": lambda: self.settings["heat"][0],
             "hparams": lambda: self.hparams.lr,
+            "object": lambda: self.schedule.heat,
+            "trainer": lambda: min(1.0, self.trainer.global_step / 10),
             "class": lambda: self.temperature,
             "part": lambda: self.head._heat,
             "absent": lambda: getattr(self, "absent", 1.0),
@@ -402,7 +411,8 @@ class Annealed(ToyModule):
 
 
 @pytest.mark.parametrize(
-    "kind", ["private", "dict", "hparams", "class", "part", "absent", "property", "step", "submodule"]
+    "kind",
+    ["private", "dict", "hparams", "object", "class", "part", "absent", "property", "step", "trainer", "submodule"],
 )
 def test_what_a_traced_forward_reads_may_change_before_each_step(kind, monkeypatch):
     class Change(L.Callback):
@@ -419,7 +429,7 @@ def test_what_a_traced_forward_reads_may_change_before_each_step(kind, monkeypat
         results.append(fit(transfer(cache_features=cached), Change(), module=module)[1])
     assert results[0] == pytest.approx(results[1], rel=1e-5)
     # one to look at the phase, one for each of 4 epochs and validations, and one where the number changes
-    assert len(cuts) <= (10 if kind != "step" else 26)
+    assert len(cuts) <= (10 if kind not in ("step", "trainer", "property") else 26)
 
 
 @pytest.mark.parametrize("kind", ["private", "in a dict", "tensor"])
