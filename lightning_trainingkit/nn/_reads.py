@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = ["Reads", "plain_attributes", "reads_noted", "is_still"]
 
 _CONTAINERS = (dict, list, tuple)
+_WATCHED = (*_CONTAINERS, Tensor)
 _MISSING = object()
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 
@@ -63,15 +64,15 @@ def reads_noted(module: nn.Module) -> Iterator[Reads]:
 
 
 def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int, dict[str, Any]]]:
-    """By module, how many attributes it has, and those that are plain."""
+    """By module, how many attributes it has, and those that are plain, or tensors that are no buffers."""
     parts = {each: vars(each) for each in modules}
     return {
         each: (
             len(own),
             {
-                name: _copy(value)
+                name: _copy(value, whole=True)
                 for name, value in own.items()
-                if name not in _OF_EVERY_MODULE and (isinstance(value, _CONTAINERS) or _is_plain(value))
+                if name not in _OF_EVERY_MODULE and (isinstance(value, _WATCHED) or _is_plain(value))
             },
         )
         for each, own in parts.items()
@@ -82,6 +83,8 @@ def is_still(now: Any, before: Any) -> bool:
     """Whether a value is the copied one, with the same inside."""
     if now is before:
         return True
+    if isinstance(before, _Loose):
+        return now is before.tensor and _version(now) == before.version
     if isinstance(before, _Object):
         return now is before.whole and _inside(now) == before.plain
     if isinstance(before, dict):
@@ -121,19 +124,34 @@ class _Object:
     plain: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Loose:
+    """A tensor that is neither parameter nor buffer, and how often it had been written to."""
+
+    tensor: Tensor
+    version: int
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
 def _inside(value: Any) -> dict[str, Any]:
     """Plain attributes of an object, and the step, if it is a Trainer."""
     plain = {name: each for name, each in vars(value).items() if _is_plain(each)}
     return plain | ({"global_step": value.global_step} if hasattr(type(value), "global_step") else {})
 
 
-def _copy(value: Any) -> Any:
+def _copy(value: Any, whole: bool = False) -> Any:
+    """A value to compare with; of tensors in it the identity, or the ``whole`` of what they hold."""
+    if isinstance(value, Tensor) and whole:
+        return _Loose(value, _version(value))
     if isinstance(value, dict):
-        return {key: _copy(each) for key, each in value.items()}
+        return {key: _copy(each, whole) for key, each in value.items()}
     if isinstance(value, list):
-        return [_copy(each) for each in value]
+        return [_copy(each, whole) for each in value]
     if isinstance(value, tuple) and not all(map(_is_plain, value)):
-        return tuple(map(_copy, value))
+        return tuple(_copy(each, whole) for each in value)
     if hasattr(value, "__dict__") and not isinstance(value, nn.Module | Tensor | type):
         return _Object(value, _inside(value))
     return value

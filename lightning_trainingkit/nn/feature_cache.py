@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -57,7 +56,7 @@ class Surroundings:
 
 @dataclass
 class _Mode:
-    """The cut in one mode of the module, and its rows of training or of other images."""
+    """The cut in one mode of the module and of autocast, and its rows of training or of other images."""
 
     store: FeatureStore
     known: bool = False
@@ -72,7 +71,7 @@ class FeatureCache:
 
     An image is known by its content, so that it does not matter in which order or with which loader it comes; one that
     changes from epoch to epoch is a new one each time. The front is cut for training and for evaluation, and by the
-    module's mode, each with rows of its own; they are forgotten where the front's tensors or the attributes of its
+    module's mode and autocast, each with rows of its own; they are forgotten where the front's tensors or the attributes of its
     modules have changed. Where other tensors stand in their place for a while, where what is frozen is in training
     mode, where the front or the input needs a gradient, and in ``caches_bypassed``, the forward runs as it is.
 
@@ -88,9 +87,7 @@ class FeatureCache:
         self.called = self.running = self.gone = False
         self.hits = self.misses = self.losses = 0
         """Images of training that were known, that were not, and how often all were forgotten."""
-        self.modes = {
-            pair: _Mode(FeatureStore(around.limit, around.folder)) for pair in product((True, False), repeat=2)
-        }
+        self.modes: dict[tuple[bool, bool, torch.dtype | None], _Mode] = {}
         self._surveyed = False
         self._found = vars(module).get("forward")
         self.forward = module.forward
@@ -139,7 +136,10 @@ class FeatureCache:
         self.called = True
         x = self._images(args, kwargs)
         training = self.around.training()
-        mode = self.modes[training, self.module.training]
+        key = training, self.module.training, _autocast_dtype(x)
+        if key not in self.modes:
+            self.modes[key] = _Mode(FeatureStore(self.around.limit, self.around.folder))
+        mode = self.modes[key]
         self.running = True
         try:
             if not self._surveyed and training:
@@ -274,6 +274,11 @@ def caches_bypassed() -> Iterator[None]:
         yield
     finally:
         _BYPASSED.reset(token)
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -90,7 +90,7 @@ def linear_probe(
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
     if problem := fault(head):
         raise ValueError(f"`model`: `{name}` {problem}")
-    before = [(parameter, parameter.detach().clone()) for parameter in head.parameters()]
+    before = {key: value.clone() for key, value in head.state_dict().items()}
     try:
         _write(head, head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone())
     except ValueError as error:
@@ -100,7 +100,7 @@ def linear_probe(
             "probe."
         ) from error
     finally:
-        _put_back(before)
+        head.load_state_dict(before)  # a parametrisation may hold more than parameters
     batches = iter(train)
     first = list(islice(batches, 1))
     features, targets = _features(model, name, head, chain(first, batches))
@@ -123,7 +123,14 @@ def linear_probe(
     _write(head, weight, offset)
     share = _share_said(model, head, first[0], features @ weight.T + offset)
     if share < 0.99:
-        _put_back(before)
+        held = head.weight.detach().to(weight, copy=True)
+        head.load_state_dict(before)
+        if not torch.allclose(held, weight, rtol=0.1, atol=0.01 * float(weight.abs().max())):
+            raise ValueError(
+                f"`model` must end in a layer that can hold any weight, got `{name}` with a parametrisation that holds "
+                "another one than is written. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before "
+                "the probe."
+            )
         raise ValueError(
             f"`model` must return what its last layer says, got another class than that of `{name}` for "
             f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe another part."
@@ -191,12 +198,6 @@ def _write(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
         fill_(head, "weight", lambda tensor: tensor.copy_(weight))
         if bias is not None and head.bias is not None:
             fill_(head, "bias", lambda tensor: tensor.copy_(bias))
-
-
-@torch.no_grad()
-def _put_back(before: list[tuple[nn.Parameter, Tensor]]) -> None:
-    for parameter, value in before:
-        parameter.copy_(value)
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ def test_what_is_kept_equals_what_is_computed_anew():
 
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             (cache,) = callback._caching.caches
-            mode = cache.modes[True, True]
+            mode = cache.modes[True, True, None]
             kept, anew = cache._features(mode, mode.front, batch[0]), mode.front.front(batch[0])
             self.largest = max(self.largest, (kept[0] - anew[0]).abs().max().item())
             assert cache.hits >= len(batch[0])  # those of this call
@@ -432,24 +432,30 @@ def test_what_a_traced_forward_reads_may_change_before_each_step(kind, monkeypat
     assert len(cuts) <= (10 if kind not in ("step", "trainer", "property") else 26)
 
 
-@pytest.mark.parametrize("kind", ["private", "in a dict", "tensor"])
-def test_state_of_a_frozen_part_that_nothing_shows_is_noticed_by_what_it_says(kind):
+@pytest.mark.parametrize("step", [6, 8])
+@pytest.mark.parametrize("kind", ["private", "in a dict", "tensor", "tensor in place", "tensor in a list"])
+def test_attributes_of_a_frozen_part_that_change_within_or_between_epochs_are_noticed(kind, step):
     class Hidden(nn.Conv2d):
         def __init__(self):
             super().__init__(1, 4, 4)
             self._scale, self.held, self.tensor = 1.0, {"scale": 1.0}, torch.tensor(1.0)
+            self.tensors = [torch.tensor(1.0)]
 
         def forward(self, x):
-            return super().forward(x) * self._scale * self.held["scale"] * self.tensor
+            return super().forward(x) * self._scale * self.held["scale"] * self.tensor * self.tensors[0]
 
     class Change(L.Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            if trainer.current_epoch == 2:
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == step:  # of 4 in each epoch
                 hidden = pl_module.net[0]
                 if kind == "private":
                     hidden._scale = 3.0
                 elif kind == "tensor":
                     hidden.tensor = torch.tensor(3.0)
+                elif kind == "tensor in place":
+                    hidden.tensor.fill_(3.0)
+                elif kind == "tensor in a list":
+                    hidden.tensors[0].fill_(3.0)
                 else:
                     hidden.held["scale"] = 3.0
 
@@ -462,6 +468,23 @@ def test_state_of_a_frozen_part_that_nothing_shows_is_noticed_by_what_it_says(ki
     _, losses = fit(transfer(), Change(), module=module())
     _, expected = fit(transfer(cache_features=False), Change(), module=module())
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_is_called_with_and_without_autocast_keeps_both():
+    class Both(Counted):
+        def training_step(self, batch, batch_idx):
+            with torch.autocast("cpu", torch.bfloat16):
+                low = self(batch[0]).float()
+            return cross_entropy(low, batch[1]) + cross_entropy(self(batch[0]), batch[1])
+
+    def module():
+        torch.manual_seed(0)
+        return Both()
+
+    fitted, _ = fit(transfer(), module=module())
+    plain, _ = fit(transfer(cache_features=False), module=module())
+    assert difference(fitted.state_dict(), plain.state_dict()) < 1e-6
+    assert fitted.of_epoch(3) <= 4 < plain.of_epoch(3)
 
 
 def test_a_sample_with_a_nan_is_no_augmentation():

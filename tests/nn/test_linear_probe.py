@@ -100,6 +100,20 @@ def test_what_the_model_returns_is_what_was_solved():
         linear_probe(After(1.0), loader)
 
 
+def test_a_head_that_holds_another_weight_than_is_written_is_refused_and_as_it_was():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 3))
+    nn.utils.parametrizations.orthogonal(net[0])
+    x = torch.randn(64, 8)
+    data = DataLoader(TensorDataset(x, (x[:, :3] * torch.tensor([0.1, 1.0, 10.0])).argmax(1)), 16)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    said = net(x)
+    with pytest.raises(ValueError, match=r"got `0` with a parametrisation that holds another one than is written"):
+        linear_probe(net, data)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert torch.equal(net(x), said)
+
+
 class OneWay(nn.Module):
     def forward(self, weight):
         return weight * 2
