@@ -116,7 +116,8 @@ class Tracer(fx.Tracer):
 
 
 def _reason(module: nn.Module, error: Exception) -> str:
-    inherited = type(module).forward.__qualname__ == "LightningModule.forward"
+    own = getattr(type(module), "forward", None)  # a TorchScript module's class has none to look at
+    inherited = getattr(own, "__qualname__", "") == "LightningModule.forward"
     if inherited or isinstance(error, NotImplementedError):
         return f"{type(module).__name__} has no forward"
     text = (str(error) or type(error).__name__).splitlines()[0]

@@ -71,9 +71,10 @@ class FeatureCache:
 
     An image is known by its content, so that it does not matter in which order or with which loader it comes; one that
     changes from epoch to epoch is a new one each time. The front is cut for training and for evaluation, and by the
-    module's mode and autocast, each with rows of its own; they are forgotten where the front's tensors or the attributes of its
-    modules have changed. Where other tensors stand in their place for a while, where what is frozen is in training
-    mode, where the front or the input needs a gradient, and in ``caches_bypassed``, the forward runs as it is.
+    module's mode and autocast, each with rows of its own; they are forgotten where the front's tensors or the
+    attributes of its modules have changed. Where other tensors stand in their place for a while, where what is frozen
+    is in training mode, where the front or the input needs a gradient, and in ``caches_bypassed``, the forward runs as
+    it is.
 
     Args:
         module: The module. Its forward takes one tensor, images first, and else no more than its defaults.

@@ -61,7 +61,8 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         The name of the layer in ``model``.
 
     Raises:
-        TypeError: If ``num_classes`` is no integer, or the last layer is neither linear nor a plain convolution.
+        TypeError: If ``num_classes`` is no integer, the last layer is neither linear nor a plain convolution, or the
+            model is a TorchScript module.
         ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced: it was
             made without, it has several, or what the layer says is normalised, or joined with something else.
 
@@ -79,6 +80,11 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
     num_classes = int(given)
     if num_classes < 1:
         raise ValueError(f"`num_classes` must be positive, got {num_classes}. Count the classes from 1.")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "`model` must be written in Python, got a TorchScript module, whose layers can't be replaced. "
+            "Replace the head before `torch.jit.script`."
+        )
     name, *others = find_heads(model)
     if others:
         raise ValueError(

@@ -171,3 +171,13 @@ def test_the_users_hooks_are_not_called():
     assert find_heads(net) == ["1"]
     replace_head(net, 3)
     assert not seen
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning", "ignore:.*torch.jit.script:DeprecationWarning")
+def test_torchscript_is_refused_whole_and_left_alone_as_a_part():
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 7)))
+    with pytest.raises(TypeError, match="`model` must be written in Python, got a TorchScript module"):
+        replace_head(scripted, 5)
+    net = nn.Sequential(scripted, nn.ReLU(), nn.Linear(7, 3))
+    assert replace_head(net, 5) == "2"
+    assert net(torch.rand(2, 4)).shape == (2, 5)
