@@ -12,7 +12,7 @@ Expected: gain in test accuracy over from scratch, points, 95 % intervals over 5
             50 (90.7 %): gradual +3.2 +- 1.3, full +2.4 +- 0.8
             500 (96.1 %): gradual +0.6 +- 0.3, full +0.6 +- 0.3
           A last layer alone does not get there: what five kinds of clothes teach is too little for five others.
-Cost:     5 to 9 min on 2 CPU cores in bfloat16; nothing to download (Fashion-MNIST is Debian's package)
+Cost:     5 to 10 min on 2 CPU cores in bfloat16; nothing to download (Fashion-MNIST is Debian's package)
 Command:  python recipes/transfer.py
 """
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 __all__ = ["Reads", "plain_attributes", "reads_noted", "is_still"]
 
 _CONTAINERS = (dict, list, tuple)
-_WATCHED = (*_CONTAINERS, Tensor)
 _MISSING = object()
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 
@@ -72,7 +71,7 @@ def plain_attributes(modules: Iterable[nn.Module]) -> dict[nn.Module, tuple[int,
             {
                 name: _copy(value, whole=True)
                 for name, value in own.items()
-                if name not in _OF_EVERY_MODULE and (isinstance(value, _WATCHED) or _is_plain(value))
+                if name not in _OF_EVERY_MODULE and (isinstance(value, (*_CONTAINERS, Tensor)) or _is_plain(value))
             },
         )
         for each, own in parts.items()
