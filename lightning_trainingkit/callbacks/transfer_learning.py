@@ -76,6 +76,7 @@ class TransferLearning(L.Callback):
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
+            So is the validation of an epoch that a checkpoint was saved at the last step of: Lightning leaves it out.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -150,6 +151,7 @@ class TransferLearning(L.Callback):
         self._monitor = PhaseMonitor(self.monitor, self.mode)
         self._other_schedule: Any = None
         self._resumed = False
+        self._epoch_began = False
         self._judged = False
         self._validated = False
         self._looking: int | None = None  # a phase that is opened for a look
@@ -237,10 +239,16 @@ class TransferLearning(L.Callback):
                 )
         self._log(trainer)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that Lightning begins an epoch, as it does not after a resume from an epoch's last step."""
+        self._epoch_began = True
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin the next phase where it is due, between two optimizer steps."""
+        if self._resumed and batch_idx == 0 and not self._epoch_began:
+            self._tell_lost(trainer)
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
         if self._gate is not None:
@@ -307,6 +315,17 @@ class TransferLearning(L.Callback):
             raise RuntimeError(
                 f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
                 f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
+            )
+
+    def _tell_lost(self, trainer: L.Trainer) -> None:
+        """Warn that Lightning goes on with the next epoch, without the validation that the checkpoint came before."""
+        self._resumed = False
+        every = trainer.check_val_every_n_epoch or 1
+        if self._needs_monitor and not self._judged and trainer.current_epoch % every == 0:
+            rank_zero_warn(
+                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch - 1} is lost, since the checkpoint "
+                "was saved after the epoch's last step and before its validation, which Lightning leaves out then. "
+                "Save at the end of validations or epochs."
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

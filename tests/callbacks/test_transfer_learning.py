@@ -747,3 +747,20 @@ def test_a_check_that_a_resume_loses_is_told(tmp_path, monitor, recwarn):
     fit(tmp_path / "epoch=0.ckpt")
     told = [str(each.message) for each in recwarn if "is lost, since `training_step` logs it" in str(each.message)]
     assert len(told) == (monitor == "loss")
+
+
+@pytest.mark.parametrize(("step", "lost"), [(4, True), (3, False), (6, False), (8, True)])
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_validation_that_a_resume_leaves_out_is_told(tmp_path, step, lost, recwarn):
+    def fit(resume=None):
+        callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}])
+        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+        toy_trainer(callback, save, max_epochs=3).fit(ToyModule(lr=0.0), *toy_loaders(), ckpt_path=resume)
+
+    fit()
+    assert not [each for each in recwarn if "is lost" in str(each.message)]
+    fit(tmp_path / f"step={step}.ckpt")
+    told = [str(each.message) for each in recwarn if "is lost" in str(each.message)]
+    assert len(told) == lost
+    assert not told or f"of epoch {step // 4 - 1} is lost, since the checkpoint" in told[0]
