@@ -1,20 +1,21 @@
 """The best weights of a training: who keeps them, and the way back to them."""
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_trainingkit._files import put_in_place, temporary
 from lightning_trainingkit.callbacks._lightning import saves_every_validation
 from lightning_trainingkit.functional.improvement import is_better
 from lightning_trainingkit.nn.checkpoint import explain_failure
 
-__all__ = ["BestWeights", "agreed", "averages_weights", "check_hyperparameters", "restore_weights"]
+__all__ = ["BestWeights", "agreed", "averages_weights", "check_hyperparameters", "restart_averages", "restore_weights"]
 
 
 def agreed(trainer: L.Trainer, value: Tensor) -> Tensor:
@@ -50,6 +51,22 @@ def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
     if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
         trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
+
+
+@torch.no_grad()
+def restart_averages(trainer: L.Trainer) -> None:
+    """Let the averages of weights begin anew with the module's weights of now, in the middle of a training."""
+
+    def tensors(module: nn.Module) -> Iterator[Tensor]:
+        yield from module.parameters()
+        yield from module.buffers()
+
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        average = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is not None:
+            for mine, theirs in zip(tensors(average.module), tensors(trainer.lightning_module), strict=True):
+                mine.copy_(theirs)
+            average.n_averaged.fill_(1)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._best import BestWeights, agreed, restart_averages, restore_weights
 from lightning_trainingkit.functional.improvement import is_better, worst
 
 __all__ = ["PhaseMonitor"]
@@ -63,9 +63,10 @@ class PhaseMonitor:
         self.best_of_phase = current if improved else self.best_of_phase
 
     def restore(self, trainer: L.Trainer) -> None:
-        """Go back to the best weights, if there are some."""
+        """Go back to the best weights, if there are some; an average of weights goes with them."""
         if file := self.weights.find(trainer, self.best):
             restore_weights(trainer, file)
+            restart_averages(trainer)
 
     def begin_phase(self) -> None:
         """Count anew."""

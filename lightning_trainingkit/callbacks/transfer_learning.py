@@ -61,7 +61,8 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. Where no ModelCheckpoint
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins; an average of weights
+            (``EMAWeightAveraging``) begins anew there. Where no ModelCheckpoint
             is sure to keep them, their file stays among the checkpoints, for a run that resumes from the newest.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
@@ -152,6 +153,7 @@ class TransferLearning(L.Callback):
         self._other_schedule: Any = None
         self._resumed = False
         self._epoch_began = False
+        self._partial = False  # an epoch that was resumed within
         self._judged = False
         self._validated = False
         self._looking: int | None = None  # a phase that is opened for a look
@@ -209,9 +211,11 @@ class TransferLearning(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
         if self._other_schedule is not None:
+            ours, theirs = self._schedule(), self._other_schedule
+            name = next(key for key in [*ours, *theirs] if ours.get(key) != theirs.get(key))
             raise ValueError(
-                f"`phases` must be those of the checkpoint to resume, got {self._schedule()}, and the checkpoint has "
-                f"{self._other_schedule}. Give the old ones, or start from its weights without `ckpt_path`."
+                f"`{name}` must be that of the checkpoint to resume, got {ours.get(name)!r}, and the checkpoint has "
+                f"{theirs.get(name)!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
         if self.cache_features:
             refuse_caching(pl_module)
@@ -241,7 +245,7 @@ class TransferLearning(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note that Lightning begins an epoch, as it does not after a resume from an epoch's last step."""
-        self._epoch_began = True
+        self._epoch_began, self._partial = True, False
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -249,6 +253,7 @@ class TransferLearning(L.Callback):
         """Begin the next phase where it is due, between two optimizer steps."""
         if self._resumed and batch_idx == 0 and not self._epoch_began:
             self._tell_lost(trainer)
+        self._partial |= self._resumed and batch_idx > 0 and not self._epoch_began
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
         if self._gate is not None:
@@ -302,6 +307,12 @@ class TransferLearning(L.Callback):
             self._caching.check_use(trainer)
         if judged or not self._needs_monitor or fast_dev_run(trainer):
             return
+        if self.monitor in just_logged(trainer) and self._partial:
+            rank_zero_warn(
+                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch} is lost, since `training_step` "
+                "logs it and the checkpoint was saved within the epoch. Use `save_on_train_epoch_end=True`."
+            )
+            return
         if self.monitor in just_logged(trainer):
             self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
@@ -324,7 +335,7 @@ class TransferLearning(L.Callback):
         if self._needs_monitor and not self._judged and trainer.current_epoch % every == 0:
             rank_zero_warn(
                 f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch - 1} is lost, since the checkpoint "
-                "was saved after the epoch's last step and before its validation, which Lightning leaves out then. "
+                "was saved after the epoch's last step, of which Lightning then leaves out the validation and the end. "
                 "Save at the end of validations or epochs."
             )
 
@@ -349,7 +360,8 @@ class TransferLearning(L.Callback):
     def _schedule(self) -> dict[str, Any]:
         """What two runs must have in common for one to go on with the other's checkpoint."""
         plain = [phase.plain for phase in self._phases]
-        followed = {"monitor": self.monitor, "mode": self.mode} if self._needs_monitor else {}
+        waits = any(phase.patience is not None for phase in self._phases)  # with `restore_best` it may be given up
+        followed = {"monitor": self.monitor, "mode": self.mode} if waits else {}
         return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps} | followed
 
     @property

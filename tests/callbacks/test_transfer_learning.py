@@ -13,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
+    EMAWeightAveraging,
     GradientAccumulationScheduler,
     LearningRateMonitor,
     ModelCheckpoint,
@@ -638,7 +639,7 @@ def test_a_checkpoint_of_another_schedule_is_refused_and_one_of_this_goes_on(tmp
     toy_trainer(transfer(), save, max_epochs=3).fit(ToyModule(), *toy_loaders())
     path = tmp_path / "last.ckpt"
     module = Watched()
-    with pytest.raises(ValueError, match="`phases` must be those of the checkpoint to resume"):
+    with pytest.raises(ValueError, match="`phases` must be that of the checkpoint to resume"):
         toy_trainer(transfer("more_data"), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
     assert not module.steps
     toy_trainer(transfer(), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
@@ -659,6 +660,15 @@ def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
     kept.unlink()
     with pytest.raises(FileNotFoundError, match="`restore_best` must find the best weights"):
         toy_trainer(transfer(phases, restore_best=True), save, **options).fit(
+            ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt"
+        )
+    trainer = toy_trainer(transfer(phases, restore_best=False), save, **options)  # as the error advises
+    trainer.fit(ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt")
+    assert trainer.current_epoch == 4
+    with pytest.raises(
+        ValueError, match=r"`lr_decay` must be that of the checkpoint to resume, got 0\.9, and the check"
+    ):
+        toy_trainer(transfer(phases, lr_decay=0.9), save, **options).fit(
             ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt"
         )
 
@@ -764,3 +774,40 @@ def test_a_validation_that_a_resume_leaves_out_is_told(tmp_path, step, lost, rec
     told = [str(each.message) for each in recwarn if "is lost" in str(each.message)]
     assert len(told) == lost
     assert not told or f"of epoch {step // 4 - 1} is lost, since the checkpoint" in told[0]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_metric_of_training_is_lost_of_an_epoch_that_is_resumed_within_or_at_its_end(tmp_path, step, recwarn):
+    class Logs(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.log("loss", float(self.current_epoch), on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    def fit(resume=None):
+        callback = transfer([{"train": "head"}, {"train": "all", "patience": 9}], monitor="loss")
+        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
+        toy_trainer(callback, save, max_epochs=4).fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
+        return callback.state_dict()["wait"]
+
+    assert fit() == 3
+    assert not [each for each in recwarn if "is lost" in str(each.message)]
+    assert fit(tmp_path / f"step={step}.ckpt") == 2
+    assert len([each for each in recwarn if "loss of epoch 1 is lost" in str(each.message)]) == 1
+
+
+def test_an_average_of_weights_goes_back_with_them():
+    class Averages(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 17:
+                (average,) = (each for each in trainer.callbacks if isinstance(each, EMAWeightAveraging))
+                self.apart = difference(average._average_model.module.state_dict(), pl_module.state_dict())
+
+    module = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0])
+    phases = [{"train": "all"}, {"train": "head", "start": 4, "lr_scale": 1e-9}]
+    averages = Averages()
+    toy_trainer(EMAWeightAveraging(decay=0.9), transfer(phases, restore_best=True), averages, max_epochs=5).fit(
+        module, *toy_loaders()
+    )
+    assert averages.apart < 1e-6
