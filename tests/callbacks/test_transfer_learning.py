@@ -797,7 +797,7 @@ def test_a_metric_of_training_is_lost_of_an_epoch_that_is_resumed_within_or_at_i
     assert len([each for each in recwarn if "loss of epoch 1 is lost" in str(each.message)]) == 1
 
 
-def test_an_average_of_weights_goes_back_with_them():
+def test_an_average_of_weights_goes_back_with_them(tmp_path):
     class Averages(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if trainer.global_step == 17:
@@ -807,7 +807,6 @@ def test_an_average_of_weights_goes_back_with_them():
     module = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0])
     phases = [{"train": "all"}, {"train": "head", "start": 4, "lr_scale": 1e-9}]
     averages = Averages()
-    toy_trainer(EMAWeightAveraging(decay=0.9), transfer(phases, restore_best=True), averages, max_epochs=5).fit(
-        module, *toy_loaders()
-    )
+    callbacks = EMAWeightAveraging(decay=0.9), transfer(phases, restore_best=True), averages
+    toy_trainer(*callbacks, max_epochs=5, default_root_dir=tmp_path).fit(module, *toy_loaders())
     assert averages.apart < 1e-6
