@@ -70,6 +70,7 @@ def linear_probe(
 
     Example:
         >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> x = torch.randn(64, 1, 2, 2)
         >>> probe = linear_probe(net, DataLoader(TensorDataset(x, (x.sum((1, 2, 3)) > 0).long()), 16))
