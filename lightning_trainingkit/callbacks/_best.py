@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor, nn
 
 from lightning_trainingkit._files import put_in_place, temporary
@@ -15,7 +15,15 @@ from lightning_trainingkit.callbacks._lightning import saves_every_validation
 from lightning_trainingkit.functional.improvement import is_better
 from lightning_trainingkit.nn.checkpoint import explain_failure
 
-__all__ = ["BestWeights", "agreed", "averages_weights", "check_hyperparameters", "restart_averages", "restore_weights"]
+__all__ = [
+    "BestWeights",
+    "agreed",
+    "average_waits",
+    "averages_weights",
+    "check_hyperparameters",
+    "restart_averages",
+    "restore_weights",
+]
 
 
 def agreed(trainer: L.Trainer, value: Tensor) -> Tensor:
@@ -30,6 +38,12 @@ def agreed(trainer: L.Trainer, value: Tensor) -> Tensor:
 def averages_weights(trainer: L.Trainer) -> bool:
     """Whether validation runs on averaged weights (``EMAWeightAveraging`` and its kin)."""
     return any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+def average_waits(trainer: L.Trainer) -> bool:
+    """Whether an average of weights that validation runs on is still that of the untrained ones."""
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    return any(each._average_model is not None and not each._average_model.n_averaged for each in averages)
 
 
 def check_hyperparameters(trainer: L.Trainer) -> None:
@@ -62,11 +76,13 @@ def restart_averages(trainer: L.Trainer) -> None:
         yield from module.buffers()
 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None:
+            callback.n_averaged.zero_()
         average = callback._average_model if isinstance(callback, WeightAveraging) else None
         if average is not None:
             for mine, theirs in zip(tensors(average.module), tensors(trainer.lightning_module), strict=True):
                 mine.copy_(theirs)
-            average.n_averaged.fill_(1)
+            average.n_averaged.clamp_(max=1)  # at 0 it has not begun, and will with a copy
 
 
 @dataclass
@@ -132,6 +148,11 @@ class BestWeights:
         self.outdated.append(self.file)
         self.file = str(path)
         self.tidy(trainer, self.named)
+
+    def forget(self) -> None:
+        """There are better weights, which nobody keeps."""
+        self.outdated.append(self.file)
+        self.file = ""
 
     def tidy(self, trainer: L.Trainer, *needed: str) -> None:
         """Remove the files that the best one replaced, but those that are needed."""

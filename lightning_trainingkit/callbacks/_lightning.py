@@ -37,6 +37,7 @@ __all__ = [
     "saves_every_validation",
     "take_run",
     "unused_run",
+    "validation_follows",
     "wrap_again",
 ]
 
@@ -128,6 +129,12 @@ def checks_each_epoch(trainer: L.Trainer) -> bool:
 def saves_every_validation(trainer: L.Trainer, callback: ModelCheckpoint) -> bool:
     """Whether no validation passes between two savings."""
     return checks_each_epoch(trainer) or not callback._should_save_on_train_epoch_end(trainer)
+
+
+def validation_follows(trainer: L.Trainer) -> bool:
+    """Whether a validation comes next; call it when a batch of training ends."""
+    loop = trainer.fit_loop
+    return bool(loop._data_fetcher and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
 
 
 def just_logged(trainer: L.Trainer) -> set[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_trainingkit.callbacks._best import BestWeights, agreed, restart_averages, restore_weights
+from lightning_trainingkit.callbacks._best import BestWeights, agreed, average_waits, restart_averages, restore_weights
 from lightning_trainingkit.functional.improvement import is_better, worst
 
 __all__ = ["PhaseMonitor"]
@@ -53,10 +53,19 @@ class PhaseMonitor:
 
     def judge(self, trainer: L.Trainer, *, keep: bool) -> None:
         """Compare what was just logged, the mean over ranks, with the best; keep the weights if they are."""
+        if average_waits(trainer):
+            self.weights.own = True  # a ModelCheckpoint may take the untrained weights for the best
+            rank_zero_warn(
+                f"TransferLearning: {self.monitor} does not count until the average of weights begins: validation and "
+                "checkpoints have the weights of before the training."
+            )
+            return
         current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
         if is_better(current, self.best, self.mode):
             if keep:
                 self.weights.keep(trainer)
+            else:
+                self.weights.forget()
             self.best = current
         improved = is_better(current, self.best_of_phase, self.mode)
         self.wait = 0 if improved else self.wait + 1

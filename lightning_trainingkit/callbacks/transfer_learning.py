@@ -22,6 +22,7 @@ from lightning_trainingkit.callbacks._lightning import (
     refuse_swa,
     wrap_again,
 )
+from lightning_trainingkit.callbacks._lost_checks import LostChecks
 from lightning_trainingkit.callbacks._phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks._step_rates import StepRates
 from lightning_trainingkit.callbacks._transfer_plan import TransferPlan
@@ -62,8 +63,8 @@ class TransferLearning(L.Callback):
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins; an average of weights
-            (``EMAWeightAveraging``) begins anew there. Where no ModelCheckpoint
-            is sure to keep them, their file stays among the checkpoints, for a run that resumes from the newest.
+            (``EMAWeightAveraging``) begins anew there. Where no ModelCheckpoint is sure to keep them, their file stays
+            among the checkpoints, for a run that resumes from the newest.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
@@ -77,7 +78,8 @@ class TransferLearning(L.Callback):
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
-            So is the validation of an epoch that a checkpoint was saved at the last step of: Lightning leaves it out.
+            So is a validation that was due at the step which a checkpoint was saved at: Lightning leaves it out.
+            Nothing counts before an average of weights, which validation would run on, has begun.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -150,10 +152,9 @@ class TransferLearning(L.Callback):
         """Number of the phase, from 0."""
         self._began: list[list[int]] = []  # later phases so far: the number, and the optimizer steps before it
         self._monitor = PhaseMonitor(self.monitor, self.mode)
-        self._other_schedule: Any = None
+        self._others: dict[str, Any] = {}  # what a checkpoint of another schedule has
+        self._lost = LostChecks()
         self._resumed = False
-        self._epoch_began = False
-        self._partial = False  # an epoch that was resumed within
         self._judged = False
         self._validated = False
         self._looking: int | None = None  # a phase that is opened for a look
@@ -189,15 +190,20 @@ class TransferLearning(L.Callback):
             "phase": self.phase,
             "began": self._began,
             "judged": self._judged,
+            "ahead": self._lost.ahead,
             **self._monitor.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint was saved."""
-        self._other_schedule = None if state_dict["schedule"] == self._schedule() else state_dict["schedule"]
-        if self._other_schedule is None:
+        ours, theirs = self._schedule(), state_dict["schedule"]
+        # With `restore_best` one of them may follow a metric, and the other none.
+        self._others = {key: theirs[key] for key in ours if key in theirs and ours[key] != theirs[key]}
+        if not self._others:
             self.phase, self._began, self._judged = (state_dict[key] for key in ("phase", "began", "judged"))
-            self._monitor.load(state_dict)
+            self._lost.load(state_dict["ahead"])
+            if "monitor" in theirs:
+                self._monitor.load(state_dict)
         self._resumed = True
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -210,12 +216,10 @@ class TransferLearning(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
-        if self._other_schedule is not None:
-            ours, theirs = self._schedule(), self._other_schedule
-            name = next(key for key in [*ours, *theirs] if ours.get(key) != theirs.get(key))
+        for name, theirs in self._others.items():
             raise ValueError(
-                f"`{name}` must be that of the checkpoint to resume, got {ours.get(name)!r}, and the checkpoint has "
-                f"{theirs.get(name)!r}. Give the old one, or start from its weights without `ckpt_path`."
+                f"`{name}` must be that of the checkpoint to resume, got {self._schedule()[name]!r}, and the "
+                f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
         if self.cache_features:
             refuse_caching(pl_module)
@@ -243,17 +247,10 @@ class TransferLearning(L.Callback):
                 )
         self._log(trainer)
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that Lightning begins an epoch, as it does not after a resume from an epoch's last step."""
-        self._epoch_began, self._partial = True, False
-
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin the next phase where it is due, between two optimizer steps."""
-        if self._resumed and batch_idx == 0 and not self._epoch_began:
-            self._tell_lost(trainer)
-        self._partial |= self._resumed and batch_idx > 0 and not self._epoch_began
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
         if self._gate is not None:
@@ -277,6 +274,7 @@ class TransferLearning(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """See that the first step went through what is cached."""
+        self._lost.batch_ended(trainer)
         if self._caching is not None:
             self._caching.check_called()
 
@@ -290,31 +288,25 @@ class TransferLearning(L.Callback):
         in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         self._validated |= in_fit
         if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
+            self._lost.tell("validation", trainer, self.monitor)
             self._monitor.judge(trainer, keep=self._keeps(trainer))
             self._judged = True
+        if in_fit:
+            self._lost.ended("validation")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that training logs."""
         # Resumed at the end of a validation, Lightning ends the epoch again without any metric.
         ended_again = self._resumed and self.monitor not in trainer.callback_metrics
-        if ended_again and not self._judged and self._needs_monitor:
-            rank_zero_warn(
-                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch} is lost, since `training_step` "
-                "logs it and the checkpoint was saved before the epoch's end. Use `save_on_train_epoch_end=True`."
-            )
         judged, self._judged, self._resumed = self._judged or ended_again, False, False
+        self._lost.ended("training")
         if self._caching is not None:
             self._caching.check_use(trainer)
         if judged or not self._needs_monitor or fast_dev_run(trainer):
             return
-        if self.monitor in just_logged(trainer) and self._partial:
-            rank_zero_warn(
-                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch} is lost, since `training_step` "
-                "logs it and the checkpoint was saved within the epoch. Use `save_on_train_epoch_end=True`."
-            )
-            return
         if self.monitor in just_logged(trainer):
-            self._monitor.judge(trainer, keep=self._keeps(trainer))
+            if not self._lost.tell("training", trainer, self.monitor):
+                self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
         if self.monitor in logged_by_step(trainer):
             raise RuntimeError(
@@ -326,17 +318,6 @@ class TransferLearning(L.Callback):
             raise RuntimeError(
                 f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
                 f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
-            )
-
-    def _tell_lost(self, trainer: L.Trainer) -> None:
-        """Warn that Lightning goes on with the next epoch, without the validation that the checkpoint came before."""
-        self._resumed = False
-        every = trainer.check_val_every_n_epoch or 1
-        if self._needs_monitor and not self._judged and trainer.current_epoch % every == 0:
-            rank_zero_warn(
-                f"TransferLearning: {self.monitor} of epoch {trainer.current_epoch - 1} is lost, since the checkpoint "
-                "was saved after the epoch's last step, of which Lightning then leaves out the validation and the end. "
-                "Save at the end of validations or epochs."
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -360,8 +341,7 @@ class TransferLearning(L.Callback):
     def _schedule(self) -> dict[str, Any]:
         """What two runs must have in common for one to go on with the other's checkpoint."""
         plain = [phase.plain for phase in self._phases]
-        waits = any(phase.patience is not None for phase in self._phases)  # with `restore_best` it may be given up
-        followed = {"monitor": self.monitor, "mode": self.mode} if waits else {}
+        followed = {"monitor": self.monitor, "mode": self.mode} if self._needs_monitor else {}
         return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps} | followed
 
     @property

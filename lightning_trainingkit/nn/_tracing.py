@@ -62,12 +62,12 @@ class Trace:
 
     def __init__(self, module: nn.Module, tracer: "Tracer | None" = None) -> None:
         tracer = tracer or Tracer()
-        parameters = list(inspect.signature(module.forward).parameters.values())
-        defaults = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
         with _left_as_found(module):
             try:
+                parameters = list(inspect.signature(module.forward).parameters.values())
+                defaults = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
                 self.graph = tracer.trace(module, defaults or None)
-            except Exception as error:  # a forward that is given proxies may raise anything
+            except Exception as error:  # a forward given proxies may raise anything; TorchScript has no signature
                 raise UntraceableError(_reason(module, error)) from error
         for node in self.graph.nodes:
             node.meta.pop("is_wrapped", None)  # else code made of it breaks every later trace of the process
@@ -107,6 +107,12 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if isinstance(
+            m, torch.jit.ScriptModule
+        ):  # its forward takes proxies, and keeps to itself which layers it calls
+            name = self.path_of_module(m)
+            self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"
+            return self.create_proxy("call_module", name, args, kwargs)
         try:
             return super().call_module(m, m.forward, args, kwargs)  # past the user's hooks, which proxies would confuse
         except Exception as error:  # as above

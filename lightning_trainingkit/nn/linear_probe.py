@@ -1,7 +1,7 @@
 """A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 from numbers import Real
@@ -89,9 +89,11 @@ def linear_probe(
     head = model.get_submodule(name) if name else model
     if not isinstance(head, nn.Linear):
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
-    if problem := fault(head):
+    with evaluating(head):  # a spectral norm takes a step in training mode
+        problem = fault(head)
+    if problem:
         raise ValueError(f"`model`: `{name}` {problem}")
-    before = {key: value.clone() for key, value in head.state_dict().items()}
+    put_back = _held(head)
     try:
         _write(head, head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone())
     except ValueError as error:
@@ -101,7 +103,7 @@ def linear_probe(
             "probe."
         ) from error
     finally:
-        head.load_state_dict(before)  # a parametrisation may hold more than parameters
+        put_back()
     batches = iter(train)
     first = list(islice(batches, 1))
     features, targets = _features(model, name, head, chain(first, batches))
@@ -125,7 +127,7 @@ def linear_probe(
     share = _share_said(model, head, first[0], features @ weight.T + offset)
     if share < 0.99:
         held = head.weight.detach().to(weight, copy=True)
-        head.load_state_dict(before)
+        put_back()
         if not torch.allclose(held, weight, rtol=0.1, atol=0.01 * float(weight.abs().max())):
             raise ValueError(
                 f"`model` must end in a layer that can hold any weight, got `{name}` with a parametrisation that holds "
@@ -192,6 +194,24 @@ def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
     images: Tensor = batch[0].to(head.weight.device)
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return images.to(dtypes.pop()) if len(dtypes) == 1 and images.is_floating_point() else images
+
+
+def _held(head: nn.Linear) -> Callable[[], None]:
+    """Copy all tensors of a layer, of which a parametrisation may hold more than parameters; return what puts back."""
+    owners: list[dict[str, Any]] = [owner for part in head.modules() for owner in (part._parameters, part._buffers)]
+    found = [
+        (owner, name, each, each.detach().clone())
+        for owner in owners
+        for name, each in owner.items()
+        if each is not None
+    ]
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for owner, name, tensor, value in found:
+            owner[name] = tensor.copy_(value)
+
+    return put_back
 
 
 def _write(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:

@@ -740,61 +740,137 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("monitor", ["loss", "val/loss"])
-def test_a_check_that_a_resume_loses_is_told(tmp_path, monitor, recwarn):
-    class Logs(ToyModule):
-        def training_step(self, batch, batch_idx):
-            self.log("loss", 1.0, on_step=False, on_epoch=True)
-            return super().training_step(batch, batch_idx)
-
-    def fit(resume=None):
-        callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor=monitor)
-        save = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=False)
-        toy_trainer(callback, save, EpochSeed(0), max_epochs=2).fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
-
-    fit()
-    fit(tmp_path / "epoch=0.ckpt")
-    told = [str(each.message) for each in recwarn if "is lost, since `training_step` logs it" in str(each.message)]
-    assert len(told) == (monitor == "loss")
-
-
-@pytest.mark.parametrize(("step", "lost"), [(4, True), (3, False), (6, False), (8, True)])
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_validation_that_a_resume_leaves_out_is_told(tmp_path, step, lost, recwarn):
-    def fit(resume=None):
-        callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}])
-        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-        toy_trainer(callback, save, max_epochs=3).fit(ToyModule(lr=0.0), *toy_loaders(), ckpt_path=resume)
-
-    fit()
-    assert not [each for each in recwarn if "is lost" in str(each.message)]
-    fit(tmp_path / f"step={step}.ckpt")
-    told = [str(each.message) for each in recwarn if "is lost" in str(each.message)]
-    assert len(told) == lost
-    assert not told or f"of epoch {step // 4 - 1} is lost, since the checkpoint" in told[0]
+AT_STEPS = {"every_n_train_steps": 1}
+AT_VALIDATIONS = {"save_on_train_epoch_end": False}
+AT_EPOCH_ENDS = {"save_on_train_epoch_end": True}
+EACH_SECOND = {"check_val_every_n_epoch": 2}
+ACROSS = {"check_val_every_n_epoch": None}
 
 
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-@pytest.mark.parametrize("step", [6, 8])
-def test_a_metric_of_training_is_lost_of_an_epoch_that_is_resumed_within_or_at_its_end(tmp_path, step, recwarn):
+@pytest.mark.parametrize(
+    ("monitor", "saves", "step", "lost", "options"),
+    [
+        ("val/loss", AT_STEPS, 3, None, {}),
+        ("val/loss", AT_STEPS, 4, 0, {}),
+        ("val/loss", AT_STEPS, 6, None, {}),
+        ("val/loss", AT_STEPS, 8, 1, {}),
+        ("val/loss", AT_STEPS, 2, 0, {"val_check_interval": 0.5}),
+        ("val/loss", AT_STEPS, 4, 0, {"val_check_interval": 0.5}),
+        ("val/loss", AT_STEPS, 2, 0, {"accumulate_grad_batches": 2}),
+        ("val/loss", AT_STEPS, 4, None, EACH_SECOND),
+        ("val/loss", AT_STEPS, 8, 1, EACH_SECOND),
+        ("val/loss", AT_STEPS, 2, None, {"check_val_every_n_epoch": 3}),
+        ("val/loss", AT_STEPS, 4, None, ACROSS | {"val_check_interval": 6}),
+        ("val/loss", AT_STEPS, 5, None, ACROSS | {"val_check_interval": 6}),
+        ("val/loss", AT_STEPS, 6, 1, ACROSS | {"val_check_interval": 6}),
+        ("val/loss", AT_STEPS, 8, 1, ACROSS | {"val_check_interval": 8}),
+        ("val/loss", AT_VALIDATIONS, 4, None, {}),
+        ("val/loss", AT_VALIDATIONS, 2, None, {"val_check_interval": 0.5}),
+        ("val/loss", AT_VALIDATIONS, 8, None, EACH_SECOND),
+        ("val/loss", AT_VALIDATIONS, 6, None, ACROSS | {"val_check_interval": 6}),
+        ("val/loss", AT_EPOCH_ENDS, 4, None, {"check_val_every_n_epoch": 3}),
+        ("val/loss", AT_EPOCH_ENDS, 8, None, EACH_SECOND),
+        ("loss", AT_STEPS, 4, 0, EACH_SECOND),
+        ("loss", AT_STEPS, 4, 0, {"limit_val_batches": 0}),
+        ("loss", AT_STEPS, 6, 1, {}),
+        ("loss", AT_STEPS, 8, 1, {"val_check_interval": 0.5}),
+        ("loss", AT_VALIDATIONS, 4, 0, {}),
+        ("loss", AT_EPOCH_ENDS, 8, None, {}),
+    ],
+)
+def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, saves, step, lost, options, recwarn):
     class Logs(ToyModule):
         def training_step(self, batch, batch_idx):
             self.log("loss", float(self.current_epoch), on_step=False, on_epoch=True)
             return super().training_step(batch, batch_idx)
 
     def fit(resume=None):
-        callback = transfer([{"train": "head"}, {"train": "all", "patience": 9}], monitor="loss")
-        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=1)
-        toy_trainer(callback, save, max_epochs=4).fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
+        callback = transfer([{"train": "head"}, {"train": "all", "patience": 99}], monitor=monitor)
+        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **saves)
+        trainer = toy_trainer(callback, save, max_epochs=5, **options)
+        trainer.fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
         return callback.state_dict()["wait"]
 
-    assert fit() == 3
+    checks = fit()
     assert not [each for each in recwarn if "is lost" in str(each.message)]
-    assert fit(tmp_path / f"step={step}.ckpt") == 2
-    assert len([each for each in recwarn if "loss of epoch 1 is lost" in str(each.message)]) == 1
+    assert fit(tmp_path / f"step={step}.ckpt") == checks - (lost is not None)
+    told = [str(each.message) for each in recwarn if "is lost" in str(each.message)]
+    assert len(told) == (lost is not None)
+    assert not told or f"{monitor} of epoch {lost} is lost" in told[0]
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_checkpoint_of_another_metric_is_refused_where_both_follow_one(tmp_path):
+    class Logs(ScriptedModule):
+        def on_validation_epoch_end(self):
+            super().on_validation_epoch_end()
+            self.log("accuracy", [0.1, 0.2, 0.9, 0.3, 0.4, 0.5][self.current_epoch])
+
+    def fit(folder, resume=None, **options):
+        callback = transfer([{"train": "all"}, {"train": "head", "start": 5}], **options)
+        save = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        trainer = toy_trainer(callback, save, max_epochs=6, default_root_dir=folder)
+        trainer.fit(Logs([2.0, 1.5, 3.0, 4.0, 5.0, 6.0]), *toy_loaders(), ckpt_path=resume)
+        return Path(callback.state_dict()["best_file"]).name
+
+    other = {"restore_best": True, "monitor": "accuracy", "mode": "max"}
+    fit(tmp_path / "none", restore_best=False)
+    assert "epoch=2" in fit(tmp_path / "none", tmp_path / "none" / "epoch=1.ckpt", **other)
+    fit(tmp_path / "loss", restore_best=True)
+    with pytest.raises(ValueError, match="`monitor` must be that of the checkpoint to resume, got 'accuracy'"):
+        fit(tmp_path / "loss", tmp_path / "loss" / "epoch=1.ckpt", **other)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed from")
+def test_weights_that_nobody_kept_are_not_taken_for_the_best(tmp_path):
+    phases = [{"train": "all"}, {"train": "head", "start": 5}, {"train": "all", "patience": 99}]
+
+    def fit(folder, restore, resume=None):
+        save = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+        callback = transfer(phases, restore_best=restore)
+        trainer = toy_trainer(callback, save, max_epochs=6, default_root_dir=folder)
+        trainer.fit(ScriptedModule([2.0, 1.5, 0.5, 3.0, 4.0, 5.0]), *toy_loaders(), ckpt_path=resume)
+        return Path(callback.state_dict()["best_file"]).name
+
+    fit(tmp_path / "1", True)
+    fit(tmp_path / "2", False, tmp_path / "1" / "epoch=1.ckpt")
+    with pytest.warns(UserWarning, match=r"val/loss was 0.5 at its best before the resume, and nobody kept"):
+        assert "epoch=4" in fit(tmp_path / "3", True, tmp_path / "2" / "epoch=3.ckpt")
+
+
+def test_an_average_that_has_not_begun_is_not_the_best(tmp_path):
+    class Notes(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step in (16, 21):
+                (average,) = (each for each in trainer.callbacks if isinstance(each, EMAWeightAveraging))
+                self.moved = getattr(self, "moved", difference(start, pl_module.state_dict()))
+                self.apart = difference(average._average_model.module.state_dict(), pl_module.state_dict())
+
+    module, notes = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0]), Notes()
+    start = copy.deepcopy(module.state_dict())
+    phases = [{"train": "all"}, {"train": "head", "start": 4}]
+    best = ModelCheckpoint(tmp_path, monitor="val/loss")
+    callbacks = EMAWeightAveraging(decay=0.9, update_starting_at_step=20), transfer(phases, restore_best=True), notes
+    with pytest.warns(UserWarning, match="val/loss does not count until the average of weights begins"):
+        toy_trainer(*callbacks, best, max_epochs=6, default_root_dir=tmp_path).fit(module, *toy_loaders())
+    assert notes.moved > 0.01  # the phase began from the trained weights, not those of the start
+    assert notes.apart == 0  # the average begins with a copy, as without a restoring
+
+
+def test_stochastic_weight_averages_begin_anew_from_restored_weights(tmp_path):
+    class Counts(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            counts.append(int(average.n_averaged or 0))
+
+    module, counts = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0]), []
+    module.net[1] = nn.Identity()
+    average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
+    phases = [{"train": "all"}, {"train": "head", "start": 4}]
+    callbacks = average, transfer(phases, restore_best=True), Counts()
+    toy_trainer(*callbacks, max_epochs=6, default_root_dir=tmp_path).fit(module, *toy_loaders())
+    assert (counts[15], counts[16], counts[20]) == (4, 0, 1)
 
 
 def test_an_average_of_weights_goes_back_with_them(tmp_path):

@@ -181,3 +181,13 @@ def test_torchscript_is_refused_whole_and_left_alone_as_a_part():
     net = nn.Sequential(scripted, nn.ReLU(), nn.Linear(7, 3))
     assert replace_head(net, 5) == "2"
     assert net(torch.rand(2, 4)).shape == (2, 5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda part: torch.jit.trace(part, torch.rand(2, 4))])
+def test_a_head_in_torchscript_is_found_and_refused(make):
+    net = nn.Sequential(nn.Linear(4, 4), make(nn.Sequential(nn.ReLU(), nn.Linear(4, 2))))
+    assert find_heads(net) == ["1.1"]
+    with pytest.raises(TypeError, match=r"`model` must end in a linear layer .* as `1\.1`"):
+        replace_head(net, 5)
+    assert net(torch.rand(2, 4)).shape == (2, 2)

@@ -114,6 +114,25 @@ def test_a_head_that_holds_another_weight_than_is_written_is_refused_and_as_it_w
     assert torch.equal(net(x), said)
 
 
+def test_a_refused_head_keeps_its_power_iteration_and_a_head_may_hold_more_than_tensors():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"classes": "abc"}
+
+        def set_extra_state(self, state):
+            pass
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    data = DataLoader(TensorDataset(x, (x[:, :3] * torch.tensor([0.1, 1.0, 10.0])).argmax(1)), 16)
+    net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))).train()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match="a parametrisation that holds another one than is written"):
+        linear_probe(net, data)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert linear_probe(nn.Sequential(Extra(8, 3)), data).train_acc > 0.9
+
+
 class OneWay(nn.Module):
     def forward(self, weight):
         return weight * 2
