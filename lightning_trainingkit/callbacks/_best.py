@@ -76,13 +76,18 @@ def restart_averages(trainer: L.Trainer) -> None:
         yield from module.buffers()
 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None:
+        average: nn.Module
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            average = callback._average_model.module
+            callback._average_model.n_averaged.clamp_(max=1)  # at 0 it has not begun, and will with a copy
+        elif isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None:
+            assert callback._average_model is not None
+            average = callback._average_model
             callback.n_averaged.zero_()
-        average = callback._average_model if isinstance(callback, WeightAveraging) else None
-        if average is not None:
-            for mine, theirs in zip(tensors(average.module), tensors(trainer.lightning_module), strict=True):
-                mine.copy_(theirs)
-            average.n_averaged.clamp_(max=1)  # at 0 it has not begun, and will with a copy
+        else:
+            continue
+        for mine, theirs in zip(tensors(average), tensors(trainer.lightning_module), strict=True):
+            mine.copy_(theirs)
 
 
 @dataclass
@@ -97,6 +102,7 @@ class BestWeights:
         outdated: Own files before these, which go.
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
+        distrusts: Whether the best of a ``ModelCheckpoint`` may be the untrained weights of a late average.
         owner: What own files are called by.
     """
 
@@ -107,6 +113,7 @@ class BestWeights:
     outdated: list[str] = field(default_factory=list)
     resumed: bool = False
     own: bool = False
+    distrusts: bool = False
     owner: str = "early_stopping"
 
     def start(self, trainer: L.Trainer, best: Tensor) -> bool:
@@ -118,7 +125,14 @@ class BestWeights:
         checkpoint = self._checkpoint(trainer)
         # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
         stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
-        self.own |= checkpoint is None or stale or not _outlasts(trainer, checkpoint) or not _loads_safely(trainer)
+        self.distrusts |= self.resumed and averages_weights(trainer) and not bool(torch.isfinite(best))
+        self.own |= (
+            self.distrusts
+            or checkpoint is None
+            or stale
+            or not _outlasts(trainer, checkpoint)
+            or not _loads_safely(trainer)
+        )
         found = self.find(trainer, best)
         if found and "://" not in found and not Path(found).exists():
             raise FileNotFoundError(
@@ -165,7 +179,7 @@ class BestWeights:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
         # Where own files begin with a resume, the best weights until then are still its.
-        its = not self.own or (self.resumed and not self.file)
+        its = not self.own or (self.resumed and not self.file and not self.distrusts)
         if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "after_build",
+    "batch_ends",
     "checks_each_epoch",
     "compiler_of",
     "fast_dev_run",
@@ -129,6 +130,12 @@ def checks_each_epoch(trainer: L.Trainer) -> bool:
 def saves_every_validation(trainer: L.Trainer, callback: ModelCheckpoint) -> bool:
     """Whether no validation passes between two savings."""
     return checks_each_epoch(trainer) or not callback._should_save_on_train_epoch_end(trainer)
+
+
+def batch_ends(trainer: L.Trainer) -> bool:
+    """Whether the hooks that end a batch of training run now, or the last one did in a checkpoint just loaded."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(batches.ready == batches.processed > batches.completed)
 
 
 def validation_follows(trainer: L.Trainer) -> bool:

@@ -3,7 +3,7 @@
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_trainingkit.callbacks._lightning import validation_follows
+from lightning_trainingkit.callbacks._lightning import batch_ends, validation_follows
 
 __all__ = ["LostChecks"]
 
@@ -23,21 +23,36 @@ class LostChecks:
     """
 
     def __init__(self) -> None:
-        self.ahead: dict[str, int] = {}
-        """The epoch whose validation, and the one whose end, come next; a checkpoint holds them."""
+        self._ahead: dict[str, int] = {}
         self._lost: dict[str, int] = {}
+        self._stepped = False
+
+    def ahead(self, trainer: L.Trainer | None) -> dict[str, int]:
+        """The epoch whose validation, and the one whose end, are still to come, for a checkpoint of now."""
+        if trainer is not None and self._stepped and batch_ends(trainer):  # whoever's hook it is that saves
+            parts = ["training", "validation"] if validation_follows(trainer) else ["training"]
+            return dict.fromkeys(parts, trainer.current_epoch)
+        return dict(self._ahead)
 
     def load(self, ahead: dict[str, int]) -> None:
         """Go on from a checkpoint."""
-        self.ahead, self._lost = dict(ahead), dict(ahead)
+        self._ahead, self._lost = dict(ahead), dict(ahead)
+
+    def batch_began(self) -> None:
+        """Note that it is no longer the checkpoint's batch that the loop is at."""
+        self._stepped = True
 
     def batch_ended(self, trainer: L.Trainer) -> None:
-        """Note what follows a batch."""
-        self.ahead = dict.fromkeys(["training", "validation"][: 1 + validation_follows(trainer)], trainer.current_epoch)
+        """Note that the epoch's end is to come."""
+        self._ahead = {"training": trainer.current_epoch}
+
+    def began(self, trainer: L.Trainer) -> None:
+        """Note that a validation has begun."""
+        self._ahead["validation"] = trainer.current_epoch
 
     def ended(self, part: str) -> None:
         """Note that a validation, or an epoch of training, has ended."""
-        self.ahead.pop(part, None)
+        self._ahead.pop(part, None)
 
     def tell(self, part: str, trainer: L.Trainer, monitor: str) -> bool:
         """Warn of a check that was lost, now that a validation, or an epoch of training, has logged the metric.

@@ -34,13 +34,14 @@ class PhaseMonitor:
             "best_of_phase": self.best_of_phase,
             "best_file": self.weights.file,
             "own_files": self.weights.own,
+            "distrusts": self.weights.distrusts,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.wait, self.best, self.best_of_phase = (state[key] for key in ("wait", "best", "best_of_phase"))
         self.weights.file = self.weights.named = state["best_file"]
-        self.weights.own = state["own_files"]
+        self.weights.own, self.weights.distrusts = state["own_files"], state["distrusts"]
 
     def start(self, trainer: L.Trainer) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
@@ -51,17 +52,26 @@ class PhaseMonitor:
             )
             self.best = worst(self.mode)
 
-    def judge(self, trainer: L.Trainer, *, keep: bool) -> None:
-        """Compare what was just logged, the mean over ranks, with the best; keep the weights if they are."""
-        if average_waits(trainer):
-            self.weights.own = True  # a ModelCheckpoint may take the untrained weights for the best
+    def judge(self, trainer: L.Trainer, *, keep: bool, validated: bool) -> None:
+        """Compare what was just logged, the mean over ranks, with the best; keep the weights if they are.
+
+        Args:
+            trainer: Where it was logged.
+            keep: Whether the best weights will be asked for.
+            validated: Whether validation logged it, on the average of weights if there is one.
+        """
+        waits = average_waits(trainer)
+        if waits:
+            self.weights.own = self.weights.distrusts = True
+        if waits and (keep or validated):
             rank_zero_warn(
-                f"TransferLearning: {self.monitor} does not count until the average of weights begins: validation and "
-                "checkpoints have the weights of before the training."
+                f"TransferLearning: {self.monitor} {'does not count' if validated else 'has no best weights'} until "
+                "the average of weights begins: validation and checkpoints have the weights of before the training."
             )
+        if waits and validated:
             return
         current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
-        if is_better(current, self.best, self.mode):
+        if not waits and is_better(current, self.best, self.mode):
             if keep:
                 self.weights.keep(trainer)
             else:

@@ -79,7 +79,7 @@ class TransferLearning(L.Callback):
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
             So is a validation that was due at the step which a checkpoint was saved at: Lightning leaves it out.
-            Nothing counts before an average of weights, which validation would run on, has begun.
+            What is logged in validation does not count before an average of weights, which it runs on, has begun.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -190,7 +190,7 @@ class TransferLearning(L.Callback):
             "phase": self.phase,
             "began": self._began,
             "judged": self._judged,
-            "ahead": self._lost.ahead,
+            "ahead": self._lost.ahead(self._trainer),
             **self._monitor.state(),
         }
 
@@ -251,6 +251,7 @@ class TransferLearning(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin the next phase where it is due, between two optimizer steps."""
+        self._lost.batch_began()
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
         if self._gate is not None:
@@ -280,6 +281,8 @@ class TransferLearning(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._lost.began(trainer)
         if self._caching is not None:
             self._caching.look_again()
 
@@ -289,7 +292,7 @@ class TransferLearning(L.Callback):
         self._validated |= in_fit
         if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
             self._lost.tell("validation", trainer, self.monitor)
-            self._monitor.judge(trainer, keep=self._keeps(trainer))
+            self._monitor.judge(trainer, keep=self._keeps(trainer), validated=True)
             self._judged = True
         if in_fit:
             self._lost.ended("validation")
@@ -306,7 +309,7 @@ class TransferLearning(L.Callback):
             return
         if self.monitor in just_logged(trainer):
             if not self._lost.tell("training", trainer, self.monitor):
-                self._monitor.judge(trainer, keep=self._keeps(trainer))
+                self._monitor.judge(trainer, keep=self._keeps(trainer), validated=False)
             return
         if self.monitor in logged_by_step(trainer):
             raise RuntimeError(

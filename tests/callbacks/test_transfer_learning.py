@@ -743,6 +743,7 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
 AT_STEPS = {"every_n_train_steps": 1}
 AT_VALIDATIONS = {"save_on_train_epoch_end": False}
 AT_EPOCH_ENDS = {"save_on_train_epoch_end": True}
+BEFORE = {"save_top_k": 0}
 EACH_SECOND = {"check_val_every_n_epoch": 2}
 ACROSS = {"check_val_every_n_epoch": None}
 
@@ -778,6 +779,11 @@ ACROSS = {"check_val_every_n_epoch": None}
         ("loss", AT_STEPS, 8, 1, {"val_check_interval": 0.5}),
         ("loss", AT_VALIDATIONS, 4, 0, {}),
         ("loss", AT_EPOCH_ENDS, 8, None, {}),
+        ("val/loss", BEFORE, 3, None, {}),
+        ("val/loss", BEFORE, 4, 0, {}),
+        ("val/loss", BEFORE, 2, 0, {"val_check_interval": 0.5}),
+        ("loss", BEFORE, 1, 0, {}),
+        ("loss", BEFORE, 5, 1, {}),
     ],
 )
 def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, saves, step, lost, options, recwarn):
@@ -786,10 +792,15 @@ def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, sav
             self.log("loss", float(self.current_epoch), on_step=False, on_epoch=True)
             return super().training_step(batch, batch_idx)
 
+    class Saves(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if saves is BEFORE:
+                trainer.save_checkpoint(tmp_path / f"step={trainer.global_step}.ckpt")
+
     def fit(resume=None):
         callback = transfer([{"train": "head"}, {"train": "all", "patience": 99}], monitor=monitor)
-        save = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **saves)
-        trainer = toy_trainer(callback, save, max_epochs=5, **options)
+        save = ModelCheckpoint(tmp_path, filename="{step}", **{"save_top_k": -1} | saves)
+        trainer = toy_trainer(Saves(), callback, save, max_epochs=5, **options)
         trainer.fit(Logs(lr=0.0), *toy_loaders(), ckpt_path=resume)
         return callback.state_dict()["wait"]
 
@@ -840,37 +851,65 @@ def test_weights_that_nobody_kept_are_not_taken_for_the_best(tmp_path):
         assert "epoch=4" in fit(tmp_path / "3", True, tmp_path / "2" / "epoch=3.ckpt")
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed from")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_an_average_that_has_not_begun_is_not_the_best(tmp_path):
     class Notes(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.global_step in (16, 21):
                 (average,) = (each for each in trainer.callbacks if isinstance(each, EMAWeightAveraging))
-                self.moved = getattr(self, "moved", difference(start, pl_module.state_dict()))
-                self.apart = difference(average._average_model.module.state_dict(), pl_module.state_dict())
+                moved.setdefault(trainer.global_step, difference(start, pl_module.state_dict()))
+                apart[:] = [difference(average._average_model.module.state_dict(), pl_module.state_dict())]
 
-    module, notes = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0]), Notes()
-    start = copy.deepcopy(module.state_dict())
-    phases = [{"train": "all"}, {"train": "head", "start": 4}]
-    best = ModelCheckpoint(tmp_path, monitor="val/loss")
-    callbacks = EMAWeightAveraging(decay=0.9, update_starting_at_step=20), transfer(phases, restore_best=True), notes
-    with pytest.warns(UserWarning, match="val/loss does not count until the average of weights begins"):
-        toy_trainer(*callbacks, best, max_epochs=6, default_root_dir=tmp_path).fit(module, *toy_loaders())
-    assert notes.moved > 0.01  # the phase began from the trained weights, not those of the start
-    assert notes.apart == 0  # the average begins with a copy, as without a restoring
+    def fit(resume=None, restore=True):
+        module = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0])
+        module.load_state_dict(start)
+        average = EMAWeightAveraging(decay=0.9, update_starting_at_step=20)
+        callbacks = average, transfer([{"train": "all"}, {"train": "head", "start": 4}], restore_best=restore)
+        best = ModelCheckpoint(tmp_path / "best", monitor="val/loss")
+        newest = ModelCheckpoint(tmp_path / str(restore), filename="{epoch}", save_top_k=-1)
+        trainer = toy_trainer(*callbacks, Notes(), best, newest, max_epochs=6, default_root_dir=tmp_path)
+        trainer.fit(module, *toy_loaders(), ckpt_path=resume)
+
+    start = copy.deepcopy(ToyModule().state_dict())
+    first = tmp_path / "True" / "epoch=1.ckpt"
+    for resume, restore in ((None, True), (first, True), (None, False), (tmp_path / "False" / "epoch=1.ckpt", True)):
+        moved, apart = {}, []
+        if restore:
+            with pytest.warns(UserWarning, match="val/loss does not count until the average of weights begins"):
+                fit(resume, restore)
+        else:
+            fit(resume, restore)
+        assert moved[16] > 0.01  # the phase began from the trained weights, not those of the start
+        assert apart == [0]  # the average begins with a copy, as without a restoring
 
 
-def test_stochastic_weight_averages_begin_anew_from_restored_weights(tmp_path):
-    class Counts(L.Callback):
+def test_a_metric_of_training_counts_though_an_average_has_not_begun():
+    class Logs(ToyModule):
+        def training_step(self, batch, batch_idx):
+            self.log("loss", 1.0, on_step=False, on_epoch=True)
+            return super().training_step(batch, batch_idx)
+
+    callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor="loss")
+    average = EMAWeightAveraging(update_starting_at_step=99)
+    toy_trainer(average, callback, max_epochs=4).fit(Logs(), *toy_loaders())
+    assert callback.state_dict()["began"] == [[1, 12]]
+
+
+@pytest.mark.parametrize("start", [4, 5])
+def test_stochastic_weight_averages_begin_anew_from_restored_weights(tmp_path, start):
+    class Notes(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            counts.append(int(average.n_averaged or 0))
+            if trainer.global_step == 4 * start:
+                restored.update(copy.deepcopy(pl_module.net[0].state_dict()))
 
-    module, counts = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0]), []
+    module, restored = ScriptedModule([2.0, 1.0, 3.0, 4.0, 5.0]), {}
     module.net[1] = nn.Identity()
+    phases = [{"train": "all"}, {"train": "head", "start": start}]
     average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1)
-    phases = [{"train": "all"}, {"train": "head", "start": 4}]
-    callbacks = average, transfer(phases, restore_best=True), Counts()
+    callbacks = average, transfer(phases, restore_best=True), Notes()
     toy_trainer(*callbacks, max_epochs=6, default_root_dir=tmp_path).fit(module, *toy_loaders())
-    assert (counts[15], counts[16], counts[20]) == (4, 0, 1)
+    assert difference(module.net[0].state_dict(), restored) < 1e-6  # frozen since: all that is averaged is equal
 
 
 def test_an_average_of_weights_goes_back_with_them(tmp_path):
