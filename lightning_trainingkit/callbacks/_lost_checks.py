@@ -9,9 +9,9 @@ __all__ = ["LostChecks"]
 
 _WHY = {
     "validation": "since Lightning leaves out the validation that was due when the checkpoint was saved. Save at the "
-    "end of validations or epochs.",
+    "end of validations or epochs, by ModelCheckpoint or a callback after this one.",
     "training": "since `training_step` logs it and the checkpoint was saved before the epoch's end. Use "
-    "`save_on_train_epoch_end=True`.",
+    "`save_on_train_epoch_end=True`, or a callback after this one.",
 }
 
 
@@ -30,8 +30,7 @@ class LostChecks:
     def ahead(self, trainer: L.Trainer | None) -> dict[str, int]:
         """The epoch whose validation, and the one whose end, are still to come, for a checkpoint of now."""
         if trainer is not None and self._stepped and batch_ends(trainer):  # whoever's hook it is that saves
-            parts = ["training", "validation"] if validation_follows(trainer) else ["training"]
-            return dict.fromkeys(parts, trainer.current_epoch)
+            self.batch_ended(trainer)
         return dict(self._ahead)
 
     def load(self, ahead: dict[str, int]) -> None:
@@ -43,11 +42,12 @@ class LostChecks:
         self._stepped = True
 
     def batch_ended(self, trainer: L.Trainer) -> None:
-        """Note that the epoch's end is to come."""
-        self._ahead = {"training": trainer.current_epoch}
+        """Note what is to come after a batch."""
+        parts = ["training", "validation"] if validation_follows(trainer) else ["training"]
+        self._ahead = dict.fromkeys(parts, trainer.current_epoch)
 
-    def began(self, trainer: L.Trainer) -> None:
-        """Note that a validation has begun."""
+    def validation_began(self, trainer: L.Trainer) -> None:
+        """Note that it is to come, also where a later callback has asked for it, by stopping."""
         self._ahead["validation"] = trainer.current_epoch
 
     def ended(self, part: str) -> None:

@@ -282,7 +282,7 @@ class TransferLearning(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._lost.began(trainer)
+            self._lost.validation_began(trainer)
         if self._caching is not None:
             self._caching.look_again()
 

@@ -42,7 +42,7 @@ class Phase:
     def when(self) -> str:
         """When it starts, in words."""
         if self.patience is not None:
-            return f"after {self.patience} checks without improvement"
+            return f"after {self.patience} check{'s' * (self.patience != 1)} without improvement"
         if isinstance(self.start, float):
             return f"{self.start:.4g} of training"
         return f"epoch {self.start}" if self.start else "at once"

@@ -744,6 +744,7 @@ AT_STEPS = {"every_n_train_steps": 1}
 AT_VALIDATIONS = {"save_on_train_epoch_end": False}
 AT_EPOCH_ENDS = {"save_on_train_epoch_end": True}
 BEFORE = {"save_top_k": 0}
+AT_BEGINNING = {"save_top_k": 0, "save_last": False}
 EACH_SECOND = {"check_val_every_n_epoch": 2}
 ACROSS = {"check_val_every_n_epoch": None}
 
@@ -784,6 +785,8 @@ ACROSS = {"check_val_every_n_epoch": None}
         ("val/loss", BEFORE, 2, 0, {"val_check_interval": 0.5}),
         ("loss", BEFORE, 1, 0, {}),
         ("loss", BEFORE, 5, 1, {}),
+        ("val/loss", AT_BEGINNING, 4, 0, {}),
+        ("loss", AT_BEGINNING, 4, 0, {}),
     ],
 )
 def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, saves, step, lost, options, recwarn):
@@ -795,6 +798,10 @@ def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, sav
     class Saves(L.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if saves is BEFORE:
+                trainer.save_checkpoint(tmp_path / f"step={trainer.global_step}.ckpt")
+
+        def on_validation_start(self, trainer, pl_module):
+            if saves is AT_BEGINNING:
                 trainer.save_checkpoint(tmp_path / f"step={trainer.global_step}.ckpt")
 
     def fit(resume=None):
