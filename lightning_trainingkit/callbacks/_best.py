@@ -102,8 +102,9 @@ class BestWeights:
         outdated: Own files before these, which go.
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
-        distrusts: Whether the best of a ``ModelCheckpoint`` may be the untrained weights of a late average.
         owner: What own files are called by.
+        refuses_untrained: Whether weights of an average that has not begun are none, though a ``ModelCheckpoint`` took
+            them for the best.
     """
 
     monitor: str
@@ -113,8 +114,8 @@ class BestWeights:
     outdated: list[str] = field(default_factory=list)
     resumed: bool = False
     own: bool = False
-    distrusts: bool = False
     owner: str = "early_stopping"
+    refuses_untrained: bool = False
 
     def start(self, trainer: L.Trainer, best: Tensor) -> bool:
         """Decide who keeps the weights, and see before training that it can and that a resumed run still has them.
@@ -125,15 +126,10 @@ class BestWeights:
         checkpoint = self._checkpoint(trainer)
         # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
         stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
-        self.distrusts |= self.resumed and averages_weights(trainer) and not bool(torch.isfinite(best))
-        self.own |= (
-            self.distrusts
-            or checkpoint is None
-            or stale
-            or not _outlasts(trainer, checkpoint)
-            or not _loads_safely(trainer)
-        )
+        self.own |= checkpoint is None or stale or not _outlasts(trainer, checkpoint) or not _loads_safely(trainer)
         found = self.find(trainer, best)
+        # Its best is refused: it would not keep what is worse.
+        self.own |= not found and checkpoint is not None and checkpoint.best_model_score is not None
         if found and "://" not in found and not Path(found).exists():
             raise FileNotFoundError(
                 f"`restore_best` must find the best weights so far, got {found}, which is gone. "
@@ -179,11 +175,12 @@ class BestWeights:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
         # Where own files begin with a resume, the best weights until then are still its.
-        its = not self.own or (self.resumed and not self.file and not self.distrusts)
+        its = not self.own or (self.resumed and not self.file)
         if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path
-        return str(trainer.strategy.broadcast(path))
+        path = str(trainer.strategy.broadcast(path))
+        return "" if self.refuses_untrained and _is_untrained(trainer, path) else path
 
     def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
         for callback in trainer.checkpoint_callbacks:
@@ -204,6 +201,15 @@ def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
     """Whether its best file can't have been replaced since the newest checkpoint to resume from, which names it."""
     alone = all(callback is checkpoint for callback in trainer.checkpoint_callbacks)
     return checkpoint.save_top_k == -1 or (alone and not checkpoint.save_last)
+
+
+def _is_untrained(trainer: L.Trainer, path: str) -> bool:
+    """Whether a checkpoint holds an average of weights that had not begun."""
+    if not path or not averages_weights(trainer) or ("://" not in path and not Path(path).exists()):
+        return False
+    with explain_failure(path):
+        state = trainer.strategy.load_checkpoint(path, weights_only=True).get("averaging_state", {})
+    return not state.get("n_averaged", 1)
 
 
 def _root(trainer: L.Trainer) -> str:

@@ -24,7 +24,7 @@ class PhaseMonitor:
         self.wait = 0
         """Checks without improvement in this phase."""
         self.best = self.best_of_phase = worst(mode)
-        self.weights = BestWeights(monitor, mode, owner="transfer_learning")
+        self.weights = BestWeights(monitor, mode, owner="transfer_learning", refuses_untrained=True)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -34,14 +34,13 @@ class PhaseMonitor:
             "best_of_phase": self.best_of_phase,
             "best_file": self.weights.file,
             "own_files": self.weights.own,
-            "distrusts": self.weights.distrusts,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.wait, self.best, self.best_of_phase = (state[key] for key in ("wait", "best", "best_of_phase"))
         self.weights.file = self.weights.named = state["best_file"]
-        self.weights.own, self.weights.distrusts = state["own_files"], state["distrusts"]
+        self.weights.own = state["own_files"]
 
     def start(self, trainer: L.Trainer) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
@@ -62,11 +61,11 @@ class PhaseMonitor:
         """
         waits = average_waits(trainer)
         if waits:
-            self.weights.own = self.weights.distrusts = True
+            self.weights.own = True  # a ModelCheckpoint may take the untrained weights for the best
         if waits and (keep or validated):
             rank_zero_warn(
                 f"TransferLearning: {self.monitor} {'does not count' if validated else 'has no best weights'} until "
-                "the average of weights begins: validation and checkpoints have the weights of before the training."
+                "the average of weights begins: validation and checkpoints have the weights that the fit began with."
             )
         if waits and validated:
             return

@@ -325,6 +325,8 @@ class TransferLearning(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
+        if self._trainer is not None:
+            self._lost.ahead(trainer)  # for an OnExceptionCheckpoint, whose turn comes after
         self._undo(modes=not trainer.evaluating)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

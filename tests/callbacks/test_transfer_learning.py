@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateMonitor,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
@@ -819,6 +820,22 @@ def test_a_check_that_a_resume_loses_is_told_and_no_other(tmp_path, monitor, sav
     assert not told or f"{monitor} of epoch {lost} is lost" in told[0]
 
 
+@pytest.mark.filterwarnings(r"ignore:.*fit\(ckpt_path=")
+def test_a_check_before_an_exception_is_told_after_the_resume(tmp_path):
+    class Raises(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 4:
+                raise ArithmeticError
+
+    phases = [{"train": "head"}, {"train": "all", "patience": 99}]
+    save = OnExceptionCheckpoint(tmp_path, "last")
+    trainer = toy_trainer(Raises(), transfer(phases), save, enable_checkpointing=True, default_root_dir=tmp_path)
+    with pytest.raises(ArithmeticError):
+        trainer.fit(ToyModule(), *toy_loaders())
+    with pytest.warns(UserWarning, match="val/loss of epoch 0 is lost"):
+        toy_trainer(transfer(phases)).fit(ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_checkpoint_of_another_metric_is_refused_where_both_follow_one(tmp_path):
     class Logs(ScriptedModule):
@@ -889,6 +906,30 @@ def test_an_average_that_has_not_begun_is_not_the_best(tmp_path):
             fit(resume, restore)
         assert moved[16] > 0.01  # the phase began from the trained weights, not those of the start
         assert apart == [0]  # the average begins with a copy, as without a restoring
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:The checkpoint was not created with WeightAveraging")
+@pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
+@pytest.mark.parametrize(("averages", "late"), [(True, 0), (False, 14)])
+def test_the_best_of_a_model_checkpoint_is_taken_on_resume_beside_an_average(tmp_path, averages, late):
+    class Notes(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 16:
+                began.update(copy.deepcopy(pl_module.state_dict()))
+
+    def fit(average, restore, resume=None):
+        callbacks = [EMAWeightAveraging(decay=0.9, update_starting_at_step=late)] * average
+        callbacks += [transfer([{"train": "all"}, {"train": "head", "start": 4}], restore_best=restore), Notes()]
+        save = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="val/loss", save_top_k=-1)
+        trainer = toy_trainer(*callbacks, save, max_epochs=6, default_root_dir=tmp_path)
+        trainer.fit(ScriptedModule([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), *toy_loaders(), ckpt_path=resume)
+
+    began = {}
+    fit(averages, restore=not averages)  # in one case nobody restores at first, in the other nobody averages
+    best = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["state_dict"]
+    fit(True, True, tmp_path / "epoch=1.ckpt")
+    assert difference(began, best) == 0
 
 
 def test_a_metric_of_training_counts_though_an_average_has_not_begun():
