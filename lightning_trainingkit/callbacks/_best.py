@@ -103,8 +103,8 @@ class BestWeights:
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
         owner: What own files are called by.
-        refuses_untrained: Whether weights of an average that has not begun are none, though a ``ModelCheckpoint`` took
-            them for the best.
+        looks_inside: Whether a file that holds an average of weights which had not begun, or does not load safely, is
+            none, though a ``ModelCheckpoint`` took it for the best.
     """
 
     monitor: str
@@ -115,7 +115,7 @@ class BestWeights:
     resumed: bool = False
     own: bool = False
     owner: str = "early_stopping"
-    refuses_untrained: bool = False
+    looks_inside: bool = False
 
     def start(self, trainer: L.Trainer, best: Tensor) -> bool:
         """Decide who keeps the weights, and see before training that it can and that a resumed run still has them.
@@ -180,7 +180,15 @@ class BestWeights:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path
         path = str(trainer.strategy.broadcast(path))
-        return "" if self.refuses_untrained and _is_untrained(trainer, path) else path
+        return "" if self.looks_inside and _is_useless(trainer, path) else path
+
+    def inherited(self, trainer: L.Trainer, best: Tensor) -> Tensor | None:
+        """The best value that a ``ModelCheckpoint`` brings to a resumed run that followed no metric before."""
+        checkpoint = self._checkpoint(trainer)
+        known = self.file or not self.resumed or bool(torch.isfinite(best))
+        if known or checkpoint is None or checkpoint.best_model_score is None or not self.find(trainer, best):
+            return None
+        return agreed(trainer, checkpoint.best_model_score)
 
     def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
         for callback in trainer.checkpoint_callbacks:
@@ -203,12 +211,15 @@ def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
     return checkpoint.save_top_k == -1 or (alone and not checkpoint.save_last)
 
 
-def _is_untrained(trainer: L.Trainer, path: str) -> bool:
-    """Whether a checkpoint holds an average of weights that had not begun."""
-    if not path or not averages_weights(trainer) or ("://" not in path and not Path(path).exists()):
+def _is_useless(trainer: L.Trainer, path: str) -> bool:
+    """Whether a checkpoint holds an average of weights that had not begun, or does not load safely."""
+    if not path or ("://" not in path and not Path(path).exists()):
         return False
-    with explain_failure(path):
-        state = trainer.strategy.load_checkpoint(path, weights_only=True).get("averaging_state", {})
+    try:
+        with explain_failure(path):
+            state = trainer.strategy.load_checkpoint(path, weights_only=True).get("averaging_state", {})
+    except ValueError:
+        return True
     return not state.get("n_averaged", 1)
 
 

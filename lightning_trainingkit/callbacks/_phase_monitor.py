@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_trainingkit.callbacks._best import BestWeights, agreed, average_waits, restart_averages, restore_weights
@@ -24,7 +25,7 @@ class PhaseMonitor:
         self.wait = 0
         """Checks without improvement in this phase."""
         self.best = self.best_of_phase = worst(mode)
-        self.weights = BestWeights(monitor, mode, owner="transfer_learning", refuses_untrained=True)
+        self.weights = BestWeights(monitor, mode, owner="transfer_learning", looks_inside=True)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -50,6 +51,8 @@ class PhaseMonitor:
                 "then: TransferLearning will restore the best of the epochs from here on."
             )
             self.best = worst(self.mode)
+        if (inherited := self.weights.inherited(trainer, self.best)) is not None:
+            self.best = inherited
 
     def judge(self, trainer: L.Trainer, *, keep: bool, validated: bool) -> None:
         """Compare what was just logged, the mean over ranks, with the best; keep the weights if they are.
@@ -85,6 +88,11 @@ class PhaseMonitor:
         if file := self.weights.find(trainer, self.best):
             restore_weights(trainer, file)
             restart_averages(trainer)
+        elif bool(torch.isfinite(self.best)):
+            rank_zero_warn(
+                f"TransferLearning: {self.monitor} was {self.best:.4g} at its best, and nobody kept the weights of "
+                "then: the phase begins with those of now."
+            )
 
     def begin_phase(self) -> None:
         """Count anew."""

@@ -908,11 +908,52 @@ def test_an_average_that_has_not_begun_is_not_the_best(tmp_path):
         assert apart == [0]  # the average begins with a copy, as without a restoring
 
 
+class Unsafe:
+    """Stands in hyperparameters, and would run code when it is loaded."""
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize(("averages", "hyperparameters"), [(False, {}), (True, {"unsafe": Unsafe()})])
+def test_a_best_of_a_model_checkpoint_that_is_untrained_or_unsafe_is_not_taken(tmp_path, averages, hyperparameters):
+    def fit(average, restore, resume=None):
+        module = ScriptedModule([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+        module.load_state_dict(start)
+        module.save_hyperparameters(hyperparameters)
+        callbacks = [EMAWeightAveraging(decay=0.9, update_starting_at_step=6)] * average
+        callback = transfer([{"train": "all"}, {"train": "head", "start": 4}], restore_best=restore)
+        save = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="val/loss", save_top_k=-1)
+        trainer = toy_trainer(*callbacks, callback, save, max_epochs=6, default_root_dir=tmp_path)
+        trainer.fit(module, *toy_loaders(), ckpt_path=resume, weights_only=False)
+        return callback.state_dict()["best_file"]
+
+    start = copy.deepcopy(ToyModule().state_dict())
+    fit(True, restore=averages)
+    file = fit(averages, True, tmp_path / "epoch=0.ckpt")
+    assert difference(torch.load(file, weights_only=True)["state_dict"], start) > 0.01
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:The checkpoint was not created with WeightAveraging")
 @pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
-@pytest.mark.parametrize(("averages", "late"), [(True, 0), (False, 14)])
-def test_the_best_of_a_model_checkpoint_is_taken_on_resume_beside_an_average(tmp_path, averages, late):
+def test_a_best_that_a_model_checkpoint_replaces_by_a_waiting_average_is_told(tmp_path):
+    def fit(*average, resume=None):
+        callback = transfer([{"train": "all"}, {"train": "head", "start": 4}], restore_best=True)
+        save = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="val/loss", save_top_k=-1)
+        trainer = toy_trainer(*average, callback, save, max_epochs=5, default_root_dir=tmp_path)
+        trainer.fit(ScriptedModule([1.0, 2.0, 0.5]), *toy_loaders(), ckpt_path=resume)
+
+    fit()
+    with pytest.warns(UserWarning, match="val/loss was 1 at its best, and nobody kept the weights of then: the phase"):
+        fit(EMAWeightAveraging(update_starting_at_step=99), resume=tmp_path / "epoch=1.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:The checkpoint was not created with WeightAveraging")
+@pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
+@pytest.mark.parametrize(("averages", "restores", "late"), [(True, False, 0), (False, True, 14), (False, False, 14)])
+def test_the_best_of_a_model_checkpoint_is_taken_on_resume_beside_an_average(tmp_path, averages, restores, late):
     class Notes(L.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.global_step == 16:
@@ -926,7 +967,7 @@ def test_the_best_of_a_model_checkpoint_is_taken_on_resume_beside_an_average(tmp
         trainer.fit(ScriptedModule([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), *toy_loaders(), ckpt_path=resume)
 
     began = {}
-    fit(averages, restore=not averages)  # in one case nobody restores at first, in the other nobody averages
+    fit(averages, restores)
     best = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)["state_dict"]
     fit(True, True, tmp_path / "epoch=1.ckpt")
     assert difference(began, best) == 0
