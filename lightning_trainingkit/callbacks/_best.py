@@ -103,8 +103,8 @@ class BestWeights:
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
         owner: What own files are called by.
-        looks_inside: Whether a file that holds an average of weights which had not begun, or does not load safely, is
-            none, though a ``ModelCheckpoint`` took it for the best.
+        looks_inside: Whether a file that holds an average of weights which had not begun is none, though a
+            ``ModelCheckpoint`` took it for the best.
     """
 
     monitor: str
@@ -175,12 +175,12 @@ class BestWeights:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
         # Where own files begin with a resume, the best weights until then are still its.
-        its = not self.own or (self.resumed and not self.file)
+        its = not self.own or (self.resumed and not self.file and _loads_safely(trainer))
         if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path
         path = str(trainer.strategy.broadcast(path))
-        return "" if self.looks_inside and _is_useless(trainer, path) else path
+        return "" if self.looks_inside and _is_untrained(trainer, path) else path
 
     def inherited(self, trainer: L.Trainer, best: Tensor) -> Tensor | None:
         """The best value that a ``ModelCheckpoint`` brings to a resumed run that followed no metric before."""
@@ -213,15 +213,15 @@ def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
     return checkpoint.save_top_k == -1 or (alone and not checkpoint.save_last)
 
 
-def _is_useless(trainer: L.Trainer, path: str) -> bool:
-    """Whether a checkpoint holds an average of weights that had not begun, or does not load safely."""
+def _is_untrained(trainer: L.Trainer, path: str) -> bool:
+    """Whether a checkpoint holds an average of weights that had not begun."""
     if not path or ("://" not in path and not Path(path).exists()):
         return False
     try:
         with explain_failure(path):
             state = trainer.strategy.load_checkpoint(path, weights_only=True).get("averaging_state", {})
-    except ValueError:
-        return True
+    except ValueError:  # who restores it says why
+        return False
     return not state.get("n_averaged", 1)
 
 

@@ -934,6 +934,18 @@ def test_a_best_of_a_model_checkpoint_that_is_untrained_or_unsafe_is_not_taken(t
     assert difference(torch.load(file, weights_only=True)["state_dict"], start) > 0.01
 
 
+def test_a_best_file_that_does_not_load_safely_is_an_error_that_says_why(tmp_path):
+    class Saves(ScriptedModule):
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["config"] = Unsafe()
+
+    callback = transfer([{"train": "all"}, {"train": "head", "start": 2}], restore_best=True)
+    save = ModelCheckpoint(tmp_path, monitor="val/loss")
+    trainer = toy_trainer(callback, save, max_epochs=3, default_root_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"epoch=0-step=4.ckpt` must be tensors and plain values alone, got .*Unsafe"):
+        trainer.fit(Saves([1.0, 2.0]), *toy_loaders())
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:The checkpoint was not created with WeightAveraging")
 @pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
