@@ -210,7 +210,8 @@ class BestWeights:
 def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
     """Whether its best file can't have been replaced since the newest checkpoint to resume from, which names it."""
     alone = all(callback is checkpoint for callback in trainer.checkpoint_callbacks)
-    return checkpoint.save_top_k == -1 or (alone and not checkpoint.save_last)
+    # Another one may save before it, and name the best file of the check before.
+    return alone and (checkpoint.save_top_k == -1 or not checkpoint.save_last)
 
 
 def _is_untrained(trainer: L.Trainer, path: str) -> bool:

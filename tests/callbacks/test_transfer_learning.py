@@ -934,6 +934,28 @@ def test_a_best_of_a_model_checkpoint_that_is_untrained_or_unsafe_is_not_taken(t
     assert difference(torch.load(file, weights_only=True)["state_dict"], start) > 0.01
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_the_best_is_the_newest_though_another_checkpoint_was_saved_before_it(tmp_path):
+    class Notes(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 16:
+                began.update(copy.deepcopy(pl_module.state_dict()))
+
+    def fit(folder, stop=None, resume=None):
+        callback = transfer([{"train": "all"}, {"train": "head", "start": 4}], restore_best=True)
+        newest = ModelCheckpoint(folder, filename="newest-{epoch}")
+        best = ModelCheckpoint(folder, filename="{epoch}", monitor="val/loss", save_top_k=-1)
+        trainer = toy_trainer(callback, newest, best, Notes(), Stop(stop), max_epochs=5, default_root_dir=folder)
+        trainer.fit(ScriptedModule([1.0, 0.5, 3.0]), *toy_loaders(), ckpt_path=resume)
+
+    began = {}
+    with pytest.raises(ArithmeticError):
+        fit(tmp_path, stop=10)
+    fit(tmp_path, resume=tmp_path / "newest-epoch=1.ckpt")
+    best = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)["state_dict"]
+    assert difference(began, best) == 0
+
+
 def test_a_best_file_that_does_not_load_safely_is_an_error_that_says_why(tmp_path):
     class Saves(ScriptedModule):
         def on_save_checkpoint(self, checkpoint):
