@@ -188,9 +188,8 @@ class BestWeights:
         known = self.file or not self.resumed or bool(torch.isfinite(best))
         if known or checkpoint is None or checkpoint.best_model_score is None or not self.find(trainer, best):
             return None
-        return agreed(
-            trainer, checkpoint.best_model_score.to(trainer.strategy.root_device)
-        )  # a checkpoint's is on the CPU
+        score = checkpoint.best_model_score.to(trainer.strategy.root_device)  # a loaded one is on the CPU
+        return agreed(trainer, score)
 
     def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
         for callback in trainer.checkpoint_callbacks:

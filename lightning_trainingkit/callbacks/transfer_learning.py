@@ -274,7 +274,7 @@ class TransferLearning(L.Callback):
             )
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """See that the first step went through what is cached."""
+        """Note what follows, and see that the first step went through what is cached."""
         self._lost.batch_ended(trainer)
         if self._caching is not None:
             self._caching.check_called()

@@ -107,9 +107,7 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        if isinstance(
-            m, torch.jit.ScriptModule
-        ):  # its forward takes proxies, and keeps to itself which layers it calls
+        if isinstance(m, torch.jit.ScriptModule):  # it takes proxies, and keeps to itself which layers it calls
             name = self.path_of_module(m)
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"
             return self.create_proxy("call_module", name, args, kwargs)

@@ -744,8 +744,8 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
 AT_STEPS = {"every_n_train_steps": 1}
 AT_VALIDATIONS = {"save_on_train_epoch_end": False}
 AT_EPOCH_ENDS = {"save_on_train_epoch_end": True}
-BEFORE = {"save_top_k": 0}
-AT_BEGINNING = {"save_top_k": 0, "save_last": False}
+BEFORE = {"save_top_k": 0}  # a callback that stands before ours saves at the end of batches
+AT_BEGINNING = {"save_top_k": 0, "save_last": False}  # the same, as validations begin
 EACH_SECOND = {"check_val_every_n_epoch": 2}
 ACROSS = {"check_val_every_n_epoch": None}
 
