@@ -102,6 +102,7 @@ class BestWeights:
         outdated: Own files before these, which go.
         resumed: Whether the fit began from a checkpoint.
         own: Whether own files are written.
+        begins: Whether own files may begin with a resume: the best until then is that of a ``ModelCheckpoint``.
         owner: What own files are called by.
         looks_inside: Whether a file that holds an average of weights which had not begun is none, though a
             ``ModelCheckpoint`` took it for the best.
@@ -114,6 +115,7 @@ class BestWeights:
     outdated: list[str] = field(default_factory=list)
     resumed: bool = False
     own: bool = False
+    begins: bool = False
     owner: str = "early_stopping"
     looks_inside: bool = False
 
@@ -124,6 +126,7 @@ class BestWeights:
             False if a resumed run knows a best value, but nobody kept the weights of then.
         """
         checkpoint = self._checkpoint(trainer)
+        self.begins = self.resumed and not self.own
         # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
         stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
         self.own |= checkpoint is None or stale or not _outlasts(trainer, checkpoint) or not _loads_safely(trainer)
@@ -174,8 +177,9 @@ class BestWeights:
     def find(self, trainer: L.Trainer, best: Tensor) -> str:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
-        # Where own files begin with a resume, the best weights until then are still its.
-        its = not self.own or (self.resumed and not self.file and _loads_safely(trainer))
+        # Where own files had begun before a resume and no check counted, what it took for the best is none.
+        had_none = not self.begins and not bool(torch.isfinite(best))
+        its = not self.own or (self.resumed and not self.file and not had_none and _loads_safely(trainer))
         if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
             path = path if added_on_resume else checkpoint.best_model_path

@@ -908,6 +908,36 @@ def test_an_average_that_has_not_begun_is_not_the_best(tmp_path):
         assert apart == [0]  # the average begins with a copy, as without a restoring
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:TransferLearning. val/loss does not count until the average")
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+@pytest.mark.parametrize(
+    ("newest", "seldom"), [("epoch=1", {"every_n_epochs": 2}), ("step=10", {"every_n_train_steps": 10})]
+)
+def test_an_untrained_best_that_is_gone_is_not_asked_for_on_resume(tmp_path, newest, seldom):
+    class Notes(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 20:
+                began.update(copy.deepcopy(pl_module.state_dict()))
+
+    def fit(stop=None, resume=None):
+        average = EMAWeightAveraging(decay=0.9, update_starting_at_step=10)
+        callback = transfer([{"train": "all"}, {"train": "head", "start": 5}], restore_best=True)
+        others = ModelCheckpoint(tmp_path, filename="{epoch}-{step}", **seldom), Stop(stop)
+        best = ModelCheckpoint(tmp_path, filename="best-{epoch}", monitor="val/loss")
+        trainer = toy_trainer(average, callback, *others, best, Notes(), max_epochs=6, default_root_dir=tmp_path)
+        trainer.fit(ScriptedModule([3.0, 3.0, 2.0, 1.0, 1.5, 1.6]), *toy_loaders(), ckpt_path=resume)
+
+    began = {}
+    with pytest.raises(ArithmeticError):
+        fit(stop=13)
+    (resume,) = tmp_path.glob(f"*{newest}*.ckpt")
+    assert not (tmp_path / "best-epoch=0.ckpt").exists()  # the first average that was trained replaced it
+    fit(resume=resume)
+    best = torch.load(tmp_path / "best-epoch=3.ckpt", weights_only=True)["state_dict"]
+    assert difference(began, best) == 0
+
+
 class Unsafe:
     """Stands in hyperparameters, and would run code when it is loaded."""
 
