@@ -65,15 +65,15 @@ def test_dashboard_measures_reading_drawing_and_the_callback():
 
 
 def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
-    _, rows = run("averaging", "--steps", "20", "--images", "64", "--rounds", "1")
+    _, rows = run("averaging", "--steps", "10", "--images", "32", "--batch-sizes", "8", "16", "--rounds", "1")
     goals = {goal for row in rows.values() if (goal := row["goal"]) is not None}
     assert goals == ({0.0, 0.98, 1.1, 1.4} if not torch.cuda.is_available() else {0.0, 0.98, 1.1, 1.4, 2.0})
-    for size in (32, 250):
+    for size in (8, 16):
         assert rows[f"ttach, batches of {size}: argmax share that the early exit changes"]["ours"] == 0
         for members in (5, 20):
             for peer in ("torchensemble", "loop", "control"):
                 assert f"{members} x SmallResNet, batches of {size}: {peer}" in rows
-    assert rows["memory of 50 passes, max_batch=64"]["ok"]
+    assert rows["memory of 50 passes, max_batch=8"]["ok"]
 
 
 def test_transfer_compares_with_full_training_and_with_both_peers():

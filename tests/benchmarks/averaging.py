@@ -48,6 +48,7 @@ def main() -> None:
     parser = runs.arguments("averaging", __doc__, trains=False)
     parser.add_argument("--steps", type=int, default=2000, help="of training (%(default)s)")
     parser.add_argument("--images", type=int, default=2500, help="to test, at most (%(default)s)")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 250], help="images each (%(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="of each comparison of ensembles (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training and the orders (%(default)s)")
     args = parser.parse_args()
@@ -59,10 +60,11 @@ def main() -> None:
 
     net, x, y, crop, source = trained(args)
     torch.set_num_threads(1)
-    rows = [row for size in (32, 250) for row in against_ttach(net, x, crop, size, draw)]
+    sizes = args.batch_sizes
+    rows = [row for size in sizes for row in against_ttach(net, x, crop, size, draw)]
     changed, seen = changed_in_bf16(net, x[:500], crop)
-    rows += [row for members in (5, 20) for size in (32, 250) for row in ensembles(members, size, args.rounds, draw)]
-    rows.append(memory(net, crop))
+    rows += [row for members in (5, 20) for size in sizes for row in ensembles(members, size, args.rounds, draw)]
+    rows.append(memory(net, crop, min(64, args.images // 4)))
     accuracy = rightly(net, x, y, crop)
     notes = [
         f"{source}: {len(x)} test images, {accuracy:.1%} right from one crop. {DEVICE}.",
@@ -215,7 +217,7 @@ def changed_in_bf16(net: nn.Module, x: Tensor, crop: int) -> tuple[int, int]:
     return int((full != early).sum()), len(x)
 
 
-def memory(net: nn.Module, crop: int, limit: int = 64) -> dict:
+def memory(net: nn.Module, crop: int, limit: int) -> dict:
     """Peak of 50 passes of 4 x `limit` images against that of one pass of `limit`, inputs not counted."""
     views = [[f"shift({dx}, {dy})" for dx in range(-2, 3) for dy in range(-2, 3)], "flip"]
     large, small = (torch.randn(size, 1, crop, crop, device=DEVICE) for size in (4 * limit, limit))
