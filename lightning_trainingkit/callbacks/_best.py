@@ -178,7 +178,7 @@ class BestWeights:
         """Path of the best weights, empty if there are none; the same on all ranks."""
         checkpoint, path = self._checkpoint(trainer), self.file
         # Where own files had begun before a resume and no check counted, what it took for the best is none.
-        had_none = not self.begins and not bool(torch.isfinite(best))
+        had_none = self.looks_inside and not self.begins and not bool(torch.isfinite(best))
         its = not self.own or (self.resumed and not self.file and not had_none and _loads_safely(trainer))
         if its and checkpoint is not None and checkpoint.best_model_score is not None:
             added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
