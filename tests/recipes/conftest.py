@@ -1,11 +1,13 @@
 """Recipes are run as a user runs them: in a process of their own, in an empty folder."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lightning_trainingkit import runs
 from lightning_trainingkit.dashboards.gather import gather
 from tests.process import environment
 
@@ -32,6 +34,26 @@ def run_recipe():
         )
         assert not ok or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
         return finished
+
+    return run
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Run a recipe that must refuse its options, in this process, since a new one takes seconds to begin.
+
+    Returns a function of the recipe, its options and the folder; it gives what the recipe said on stderr.
+    """
+
+    def run(name, *arguments, folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # put back with the rest
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.setattr(runs, "quiet", lambda: None)
+        with pytest.raises(SystemExit) as raised:
+            runpy.run_path(str(RECIPES / name), run_name="__main__")
+        assert raised.value.code == 2
+        return capsys.readouterr().err
 
     return run
 

@@ -33,7 +33,7 @@ def test_the_runs_of_an_experiment_are_a_group(ensemble, grouped):
     assert grouped(folder / "runs/ensemble", out) == names
 
 
-def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensemble, run_recipe):
+def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensemble, run_recipe, refused):
     folder, _, before = ensemble
     members = folder / "runs/ensemble/members"
     stamps = {path: path.stat().st_mtime_ns for path in members.glob("seed-*/*.ckpt")}
@@ -42,9 +42,7 @@ def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensem
     assert (members / "seed-2/best.json").exists()
     after = json.loads((folder / "runs/ensemble/results.json").read_text())
     assert after["metrics"]["members"][:2] == before["metrics"]["members"]
-    refused = run_recipe("ensemble.py", "--epochs", "4", "--resume", *QUICK, folder=folder, ok=False)
-    assert refused.returncode == 2
-    assert "options of now" in refused.stderr
+    assert "options of now" in refused("ensemble.py", "--epochs", "4", "--resume", *QUICK, folder=folder)
 
 
 def test_views_of_a_members_test_images(ensemble, run_recipe, grouped):
@@ -79,11 +77,9 @@ def test_views_of_a_members_test_images(ensemble, run_recipe, grouped):
         (("--data", "fashion-mnist"), "what the checkpoint was trained on"),
     ],
 )
-def test_bad_input_is_one_line(ensemble, run_recipe, arguments, said):
+def test_bad_input_is_one_line(ensemble, refused, arguments, said):
     folder, _, _ = ensemble
-    run = run_recipe("test_time_augmentation.py", *arguments, *QUICK, folder=folder, ok=False)
-    assert run.returncode == 2
-    assert said in run.stderr.splitlines()[-1]
+    assert said in refused("test_time_augmentation.py", *arguments, *QUICK, folder=folder).splitlines()[-1]
 
 
 def test_the_lectures_claim_in_small(tmp_path, run_recipe, grouped):
