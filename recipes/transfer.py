@@ -12,7 +12,7 @@ Expected: gain in test accuracy over from scratch, points, 95 % intervals over 5
             50 (90.8 %): gradual +2.8 +- 0.9, full +1.8 +- 1.0
             500 (95.4 %): gradual +0.7 +- 0.3, full +0.5 +- 0.3
           A last layer alone does not get there: what five kinds of clothes teach is too little for five others.
-Cost:     16 min on 2 CPU cores without bfloat16, less with it; nothing to download (Fashion-MNIST is Debian's package)
+Cost:     17 min on 2 CPU cores without bfloat16; nothing to download (Fashion-MNIST is Debian's package)
 Command:  python recipes/transfer.py
 """
 

@@ -64,7 +64,7 @@ def main() -> None:
     rows = [row for size in sizes for row in against_ttach(net, x, crop, size, draw)]
     changed, seen = changed_in_bf16(net, x[:500], crop)
     rows += [row for members in (5, 20) for size in sizes for row in ensembles(members, size, args.rounds, draw)]
-    rows.append(memory(net, crop, min(64, args.images // 4)))
+    rows.append(memory(net, crop, min(64, -(-args.images // 4))))
     accuracy = rightly(net, x, y, crop)
     notes = [
         f"{source}: {len(x)} test images, {accuracy:.1%} right from one crop. {DEVICE}.",
