@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from lightning_trainingkit.nn._member_files import MemberFile, as_list, find_members, read_members
-from lightning_trainingkit.nn.checkpoint import MANIFEST
+from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list, find_members, read_members
+from lightning_trainingkit.nn.weights.checkpoint import MANIFEST
 
 __all__ = ["load_members"]
 

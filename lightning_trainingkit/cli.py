@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _dashboard(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.local import collect, title, write_center
-    from lightning_trainingkit.dashboards.page import check_file, render
+    from lightning_trainingkit.dashboards.page.render import check_file, render
 
     if not args.folders and not args.online:
         raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
@@ -68,7 +68,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     if not args.folders and not args.output and not args.serve:
         raise ValueError("`--output` must be given where there is no DIR to put the page in, got none.")
     if args.serve:
-        from lightning_trainingkit.dashboards.serving import PageServer
+        from lightning_trainingkit.dashboards.page.serving import PageServer
 
         name = title(args.folders, args.online)
         with PageServer(

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, recording, runs
 from lightning_trainingkit.dashboards.local import write_center
+from lightning_trainingkit.experiments import comparison, runs, wandb_runs
 
 RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 DROPOUT = (0.1, 0.3)
@@ -94,7 +94,7 @@ def main() -> None:
     (found,) = runs.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
     tested["ensemble", f"best {args.members}"] = dict(found)
     for (job_type, name), values in tested.items():
-        recording.record(args, folder, job_type, name, values, {"averaging": job_type})
+        wandb_runs.record(args, folder, job_type, name, values, {"averaging": job_type})
     rows = [
         {"averaging": job_type, "what": name, **{key: values[key] for key in ("test/acc", "test/loss", "test/ece")}}
         for (job_type, name), values in tested.items()
@@ -115,7 +115,7 @@ def main() -> None:
         f"Files: {folder}/dashboard.html, {folder}/results.json, {folder}/grid/*/best.json",
         "Next:  python recipes/command_center.py --data fashion-mnist --epochs 3",
         f"       trainingkit dashboard {folder} --serve --open    (beside a training: kept up to date)",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
     )
 
 
@@ -147,7 +147,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
         LearningRateMonitor("step"),
     ]
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
-    with recording.recorded(args, root, name) as center:
+    with wandb_runs.recorded(args, root, name) as center:
         trainer = runs.new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
         found = dict(trainer.test(module, data, verbose=False)[0])  # in the run; a validation would be another point

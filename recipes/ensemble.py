@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, recording, runs
+from lightning_trainingkit.experiments import comparison, runs, wandb_runs
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 
     for row in rows:
         size = {"members": row["members"]}
-        recording.record(args, folder, "ensemble", f"members={row['members']}", row, size)
+        wandb_runs.record(args, folder, "ensemble", f"members={row['members']}", row, size)
     seconds = time.perf_counter() - start
     metrics = {
         **tested,
@@ -86,7 +86,7 @@ def main() -> None:
         f"Members: {folder}/members/seed-*/best.json; those that are there are not trained again (--resume)",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {folder}/members/seed-{args.seed}",
         f"       python recipes/ensemble.py --resume --output {folder} --members {2 * args.members}",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
     )
 
 
@@ -126,7 +126,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[st
     ]
     module = new_module(data)
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
-    with recording.recorded(args, root, f"seed={seed}") as center:
+    with wandb_runs.recorded(args, root, f"seed={seed}") as center:
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
         trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))

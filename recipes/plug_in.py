@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import recording, runs
-from lightning_trainingkit.nn.checkpoint import load_weights, read_manifest
+from lightning_trainingkit.experiments import runs, wandb_runs
+from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
 
 YAML = Path(__file__).with_suffix(".yaml")
 
@@ -162,7 +162,7 @@ def from_yaml(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Trai
 
 def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """What the recipe's options say to the Trainer, and to W&B through the environment."""
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": recording.project(args.data)}
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": wandb_runs.project(args.data)}
     return {
         "max_epochs": args.epochs,
         "accelerator": args.accelerator,

@@ -15,8 +15,8 @@ import torch
 from torch import distributed
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import recording, runs
-from lightning_trainingkit.nn.checkpoint import load_weights, read_manifest
+from lightning_trainingkit.experiments import runs, wandb_runs
+from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
 
 NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "ChannelsLast", "CommandCenter"]
 
@@ -61,7 +61,7 @@ def main() -> None:
     )
 
     # 2. The kit: callbacks for the Trainer that you already have.
-    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": recording.project(args.data)}
+    os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": wandb_runs.project(args.data)}
     callbacks = [
         kit.InitOverride("kaiming_normal", verbose=not args.resume),
         kit.EarlyStopping("val/loss", patience=8),
@@ -120,7 +120,7 @@ def main() -> None:
         "Next:  python recipes/quickstart.py --without EarlyStopping",
         "       python recipes/quickstart.py --data fashion-mnist --epochs 5 --batch-size 128",
         "       python recipes/plug_in.py    (the same callbacks in a project that knows nothing of the kit)",
-        *([] if "CommandCenter" in left_out else recording.center(args, folder)),
+        *([] if "CommandCenter" in left_out else wandb_runs.center(args, folder)),
     )
 
 

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, recording, runs
+from lightning_trainingkit.experiments import comparison, runs, wandb_runs
 from lightning_trainingkit.functional.averaging import AVERAGES
 from lightning_trainingkit.functional.views import make_views
-from lightning_trainingkit.nn.checkpoint import explain_failure
+from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 
 
 def main() -> None:
@@ -82,7 +82,7 @@ def main() -> None:
         rows.append(row)
 
     for row in rows:
-        recording.record(args, folder, "eval" if row is rows[0] else "tta", row["views"], row, {"views": row["views"]})
+        wandb_runs.record(args, folder, "eval" if row is rows[0] else "tta", row["views"], row, {"views": row["views"]})
     metrics = {name: value for name, value in rows[0].items() if name.startswith("test/")}
     runs.write_results(folder, vars(args) | {"checkpoint": checkpoint}, metrics, rows, time.perf_counter() - start)
     cells = [comparison.shown(row) for row in rows]
@@ -100,7 +100,7 @@ def main() -> None:
         "Of so many sets the best on test is best by luck, too: choose on validation images.",
         f"Files: {folder}/results.json",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {checkpoint} --average votes",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
     )
 
 

@@ -33,9 +33,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, recording, runs
+from lightning_trainingkit.experiments import comparison, runs, wandb_runs
 from lightning_trainingkit.modules._build import build_model
-from lightning_trainingkit.nn.checkpoint import explain_failure, load_weights
+from lightning_trainingkit.nn.weights.checkpoint import explain_failure, load_weights
 
 FROZEN = [{"train": "head", "lr_scale": 10}]  # a last layer alone bears a higher rate
 GRADUAL = [
@@ -101,7 +101,7 @@ def main() -> None:
     rank_zero_only(figure.savefig)(folder / "transfer.png", dpi=150)
     for row in rows:
         chosen = {"images": row["images per class"], "method": row["method"]}
-        recording.record(
+        wandb_runs.record(
             args, folder, "eval", ", ".join(f"{key}={value}" for key, value in chosen.items()), row, chosen
         )
 
@@ -116,7 +116,7 @@ def main() -> None:
         *(f"{count} images per class: {winner(rows, count)}" for count in args.images),
         f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
         "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
     )
 
 
@@ -220,7 +220,7 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
         best = kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True)
         callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast()]
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
-        with recording.recorded(args, folder.parent, "pretrained") as center:
+        with wandb_runs.recorded(args, folder.parent, "pretrained") as center:
             trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder))
         kit.load_best(module, folder)
@@ -274,7 +274,7 @@ def transfer(
         steps = -(-len(data.train_set) // data.batch_size)
         callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast()]
         options = {"max_epochs": max(3, -(-args.steps // steps)), "limit_val_batches": 0}
-        with recording.recorded(args, folder, name) as center:
+        with wandb_runs.recorded(args, folder, name) as center:
             trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, data)
     trained = time.perf_counter() - start

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_trainingkit.callbacks._best import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._best_weights import BestWeights, agreed, restore_weights
 from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, just_logged, may_stop
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst
 

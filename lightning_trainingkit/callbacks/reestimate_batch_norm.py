@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
-from lightning_trainingkit.nn.batch_norm import (
+from lightning_trainingkit.nn.weights.batch_norm_statistics import (
     estimate_batch_norm,
     first_element,
     reestimate_batch_norm,

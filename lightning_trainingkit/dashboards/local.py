@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit.dashboards.gather import gather
-from lightning_trainingkit.dashboards.page import render, write_page
-from lightning_trainingkit.dashboards.page_data import page_data
+from lightning_trainingkit.dashboards.page.page_data import page_data
+from lightning_trainingkit.dashboards.page.render import render, write_page
 from lightning_trainingkit.dashboards.panels import command_center
-from lightning_trainingkit.dashboards.wandb_online import read_project
+from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.read.wandb_online import read_project
 
 __all__ = ["collect", "title", "write_center"]
 

@@ -15,8 +15,8 @@ from lightning_trainingkit.dashboards.panels import (
     Section,
     direction,
 )
-from lightning_trainingkit.dashboards.rows import STEP
-from lightning_trainingkit.dashboards.wandb_online import asking
+from lightning_trainingkit.dashboards.read.rows import STEP
+from lightning_trainingkit.dashboards.read.wandb_online import asking
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

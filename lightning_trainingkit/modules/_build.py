@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_trainingkit.nn.small_resnet import SmallResNet
+from lightning_trainingkit.nn.layers.small_resnet import SmallResNet
 
 __all__ = ["build_model", "check_name", "check_options", "optimizer_class"]
 

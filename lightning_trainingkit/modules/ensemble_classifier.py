@@ -13,10 +13,10 @@ from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
 from lightning_trainingkit.modules._first_batch import check_target, unpack
 from lightning_trainingkit.modules.averaging_report import AveragingReport
-from lightning_trainingkit.nn._member_files import MemberFile
-from lightning_trainingkit.nn._member_match import match
-from lightning_trainingkit.nn._member_weights import Slots
-from lightning_trainingkit.nn._target import find_target
+from lightning_trainingkit.nn.averaging.member_files import MemberFile
+from lightning_trainingkit.nn.averaging.member_match import match
+from lightning_trainingkit.nn.averaging.member_weights import Slots
+from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["EnsembleClassifier"]
 

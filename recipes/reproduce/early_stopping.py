@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import recording, runs
+from lightning_trainingkit.experiments import runs, wandb_runs
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
@@ -87,7 +87,7 @@ def main() -> None:
         f"Largest difference of the two fits' curves before the stop: {apart:g}",
         f"Files: {folder}/early_stopping.png, {folder}/results.json, {folder}/seed-*/results.json (curves)",
         "Next:  python recipes/reproduce/early_stopping.py --shuffled 0    (all labels right: little to stop for)",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
     )
 
 
@@ -119,7 +119,7 @@ def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callba
     model = kit.ImageClassifier(net, data.num_classes, lr=1e-3, weight_decay=0.0, schedule=None)
     curves = Curves()
     # EarlyStopping keeps the best weights itself, without checkpoints.
-    with recording.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
+    with wandb_runs.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
         callbacks = [curves, kit.EpochSeed(seed), *stopping, *center]
         trainer = runs.new_trainer(args, folder, *callbacks, max_epochs=args.epochs, log_every_n_steps=1)
         trainer.fit(model, data)

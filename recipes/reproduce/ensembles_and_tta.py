@@ -26,7 +26,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import comparison, recording, runs
+from lightning_trainingkit.experiments import comparison, runs, wandb_runs
 from lightning_trainingkit.functional.averaging import average_passes
 
 VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}
@@ -83,7 +83,7 @@ def main() -> None:
         curves[name] = curve(said, targets, args.groups, args.seed)
         for row in found:
             kind = "ensemble" if "ensemble" in row["method"] else "eval" if row["method"] == "one view" else "tta"
-            recording.record(of_data(args, name), folder, kind, f"{name}: {row['method']}", row, {"data": name})
+            wandb_runs.record(of_data(args, name), folder, kind, f"{name}: {row['method']}", row, {"data": name})
 
     # 4. The lecture's claim as a picture: accuracy and loss of 1, 2, ... members.
     figure = Figure(figsize=(11, 4 * len(sets)), layout="constrained")
@@ -105,7 +105,7 @@ def main() -> None:
         "gain: over the mean of the group's members on one view; negative is better for the loss",
         "+-: 95 % interval over groups drawn from the members and test images drawn anew, 1000 times",
         f"Files: {folder}/ensembles_and_tta.png, {folder}/results.json, {folder}/*/seed-*/best.json",
-        *recording.center(args, folder),
+        *wandb_runs.center(args, folder),
         sep="\n",
     )
 
@@ -165,7 +165,7 @@ def train(args: argparse.Namespace, name: str, data: Any, root: Path, seed: int)
     ]
     options = {"max_epochs": args.epochs or EPOCHS[name], "enable_checkpointing": True, "enable_progress_bar": True}
     runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
-    with recording.recorded(of_data(args, name), root, f"seed={seed}") as center:
+    with wandb_runs.recorded(of_data(args, name), root, f"seed={seed}") as center:
         trainer = runs.new_trainer(of_data(args, name), folder, *callbacks, *center, **options)
         trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
     runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)

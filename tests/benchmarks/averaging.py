@@ -38,7 +38,7 @@ from measuring import DEVICE, now, peak, row
 from torch import Tensor, nn
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import runs
+from lightning_trainingkit.experiments import runs
 
 LONG = 1e-3  # seconds of a member on a CPU, from where on ours must not be slower
 Times = dict[str, list[float]]  # seconds of each batch by competitor

@@ -42,11 +42,11 @@ from plotly.subplots import make_subplots
 from rich.progress import track
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import runs
-from lightning_trainingkit.dashboards import cache
-from lightning_trainingkit.dashboards.gather import gather
 from lightning_trainingkit.dashboards.local import write_center
-from lightning_trainingkit.dashboards.record import Curve, Record
+from lightning_trainingkit.dashboards.read import cache
+from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.experiments import runs
 
 METRICS = ("train/loss", "val/loss", "train/acc", "val/acc", "lr-AdamW")
 DRAWN = """

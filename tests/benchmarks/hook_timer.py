@@ -12,7 +12,8 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.profilers import Profiler
 
-from lightning_trainingkit.callbacks import best_checkpoint, early_stopping
+from lightning_trainingkit.callbacks import early_stopping
+from lightning_trainingkit.callbacks.checkpointing import best_checkpoint
 
 SAVING, WANDB, SETUP, TRAINING = "checkpoint saving", "W&B start", "module's setup", "training"
 # What Lightning reports to no profiler. It calls the logger outside of hooks too, and would not without CommandCenter.

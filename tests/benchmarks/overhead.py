@@ -38,7 +38,7 @@ from hook_timer import SAVING, TRAINING, WANDB, HookTimer
 from torch.utils.data import DataLoader, RandomSampler
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import runs
+from lightning_trainingkit.experiments import runs
 
 BLOCK = 5
 BATCH = 128

@@ -45,7 +45,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_trainingkit as kit
-from lightning_trainingkit import runs
+from lightning_trainingkit.experiments import runs
 
 PEERS = "BackboneFinetuning", "finetuning-scheduler"
 LAST = "head only", "last block and head"

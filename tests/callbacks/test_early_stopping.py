@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from lightning_trainingkit import BestCheckpoint, EarlyStopping, load_best
-from lightning_trainingkit.nn.checkpoint import load_weights
+from lightning_trainingkit.nn.weights.checkpoint import load_weights
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
 same_folder = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # on purpose

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_trainingkit import best_path
-from lightning_trainingkit.nn.checkpoint import load_weights
+from lightning_trainingkit.nn.weights.checkpoint import load_weights
 from tests.contract.table import CALLBACKS, build, write_members
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.record import Curve, Record
+from lightning_trainingkit.dashboards.read.record import Curve, Record
 
 
 def run(number, lr=0.01, group="grid", steps=60, **changes):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import nll_loss
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from lightning_trainingkit import runs
+from lightning_trainingkit.experiments import runs
 from lightning_trainingkit.functional.averaging import average_passes
 from lightning_trainingkit.modules.averaging_report import AveragingReport
 

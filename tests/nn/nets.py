@@ -5,7 +5,7 @@ import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lightning_trainingkit.nn import _vmapped
+from lightning_trainingkit.nn.averaging import vectorized
 
 
 def seeded(make, seed):
@@ -79,4 +79,4 @@ def found(module):
 def clock(monkeypatch, loop, together):
     """Let each timed loop and each forward of all members take so long."""
     times = iter([t for k in range(1000) for t in (k * 100.0, k * 100.0 + loop, k * 100.0 + loop + together)])
-    monkeypatch.setattr(_vmapped, "_now", lambda device: next(times))
+    monkeypatch.setattr(vectorized, "_now", lambda device: next(times))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_trainingkit import runs
-from lightning_trainingkit.dashboards.gather import gather
+from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.experiments import runs
 from tests.process import environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"

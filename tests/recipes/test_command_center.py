@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 from wandb_workspaces.reports.v2 import BarPlot, LinePlot
 
-from lightning_trainingkit.dashboards.gather import gather
 from lightning_trainingkit.dashboards.panels import command_center
+from lightning_trainingkit.dashboards.read.gather import gather
 from lightning_trainingkit.dashboards.workspace import build_workspace
 from tests.dashboards.browser import Page, open_browser
 

@@ -1,0 +1,1 @@
+"""Averaging at test time."""

@@ -1,0 +1,193 @@
+"""What the callbacks that average at test time share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_trainingkit.callbacks._lightning import compiler_of
+from lightning_trainingkit.callbacks.averaging.forward_patch import Place, User, refuse_masks_within, submodules_called
+from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
+from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.structure.submodule import find_target
+
+__all__ = ["AveragingCallback"]
+
+STAGES = {"validate": "validation", "test": "test", "predict": "predict"}
+
+
+class AveragingCallback(L.Callback):
+    """In the chosen stages, average the target's forward over the passes of ``_source``, and of others beside it."""
+
+    def __init__(
+        self,
+        target: str | None,
+        average: str,
+        early_exit: bool,
+        max_batch: int | None,
+        stages: str | list[str] | tuple[str, ...],
+    ) -> None:
+        check_settings(average, early_exit, max_batch)
+        if target is not None and not isinstance(target, str):
+            raise TypeError(
+                f"`target` must be the name of a submodule, got {type(target).__name__}. Write it like 'net', or leave "
+                "it out for the module itself."
+            )
+        names = [stages] if isinstance(stages, str) else stages
+        if (
+            not isinstance(names, Sequence)
+            or not names
+            or not all(isinstance(each, str) and each in STAGES for each in names)
+        ):
+            raise ValueError(
+                f"`stages` must be some of {', '.join(STAGES)}, got {stages!r}. Leave it out for test, predict."
+            )
+        self.target = target
+        self.average = average
+        self.early_exit = early_exit
+        self.max_batch = max_batch
+        self.stages = stages
+        self.passes_per_sample: float | None = None
+        """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
+        self._place: Place | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is in a module for the time of a stage."""
+        return {**vars(self), "_place": None}
+
+    def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
+        """Return where the passes of this stage come from; ``module`` is the target."""
+        raise NotImplementedError
+
+    def observe(self, result: Tensor, averaging: Averaging) -> None:
+        """Look at the average of each call."""
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in place if this stage is asked for."""
+        if not trainer.sanity_checking:
+            self._begin("validate", trainer, pl_module)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in place if this stage is asked for."""
+        self._begin("test", trainer, pl_module)
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the average in place if this stage is asked for."""
+        self._begin("predict", trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Raise if the first batch did not call the target."""
+        self._check_called("validate", trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Raise if the first batch did not call the target."""
+        self._check_called("test", trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Raise if the first batch did not call the target."""
+        self._check_called("predict", trainer, pl_module, batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report the share of passes that an early exit has saved."""
+        self._report(trainer, pl_module, "val/passes_saved")
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report the share of passes that an early exit has saved."""
+        self._report(trainer, pl_module, "test/passes_saved")
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report the share of passes that an early exit has saved."""
+        self._report(trainer, pl_module, None)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back what stood there."""
+        self._end()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back what stood there."""
+        self._end()
+
+    def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put back what stood there."""
+        self._end()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put back what stood there."""
+        self._end()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put back what stood there."""
+        self._end()
+
+    def _begin(self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end()
+        if stage not in ([self.stages] if isinstance(self.stages, str) else self.stages):
+            return
+        source = self._source(trainer, pl_module, find_target(pl_module, self.target))
+        self._join(pl_module, self, source)
+
+    def _join(self, pl_module: L.LightningModule, user: User, source: Source) -> None:
+        """Add passes to the target's."""
+        module = find_target(pl_module, self.target)
+        self._place = Place.of(module, self.target or "", compiler_of(pl_module))
+        self._place.add(user, source)
+        refuse_masks_within(pl_module)
+
+    def _end(self) -> None:
+        if self._place is not None:
+            place, self._place = self._place, None
+            place.remove(self)
+
+    def _check_called(
+        self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *indices: int
+    ) -> None:
+        if self._place is None or self._place.called or any(indices):
+            return
+        step = f"{STAGES[stage]}_step"
+        called = submodules_called(trainer, pl_module, step, batch, *indices)
+        target = "the module's own forward" if self.target is None else repr(self.target)
+        raise ValueError(
+            f"`target` must be called by {step}, got {target}, which the first batch did not call. It called: "
+            f"{', '.join(called[:20]) or 'no submodule'}. Set `target` to the one that returns the logits."
+        )
+
+    def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:
+        if self._place is None or self._place.averaging is None:
+            return
+        averaging = self._place.averaging
+        counted = torch.tensor([averaging.passes_made, averaging.samples], dtype=torch.float32, device=pl_module.device)
+        made, samples = trainer.strategy.reduce(counted, reduce_op="sum").tolist()
+        self.passes_per_sample = made / max(1, samples)
+        if not averaging.early_exit or self._place.users[0][0] is not self:
+            return
+        saved = 1 - self.passes_per_sample / averaging.passes
+        rank_zero_info(f"Early exit: {self.passes_per_sample:.2f} of {averaging.passes} passes, {saved:.1%} saved.")
+        if name is not None:
+            pl_module.log(name, saved, sync_dist=True)  # equal on all ranks already

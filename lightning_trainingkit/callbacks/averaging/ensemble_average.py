@@ -1,0 +1,220 @@
+"""Test an ensemble: average the outputs of several trained members."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
+from lightning_trainingkit.callbacks.averaging.greedy_selection import Selection
+from lightning_trainingkit.functional.averaging import check_weights
+from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list
+from lightning_trainingkit.nn.averaging.member_match import match
+from lightning_trainingkit.nn.averaging.members import Members
+from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.structure.submodule import find_target
+
+__all__ = ["EnsembleAverage"]
+
+
+class EnsembleAverage(AveragingCallback):
+    r"""Average the outputs of trained members, from files or in memory, on a module nobody changed.
+
+    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))` stands where the target's output stood: log-probabilities
+    ``(N, C)``, so that the step's own softmax, argmax, cross-entropy and metrics are right. The module that is tested
+    is a member only if it is named as one; its own weights are as before when the stage has ended. Beside
+    ``TestTimeAugmentation`` and ``MonteCarloDropout`` with the same target the passes multiply, in whichever order the
+    callbacks stand.
+
+    Files are read before the test, onto the CPU and without running code from them. A checkpoint whose hyperparameters
+    are those of the tested module holds weights for its target, which run in the target itself. One with other
+    hyperparameters is built by the module's class, so that architectures may differ, and used as a module of its own if
+    it computes something else than the target does. How members come to the device, and when they run as one forward,
+    is told at ``nn.averaging.members.Members``.
+
+    Args:
+        members: Checkpoints of the LightningModule, or saved ``state_dict`` of the target: a folder that
+            ``BestCheckpoint`` wrote to (all of its ``top_k``), a pattern such as ``"runs/*/checkpoints/*.ckpt"``, a
+            file, an artifact ``"wandb:ENTITY/PROJECT/NAME:VERSION"``, or a list of these and of modules in memory (of a
+            LightningModule its submodule ``target``). Each member once.
+        target: Name of the submodule that returns logits ``(N, C)``; None for the module itself.
+        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
+        weights: ``"uniform"``, a number for each member, or ``"greedy"``: chosen by Caruana's selection in a
+            ``trainer.validate`` with this callback, which comes first. There all members run, whatever ``stages`` says,
+            and the module logs the scores of their equal average; the targets are the batch's only integers ``(N,)``.
+            A member of weight 0 is not run.
+        early_exit: Leave out the passes of a sample that can't change its argmax any more: every argmax, and so the
+            accuracy, is that of the full average, while probabilities are those of the passes made. The share that was
+            saved is logged as ``test/passes_saved``.
+        max_batch: Most samples in one call of a member. Arguments whose first dimension is the number of samples are
+            cut with them.
+        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
+
+    Attributes:
+        selected_weights: What ``"greedy"`` has chosen, a number for each member in the order of their names; None
+            before.
+
+    Raises:
+        ConnectionError: If an artifact can't be had from W&B.
+        FileNotFoundError: If no member is found.
+        ValueError: If an argument is wrong; if a file is damaged, would run code, is there twice, or holds another
+            architecture that can't be built or other classes; if the weights don't fit the members or are still to be
+            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``.
+
+    Example:
+        >>> import lightning as L
+        >>> callback = EnsembleAverage("runs/*/checkpoints", target="model")  # looked for when a test begins
+        >>> trainer = L.Trainer(callbacks=[callback], logger=False)
+
+    References:
+        Lakshminarayanan et al., "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles", NeurIPS
+        2017, arXiv:1612.01474; Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004.
+    """
+
+    def __init__(
+        self,
+        members: str | list[str | nn.Module],
+        *,
+        target: str | None = None,
+        average: str = "probabilities",
+        weights: str | list[float] = "uniform",
+        early_exit: bool = False,
+        max_batch: int | None = None,
+        stages: str | list[str] | tuple[str, ...] = ("test", "predict"),
+    ) -> None:
+        super().__init__(target, average, early_exit, max_batch, stages)
+        _check_members(members)
+        if isinstance(weights, str) and weights not in ("uniform", "greedy"):
+            raise ValueError(f"`weights` must be 'uniform', 'greedy' or numbers, got {weights!r}. Try 'uniform'.")
+        if not isinstance(weights, str):
+            check_weights("weights", weights, len(weights))  # if they are as many as the members, setup sees
+        self.members = members
+        self.weights = weights
+        self.selected_weights: list[float] | None = None
+        self._read: list[MemberFile | nn.Module] = []
+        self._members: Members | None = None
+        self._selection: Selection | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was read for a stage, too."""
+        return {**super().__getstate__(), "_read": [], "_members": None, "_selection": None}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Read the members, if they will be asked for."""
+        self._let_go()
+        if not self._wanted("validate" if stage == "fit" else stage, stage):
+            return
+        choosing = self.weights == "greedy" and stage == "validate"
+        if self.weights == "greedy" and not choosing and self.selected_weights is None:
+            raise ValueError(
+                "`weights` must be chosen before they are used, got 'greedy' and no choice yet. Run "
+                f"`trainer.validate` with this callback before `trainer.{getattr(stage, 'value', stage)}`."
+            )
+        self._read = load_members(self.members)
+        if not choosing and not isinstance(self._numbers, str):
+            check_weights("weights", self._numbers, len(self._read), "member")
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note what each member said, if weights are to be chosen."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if self._selection is not None:
+            self._selection.end_batch(batch)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Choose the weights, if they are to be chosen."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        if self._selection is None:
+            return
+        self.selected_weights = self._selection.choose(trainer)
+        shares = zip(self.selected_weights, self._selection.names, strict=True)
+        shown = "\n".join(f"  {share:.3f}  {name}" for share, name in shares)
+        rank_zero_info(f"Weights of the ensemble, chosen greedily on the validation data:\n{shown}")
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put back what stood there, and let go of the members."""
+        super().on_exception(trainer, pl_module, exception)
+        self._let_go()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put back what stood there, and let go of the members."""
+        super().teardown(trainer, pl_module, stage)
+        self._let_go()
+
+    @property
+    def _numbers(self) -> str | list[float]:
+        return (self.selected_weights or "uniform") if self.weights == "greedy" else self.weights
+
+    def _wanted(self, evaluation: str, stage: str) -> bool:
+        """Whether members run in an evaluation, which may be the validation of a fit."""
+        if self.weights == "greedy" and evaluation == "validate":
+            return stage == "validate"
+        return evaluation in ([self.stages] if isinstance(self.stages, str) else self.stages)
+
+    def _begin(self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.weights != "greedy" or stage != "validate":
+            super()._begin(stage, trainer, pl_module)
+            return
+        self._end()
+        if trainer.state.fn == "validate":
+            self._selection = Selection(self._of(pl_module, "uniform"), self.average, self.max_batch)
+            self._join(pl_module, self._selection, self._selection)
+
+    def _end(self) -> None:
+        if self._place is not None and self._selection is not None:
+            self._place.remove(self._selection)
+        self._selection = None
+        super()._end()
+        if self._members is not None:
+            self._members.put_back()
+
+    def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
+        return self._of(pl_module, self._numbers)
+
+    def _of(self, pl_module: L.LightningModule, weights: str | list[float]) -> Members:
+        """Make of what was read the members for this module, whose layers are all there only now."""
+        if self._members is None:
+            members = [_member(each, pl_module, self.target) for each in self._read]
+            names = [
+                str(each.path) if isinstance(each, MemberFile) else f"member {k} ({type(each).__name__})"
+                for k, each in enumerate(self._read)
+            ]
+            self._members = Members(members, weights=weights, names=names)
+            built = sum(isinstance(member, nn.Module) for member in members)
+            own = len(members) - built
+            rank_zero_info(f"Ensemble of {len(members)}: {own} sets of weights for the target, {built} other modules.")
+        return self._members
+
+    def _let_go(self) -> None:
+        self._read, self._members = [], None
+
+
+def _member(
+    read: MemberFile | nn.Module, pl_module: L.LightningModule, target: str | None
+) -> nn.Module | Mapping[str, Tensor]:
+    if isinstance(read, MemberFile):
+        return match(read, pl_module, target)
+    return find_target(read, target) if isinstance(read, L.LightningModule) else read
+
+
+def _check_members(members: Any) -> None:
+    given = as_list(members)
+    wrong = [type(each).__name__ for each in given if not isinstance(each, str | Path | nn.Module)]
+    if wrong:
+        raise TypeError(
+            f"`members` must be names of checkpoints or modules, got {', '.join(wrong)}. A `state_dict` is saved to a "
+            "file first."
+        )
+    if not given or "" in given:
+        raise ValueError(f"`members` must name at least one member, got {members!r}. A folder or a pattern will do.")

@@ -1,0 +1,193 @@
+"""Put an average over passes in the place of a module's forward, and take it away again."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from inspect import signature
+from itertools import permutations
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit.nn.averaging.average import Averaging
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.sources import Source
+
+__all__ = ["Place", "User", "refuse_masks_within", "submodules_called"]
+
+_KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
+
+
+class User(Protocol):
+    """A callback that adds passes."""
+
+    average: str
+    early_exit: bool
+    max_batch: int | None
+
+    def observe(self, result: Tensor, averaging: Averaging) -> None:
+        """Look at the average of each call."""
+
+
+class Place:
+    """The forward of one module, in whose place an average runs; all callbacks with this target share it.
+
+    It is called from within the module's ``__call__`` as the forward was, so that it works for calls from any step,
+    compiled or not, with any arguments. What stood in the module's ``__dict__`` comes back when the last callback has
+    left. The loop over passes is never compiled; what it calls is, if the module was compiled or is called from
+    compiled code.
+
+    Args:
+        module: The module.
+        name: What the user calls it.
+        compiler: Compiles a forward as the code was that calls it, see ``_call_compiled``.
+    """
+
+    def __init__(self, module: nn.Module, name: str, compiler: Callable[..., Any]) -> None:
+        self.module, self.name, self.compiler = module, name, compiler
+        self.users: list[tuple[User, Source]] = []
+        self.averaging: Averaging | None = None
+        self.called = False
+        self._inside = False
+        self._found = {key: vars(module)[key] for key in _KEYS if key in vars(module)}
+        self._forward = inner = module.forward
+        self._compiled = self._found.get("_compiled_call_impl")
+        self._compiled_here: Any = None
+
+        @wraps(inner, updated=())  # its attributes would tell torch.compile to look through ours
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._run((args, kwargs), torch.compiler.is_compiling())
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if vars(module).get("forward") is not forward:  # Lightning redirects a forward to a step under DDP
+                return self._compiled(*args, **kwargs)  # type: ignore[misc]
+            return self._run((args, kwargs), False)
+
+        forward.place = self  # type: ignore[attr-defined]
+        self._ours = {"forward": forward} | ({"_compiled_call_impl": call} if self._compiled else {})
+        vars(module).update(self._ours)
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str, compiler: Callable[..., Any] = torch.compile) -> "Place":
+        """Return the place that another callback has made for this module, or make it."""
+        place = getattr(vars(module).get("forward"), "place", None)
+        return place if isinstance(place, cls) and place.module is module else cls(module, name, compiler)
+
+    def add(self, user: User, source: Source) -> None:
+        """Multiply the passes by those of a callback.
+
+        Raises:
+            ValueError: If it does not fit the callbacks that are there.
+        """
+        users = [*self.users, (user, source)]
+        target = self.name or "the module"
+        if source.kind in [other.kind for _, other in self.users]:
+            raise ValueError(f"`target` must get one {type(user).__name__}, got two for {target}. Make them one.")
+        if len({each.average for each, _ in users}) > 1:
+            given = ", ".join(f"{each.average!r} from {type(each).__name__}" for each, _ in users)
+            raise ValueError(f"`average` must be the same for all callbacks of {target}, got {given}. Choose one.")
+        self.users = users
+        self._build()
+
+    def remove(self, user: User) -> None:
+        """Take the passes of a callback out, and put the forward back if it was the last."""
+        self.users = [each for each in self.users if each[0] is not user]
+        if self.users:
+            self._build()
+            return
+        self.averaging = None  # if somebody has wrapped the forward since, ours is a detour from now on
+        self._take_away()
+
+    def _build(self) -> None:
+        limits = [user.max_batch for user, _ in self.users if user.max_batch is not None]
+        self.averaging = Averaging(
+            [source for _, source in self.users],
+            average=self.users[0][0].average,
+            early_exit=any(user.early_exit for user, _ in self.users),
+            max_batch=min(limits, default=None),
+        )
+
+    def _take_away(self) -> None:
+        for key, ours in self._ours.items():
+            if vars(self.module).get(key) is ours:
+                del vars(self.module)[key]
+                vars(self.module).update({key: self._found[key]} if key in self._found else {})
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _run(self, arguments: Arguments, compiling: bool) -> Any:
+        if self.averaging is None or self._inside:  # a forward that calls itself is one pass
+            return self._forward(*arguments[0], **arguments[1])
+        self.called = self._inside = True
+        try:
+            result = self.averaging(self._call_compiled if compiling else self._call, self.module, arguments)
+        finally:
+            self._inside = False
+        for user, _ in self.users:
+            user.observe(result, self.averaging)
+        return result
+
+    def _call(self, module: nn.Module, arguments: Arguments) -> Any:
+        args, kwargs = arguments
+        if module is not self.module:
+            return module(*args, **kwargs)
+        if self._compiled is None:
+            return self._forward(*args, **kwargs)
+        self._take_away()  # what was compiled is the call of the forward that stood there
+        try:
+            return self._compiled(*args, **kwargs)
+        finally:
+            vars(self.module).update(self._ours)
+
+    def _call_compiled(self, module: nn.Module, arguments: Arguments) -> Any:
+        """Call from code that torch.compile has broken off here: it would run this module eagerly."""
+        if module is not self.module or self._compiled is not None:
+            return self._call(module, arguments)
+        if self._compiled_here is None:
+            self._compiled_here = self.compiler(self._forward)
+        return self._compiled_here(*arguments[0], **arguments[1])
+
+    _call_compiled.compiled = True  # type: ignore[attr-defined]  # members then don't try to run as one forward
+
+
+def refuse_masks_within(pl_module: L.LightningModule) -> None:
+    """Raise ValueError where masks are averaged inside another average, each pass of which would be measured."""
+    found = [getattr(vars(each).get("forward"), "place", None) for each in pl_module.modules()]
+    places = [each for each in found if isinstance(each, Place) and each.averaging]
+    for inner, outer in permutations(places, 2):
+        if any(source.kind == "masks" for _, source in inner.users) and inner.module in list(outer.module.modules()):
+            others = ", ".join(source.kind for _, source in outer.users)
+            raise ValueError(
+                f"`target` must be the same for MonteCarloDropout and {others}, got {inner.name!r}, which is a part of "
+                f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
+                "Give both one target."
+            )
+
+
+def submodules_called(trainer: L.Trainer, pl_module: L.LightningModule, step: str, *arguments: Any) -> list[str]:
+    """Run a step again, eagerly, and name the submodules that it calls; whatever it raises is not shown.
+
+    Args:
+        trainer: The Trainer that runs the stage.
+        pl_module: The user's module.
+        step: Name of the step.
+        arguments: Batch, its index and that of its loader; a step may take less of them.
+
+    Only for an error that is about to be raised: the step is the user's, and may log or write.
+    """
+    called: dict[str, Tensor | None] = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
+        for name, module in pl_module.named_modules()
+        if name
+    ]
+    run = getattr(pl_module, step)
+    taken = len([each for each in signature(run).parameters.values() if each.kind is not each.KEYWORD_ONLY])
+    try:
+        with suppress(Exception), torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
+            run(*arguments[:taken])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(called)

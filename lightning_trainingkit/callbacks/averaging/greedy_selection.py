@@ -1,0 +1,100 @@
+"""Record what each member of an ensemble says of the validation data, to choose their weights by it."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from lightning_trainingkit.functional.ensemble_selection import greedy_weights
+from lightning_trainingkit.nn.averaging.average import Averaging
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.members import Members
+from lightning_trainingkit.nn.averaging.sources import Call
+
+__all__ = ["Selection"]
+
+
+class Selection:
+    """All members with equal weights, as a source of passes and as its user, that remembers their log-probabilities.
+
+    Args:
+        members: The members, equally weighted.
+        average: How they are averaged meanwhile.
+        max_batch: Most samples in one call.
+    """
+
+    early_exit = False  # every member is heard on every sample
+
+    def __init__(self, members: Members, average: str, max_batch: int | None) -> None:
+        self.members, self.average, self.max_batch = members, average, max_batch
+        self.kind, self.names, self.weights = members.kind, members.names, members.weights
+        self._of_batch: list[list[Tensor]] = [[] for _ in self.names]
+        self._recorded: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def around(self, index: int, call: Call) -> Call:
+        """Let one of the members be called, and remember what it returns."""
+        inner = self.members.around(index, call)
+
+        def recorded(module: nn.Module, arguments: Arguments) -> Any:
+            out = inner(module, arguments)
+            if isinstance(out, Tensor) and out.ndim == 2:  # or the average refuses it
+                self._of_batch[index].append(out.detach().float().log_softmax(dim=1))
+            return out
+
+        return recorded
+
+    def observe(self, result: Tensor, averaging: Averaging) -> None:
+        """Refuse other passes beside the members."""
+        others = [source.kind for source in averaging.sources if source.kind != "members"]
+        if others:
+            raise ValueError(
+                f"`weights='greedy'` must be chosen without other passes, got {', '.join(others)} on the same target. "
+                "Leave 'validate' out of their stages."
+            )
+
+    def end_batch(self, batch: Any) -> None:
+        """Keep a batch's log-probabilities and targets.
+
+        Raises:
+            ValueError: If the targets can't be told from other tensors of the batch.
+        """
+        rows = torch.stack([torch.cat(each) for each in self._of_batch])
+        self._of_batch = [[] for _ in self.names]
+        target = _targets(batch, rows.shape[1])
+        # One wait for the device at each batch, of one stage: all of the data would fill its memory.
+        self._recorded.append(rows.cpu())
+        self._targets.append(target.cpu())
+
+    def choose(self, trainer: L.Trainer) -> list[float]:
+        """Choose the weights on what all ranks have recorded, equal on all of them."""
+        classes = max((each.shape[2] for each in self._recorded), default=0)
+        empty = torch.empty(len(self.names), 0, classes), torch.empty(0, dtype=torch.long)
+        found = torch.cat(self._recorded or [empty[0]], dim=1), torch.cat(self._targets or [empty[1]])
+        everyone = [found]
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(gathered, found)  # of any number of samples each
+            everyone = [each for each in gathered if len(each[1])] or [found]
+        rows, target = zip(*everyone, strict=True)
+        if not sum(map(len, target)):
+            raise ValueError("`weights='greedy'` must be chosen on validation data, got none. Is the loader empty?")
+        weights: list[float] = greedy_weights(torch.cat(rows, dim=1), torch.cat(target)).tolist()
+        return weights
+
+
+def _targets(batch: Any, size: int) -> Tensor:
+    found: list[Tensor] = []
+    apply_to_collection(batch, Tensor, found.append)
+    whole = [each for each in found if not (each.is_floating_point() or each.is_complex() or each.dtype == torch.bool)]
+    candidates = [each for each in whole if tuple(each.shape) == (size,)]
+    if len(candidates) != 1:
+        shapes = ", ".join(f"{tuple(each.shape)} of {each.dtype}" for each in found) or "no tensor"
+        raise ValueError(
+            f"`weights='greedy'` must find the targets as the batch's only tensor of {size} integers, one for each "
+            f"sample that the target was called with, got {len(candidates)} in: {shapes}. Validate on batches without "
+            "others, or give the weights as numbers."
+        )
+    return candidates[0].long()

@@ -1,0 +1,1 @@
+"""Checkpoints of the best weights and of cycles."""

@@ -1,0 +1,296 @@
+"""Keep the snapshot that was best on validation, and find it again in any process."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+from weakref import proxy
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit.callbacks._best_weights import (
+    agreed,
+    averages_weights,
+    check_hyperparameters,
+    restore_weights,
+)
+from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated
+from lightning_trainingkit.functional.improvement import worst
+from lightning_trainingkit.nn.weights.checkpoint import write_manifest
+
+__all__ = ["BestCheckpoint"]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Save the snapshot that was best on validation, with a manifest by which any later process finds it.
+
+    Lightning's ``ModelCheckpoint`` with what it lacks. Every file appears whole or not at all; ``best.json`` beside
+    the checkpoints names the best one (``best_path(dirpath)``, ``load_best(module, dirpath)``). Saving happens at the
+    end of the validation, from where a resumed run is exact (see ``EpochSeed``). A replaced checkpoint goes at the
+    next validation, so that a run killed in between can be resumed. NaN is never best. Beside ``EMAWeightAveraging``
+    the files hold the averaged weights, which are those that were validated, and ``trainer.test(ckpt_path="best")``
+    tests them. The module changes only with ``restore=True``, after training.
+
+    Args:
+        monitor: Name of a logged metric.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        dirpath: Folder to write to; by default Lightning's, in the logger's folder.
+        filename: Name pattern as in ``ModelCheckpoint``, ``"{epoch}-{step}"`` by default.
+        save_top_k: How many of the best snapshots stay; -1 keeps all.
+        save_last: Also write ``last.ckpt``, to resume from, at every save whether best or not; ``"link"`` links it to
+            the newest of the best instead.
+        restore: Put the best weights back into the module at the end of the fit.
+        save_weights_only: Save no optimizer and callback state; such files can't be resumed from.
+        every_n_epochs: Save after the validation of every n-th epoch.
+        every_n_train_steps: Save every n-th step instead.
+        train_time_interval: Save in such intervals instead.
+        save_on_train_epoch_end: Save at the end of the training epoch instead, for a metric that training logs.
+        save_on_exception: Also save when training raises.
+        auto_insert_metric_name: Put the metrics' names before their values in file names.
+        enable_version_counter: Add ``-v1``, ... to a name that is taken.
+        verbose: Log each save.
+
+    Raises:
+        ValueError: If ``mode`` or ``save_top_k`` are wrong, ``monitor`` is not logged (the logged ones are listed) or
+            always NaN, or another ``BestCheckpoint`` writes to the same folder.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[BestCheckpoint("val/acc", "max", restore=True)], logger=False)
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        mode: str,
+        *,
+        dirpath: str | None = None,
+        filename: str | None = None,
+        save_top_k: int = 1,
+        save_last: bool | Literal["link"] | None = None,
+        restore: bool = False,
+        save_weights_only: bool = False,
+        every_n_epochs: int | None = None,
+        every_n_train_steps: int | None = None,
+        train_time_interval: timedelta | None = None,
+        save_on_train_epoch_end: bool | None = None,
+        save_on_exception: bool = False,
+        auto_insert_metric_name: bool = True,
+        enable_version_counter: bool = True,
+        verbose: bool = False,
+    ) -> None:
+        if mode not in ("min", "max"):
+            raise ValueError(
+                f'`mode` must be "min" or "max", got {mode!r}. Use "max" for an accuracy, "min" for a loss.'
+            )
+        if save_top_k < -1 or save_top_k == 0:
+            raise ValueError(
+                f"`save_top_k` must be positive, or -1 for all, got {save_top_k}. To save none, leave the callback out."
+            )
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            verbose=verbose,
+            save_last=save_last,
+            save_top_k=save_top_k,
+            save_on_exception=save_on_exception,
+            save_weights_only=save_weights_only,
+            mode=mode,
+            auto_insert_metric_name=auto_insert_metric_name,
+            every_n_train_steps=every_n_train_steps,
+            train_time_interval=train_time_interval,
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=save_on_train_epoch_end,
+            enable_version_counter=enable_version_counter,
+        )
+        self.restore = restore
+        self._forget()
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew with each fit (a resumed checkpoint's state is loaded after this); sweep up after a killed one."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        if "://" in str(self.dirpath):
+            raise ValueError(
+                f"`dirpath` must be a local folder, where a file can be renamed, got {self.dirpath}. "
+                "Lightning's `ModelCheckpoint` writes to remote storage."
+            )
+        check_hyperparameters(trainer)
+        if self.save_weights_only and averages_weights(trainer):
+            raise ValueError(
+                "`save_weights_only` must be False beside a callback that averages weights, got True. Lightning leaves "
+                "the averaged weights, which are those that are validated, out of such files."
+            )
+        self._forget()
+        if trainer.is_global_zero:
+            sweep(str(self.dirpath))
+
+    def _forget(self) -> None:
+        self.best_k_models = {}
+        self.best_model_path = self.kth_best_model_path = self.last_model_path = ""
+        self.best_model_score = self.current_score = None
+        self.kth_value = worst(self.mode)
+        self._last_global_step_saved = 0
+        self._last_checkpoint_saved = ""
+        self._outdated: list[str] = []
+        self._positions: dict[str, list[int]] = {}
+        self._named: set[str] = set()
+        self._saving = False
+        self._saw_nan = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, where in training each snapshot was taken, and which file is to go."""
+        return super().state_dict() | {"positions": dict(self._positions), "outdated": list(self._outdated)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
+        if state_dict["dirpath"] != self.dirpath:
+            state_dict = relocated(state_dict, str(self.dirpath))
+        super().load_state_dict(state_dict)
+        self._positions = dict(state_dict.get("positions", {}))
+        self._outdated = list(state_dict.get("outdated", []))
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which files a run that resumes from another callback's checkpoint will look for."""
+        if not self._saving:
+            self._named = {*self.best_k_models, self.best_model_path}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
+        if trainer.state.fn != TrainerFn.FITTING and "current_model_state" in checkpoint:
+            trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
+
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say before training that the metric is missing, if validation logs others."""
+        if trainer.callback_metrics and not self._save_on_train_epoch_end:
+            self._check_monitor(trainer.callback_metrics)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that no other callback writes the same manifest."""
+        super().on_train_start(trainer, pl_module)
+        others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
+        if any(isinstance(callback, BestCheckpoint) and callback.dirpath == self.dirpath for callback in others):
+            raise ValueError(
+                f"`dirpath` must differ between two BestCheckpoints, got {self.dirpath} twice. Give each its own."
+            )
+        self._drop_missing(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Remove what was replaced last, and say if nothing could be best."""
+        super().on_train_end(trainer, pl_module)
+        self._named = set()
+        self._sweep(trainer)
+        if self._saw_nan and not self.best_model_path:
+            raise ValueError(
+                f"`{self.monitor}` must be a number for a snapshot to be best, got NaN or infinity each time. "
+                "A smaller learning rate or `InitOverride` may keep the loss finite."
+            )
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the best weights back if asked: after other callbacks' last word on them."""
+        if self.restore and self.best_model_path and not fast_dev_run(trainer):
+            restore_weights(trainer, self.best_model_path)
+
+    def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
+        """Whether ``current`` is among the best; NaN and infinity are not."""
+        if current is None or torch.isfinite(current):
+            return super().check_monitor_top_k(trainer, current)
+        if not self._saw_nan:
+            rank_zero_warn(f"{self.monitor} is {current} after epoch {trainer.current_epoch}, which can't be best.")
+        self._saw_nan = True
+        return False
+
+    def _should_save_on_train_epoch_end(self, trainer: L.Trainer) -> bool:
+        if self._save_on_train_epoch_end is None and trainer.enable_validation:
+            return False
+        return super()._should_save_on_train_epoch_end(trainer)
+
+    def _monitor_candidates(self, trainer: L.Trainer) -> dict[str, Tensor]:
+        candidates = super()._monitor_candidates(trainer)
+        if self.monitor in candidates:
+            candidates[self.monitor] = agreed(trainer, candidates[self.monitor])
+        return candidates
+
+    def _check_monitor(self, metrics: dict[str, Tensor]) -> None:
+        if self.monitor not in metrics:
+            logged = ", ".join(sorted(metrics)) or "none"
+            raise ValueError(
+                f"`monitor` must be a metric that was logged, got {self.monitor!r}. Logged: {logged}. "
+                "For a metric of the training epoch pass `save_on_train_epoch_end=True`."
+            )
+
+    def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        self._check_monitor(monitor_candidates)
+        self._sweep(trainer)
+        known = set(self.best_k_models)
+        super()._save_topk_checkpoint(trainer, monitor_candidates)
+        if self.save_last is True:  # Lightning's `last` is the last of the best, too old to resume from
+            self._last_global_step_saved = trainer.global_step
+        if trainer.is_global_zero and set(self.best_k_models) != known:
+            write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions)
+
+    def _get_metric_interpolated_filepath_name(
+        self, monitor_candidates: dict[str, Tensor], trainer: L.Trainer, del_filepath: str | None = None
+    ) -> str:
+        # A metric in the name that is not synchronised would give each rank another name.
+        name = super()._get_metric_interpolated_filepath_name(monitor_candidates, trainer, del_filepath)
+        return str(trainer.strategy.broadcast(name))
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        self._saving = True
+        try:
+            self._save_whole(trainer, filepath)
+        finally:
+            self._saving = False
+
+    def _save_whole(self, trainer: L.Trainer, filepath: str) -> None:
+        if filepath in self.best_k_models:
+            self._positions[filepath] = [trainer.current_epoch, trainer.global_step]
+        if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):  # writes later
+            super()._save_checkpoint(trainer, filepath)
+        else:
+            written = trainer.strategy.broadcast(str(temporary(filepath)))
+            trainer.save_checkpoint(written, self.save_weights_only)
+            if trainer.is_global_zero:
+                put_in_place(filepath, Path(written))
+            trainer.strategy.barrier()
+            self._last_global_step_saved = trainer.global_step
+            self._last_checkpoint_saved = filepath
+            if trainer.is_global_zero:
+                for logger in trainer.loggers:
+                    logger.after_save_checkpoint(proxy(self))
+
+    def _remove_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        self._outdated.append(filepath)  # until the next validation: a run killed now resumes from a file that names it
+
+    def _sweep(self, trainer: L.Trainer) -> None:
+        kept = {*self.best_k_models, self.best_model_path, self.last_model_path}
+        for filepath in self._outdated:
+            if filepath not in kept | self._named:
+                self._positions.pop(filepath, None)
+                super()._remove_checkpoint(trainer, filepath)
+        self._outdated = [filepath for filepath in self._outdated if filepath in self._named]
+
+    def _drop_missing(self, trainer: L.Trainer) -> None:
+        """A run resumed from an older checkpoint may know of best files that went since."""
+        missing = [path for path in self.best_k_models if not self._fs.exists(path)] if trainer.is_global_zero else []
+        missing = trainer.strategy.broadcast(missing)
+        if not missing:
+            return
+        rank_zero_warn(
+            f"Best snapshots of before the resume are gone: {', '.join(missing)}. The best is sought among the others."
+        )
+        choose = min if self.mode == "min" else max
+        self.best_k_models = {path: score for path, score in self.best_k_models.items() if path not in missing}
+        scores = self.best_k_models
+        self.best_model_path = choose(scores, key=scores.__getitem__, default="")
+        self.best_model_score = scores.get(self.best_model_path)

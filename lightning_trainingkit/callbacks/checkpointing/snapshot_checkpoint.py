@@ -1,0 +1,170 @@
+"""Keep the weights of each minimum of a cyclic schedule: an ensemble from one training."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit.callbacks._best_weights import check_hyperparameters
+from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.functional.schedules import cycle_ends
+
+__all__ = ["SnapshotCheckpoint"]
+
+
+class SnapshotCheckpoint(L.Callback):
+    """Save the weights each time that a cyclic learning rate is at its lowest, as members of an ensemble.
+
+    With the schedule ``cyclic_cosine`` (of ``ImageClassifier``, or ``functional.schedules.cyclic_cosine`` in a
+    ``LambdaLR`` that steps with the optimizer) and the same number of cycles, ``snapshot-1.ckpt``, ``snapshot-2.ckpt``,
+    ... are written after the optimizer steps ``floor(i T / M)``, which end the cycles. Then
+    ``EnsembleAverage("runs/x/snapshots/*.ckpt")`` averages their predictions. Any other schedule with ``M`` equal
+    cycles will do too. The weights are those of training, also beside ``EMAWeightAveraging``.
+
+    A file appears whole or not at all, holds no optimizer state (it is not for resuming: Lightning's own checkpoints
+    go on beside it), and loads by ``load_from_checkpoint``. A resumed run goes on in its folder and ends with the same
+    files; if it was made longer than planned, further ones follow. A training that stops early has fewer, and says so.
+    A ``fast_dev_run`` writes none. Nothing of the training changes.
+
+    Attributes:
+        paths: The snapshots of this run so far, the oldest first.
+
+    Args:
+        cycles: Number of cycles ``M``, that of the schedule.
+        dirpath: Folder to write to, by default ``snapshots`` where Lightning has its ``checkpoints``. It must hold no
+            snapshots of another run: a pattern would mix the two.
+
+    Raises:
+        ValueError: If ``cycles`` is no positive integer or larger than the number of optimizer steps, that number is
+            unknown, there are several optimizers, or the folder is remote or has snapshots of another run.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[SnapshotCheckpoint(cycles=5)], logger=False, max_epochs=50)
+
+    References:
+        Huang et al., "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv:1704.00109.
+    """
+
+    def __init__(self, cycles: int, *, dirpath: str | None = None) -> None:
+        if not isinstance(cycles, int) or cycles < 1:
+            raise ValueError(f"`cycles` must be a positive integer, got {cycles!r}. Give that of the schedule.")
+        self.cycles = cycles
+        self.dirpath = dirpath
+        self._forget()
+
+    def _forget(self) -> None:
+        self._folder = ""
+        self._steps: list[int] = []  # at which the snapshots so far were taken
+        self._left: list[int] = []  # at which others are due
+
+    @property
+    def paths(self) -> list[str]:
+        """The snapshots of this run so far, the oldest first."""
+        return [str(Path(self._folder) / f"snapshot-{i + 1}.ckpt") for i in range(len(self._steps))]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The folder, and the optimizer steps at which snapshots were taken."""
+        return {"folder": self._folder, "steps": list(self._steps)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state."""
+        self._folder = state_dict["folder"]
+        self._steps = list(state_dict["steps"])
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew with each fit (a resumed checkpoint's state is loaded after this)."""
+        if stage == "fit":
+            self._forget()
+            check_hyperparameters(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Plan the snapshots, and see that they have a folder of their own."""
+        if fast_dev_run(trainer):
+            return
+        if len(trainer.optimizers) != 1:
+            raise ValueError(
+                f"`SnapshotCheckpoint` must have one optimizer, whose steps are counted, got {len(trainer.optimizers)}."
+                " Save by a ModelCheckpoint's `every_n_train_steps` instead."
+            )
+        total = trainer.estimated_stepping_batches
+        if not 0 < total < float("inf"):
+            raise ValueError(
+                f"`cycles` must divide a known number of optimizer steps, got {self.cycles} for a training without "
+                "one. Set max_steps of the Trainer."
+            )
+        ends = cycle_ends(int(total), self.cycles)
+        self._choose_folder(trainer)
+        if not set(self._steps) <= set(ends):
+            rank_zero_info(
+                f"Snapshots of before the resume are of steps {self._steps}, which were planned otherwise; those that "
+                f"follow are planned for the ends of {self.cycles} cycles in {int(total)} steps: {ends}."
+            )
+        self._left = [end for end in ends if end >= trainer.global_step and end not in self._steps]
+        self._save_if_due(trainer)  # where it was saved right before the snapshot
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save at the end of a cycle."""
+        self._save_if_due(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what is missing."""
+        if self._left:
+            rank_zero_warn(
+                f"Training ended after {trainer.global_step} optimizer steps with {len(self._steps)} snapshots: "
+                f"{len(self._left)} of {self.cycles} cycles, with ends at {self._left}, did not end."
+            )
+
+    def _save_if_due(self, trainer: L.Trainer) -> None:
+        if not self._left or trainer.global_step < self._left[0]:
+            return
+        self._left = [end for end in self._left if end > trainer.global_step]
+        self._steps.append(trainer.global_step)
+        path = self.paths[-1]
+        if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):  # writes later
+            trainer.save_checkpoint(path, weights_only=True)
+            return
+        written = trainer.strategy.broadcast(str(temporary(path)))
+        trainer.save_checkpoint(written, weights_only=True)
+        if trainer.is_global_zero:
+            put_in_place(path, Path(written))
+        trainer.strategy.barrier()
+
+    def _choose_folder(self, trainer: L.Trainer) -> None:
+        known, chosen = self._folder, self.dirpath
+        if chosen is None:
+            chosen = known if known and Path(known).is_dir() else _default_folder(trainer)
+        if "://" in chosen:
+            raise ValueError(
+                f"`dirpath` must be a local folder, where a file can be renamed, got {chosen}. Copy the files later."
+            )
+        self._folder = trainer.strategy.broadcast(str(Path(chosen).absolute()))
+        there, mine = [], [Path(path).name for path in self.paths]
+        if trainer.is_global_zero:
+            sweep(self._folder)
+            there = sorted(path.name for path in Path(self._folder).glob("snapshot-*.ckpt"))
+        there = trainer.strategy.broadcast(there)
+        # What a resumed run finds beyond its own in its folder, it wrote itself before it was killed.
+        others = [name for name in there if name not in mine] if self._folder != known else []
+        if others:
+            raise ValueError(
+                f"`dirpath` must hold no snapshots of another run, got {self._folder} with {', '.join(others)}. "
+                "Move them away, give another folder, or resume that run by `ckpt_path`."
+            )
+        gone = [name for name in mine if name not in there]
+        if gone:
+            rank_zero_warn(f"Snapshots of before the resume are not in {self._folder}: {', '.join(gone)}.")
+
+
+def _default_folder(trainer: L.Trainer) -> str:
+    parts = [trainer.default_root_dir]
+    if trainer.loggers:  # as ModelCheckpoint does
+        logger = trainer.loggers[0]
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        parts = [logger.save_dir or trainer.default_root_dir, str(logger.name), version]
+    return "/".join([*map(str, parts), "snapshots"])

@@ -1,0 +1,462 @@
+"""Freeze and unfreeze on a schedule."""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from rich.console import Console
+from torch import nn
+from torchmetrics import Metric
+
+from lightning_trainingkit.callbacks._lightning import (
+    fast_dev_run,
+    just_logged,
+    logged_by_step,
+    refuse_sharding,
+    refuse_swa,
+    wrap_again,
+)
+from lightning_trainingkit.callbacks.transfer.feature_caching import FeatureCaching, refuse_caching
+from lightning_trainingkit.callbacks.transfer.lost_checks import LostChecks
+from lightning_trainingkit.callbacks.transfer.phase_monitor import PhaseMonitor
+from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
+from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
+from lightning_trainingkit.functional.phases import read_phases, warmup_factor
+from lightning_trainingkit.nn.transfer.freezing import Gate
+
+__all__ = ["TransferLearning"]
+
+
+class TransferLearning(L.Callback):
+    """Fine-tune in phases: first the last layer, then more of the model at a lower rate, as each phase names it.
+
+    All else has ``requires_grad=False`` and no gradient, costs no graph and no state of the optimizer, and its
+    BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
+    so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
+    (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
+    the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After the
+    fit, and whatever raises, flags and modes are as they would be without this callback.
+
+    DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
+    model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
+    and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
+
+    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it, or several, with what comes after;
+      where the module has no forward that can be traced, in the last of its parts by definition), ``last n`` (it and
+      up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
+      forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
+    - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
+      so many checks of ``monitor`` without improvement in the phase before, or never if a later one starts first. The
+      first phase has neither.
+    - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
+      to factors, which then hold without ``lr_decay``; the last match wins.
+
+    Args:
+        phases: ``small_data``, the last layer alone; ``more_data``, the last layer for a quarter of the training, then
+            the two blocks before it too, all at a tenth of the rate (the lecture's two rules); or a list of phases.
+        lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
+        warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
+            near 0.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins; an average of weights
+            (``EMAWeightAveraging``) begins anew there. Where no ModelCheckpoint is sure to keep them, their file stays
+            among the checkpoints, for a run that resumes from the newest.
+        cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
+            ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
+            the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
+            waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
+            the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
+            in which nothing deterministic comes before dropout or what trains. What a traced forward reads from its
+            modules, and attributes, modes and tensors of what is frozen, are watched at each call; all else (globals,
+            the depths of objects, weights written through ``.data``) at the start of each epoch and validation, in
+            the front by what it says of two images. Forward hooks in the front are refused, pre-hooks there don't see
+            known images; in a part that trains only partly, both are refused.
+        cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
+        monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
+            with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
+            So is a validation that was due at the step which a checkpoint was saved at: Lightning leaves it out.
+            What is logged in validation does not count before an average of weights, which it runs on, has begun.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        verbose: Whether to print the schedule before training.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
+        ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
+            can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
+        RuntimeError: If ``monitor`` is needed and not among the metrics that are logged for an epoch; if a loss
+            depends on nothing that trains; if the module switches what is frozen back to training mode in its step.
+
+    Example:
+        >>> import lightning as L
+        >>> phases = [{"train": "head"}, {"train": "last 2", "start": 3}, {"train": "all", "patience": 2}]
+        >>> callback = TransferLearning(phases, warmup_steps=100)
+        >>> trainer = L.Trainer(callbacks=[callback], logger=False, accelerator="cpu")
+
+    References:
+        Yosinski et al., "How transferable are features in deep neural networks?", NeurIPS 2014, arXiv:1411.1792.
+        Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018, arXiv:1801.06146.
+    """
+
+    def __init__(
+        self,
+        phases: str | list[dict[str, Any]] = "more_data",
+        *,
+        lr_decay: float = 0.3,
+        warmup_steps: int = 0,
+        restore_best: bool = False,
+        cache_features: bool | Literal["memory", "disk"] = False,
+        cache_limit: float = 4.0,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        verbose: bool = True,
+    ) -> None:
+        for name, value, kind, wanted in (
+            ("lr_decay", lr_decay, Real, ("a number", "0.3")),
+            ("warmup_steps", warmup_steps, Integral, ("an integer", "100")),
+            ("cache_limit", cache_limit, Real, ("a number", "4.0")),
+            ("monitor", monitor, str, ("a string", "'val/loss'")),
+        ):
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise TypeError(f"`{name}` must be {wanted[0]}, got {value!r}. Write {name}={wanted[1]}, say.")
+        for name, flag in (("restore_best", restore_best), ("verbose", verbose)):
+            if not isinstance(flag, bool):
+                raise TypeError(f"`{name}` must be True or False, got {flag!r}. Write {name}=True, say.")
+        if not 0 < lr_decay <= 1:
+            raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
+        if warmup_steps < 0:
+            raise ValueError(f"`warmup_steps` must not be negative, got {warmup_steps}. 0 means no warm-up.")
+        if cache_features not in (False, True, "memory", "disk"):
+            raise ValueError(f"`cache_features` must be False, True, 'memory' or 'disk', got {cache_features!r}.")
+        if not 0 < cache_limit < math.inf:
+            raise ValueError(f"`cache_limit` must be positive and finite, got {cache_limit}. It counts GiB.")
+        if mode not in ("min", "max"):
+            raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
+        self.phases = phases
+        self.lr_decay = float(lr_decay)  # a checkpoint holds it, and could not be loaded with one of numpy's
+        self.warmup_steps = int(warmup_steps)
+        self.restore_best = restore_best
+        self.cache_features = cache_features
+        self.cache_limit = cache_limit
+        self.monitor = monitor
+        self.mode = mode
+        self.verbose = verbose
+        self._phases = read_phases(phases)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.phase = 0
+        """Number of the phase, from 0."""
+        self._began: list[list[int]] = []  # later phases so far: the number, and the optimizer steps before it
+        self._monitor = PhaseMonitor(self.monitor, self.mode)
+        self._others: dict[str, Any] = {}  # what a checkpoint of another schedule has
+        self._lost = LostChecks()
+        self._resumed = False
+        self._judged = False
+        self._validated = False
+        self._looking: int | None = None  # a phase that is opened for a look
+        self._trainer: L.Trainer | None = None
+        self._plan: TransferPlan | None = None
+        self._gate: Gate | None = None
+        self._rates: StepRates | None = None
+        self._caching: FeatureCaching | None = None
+        self._factors: Callable[[], dict[nn.Parameter, float | None]] | None = None
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of the next step for each parameter that trains now, by its name; empty outside of a fit."""
+        if self._plan is None or self._trainer is None or self._factors is None:
+            return {}
+        groups = [group for optimizer in self._trainer.optimizers for group in optimizer.param_groups]
+        own = {parameter: float(group["lr"]) for group in groups for parameter in group["params"]}
+        factors = self._factors()
+        found = {name: (parameter, factors[parameter]) for name, parameter in self._plan.names.items()}
+        return {name: own[parameter] * factor for name, (parameter, factor) in found.items() if factor is not None}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Begin anew with each fit, and refuse a strategy that can't do this; a checkpoint's state is loaded after."""
+        if stage == "fit":
+            refuse_sharding(trainer)
+            refuse_swa(trainer, pl_module)
+            self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the schedule the training is."""
+        return {
+            "schedule": self._schedule(),
+            "phase": self.phase,
+            "began": self._began,
+            "judged": self._judged,
+            "ahead": self._lost.ahead(self._trainer),
+            **self._monitor.state(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint was saved."""
+        ours, theirs = self._schedule(), state_dict["schedule"]
+        # With `restore_best` one of them may follow a metric, and the other none.
+        self._others = {key: theirs[key] for key in ours if key in theirs and ours[key] != theirs[key]}
+        if not self._others:
+            self.phase, self._began, self._judged = (state_dict[key] for key in ("phase", "began", "judged"))
+            self._lost.load(state_dict["ahead"])
+            if "monitor" in theirs:
+                self._monitor.load(state_dict)
+        self._resumed = True
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
+        self._monitor.weights.resumed = checkpoint["global_step"] > 0
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which file of the best weights a run that resumes from this checkpoint will look for."""
+        self._monitor.weights.named = self._monitor.weights.file
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
+        for name, theirs in self._others.items():
+            raise ValueError(
+                f"`{name}` must be that of the checkpoint to resume, got {self._schedule()[name]!r}, and the "
+                f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
+            )
+        if self.cache_features:
+            refuse_caching(pl_module)
+        plan = TransferPlan(pl_module, self._phases, self.lr_decay)
+        plan.check_optimizers(trainer.optimizers)
+        self._plan, self._trainer = plan, trainer
+        self._gate = Gate(pl_module, skip=(Metric,))
+        self._rates = StepRates(trainer.optimizers)
+        if self.verbose and trainer.is_global_zero:
+            Console().print(plan.table(self.lr_decay, self.warmup_steps))
+        self._open(trainer)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """See that the best weights can be kept and, after a resume, are still there."""
+        if self._plan is not None and not fast_dev_run(trainer):
+            self._plan.check_starts(trainer)
+        if self._keeps(trainer):
+            self._monitor.start(trainer)
+        if self._gate is not None:
+            self._gate.hold()  # not before: Lightning warns of modules in eval mode when it begins to train
+            if self.cache_features:
+                limit, on_disk = round(self.cache_limit * 2**30), self.cache_features == "disk"
+                self._caching = FeatureCaching(
+                    trainer, pl_module, self._gate, self._opened, limit, on_disk, self._in_phases_from_here
+                )
+        self._log(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin the next phase where it is due, between two optimizer steps."""
+        self._lost.batch_began()
+        if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
+            self._begin(trainer, due)
+        if self._gate is not None:
+            self._gate.hold()
+        if self._caching is not None and batch_idx == 0:
+            self._caching.begin_epoch()
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        """See that the loss can be differentiated, and that what is frozen was in eval mode."""
+        if not loss.requires_grad and self._plan is not None:
+            raise RuntimeError(
+                f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
+                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on nothing of it. "
+                "Where each optimizer has its own loss, let each phase train something of each."
+            )
+        if self._gate is not None and not self._gate.is_held:
+            raise RuntimeError(
+                f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
+                "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
+            )
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """Note what follows, and see that the first step went through what is cached."""
+        self._lost.batch_ended(trainer)
+        if self._caching is not None:
+            self._caching.check_called()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._lost.validation_began(trainer)
+        if self._caching is not None:
+            self._caching.look_again()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that validation logs."""
+        in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        self._validated |= in_fit
+        if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
+            self._lost.tell("validation", trainer, self.monitor)
+            self._monitor.judge(trainer, keep=self._keeps(trainer), validated=True)
+            self._judged = True
+        if in_fit:
+            self._lost.ended("validation")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check a metric that training logs."""
+        # Resumed at the end of a validation, Lightning ends the epoch again without any metric.
+        ended_again = self._resumed and self.monitor not in trainer.callback_metrics
+        judged, self._judged, self._resumed = self._judged or ended_again, False, False
+        self._lost.ended("training")
+        if self._caching is not None:
+            self._caching.check_use(trainer)
+        if judged or not self._needs_monitor or fast_dev_run(trainer):
+            return
+        if self.monitor in just_logged(trainer):
+            if not self._lost.tell("training", trainer, self.monitor):
+                self._monitor.judge(trainer, keep=self._keeps(trainer), validated=False)
+            return
+        if self.monitor in logged_by_step(trainer):
+            raise RuntimeError(
+                f"`monitor` must be logged for a whole epoch, got {self.monitor!r}, which `training_step` logs by step "
+                f"alone: one batch says little. Write self.log({self.monitor!r}, ..., on_epoch=True)."
+            )
+        logs = trainer.callback_metrics
+        if (self._validated or not trainer.enable_validation) and self.monitor not in logs:
+            raise RuntimeError(
+                f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
+                f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
+            )
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
+        if self._trainer is not None:
+            self._lost.ahead(trainer)  # for an OnExceptionCheckpoint, whose turn comes after
+        self._undo(modes=not trainer.evaluating)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Warn of a phase that should have begun by now: not all lengths are known before."""
+        late = [number for number in range(self.phase + 1, len(self._phases)) if self._phases[number].start is not None]
+        if late and not trainer.should_stop and not fast_dev_run(trainer):
+            rank_zero_warn(
+                f"TransferLearning: `phases[{late[0]}]` should have begun at {self._phases[late[0]].when}, and the "
+                f"training has ended after {trainer.current_epoch} epochs and {trainer.global_step} steps. Start it "
+                "earlier, or train longer."
+            )
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put flags, modes and optimizers back."""
+        self._undo()
+
+    def _schedule(self) -> dict[str, Any]:
+        """What two runs must have in common for one to go on with the other's checkpoint."""
+        plain = [phase.plain for phase in self._phases]
+        followed = {"monitor": self.monitor, "mode": self.mode} if self._needs_monitor else {}
+        return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps} | followed
+
+    @property
+    def _needs_monitor(self) -> bool:
+        waits = any(phase.patience is not None for phase in self._phases)
+        return waits or (self.restore_best and len(self._phases) > 1)
+
+    def _keeps(self, trainer: L.Trainer) -> bool:
+        """Whether a later phase will ask for the best weights."""
+        return self.restore_best and self.phase < len(self._phases) - 1 and not fast_dev_run(trainer)
+
+    def _due(self, trainer: L.Trainer, batch_idx: int) -> int:
+        """Number of the phase in which the batch that begins is to be."""
+        for number in range(len(self._phases) - 1, self.phase, -1):
+            start = self._phases[number].start
+            now = trainer.current_epoch if isinstance(start, int) else _progress(trainer, batch_idx)
+            if start is not None and now >= start:
+                return number
+        patience = self._phases[self.phase + 1].patience if self.phase + 1 < len(self._phases) else None
+        return self.phase + (patience is not None and self._monitor.wait >= patience)
+
+    def _begin(self, trainer: L.Trainer, phase: int) -> None:
+        if self._keeps(trainer):
+            self._monitor.restore(trainer)
+        self.phase, self._began = phase, [*self._began, [phase, trainer.global_step]]
+        self._monitor.begin_phase()
+        self._open(trainer)
+        self._log(trainer)
+
+    def _open(self, trainer: L.Trainer) -> None:
+        """Let train what the phase names, on all ranks."""
+        assert self._plan is not None
+        assert self._gate is not None
+        assert self._rates is not None
+        step = self._plan.steps[self.phase]
+        self._gate.open_only(step.factors)
+        for optimizer in trainer.optimizers:
+            for parameter in self._plan.names.values():
+                if parameter not in step.factors:
+                    optimizer.state.pop(parameter, None)  # no momentum, should it be opened again
+        torch.compiler.reset()  # what torch 2.11 has compiled computes the gradients that were wanted at first
+        wrap_again(trainer)
+        if self._caching is not None:
+            self._caching.renew()
+        since: dict[nn.Parameter, int | None] = dict.fromkeys(self._plan.steps[0].factors)
+        for phase, begun in self._began:  # what is open without a break since
+            since = {each: since.get(each, begun) for each in self._plan.steps[phase].factors}
+        closed = dict.fromkeys(self._plan.names.values())
+        steady = closed | step.factors
+
+        def factors() -> dict[nn.Parameter, float | None]:
+            done = trainer.global_step
+            rises = {begun: warmup_factor(done - begun, self.warmup_steps) for _, begun in self._began}
+            if all(rise == 1 for rise in rises.values()):
+                return steady
+            rising = {each: begun for each, begun in since.items() if begun is not None}
+            return steady | {each: step.factors[each] * rises[begun] for each, begun in rising.items()}
+
+        self._factors = factors
+        self._rates.use(factors)
+
+    def _log(self, trainer: L.Trainer) -> None:
+        assert self._plan is not None
+        step = self._plan.steps[self.phase]
+        count = sum(parameter.numel() for parameter in step.factors)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {"transfer/phase": self.phase + 1, "transfer/parameters": count}, step=trainer.global_step
+            )
+        if self.phase and self.verbose:
+            number = f"{self.phase + 1} of {len(self._phases)}"
+            rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
+
+    def _opened(self) -> dict[nn.Parameter, float]:
+        """What trains in this phase, or in the one that is looked at."""
+        assert self._plan is not None
+        return self._plan.steps[self.phase if self._looking is None else self._looking].factors
+
+    def _in_phases_from_here(self, look: Callable[[int], None]) -> None:
+        """Open this phase and each later one for a look, and leave everything as it was."""
+        assert self._gate is not None
+        before = [(each, each.requires_grad, each.grad) for each in self._gate.parameters]
+        try:
+            for number in range(self.phase, len(self._phases)):
+                self._looking = number
+                self._gate.open_only(self._opened())
+                self._gate.hold()
+                look(number)
+        finally:
+            self._looking = None
+            self._gate.open_only(self._opened())
+            self._gate.hold()
+            for each, flag, grad in before:
+                each.requires_grad_(flag)
+                each.grad = grad
+
+    def _undo(self, *, modes: bool = True) -> None:
+        if self._caching is not None:
+            self._caching.take_away()
+        if self._rates is not None:
+            self._rates.detach()
+        if self._gate is not None:
+            self._gate.undo(modes=modes)
+            torch.compiler.reset()
+        self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
+
+
+def _progress(trainer: L.Trainer, batch_idx: int) -> float:
+    """Share of the training that is done before this batch."""
+    shares = [trainer.global_step / trainer.max_steps] if trainer.max_steps > 0 else []
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        shares.append((trainer.current_epoch + batch_idx / trainer.num_training_batches) / trainer.max_epochs)
+    return max(shares, default=0.0)

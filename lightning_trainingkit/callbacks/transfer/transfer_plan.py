@@ -1,0 +1,204 @@
+"""What each phase of transfer learning trains in one module, worked out and checked before training."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import lightning as L
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from lightning_trainingkit.functional.phases import Phase, layer_factor
+from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
+from lightning_trainingkit.nn.structure.parameter_patterns import parameter_names, select
+
+__all__ = ["Step", "TransferPlan"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase, worked out.
+
+    Args:
+        phase: As it was given.
+        factors: Parameter to the factor on its learning rate, for those that train.
+        what: What trains, in words.
+    """
+
+    phase: Phase
+    factors: dict[nn.Parameter, float]
+    what: str
+
+
+class TransferPlan:
+    """The phases for one module.
+
+    Args:
+        module: The module, with requires_grad as its user has set it.
+        phases: What trains when.
+        lr_decay: The stem's rate over the head's.
+
+    Raises:
+        ValueError: If a selector matches nothing that can train.
+    """
+
+    def __init__(self, module: nn.Module, phases: Sequence[Phase], lr_decay: float) -> None:
+        every = parameter_names(module)
+        lazy = [name for name, parameter in every.items() if is_lazy(parameter)]
+        if lazy:
+            raise ValueError(
+                f"The module must know its shapes, got lazy parameters: {', '.join(lazy[:8])}. "
+                "Call it once on a batch before the fit."
+            )
+        aliases = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+        first = {parameter: name for name, parameter in reversed(aliases.items())}
+        self.names = {name: parameter for name, parameter in aliases.items() if first[parameter] == name}
+        """Parameters that the user lets train, by the first of their names."""
+        if not self.names:
+            raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
+        mine = set(self.names.values())
+        blocks = find_blocks(module, skip=(Metric,))
+        kept = [Block(_plain(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
+        self.blocks = [block for block in kept if block.parameters]
+        depths = {parameter: depth for depth, block in enumerate(self.blocks) for parameter in block.parameters}
+        self.steps: list[Step] = []
+        for number, phase in enumerate(phases):
+            found = select(f"phases[{number}]['train']", phase.train, aliases, self.blocks)
+            chosen = {parameter for parameters in found.values() for parameter in parameters}
+            factors = {
+                each: layer_factor(depths[each], len(self.blocks), lr_decay)
+                for each in self.names.values()
+                if each in chosen
+            }
+            factors = _scaled(number, phase, factors, aliases, self.blocks)
+            self.steps.append(Step(phase, factors, self._what(phase, chosen)))
+
+    def check_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
+        """Raise ValueError if a parameter that is to train is in no optimizer."""
+        held = {parameter for each in optimizers for group in each.param_groups for parameter in group["params"]}
+        wanted = {parameter for step in self.steps for parameter in step.factors}
+        missing = [name for name, parameter in self.names.items() if parameter in wanted and parameter not in held]
+        if missing:
+            more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+            raise ValueError(
+                f"`configure_optimizers` must hand over every parameter that is to train, got an optimizer without "
+                f"{', '.join(missing[:8])}{more}. Pass `self.parameters()` and leave the freezing to the phases: "
+                "parameters that are added later break schedules and resuming."
+            )
+
+    def check_starts(self, trainer: L.Trainer) -> None:
+        """Raise ValueError if a phase can't begin in a training of this length, or not after the one before."""
+        epochs, length, last_share = _extent(trainer)
+        earlier = 0.0
+        for number, step in enumerate(self.steps):
+            start = step.phase.start
+            if isinstance(start, float) and math.isinf(epochs) and trainer.max_steps < 0:
+                raise ValueError(
+                    f"`phases[{number}]['start']` must be an epoch where the training has no end, got {start}. "
+                    "Or set max_epochs or max_steps of the Trainer."
+                )
+            if isinstance(start, int) and start >= epochs:
+                raise ValueError(
+                    f"`phases[{number}]['start']` must lie before the end of training, got {step.phase.when} of "
+                    f"{epochs:.4g} epochs, which begin with 0. Start it earlier, leave it out, or train longer."
+                )
+            if isinstance(start, float) and start > last_share:
+                raise ValueError(
+                    f"`phases[{number}]['start']` must be at most {math.floor(last_share * 1e4) / 1e4}, where the last "
+                    f"optimizer step begins (or the last epoch, if its length is unknown), got {start}. "
+                    "Start it earlier, leave it out, or train longer."
+                )
+            at = start * length if isinstance(start, float) else start
+            if at is None or not math.isfinite(at):
+                continue
+            if at <= earlier:
+                raise ValueError(
+                    f"`phases[{number}]['start']` must lie after the start of the phase before, got {start}, which is "
+                    f"epoch {at:.4g} after epoch {earlier:.4g}. Put the phases in order."
+                )
+            earlier = at
+
+    def table(self, lr_decay: float, warmup_steps: int) -> Table:
+        """Lay out the schedule."""
+        ramp = f", what begins later rises to it over {warmup_steps} steps" if warmup_steps else ""
+        decay = f"lr: factor on the optimizer's own rate, stem to head (lr_decay={lr_decay:g}){ramp}"
+        lines = Table(title="TransferLearning", caption=decay, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+        lines.add_column("Phase", justify="right")
+        lines.add_column("Starts")
+        lines.add_column("Trains", overflow="fold")
+        for heading in ("Parameters", "lr"):
+            lines.add_column(heading, justify="right", no_wrap=True)
+        whole = sum(parameter.numel() for parameter in self.names.values())
+        for number, step in enumerate(self.steps):
+            count = sum(parameter.numel() for parameter in step.factors)
+            low, high = min(step.factors.values()), max(step.factors.values())
+            rates = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+            share = f"{count:,} ({count / whole:.1%})"
+            lines.add_row(str(number + 1), escape(step.phase.when), escape(step.what), share, rates)
+        return lines
+
+    def _what(self, phase: Phase, chosen: set[nn.Parameter]) -> str:
+        """The selectors, and the blocks that they choose in whole or in part."""
+        said = ", ".join(phase.train)
+        whole = [block.name for block in self.blocks if chosen.issuperset(block.parameters)]
+        part = [block.name for block in self.blocks if not chosen.isdisjoint(block.parameters)]
+        if len(whole) == len(self.blocks):
+            return said if said == "all" else f"{said}: all"
+        shown = [name if name in whole else f"{name} (in part)" for name in part]
+        shown = [*shown[:2], f"... {len(shown) - 4} more ...", *shown[-2:]] if len(shown) > 6 else shown
+        return f"{said}: {', '.join(shown)}"
+
+
+def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
+    """How long the training is: most epochs, its length in epochs, and the share that is done before its last step.
+
+    What can't be known before it is infinite, and a share of 1.
+    """
+    epochs: float = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs
+    max_steps = trainer.max_steps if trainer.max_steps > 0 else math.inf
+    batches, every = trainer.num_training_batches, trainer.accumulate_grad_batches
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    varies = any(isinstance(each, GradientAccumulationScheduler) for each in callbacks)
+    if math.isinf(batches) or varies or not trainer.lightning_module.automatic_optimization:
+        if math.isfinite(max_steps) or math.isinf(epochs):
+            return epochs, math.inf, 1.0
+        batches, every = (1, 1) if math.isinf(batches) else (batches, 1)
+    steps = math.ceil(batches / every)
+    last = min(epochs * steps, max_steps) - 1
+    if math.isinf(last):
+        return epochs, math.inf, 1.0
+    length = min(epochs, max_steps / steps)
+    epoch, within = divmod(last, steps)
+    return length, length, max(last / max_steps, (epoch + within * every / batches) / epochs)
+
+
+def _plain(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _scaled(
+    number: int,
+    phase: Phase,
+    factors: dict[nn.Parameter, float],
+    names: dict[str, nn.Parameter],
+    blocks: list[Block],
+) -> dict[nn.Parameter, float]:
+    """Apply ``lr_scale``: a number multiplies, a dict gives the factors of what it names."""
+    if not isinstance(phase.lr_scale, dict):
+        return {parameter: factor * phase.lr_scale for parameter, factor in factors.items()}
+    given = select(f"phases[{number}]['lr_scale']", phase.lr_scale, names, blocks)
+    for selector, parameters in given.items():
+        chosen = [parameter for parameter in parameters if parameter in factors]
+        if not chosen:
+            raise ValueError(
+                f"`phases[{number}]['lr_scale']` must name something that trains in this phase, got {selector!r}. "
+                f"It trains {', '.join(phase.train)}."
+            )
+        factors = factors | dict.fromkeys(chosen, phase.lr_scale[selector])
+    return factors

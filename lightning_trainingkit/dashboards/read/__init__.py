@@ -1,0 +1,1 @@
+"""Reading runs from W&B's files, CSV files and W&B's server."""

@@ -1,0 +1,1 @@
+"""Averaging of a classifier's outputs over members, random masks and views."""

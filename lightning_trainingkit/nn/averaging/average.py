@@ -1,0 +1,258 @@
+"""One average over passes from several sources: members of an ensemble, random masks, views of the images."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, product
+from math import prod
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments, Batch
+from lightning_trainingkit.nn.averaging.running_average import Running
+from lightning_trainingkit.nn.averaging.sources import Around, Call, Source, Together, Viewing
+from lightning_trainingkit.nn.averaging.views import Made, Stepwise, stepwise
+
+__all__ = ["Averaging", "check_settings"]
+
+_FEW = {"cpu": 24}
+_FEW_ELSEWHERE = 32
+"""Up to so many samples a call costs as much as one of a few, more or less."""
+
+_ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
+
+
+class _Outer(NamedTuple):
+    """One combination of member and mask, or all members together."""
+
+    names: Sequence[str]
+    weights: Sequence[float]
+    call: Call
+    together: bool = False
+    """Whether the call has the outputs ``(K, N, C)`` of several members."""
+
+
+class Averaging:
+    """Call a module once for each combination of the sources' passes, and average.
+
+    Passes run one after the other, and memory does not grow with their number. With ``max_batch`` a larger batch is cut
+    into parts of this size, and as many views of a smaller one as fit go through the module together. The order in
+    which the sources are given does not matter. Nothing is changed in the module.
+
+    Args:
+        sources: Where the passes come from, at most one of each kind.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``functional.averaging``.
+        early_exit: Leave out the passes of a sample that can't change its argmax any more. Its log-probabilities are
+            then those of the passes that were made.
+        max_batch: Most samples in one call of the module.
+
+    Raises:
+        ValueError: If the arguments don't fit each other.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        average: str = "probabilities",
+        early_exit: bool = False,
+        max_batch: int | None = None,
+    ) -> None:
+        check_settings(average, early_exit, max_batch)
+        kinds = [source.kind for source in sources]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise ValueError(f"`sources` must hold one of each kind, got {kinds}. Put all {kind} into one.")
+        if early_exit and "masks" in kinds:
+            raise ValueError("`early_exit` must be False with random masks, got True: their entropy needs every pass.")
+        for source in sources:
+            check_weights("weights", source.weights, len(source.names))
+        self.sources = sorted(sources, key=lambda source: _ORDER.index(source.kind))
+        self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
+        passes = list(product(*([(s.names[i], s.weights[i]) for i in _counted(s)] for s in self.sources)))
+        self.names = [" x ".join(name for name, _ in each) for each in passes]
+        """What each pass is, in the order of ``each_pass``; those of weight 0 are left out."""
+        self.weights = [prod(weight for _, weight in each) for each in passes]
+        """Weight of each pass."""
+        self.expected_entropy: Tensor | None = None
+        """Mean entropy in nats of the passes of the last call, shape ``(N,)``, where there are random masks."""
+        self.samples = 0
+        """Samples seen so far."""
+        self.passes_made = 0
+        """Passes made so far, of all samples together."""
+        self._whole = sum(self.weights)
+        self._keep_entropy = "masks" in kinds
+        self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
+        only = self._around[0] if len(self._around) == 1 else None
+        self._together = only if isinstance(only, Together) else None
+        members = [(only.names[k], only.weights[k]) for k in _counted(only)] if only else []
+        self._members = [name for name, _ in members], [weight for _, weight in members]
+        self._views = [Stepwise(1.0)]
+        for source in self.sources:
+            if source.kind == "views":
+                self._views = stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
+        self._checked: set[str] = set()
+        self._classes: dict[str, int] = {}
+        self._writes = False  # whether the module was seen to write into what it is given
+
+    @property
+    def passes(self) -> int:
+        """Number of passes that a sample gets if none is left out."""
+        return len(self.names)
+
+    def __call__(self, call: Call, module: nn.Module, arguments: Arguments) -> Tensor:
+        """Return the log-probabilities ``(N, C)`` of the average.
+
+        Args:
+            call: How to call the module once.
+            module: The module to call.
+            arguments: Positional and named arguments.
+        """
+        batch = Batch(arguments)
+        self.samples += batch.size
+        parts = [Running(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
+        for outer in self._outers(call, module, arguments):
+            for part in parts:
+                self._advance(part, outer, module)
+            if all(part.stopped for part in parts):
+                break
+        entropies = [part.entropy for part in parts if part.entropy is not None]
+        self.expected_entropy = torch.cat(entropies) if entropies else None
+        finished = [part.finish() for part in parts]
+        return torch.cat(finished) if len(finished) > 1 else finished[0]
+
+    def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
+        """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
+        parts = self._cut(Batch(arguments))
+        for outer in self._outers(call, module, arguments, one_by_one=True):
+            made = [(part, Made()) for part in parts]
+            for view in self._views:
+                yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
+
+    def _cut(self, batch: Batch) -> list[Batch]:
+        if self.max_batch is None or batch.size <= self.max_batch:
+            return [batch]
+        return [batch.take(slice(start, start + self.max_batch)) for start in range(0, batch.size, self.max_batch)]
+
+    def _outers(
+        self, call: Call, module: nn.Module, arguments: Arguments, one_by_one: bool = False
+    ) -> Iterator[_Outer]:
+        only = self._together if self.max_batch is None else None  # it may put all members' samples into one call
+        # Not in the first call, which shows whether the module writes into what it is given.
+        if only is not None and self._checked and not (self._writes or self.early_exit or one_by_one):
+            together = only.together(call, module, arguments)
+            if together is not None:
+                yield _Outer(*self._members, together, together=True)
+                return
+        for indices in product(*map(_counted, self._around)):
+            chosen = list(zip(self._around, indices, strict=True))
+            wrapped = call
+            for source, index in reversed(chosen):
+                wrapped = source.around(index, wrapped)
+            name = " x ".join(source.names[index] for source, index in chosen)
+            yield _Outer([name], [prod(source.weights[index] for source, index in chosen)], wrapped)
+
+    def _advance(self, part: Running, outer: _Outer, module: nn.Module) -> None:
+        """Add the passes that one outer pass makes with all views."""
+        done, made = 0, Made()
+        while done < len(self._views) and not part.stopped:
+            batch = part.batch
+            views = self._views[done : done + self._together_now(part, outer, done)]
+            done += len(views)
+            viewed = [(view.weight, made.view(batch, view)) for view in views]
+            groups = [list(group) for _, group in groupby(viewed, key=_shapes)] if len(viewed) > 1 else [viewed]
+            for group in groups:
+                (weight, first), *rest = group
+                found = self._call(outer, module, first.join([other for _, other in rest]))
+                if not rest and not outer.together:
+                    part.add(found, weight * outer.weights[0], outer.names[0])
+                    self.passes_made += batch.size
+                    continue
+                if rest:
+                    found = found.view(len(group), batch.size, found.shape[-1])
+                # Of views or of members: there is one view where members run together.
+                part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names[0])
+                self.passes_made += batch.size * len(found)
+            if self.early_exit:
+                part.leave_out_settled(self.passes)
+
+    def _together_now(self, part: Running, outer: _Outer, done: int) -> int:
+        """How many of the views that are left go through the module in one call."""
+        size = max(1, part.batch.size)
+        if not self.early_exit:
+            return max(1, (self.max_batch or 0) // size)
+        if part.may_settle:  # a call of few samples costs as much as one of some more: they share it
+            few = min(part.size, _FEW.get(part.batch.device.type, _FEW_ELSEWHERE))
+            return max(1, min(few, self.max_batch or few) // size)
+        remaining, number = part.remaining, 0
+        for view in self._views[done : done + max(1, (self.max_batch or 0) // size)]:
+            remaining, number = remaining - view.weight * outer.weights[0], number + 1
+            if part.settles_below(remaining):  # from here on some may leave
+                break
+        return number
+
+    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
+        """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
+        new = batch.size > 0 and not self._checked.issuperset(outer.names)  # no samples show nothing
+        kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
+        out = outer.call(module, kept.arguments if self._writes else batch.arguments)
+        expected = (len(outer.names), batch.size) if outer.together else (batch.size,)
+        shape: Sequence[int] = out.shape if isinstance(out, Tensor) and out.is_floating_point() else (0,)
+        if shape[:-1] != expected or shape[-1] < 2:
+            found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+            raise ValueError(
+                f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
+                f"two classes, got {found}. Name a submodule that does."
+            )
+        known = self._classes.setdefault(outer.names[0], shape[-1])
+        if known != shape[-1]:
+            raise ValueError(
+                f"`target` must return the same number of classes in each call, got {known} and {shape[-1]}. An "
+                "argument with as many entries as there are samples is cut as they are: give it another form."
+            )
+        if new:
+            _refuse_probabilities(out)
+            if not self._writes and not batch.equals(kept):
+                self._writes = True
+                batch.restore(kept)
+            self._checked.update(outer.names)
+        enough = out.dtype in (torch.float32, torch.float64)
+        return log_softmax(out if enough else out.float())
+
+
+def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
+    """Raise ValueError if the settings of an average don't fit each other."""
+    if average not in AVERAGES:
+        raise ValueError(
+            f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. The default is probabilities."
+        )
+    if early_exit and average not in EXACT_EARLY_EXIT:
+        raise ValueError(
+            f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "
+            f"amount, so no early exit is exact. It is for {' and '.join(EXACT_EARLY_EXIT)}."
+        )
+    if max_batch is not None and (not isinstance(max_batch, int) or isinstance(max_batch, bool)):
+        raise TypeError(f"`max_batch` must be an integer, got {max_batch!r}. Leave it out for whole batches.")
+    if max_batch is not None and max_batch < 1:
+        raise ValueError(f"`max_batch` must be positive, got {max_batch}. Leave it out for whole batches.")
+
+
+def _counted(source: Source) -> list[int]:
+    """Indices of the passes that have any weight."""
+    return [index for index, weight in enumerate(source.weights) if weight]
+
+
+def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:
+    return viewed[1].shapes
+
+
+def _refuse_probabilities(out: Tensor) -> None:
+    """Softmax of probabilities would be a silent error. Looked at in the first pass only: it waits for the device."""
+    tolerance = max(1e-3, torch.finfo(out.dtype).eps)
+    out = out.detach().float()
+    if out.numel() and bool(((out >= 0).all() & ((out.sum(dim=-1) - 1).abs() < tolerance).all()).item()):
+        raise ValueError(
+            "`target` must return logits or log-probabilities, got probabilities: rows that are positive and sum to 1. "
+            "Name a submodule from before the softmax."
+        )

@@ -1,0 +1,236 @@
+"""Random masks at test time: dropout and its kin on, everything else in eval mode."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.sources import Call
+
+__all__ = ["RandomMasks", "random_layers"]
+
+_FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+# Children whose rate a module may read to drop by itself where its own flag says training, as fused attention does
+_READ_BY_PARENT = {"attn_drop", "attn_dropout", "attention_dropout", "patch_drop"}
+
+
+class RandomMasks:
+    """Random masks of dropout and its kin, as a source of passes: Monte-Carlo dropout.
+
+    In each pass the layers that ``random_layers`` finds in the called module are in training mode, and all others in
+    eval mode, BatchNorm too, whatever they were before; afterwards each is as it was, also if the pass raises. Passes
+    never share a call of the module, so that masks are independent even of layers that draw once for a whole batch
+    (``StochasticDepth(mode="batch")``); with ``max_batch`` a batch that is cut draws once for each part, and views of
+    the images that go through together share such a draw.
+
+    Args:
+        passes: Number of masks, all of one weight.
+        layers: More layers to be put into training mode, see ``random_layers``.
+        seed: Start of a sequence of random numbers that these masks have to themselves, on the CPU and on CUDA devices
+            that hold the module: torch's generators are left as they were. None: draw from torch's generators, as
+            dropout does.
+
+    Raises:
+        TypeError: If ``layers`` is neither a string nor a list of strings.
+        ValueError: If ``passes`` is not positive; at the first call, if the module draws no random numbers or a pattern
+            matches no layer.
+
+    Example:
+        >>> import torch
+        >>> from lightning_trainingkit.nn.averaging.averaged import Averaged
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 3)).eval()
+        >>> masks = RandomMasks(20)
+        >>> Averaged(net, masks).each_pass(torch.rand(2, 4)).shape
+        torch.Size([20, 2, 3])
+        >>> masks.found
+        {'1': 'Dropout'}
+
+    References:
+        Gal and Ghahramani, "Dropout as a Bayesian Approximation", ICML 2016, arXiv:1506.02142.
+    """
+
+    kind = "masks"
+
+    def __init__(self, passes: int, *, layers: str | list[str] | None = None, seed: int | None = None) -> None:
+        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
+            raise ValueError(f"`passes` must be a positive integer, got {passes!r}. 20 is usual, more are smoother.")
+        given = [layers] if isinstance(layers, str) else layers or []
+        if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):
+            raise TypeError(f"`layers` must be a pattern over names of layers or a list of them, got {layers!r}.")
+        self.passes, self.layers, self.seed = passes, layers, seed
+        self.names = [f"mask {index + 1}" for index in range(passes)]
+        self.weights = [1 / passes] * passes
+        self.found: dict[str, str] = {}
+        """By name, the class of each layer that was random in the last pass."""
+        self._module: nn.Module | None = None
+        self._wanted: list[tuple[nn.Module, bool]] = []
+        self._numbers = None if seed is None else _Numbers(seed)
+
+    def around(self, index: int, call: Call) -> Call:
+        """Let the module draw one of the masks."""
+
+        def masked(module: nn.Module, arguments: Arguments) -> Any:
+            if index == 0 or module is not self._module:  # the first mask of each average
+                self._look_at(module)
+            with _modes(self._wanted), nullcontext() if self._numbers is None else self._numbers.drawn():
+                return call(module, arguments)
+
+        return masked
+
+    def _look_at(self, module: nn.Module) -> None:
+        found = random_layers(module, self.layers)
+        on = set(found.values())
+        self.found = {name: type(layer).__name__ for name, layer in found.items()}
+        self._wanted = [(layer, layer in on) for layer in set(_named(module).values())]
+        if self._numbers is not None:
+            self._numbers.devices = {each.device for each in chain(module.parameters(), module.buffers())}
+        self._module = module
+
+
+def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> dict[str, nn.Module]:
+    """Find the layers of a module that draw random numbers in training mode.
+
+    They are, with a rate above 0: dropout of every kind in torch; ``RReLU``; multi-head attention; recurrent networks
+    of more than one layer; stochastic depth, DropPath and DropBlock, of torchvision, timm or anywhere, known by their
+    names; in torchvision and timm each module with a rate of its own (Swin's attention, DenseNet's layers, timm's
+    EfficientNet); fused attention with a child ``attn_drop``; ``TransformerEncoderLayer`` with dropout, which in eval
+    mode would take a fast path past it. Fractional max pooling is one too: it draws in any mode. Other code that draws,
+    such as ``F.dropout(x, training=self.training)``, can't be seen and is named in ``layers``.
+
+    Args:
+        module: The module to look into.
+        layers: Patterns (``fnmatch``, so ``*`` stands for dots too) over the names of more layers, within ``module``;
+            ``""`` is the module itself. It is their own flag that counts, not that of their children. Layers with
+            running statistics, such as BatchNorm, are never among them.
+
+    Returns:
+        The layers by name.
+
+    Raises:
+        ValueError: If there are none, or if a pattern matches none.
+
+    Example:
+        >>> from torch import nn
+        >>> list(random_layers(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1), nn.Dropout(0.0))))
+        ['1']
+    """
+    names = _named(module)
+    on = {each for each in names.values() if _draws(each)}
+    on |= {each for each in names.values() if _reads_rates(each, on)}
+    for pattern in [layers] if isinstance(layers, str) else layers or []:
+        on |= _match(module, names, pattern)
+    if not on:
+        there = sorted({type(each).__name__ for each in names.values()})
+        raise ValueError(
+            "`target` must have a layer that draws random numbers (dropout, stochastic depth, DropBlock, RReLU, "
+            f"fractional max pooling, with a rate above 0), got {type(module).__name__} made of: {', '.join(there)}. "
+            "If one draws in its own forward, as by F.dropout(x, training=self.training), name it in `layers`."
+        )
+    first: dict[nn.Module, str] = {}
+    for name, each in names.items():
+        if each in on:
+            first.setdefault(each, name)
+    return {name: each for each, name in first.items()}
+
+
+def _named(module: nn.Module) -> dict[str, nn.Module]:
+    """Modules by name, a shared one by each of its names, as if no ``torch.compile`` had wrapped any."""
+    named = module.named_modules(remove_duplicate=False)
+    return {".".join(part for part in name.split(".") if part != "_orig_mod"): each for name, each in named}
+
+
+def _draws(module: nn.Module) -> bool:
+    """Tell whether a module draws random numbers if its own flag says training."""
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.RReLU):
+        return bool(module.lower < module.upper)
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout > 0)
+    if isinstance(module, nn.RNNBase):
+        return bool(module.dropout > 0 and module.num_layers > 1)  # it is between layers
+    if isinstance(module, _FRACTIONAL):
+        return module._random_samples is None
+    kind = type(module).__name__.lower()
+    drops = "drop" in kind or "stochasticdepth" in kind
+    known = str(type(module).forward.__module__).partition(".")[0] in ("torchvision", "timm")
+    return any(
+        isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
+        for name, value in vars(module).items()
+        if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
+    )
+
+
+def _reads_rates(module: nn.Module, on: set[nn.Module]) -> bool:
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return not on.isdisjoint(module.modules())
+    return any(name in _READ_BY_PARENT and child in on for name, child in module.named_children())
+
+
+def _match(module: nn.Module, names: dict[str, nn.Module], pattern: str) -> set[nn.Module]:
+    matched = [name for name in names if fnmatchcase(name, pattern)]
+    found = {names[name] for name in matched if not _keeps_statistics(names[name])}
+    if found:
+        return found
+    if matched:
+        raise ValueError(
+            f"`layers` must match others than layers with running statistics, got {pattern!r}, which matches "
+            f"{', '.join(matched[:20])} alone. Those stay in eval mode: leave it out."
+        )
+    near = get_close_matches(pattern, names, n=6, cutoff=0.4) or [name for name in names if name][:20]
+    raise ValueError(
+        f"`layers` must match names in {type(module).__name__}, got {pattern!r}, which matches none. There are "
+        f"{', '.join(near)}."
+    )
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return any(name.startswith("running_") for name, _ in module.named_buffers(recurse=False))
+
+
+@contextmanager
+def _modes(wanted: list[tuple[nn.Module, bool]]) -> Iterator[None]:
+    before = [(layer, layer.training) for layer, training in wanted if layer.training != training]
+    try:
+        for layer, training in before:
+            layer.training = not training
+        yield
+    finally:
+        for layer, training in before:
+            layer.training = training
+
+
+class _Numbers:
+    """A sequence of random numbers beside those of torch's generators, which goes on from pass to pass."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.devices: set[torch.device] = set()
+        """Where the module is that draws them."""
+        self._states: dict[str, Tensor] = {}
+
+    @contextmanager
+    def drawn(self) -> Iterator[None]:
+        generators = {
+            str(device): torch.cuda.default_generators[device.index] for device in self.devices if device.type == "cuda"
+        }
+        generators["cpu"] = torch.default_generator
+        before = {name: generator.get_state() for name, generator in generators.items()}
+        try:
+            for name, generator in generators.items():
+                if name in self._states:
+                    generator.set_state(self._states[name])
+                else:
+                    generator.manual_seed(self.seed)
+            yield
+        finally:
+            for name, generator in generators.items():
+                self._states[name] = generator.get_state()
+                generator.set_state(before[name])

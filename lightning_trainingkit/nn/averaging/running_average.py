@@ -1,0 +1,104 @@
+"""The average of some samples, while their passes come in."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_trainingkit.functional.averaging import finish, log_sum, running_average, settled
+from lightning_trainingkit.nn.averaging.call_arguments import Batch
+
+__all__ = ["Running"]
+
+_SIZES = 32
+
+
+class Running:
+    """Sums of some samples over the passes made so far; samples can leave before the others.
+
+    Args:
+        batch: The samples.
+        average: ``probabilities``, ``logits``, ``geometric`` or ``votes``.
+        remaining: Sum of the weights of all passes.
+        keep_entropy: Also add up the entropy of each pass.
+    """
+
+    def __init__(self, batch: Batch, average: str, remaining: float, keep_entropy: bool) -> None:
+        self.batch, self.average, self.remaining, self.keep_entropy = batch, average, remaining, keep_entropy
+        self.size = batch.size
+        self.entropy: Tensor | None = None
+        """Mean entropy in nats of the passes, shape ``(N,)``."""
+        self._total: Tensor | None = None
+        self._left: Tensor | None = None  # sums of all samples, once some have left; those that stay are written again
+        self._rows: Tensor | None = None  # where those that stay are among all
+
+    @property
+    def stopped(self) -> bool:
+        """Whether all samples have left."""
+        return self._rows is not None and not self.batch.size
+
+    @property
+    def may_settle(self) -> bool:
+        """Whether samples may leave: a lead can be larger than what is left, but never than what was added."""
+        return self.settles_below(self.remaining)
+
+    @staticmethod
+    def settles_below(remaining: float) -> bool:
+        """Whether samples may leave once so much weight is left."""
+        return remaining < 0.5
+
+    def add(self, log_probabilities: Tensor, weight: float, name: str) -> None:
+        """Add a pass, ``(N, C)``, of the samples that are left.
+
+        Raises:
+            ValueError: If it has not the classes of those before it.
+        """
+        if self._total is not None and log_probabilities.shape != self._total.shape:
+            raise ValueError(
+                f"`members` must have the same classes, got {log_probabilities.shape[1]} from {name} and "
+                f"{self._total.shape[1]} from those before it. Leave it out."
+            )
+        self._total = running_average(self._total, log_probabilities, weight, self.average)
+        self.remaining -= weight
+        if self.keep_entropy:
+            spread = torch.special.entr(log_probabilities.exp()).sum(dim=1) * weight
+            self.entropy = spread if self.entropy is None else self.entropy + spread
+
+    def add_all(self, log_probabilities: Tensor, weights: Sequence[float], name: str) -> None:
+        """Add several passes, ``(K, N, C)``; equal ones of probabilities at once."""
+        if self.average == "probabilities" and not self.keep_entropy and min(weights) == max(weights):
+            self.add(log_sum(log_probabilities), weights[0], name)
+            self.remaining -= sum(weights[1:])
+            return
+        for each, weight in zip(log_probabilities, weights, strict=True):
+            self.add(each, weight, name)
+
+    def leave_out_settled(self, passes: int) -> None:
+        """Let those samples leave whose argmax none of the passes that are left can change.
+
+        Args:
+            passes: Number of all passes, made or left.
+        """
+        if self._total is None or not self.remaining > 1e-9 or not self.may_settle:
+            return
+        done = settled(self._total, self.remaining, passes, self.average)
+        stay = (~done).nonzero().flatten()  # waits for the device
+        more = -len(stay) % max(1, -(-self.size // _SIZES))
+        if len(stay) + more >= self.batch.size:
+            return
+        if more:  # could leave too, but then batches would come in any size, and each is prepared for at its first call
+            stay = torch.cat([stay, done.nonzero().flatten()[:more]])
+        self._left = self._all()
+        self._rows = stay if self._rows is None else self._rows[stay]
+        self.batch, self._total = self.batch.take(stay), self._total[stay]
+
+    def finish(self) -> Tensor:
+        """Return the log-probabilities of all samples, ``(N, C)``, in their order, from the passes made so far."""
+        return finish(self._all(), self.average)
+
+    def _all(self) -> Tensor:
+        """Sums of all samples, of those that have left too."""
+        assert self._total is not None  # the weights sum to 1
+        if self._left is None or self._rows is None:
+            return self._total
+        return self._left.index_copy(0, self._rows, self._total)

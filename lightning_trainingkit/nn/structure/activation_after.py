@@ -1,0 +1,190 @@
+"""What follows each layer of a model, found by symbolic tracing."""
+
+import copy
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from lightning_trainingkit.functional.gain import ACTIVATIONS, LINEAR, Activation
+from lightning_trainingkit.nn.structure.tracing import (
+    LEAVES,
+    PASSED_ATTRIBUTES,
+    Trace,
+    UntraceableError,
+    join,
+    layer_names,
+)
+
+__all__ = ["Following", "following"]
+
+# Their forward cannot be traced, and begins with a projection.
+_TRANSFORMERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+_NONLINEAR = {_key(name): name for name in [*ACTIVATIONS, "threshold", "clamp"] if name != "linear"}
+# Products with other weights, as functions; then what asks about a tensor and does not carry its values on.
+_STOPS = {
+    *("linear", "bilinear", "embedding", "conv1d", "conv2d", "conv3d"),
+    *("convtranspose1d", "convtranspose2d", "convtranspose3d", "matmul", "mm", "bmm", "baddbmm", "addmm", "einsum"),
+    *("scaleddotproductattention", "multiheadattentionforward"),
+    *("size", "dim", "numel", "ndimension", "eq", "ne", "lt", "le", "gt", "ge", "argmax", "argmin", "assert"),
+    *("zeroslike", "oneslike", "emptylike", "fulllike", "randlike", "randnlike"),
+    *("newzeros", "newones", "newempty", "newfull"),
+}
+
+
+@dataclass(frozen=True)
+class Following:
+    """The activation after each layer of a module.
+
+    Args:
+        known: Layer name to the activation that follows it, ``linear`` where none does.
+        unknown: Layer name to the reason why no forward that calls it can be traced.
+    """
+
+    known: dict[str, Activation]
+    unknown: dict[str, str]
+
+
+def following(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Following:
+    """Find the activation that follows each linear and convolutional layer, called as a module, function or method.
+
+    From a layer on, normalisation, pooling, dropout, reshaping, sums, concatenation and indexing are passed through;
+    the nearest activation on any path counts; the next layer with weights and the output end a path. Where a forward
+    cannot be traced (control flow that depends on data), or there is none, the largest parts below it are. The module
+    is left as it was found.
+
+    Args:
+        module: Any module; names are relative to it.
+        skip: Types of submodules to leave out.
+
+    Returns:
+        One entry for each layer, known or unknown. A layer that occurs under two names has the first.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(32, 10))
+        >>> {name: activation.name for name, activation in following(net).known.items()}
+        {'0': 'gelu', '4': 'linear'}
+    """
+    found: dict[str, Activation | str] = dict.fromkeys(layer_names(module, skip), "")
+    _settle(module, "", f"the forward of {type(module).__name__} does not call it", found)
+    return Following(
+        known={name: after for name, after in found.items() if isinstance(after, Activation)},
+        unknown={name: after for name, after in found.items() if isinstance(after, str)},
+    )
+
+
+def _settle(module: nn.Module, prefix: str, why: str, found: dict[str, Activation | str]) -> None:
+    """Fill in the open (empty) entries of a part: trace it, then those of its parts that this did not reach."""
+    names = [name for name in (join(prefix, name) for name in layer_names(module)) if found.get(name) == ""]
+    if not names:
+        return
+    if isinstance(module, LEAVES):
+        found.update(dict.fromkeys(names, why))
+        return
+    try:
+        trace = Trace(module)
+    except UntraceableError as error:
+        # A list of modules is no reason: the forward that goes through it is.
+        why = why if isinstance(module, nn.ModuleList | nn.ModuleDict) else str(error)
+    else:
+        reached = {join(prefix, name): after for name, after in _followers(trace).items()}
+        found.update({name: after for name, after in reached.items() if name in names})
+        why = f"the forward of {type(module).__name__} does not call it"
+    for name, child in module.named_children():
+        _settle(child, join(prefix, name), why, found)
+
+
+def _followers(trace: Trace) -> dict[str, Activation | str]:
+    """Layer name to what follows it, or the reason why that is hidden, for the layers that the trace reaches."""
+    found: dict[str, Activation | str] = {}
+    for node, target in trace.calls.items():
+        if target not in trace.opaque:
+            for name in layer_names(trace.module.get_submodule(target)):
+                found.setdefault(join(target, name), _after(trace, node))
+    # A layer may also lend its weight to a function, as in torchvision's Swin.
+    weights = {f"{name}.weight": name for name in layer_names(trace.module)}
+    opaque = tuple(f"{name}." for name in trace.opaque)
+    for node in trace.graph.nodes:
+        target = str(node.target)
+        if node.op == "get_attr" and target in weights and not target.startswith(opaque):
+            for user in node.users:
+                if user.target is not getattr:
+                    found.setdefault(weights[target], _after(trace, user))
+    return found
+
+
+def _after(trace: Trace, layer: fx.Node) -> Activation | str:
+    queue = deque((user, layer) for user in layer.users)
+    seen = set(layer.users)
+    hidden = ""
+    while queue:
+        node, source = queue.popleft()
+        called = trace.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        activation = _from_function(trace, node, source) if called is None else _from_module(called)
+        if activation is not None:
+            return activation
+        if called is not None and str(node.target) in trace.opaque:
+            if not isinstance(called, _TRANSFORMERS):
+                hidden = f"it is followed by {node.target}: {trace.opaque[str(node.target)]}"
+        elif not (_stops(node) if called is None else isinstance(called, LEAVES)):
+            queue.extend((user, node) for user in node.users if user not in seen)
+            seen.update(node.users)
+    return hidden or LINEAR
+
+
+def _stops(node: fx.Node) -> bool:
+    if node.target is getattr:
+        return node.args[1] not in PASSED_ATTRIBUTES
+    return _key(_name(node)) in _STOPS
+
+
+def _from_module(module: nn.Module) -> Activation | None:
+    name = _NONLINEAR.get(_key(type(module).__name__))
+    if name is None or not type(module).__module__.startswith("torch.nn"):
+        return None
+    if name in ("prelu", "glu"):
+        return _special(name, getattr(module, "weight", None))
+    return Activation(name, copy.deepcopy(module).eval())
+
+
+def _from_function(trace: Trace, node: fx.Node, source: fx.Node) -> Activation | None:
+    name = _NONLINEAR.get(_key(_name(node)))
+    if name is None:
+        return None
+    if name in ("prelu", "glu"):
+        lent = [arg.target for arg in node.all_input_nodes if arg.op == "get_attr"]
+        return _special(name, trace.module.get_parameter(str(lent[0])) if lent else None)
+    if node.all_input_nodes != [source]:  # a parameter that is computed: the function's default stands in
+        return Activation(name, ACTIVATIONS[name]) if name in ACTIVATIONS else None
+    return Activation(name, partial(_call, node, source))
+
+
+def _special(name: str, weight: Tensor | None) -> Activation:
+    """Of PReLU's slopes, one for each channel, the root mean square gives the mean second moment."""
+    if name == "glu" or weight is None:
+        return Activation(name, ACTIVATIONS[name])
+    slope = float(weight.detach().double().square().mean().sqrt())
+    return Activation(name, partial(ACTIVATIONS[name], slope=slope))
+
+
+def _call(node: fx.Node, source: fx.Node, z: Tensor) -> Tensor:
+    """Call a traced function or method again, on ``z`` in the place of ``source``."""
+    args = fx.node.map_arg(node.args, lambda n: z if n is source else n)
+    kwargs = dict(fx.node.map_arg(node.kwargs, lambda n: z if n is source else n))
+    if "training" in kwargs:
+        kwargs["training"] = False
+    function: Any = getattr(type(z), node.target) if isinstance(node.target, str) else node.target
+    result: Tensor = function(*args, **kwargs)
+    return result
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", ""))

@@ -1,0 +1,156 @@
+"""What a forward uses, in which order, and which layers are its last."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torch.nn.parameter import is_lazy
+
+from lightning_trainingkit.nn.structure.tracing import (
+    LAYERS,
+    LEAVES,
+    NORMS,
+    PASSED_ATTRIBUTES,
+    Trace,
+    UntraceableError,
+    join,
+    layer_names,
+)
+
+__all__ = ["Uses", "in_eval_mode", "layers_of", "uses"]
+
+_LISTS = (nn.ModuleList, nn.ModuleDict)
+_QUESTIONS = ("size", "dim", "numel")
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What the forward of a module uses in evaluation.
+
+    Args:
+        order: Names of its parameters, in the order of their use, as often as they are used.
+        last: Names of its last layers, those whose output no other layer takes, in the order of their call.
+    """
+
+    order: list[str]
+    last: list[str]
+
+
+def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
+    """Name the layers of a module, each once: linear and convolutional ones, and what holds a matrix of its own.
+
+    The latter (an embedding, a cosine classifier) has no other layer in it and is no norm.
+    """
+    found = layer_names(module, skip)
+    inside = tuple(f"{name}." if name else "" for name in found)
+    skipped = [part for each in module.modules() if isinstance(each, skip) for part in each.modules()]
+    for name, each in module.named_modules():
+        if isinstance(each, (*LAYERS, *NORMS)) or each in skipped or (inside and name.startswith(inside)):
+            continue
+        if any(_is_matrix(parameter) for parameter in each.parameters(recurse=False)) and not layer_names(each):
+            found.append(name)
+    return found
+
+
+def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
+    """Trace the forward of a module in eval mode; of one that can't be traced, its parts in the order of definition.
+
+    Args:
+        module: Any module; names are relative to it. It is left as it was found.
+        skip: Types of submodules to leave out.
+
+    Example:
+        >>> found = uses(nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 2)))
+        >>> found.order, found.last
+        (['0.weight', '2.weight', '2.bias'], ['2'])
+    """
+    with in_eval_mode(module):
+        return _uses(module, skip)
+
+
+def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Uses:
+    layers = layers_of(module, skip)
+    own = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    if layers == [""]:
+        return Uses(own, [""])
+    if not isinstance(module, LEAVES):
+        try:
+            return _in_graph(Trace(module), layers, skip)
+        except UntraceableError:
+            pass
+    order = [name for name in own if "." not in name] if isinstance(module, LEAVES) else []
+    last: list[str] = []
+    for name, child in module.named_children():
+        if isinstance(child, skip):
+            continue
+        part = _uses(child, skip)
+        order += [join(name, each) for each in part.order]
+        last = [join(name, each) for each in part.last] or last
+    if isinstance(module, _LISTS) and all(name in layers for name in module._modules):
+        last = list(module._modules)  # several classifiers, as a list
+    return Uses(order, last)
+
+
+def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> Uses:
+    """Read the order off a graph, and follow each layer's output to see whether another layer takes it."""
+    module, order = trace.module, []
+    hidden = tuple(f"{name}." for name in trace.opaque)
+    skipped = tuple(name for name, each in module.named_modules() if isinstance(each, skip))
+    used: dict[fx.Node, list[str]] = {}
+    with_input = {node for node in trace.graph.nodes if node.op == "placeholder"}
+    for node in trace.graph.nodes:
+        if not with_input.isdisjoint(node.all_input_nodes):
+            with_input.add(node)
+    for node in trace.graph.nodes:
+        target = str(node.target)
+        if target in skipped or target.startswith((*hidden, *(f"{name}." for name in skipped))):
+            continue
+        if node in trace.calls:
+            part = _uses(module.get_submodule(target), skip)
+            order += [join(target, each) for each in part.order]
+            if part.last:
+                used[node] = [join(target, each) for each in part.last]
+        elif node.op == "get_attr":
+            order.append(target)
+            holder = target.rpartition(".")[0]
+            if holder in layers:  # lends its weight to a function
+                used.update({each: [holder] for each in _meets_input(node, with_input)})
+    taken: set[fx.Node] = set()
+    alive: set[fx.Node] = set()
+    for node in reversed(trace.graph.nodes):
+        if node.op == "output" or not alive.isdisjoint(node.users):
+            alive.add(node)
+        if any(user in alive and (user in used or user in taken) for user in node.users):
+            taken.add(node)
+    last = [name for node, names in used.items() if node in alive and node not in taken for name in names]
+    return Uses(order, list(dict.fromkeys(last)))
+
+
+def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]:
+    """The calls in which what was made of a weight alone meets what was made of the input."""
+    for user in weight.users:
+        asks = user.target is getattr and user.args[1] not in PASSED_ATTRIBUTES
+        if asks or (user.op == "call_method" and user.target in _QUESTIONS):
+            continue
+        if user in with_input:
+            yield user
+        else:
+            yield from _meets_input(user, with_input)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    return is_lazy(parameter) or sum(size > 1 for size in parameter.shape) > 1
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """What runs in training alone (auxiliary classifiers) does not count."""
+    modes = [(each, each.training) for each in module.modules()]
+    for each, _ in modes:
+        each.training = False
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode

@@ -1,0 +1,1 @@
+"""Freezing, cached features and linear probes."""

@@ -1,0 +1,231 @@
+"""A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import chain, islice
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lightning_trainingkit.functional.logistic import fit_logistic
+from lightning_trainingkit.functional.split import stratified_split
+from lightning_trainingkit.nn.averaging.placement import evaluating
+from lightning_trainingkit.nn.initialization.layer_weight import fault, fill_
+from lightning_trainingkit.nn.structure.head import find_head
+
+__all__ = ["LinearProbe", "linear_probe"]
+
+_STRENGTHS = tuple(10.0**power for power in range(-5, 2))
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """What `linear_probe` found.
+
+    Args:
+        head: Name of the layer that was solved.
+        l2: Strength of the penalty.
+        train_acc: Accuracy on the training images.
+        val_acc: Accuracy on the validation images, None if there were none.
+    """
+
+    head: str
+    l2: float
+    train_acc: float
+    val_acc: float | None
+
+
+def linear_probe(
+    model: nn.Module,
+    train: Iterable[Any],
+    val: Iterable[Any] | None = None,
+    *,
+    l2: float | None = None,
+) -> LinearProbe:
+    """Solve the last layer of a classifier by L-BFGS over the features of all images; nothing else changes.
+
+    The images pass through the model once, in eval mode and without a gradient, so that it takes seconds; this is the
+    baseline for fine-tuning on few images. The loss is that of ``fit_logistic``, on standardised features.
+
+    Args:
+        model: A classifier whose last layer is linear, with as many outputs as there are classes (``replace_head``).
+            A LightningModule too, if its forward takes the images. The layer's weight and bias are written in place.
+            Images of a floating dtype are brought to that of its parameters.
+        train: Batches of images and class indices, a DataLoader without augmentation. Its features are kept in memory.
+        val: The same for validation.
+        l2: Strength of the penalty. None takes the one of 1e-5, 1e-4, ... 10 with the smallest loss on ``val``, or,
+            where that is not given, on a fifth of the training images, and then trains on all of them.
+
+    Returns:
+        What was found.
+
+    Raises:
+        TypeError: If ``l2`` is no number, or a batch is no pair of a tensor and class indices.
+        ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, does not
+            decide what the model returns, or a label is out of range. The model is then as it was.
+
+    Example:
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> _ = torch.manual_seed(0)
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> x = torch.randn(64, 1, 2, 2)
+        >>> probe = linear_probe(net, DataLoader(TensorDataset(x, (x.sum((1, 2, 3)) > 0).long()), 16))
+        >>> probe.head, probe.train_acc > 0.8
+        ('3', True)
+
+    References:
+        Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644.
+    """
+    given: Any = l2
+    if l2 is not None and (isinstance(given, bool) or not isinstance(given, Real)):
+        raise TypeError(f"`l2` must be a number, got {l2!r}. None chooses it.")
+    if l2 is not None and not 0 <= l2 < math.inf:
+        raise ValueError(f"`l2` must not be negative, and finite, got {l2}. None chooses it.")
+    name = find_head(model)
+    head = model.get_submodule(name) if name else model
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
+    with evaluating(head):  # a spectral norm takes a step in training mode
+        problem = fault(head)
+    if problem:
+        raise ValueError(f"`model`: `{name}` {problem}")
+    put_back = _held(head)
+    try:
+        _write(head, head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone())
+    except ValueError as error:
+        raise ValueError(
+            f"`model` must end in a layer whose weight and bias can be written, got `{name}` with a parametrisation "
+            "that has no `right_inverse`. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before the "
+            "probe."
+        ) from error
+    finally:
+        put_back()
+    batches = iter(train)
+    first = list(islice(batches, 1))
+    features, targets = _features(model, name, head, chain(first, batches))
+    held_out = None if val is None else _features(model, name, head, val)
+    bias = head.bias is not None
+    if l2 is None:
+        fit_on, judge_on = (features, targets), held_out
+        if judge_on is None:
+            kept, out = stratified_split(targets.cpu(), 0.2, torch.Generator().manual_seed(0))
+            kept, out = kept.to(targets.device), out.to(targets.device)
+            fit_on, judge_on = (features[kept], targets[kept]), (features[out], targets[out])
+        if not len(judge_on[1]) or not len(fit_on[1]):
+            raise ValueError(f"`l2` must be given for {len(targets)} images, too few to choose it, got None.")
+        losses = {}
+        for strength in _STRENGTHS:
+            weight, offset = fit_logistic(*fit_on, head.out_features, strength, bias=bias)
+            losses[strength] = float(cross_entropy(judge_on[0] @ weight.T + offset, judge_on[1]))
+        l2 = min(losses, key=losses.__getitem__)
+    weight, offset = fit_logistic(features, targets, head.out_features, l2, bias=bias)
+    _write(head, weight, offset)
+    share = _share_said(model, head, first[0], features @ weight.T + offset)
+    if share < 0.99:
+        held = head.weight.detach().to(weight, copy=True)
+        put_back()
+        if not torch.allclose(held, weight, rtol=0.1, atol=0.01 * float(weight.abs().max())):
+            raise ValueError(
+                f"`model` must end in a layer that can hold any weight, got `{name}` with a parametrisation that holds "
+                "another one than is written. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before "
+                "the probe."
+            )
+        raise ValueError(
+            f"`model` must return what its last layer says, got another class than that of `{name}` for "
+            f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe another part."
+        )
+
+    def accuracy(part: tuple[Tensor, Tensor]) -> float:
+        return float(((part[0] @ weight.T + offset).argmax(dim=1) == part[1]).double().mean())
+
+    found = accuracy((features, targets)), None if held_out is None else accuracy(held_out)
+    return LinearProbe(name, l2, *found)
+
+
+def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
+    """What reaches the head, ``(N, D)`` in float32 or wider, and the targets ``(N,)``, on the head's device."""
+    seen: list[Tensor] = []
+    features: list[Tensor] = []
+    targets: list[Tensor] = []
+    hook = head.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(args[0] if args else kwargs["input"]), with_kwargs=True
+    )
+    try:
+        with evaluating(model), torch.no_grad():
+            for batch in loader:
+                if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+                    raise TypeError(f"`train` and `val` must yield images and class indices, got {type(batch)}.")
+                seen.clear()
+                model(_images(model, head, batch))
+                if len(seen) != 1 or seen[0].ndim != 2:
+                    shapes = [tuple(each.shape) for each in seen]
+                    raise ValueError(
+                        f"`model` must call its last layer, `{name}`, once with features (N, D), got {shapes}. "
+                        "Probe a part that does."
+                    )
+                wide = torch.promote_types(seen[0].dtype, torch.float32)
+                features.append(seen[0].to(wide))
+                targets.append(torch.as_tensor(batch[1]).to(head.weight.device))
+    finally:
+        hook.remove()
+    if not targets:
+        raise ValueError("`train` and `val` must yield at least one batch, got none. Is the data set empty?")
+    labels = torch.cat(targets)
+    if labels.ndim != 1 or labels.is_floating_point():
+        raise TypeError(f"`train` and `val` must yield class indices (N,), got {labels.dtype} {tuple(labels.shape)}.")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= head.out_features:
+        raise ValueError(
+            f"`model` must have an output for each class, got {head.out_features} and labels from {low} to {high}. "
+            "Give it a new last layer with `replace_head`."
+        )
+    found = torch.cat(features)
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("`train` and `val` must give finite features, got NaN or infinity. Look at the images.")
+    return found, labels.long()
+
+
+def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
+    """The images of a batch, as the model takes them."""
+    images: Tensor = batch[0].to(head.weight.device)
+    dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return images.to(dtypes.pop()) if len(dtypes) == 1 and images.is_floating_point() else images
+
+
+def _held(head: nn.Linear) -> Callable[[], None]:
+    """Copy all tensors of a layer, of which a parametrisation may hold more than parameters; return what puts back."""
+    owners: list[dict[str, Any]] = [owner for part in head.modules() for owner in (part._parameters, part._buffers)]
+    found = [
+        (owner, name, each, each.detach().clone())
+        for owner in owners
+        for name, each in owner.items()
+        if each is not None
+    ]
+
+    @torch.no_grad()
+    def put_back() -> None:
+        for owner, name, tensor, value in found:
+            owner[name] = tensor.copy_(value)
+
+    return put_back
+
+
+def _write(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
+    with evaluating(head):  # a spectral norm takes a step in training mode
+        fill_(head, "weight", lambda tensor: tensor.copy_(weight))
+        if bias is not None and head.bias is not None:
+            fill_(head, "bias", lambda tensor: tensor.copy_(bias))
+
+
+@torch.no_grad()
+def _share_said(model: nn.Module, head: nn.Linear, batch: Any, solved: Tensor) -> float:
+    """Share of the images of the first batch of which the model says the class that was solved for them."""
+    with evaluating(model):
+        said: Any = model(_images(model, head, batch))
+    if not isinstance(said, Tensor) or said.ndim != 2:
+        return 0.0
+    return float((said.argmax(dim=1) == solved[: len(said)].argmax(dim=1)).double().mean())

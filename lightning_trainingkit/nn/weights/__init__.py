@@ -1,0 +1,1 @@
+"""Checkpoints, averaged weights and the BatchNorm statistics that belong to them."""

@@ -1,0 +1,254 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from torch import nn
+
+from lightning_trainingkit import BestCheckpoint, best_path, load_best
+from lightning_trainingkit._files import temporary
+from lightning_trainingkit.nn.weights.checkpoint import load_weights
+from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
+
+same_folder = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # on purpose
+
+
+def fit(values, *callbacks, max_epochs=5, **options):
+    module = ScriptedModule(values)
+    trainer = toy_trainer(*callbacks, max_epochs=max_epochs, **options)
+    trainer.fit(module, *toy_loaders())
+    return module, trainer
+
+
+def checkpoint(tmp_path, monitor="val/loss", mode="min", **options):
+    return BestCheckpoint(monitor, mode, dirpath=str(tmp_path / "checkpoints"), **options)
+
+
+def test_the_best_is_found_again_by_its_manifest(tmp_path):
+    module, _ = fit([3, 1, 2, 4], checkpoint(tmp_path, save_top_k=2))
+    manifest = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert [(entry["score"], entry["epoch"], entry["step"]) for entry in manifest["top_k"]] == [(1, 1, 8), (2, 2, 12)]
+    assert (manifest["monitor"], manifest["mode"]) == ("val/loss", "min")
+    fresh = ScriptedModule([])
+    assert load_best(fresh, tmp_path / "checkpoints") == best_path(tmp_path / "checkpoints")
+    assert difference(fresh.state_dict(), module.seen[1]) == 0
+    assert difference(module.state_dict(), module.seen[-1]) == 0  # nothing was restored unasked
+    on_disk = {file.name for file in (tmp_path / "checkpoints").iterdir()}
+    assert on_disk == {"best.json"} | {entry["path"] for entry in manifest["top_k"]}
+
+
+@pytest.mark.parametrize("plugins", [None, AsyncCheckpointIO])
+def test_restore_puts_the_best_back(tmp_path, plugins):
+    options = {"plugins": [plugins()]} if plugins else {}
+    module, _ = fit([3, 1, 2, 4], checkpoint(tmp_path, restore=True), **options)
+    assert difference(module.state_dict(), module.seen[1]) == 0
+
+
+def test_every_file_is_whole_at_every_moment(tmp_path, monkeypatch):
+    folder, seen = tmp_path / "checkpoints", []
+    replace = Path.replace
+
+    def look(self, target):
+        if self.parent == folder:  # the heartbeat of another test's open run may still be written
+            for file in folder.glob("*.ckpt"):
+                assert torch.load(file, weights_only=True)["state_dict"]
+            if (folder / "best.json").exists():
+                assert best_path(folder).exists()
+            seen.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    fit([3, 2, 1, 4], checkpoint(tmp_path, save_last=True))
+    assert seen.count("best.json") == sum(name.startswith("epoch=") for name in seen) == 3
+    assert seen.count("last.ckpt") == 5  # nothing was written but under another name
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_what_a_killed_run_left_half_written_is_swept_up(tmp_path):
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
+    )
+    mine = temporary(tmp_path / "checkpoints" / "epoch=7.ckpt")  # another trainer of this process may be writing it
+    mine.parent.mkdir()
+    for file in (mine, mine.with_name(mine.name.replace(str(os.getpid()), gone.stdout.strip()))):
+        file.write_bytes(b"half")
+    with pytest.warns(UserWarning, match="exists and is not empty"):
+        fit([1], checkpoint(tmp_path), max_epochs=1)
+    assert list((tmp_path / "checkpoints").glob("*.tmp")) == [mine]
+
+
+def test_last_is_the_last_and_not_the_last_of_the_best(tmp_path):
+    module, trainer = fit([3, 1, 2, 4], checkpoint(tmp_path, save_last=True), max_epochs=4)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == trainer.global_step == 16
+    assert difference(last["state_dict"], module.seen[-1]) == 0
+
+
+def test_a_replaced_checkpoint_stays_until_the_last_one_no_longer_names_it(tmp_path):
+    class Look(L.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            for file in (tmp_path / "checkpoints").glob("last*.ckpt"):
+                state = next(iter(torch.load(file, weights_only=True)["callbacks"].values()))
+                assert Path(state["best_model_path"]).exists()
+
+    save = checkpoint(tmp_path, save_last=True)
+    remove = save._remove_checkpoint
+    save._remove_checkpoint = lambda *args: (Look().on_validation_end(None, None), remove(*args))
+    fit([5, 4, 3, 2, 1], Look(), save)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_beside_ema_the_averaged_weights_are_best_restored_and_tested(tmp_path, order):
+    save = checkpoint(tmp_path, restore=True)
+    module, trainer = fit([3, 1, 2, 4], *[EMAWeightAveraging(decay=0.5), save][::order])
+    assert difference(module.state_dict(), module.seen[1]) == 0
+    assert difference(load_weights(best_path(tmp_path / "checkpoints")), module.seen[1]) == 0
+    seen = module.seen[1]
+    fresh_weights = {name: torch.zeros_like(value) for name, value in seen.items()}
+    module.load_state_dict(fresh_weights)
+    trainer.test(module, toy_loaders()[1], ckpt_path="best", verbose=False)
+    assert difference(module.state_dict(), seen) == 0
+
+
+def test_beside_ema_files_of_weights_alone_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`save_weights_only` must be False beside"):
+        fit([1], EMAWeightAveraging(), checkpoint(tmp_path, save_weights_only=True))
+
+
+@same_folder
+def test_a_second_fit_begins_anew(tmp_path):
+    save = checkpoint(tmp_path, restore=True)
+    fit([3, 1, 2], save, max_epochs=3)
+    module, _ = fit([9, 7, 8], save, max_epochs=3)
+    assert save.best_model_score == 7
+    assert difference(module.state_dict(), module.seen[1]) == 0
+
+
+@same_folder
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
+def test_a_resumed_run_knows_the_best_of_before(tmp_path, killed_after):
+    fit([3, 1, 2, 4], checkpoint(tmp_path, save_last=True), max_epochs=killed_after)
+    save = checkpoint(tmp_path, save_last=True, restore=True)
+    module = ScriptedModule([3, 1, 2, 4])
+    toy_trainer(save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert save.best_model_score == 1
+    manifest = json.loads((tmp_path / "checkpoints" / "best.json").read_text())
+    assert (manifest["top_k"][0]["epoch"], manifest["top_k"][0]["step"]) == (1, 8)
+    assert difference(module.state_dict(), load_weights(best_path(tmp_path / "checkpoints"))) == 0
+
+
+@same_folder
+def test_best_files_that_went_missing_are_named_on_resume(tmp_path):
+    fit([3, 1], checkpoint(tmp_path, save_last=True), max_epochs=2)
+    best_path(tmp_path / "checkpoints").unlink()
+    save = checkpoint(tmp_path, save_last=True)
+    with pytest.warns(UserWarning, match=r"Best snapshots of before the resume are gone: .*epoch=1"):
+        toy_trainer(save, max_epochs=4).fit(
+            ScriptedModule([3, 1, 2, 4]), *toy_loaders(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt"
+        )
+    assert save.best_model_score == 2
+
+
+def test_nan_is_never_best(tmp_path):
+    nan = float("nan")
+    save = checkpoint(tmp_path, restore=True)
+    with pytest.warns(UserWarning, match=r"val/loss is nan after epoch 0"):
+        module, _ = fit([nan, 3, nan, 4], save, max_epochs=4)
+    assert save.best_model_score == 3
+    assert difference(module.state_dict(), module.seen[1]) == 0
+
+
+def test_infinity_is_never_best_and_training_goes_on(tmp_path):
+    save = checkpoint(tmp_path)
+    with pytest.warns(UserWarning, match="val/loss is inf after epoch 0"):
+        fit([float("inf"), 2, 1], save, max_epochs=3)
+    assert save.best_model_score == 1
+
+
+def test_a_monitor_that_is_always_nan_is_an_error(tmp_path):
+    with (
+        pytest.warns(UserWarning, match="is nan"),
+        pytest.raises(ValueError, match=r"`val/loss` must be a number.*got NaN or infinity each time"),
+    ):
+        fit([float("nan")], checkpoint(tmp_path), max_epochs=2)
+
+
+def test_an_unknown_monitor_is_an_error_before_training_that_lists_the_logged_ones(tmp_path):
+    module = ScriptedModule([1])
+    with pytest.raises(ValueError, match=r"got 'val/accuracy'. Logged: val/acc, val/loss\."):
+        toy_trainer(checkpoint(tmp_path, "val/accuracy", "max")).fit(module, *toy_loaders())
+    assert module.global_step == 0
+    with pytest.raises(ValueError, match=r"got 'val/accuracy'. Logged: .*val/acc"):
+        fit([1], checkpoint(tmp_path, "val/accuracy", "max"), num_sanity_val_steps=0)
+
+
+def test_a_training_metric_is_saved_by_at_the_end_of_the_epoch_if_asked(tmp_path):
+    save = checkpoint(tmp_path, "train/loss", save_on_train_epoch_end=True)
+    toy_trainer(save).fit(ToyModule(), *toy_loaders())
+    assert best_path(tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Attribute 'model' is an instance of `nn.Module`")  # Lightning's own advice
+def test_hyperparameters_that_only_load_by_running_code_are_named_before_training(tmp_path):
+    class Careless(ToyModule):
+        def __init__(self, model):
+            super().__init__()
+            self.save_hyperparameters({"lr": 0.1, "model": model})
+
+    with pytest.raises(ValueError, match=r"hyperparameters of Careless.*torch.nn.modules.linear.Linear"):
+        toy_trainer(checkpoint(tmp_path)).fit(Careless(nn.Linear(1, 1)), *toy_loaders())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "best"}, '`mode` must be "min" or "max", got \'best\''),
+        ({"mode": "max", "save_top_k": 0}, "`save_top_k` must be positive"),
+        ({"mode": "max", "save_top_k": -2}, "`save_top_k` must be positive"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        BestCheckpoint("val/acc", **options)
+
+
+def test_mode_has_no_default():
+    with pytest.raises(TypeError, match="mode"):
+        BestCheckpoint("val/acc")
+
+
+def test_two_in_one_folder(tmp_path):
+    with pytest.raises(ValueError, match="`dirpath` must differ between two BestCheckpoints"):
+        fit([1], checkpoint(tmp_path), checkpoint(tmp_path, "val/acc", "max"))
+
+
+def test_remote_folders_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`dirpath` must be a local folder"):
+        fit([1], BestCheckpoint("val/acc", "max", dirpath="memory://folder"))
+
+
+def test_lightning_finds_it_as_its_own(tmp_path):
+    save = checkpoint(tmp_path)
+    assert isinstance(save, ModelCheckpoint)
+    _, trainer = fit([2, 1, 3], save, max_epochs=3)
+    assert trainer.checkpoint_callback is save
+    assert trainer.checkpoint_callback.best_model_path == os.fspath(best_path(tmp_path / "checkpoints"))
+
+
+@same_folder
+def test_a_moved_folder_is_resumed_with_its_best(tmp_path):
+    fit([3, 1], checkpoint(tmp_path, save_last=True), max_epochs=2)
+    (tmp_path / "checkpoints").rename(tmp_path / "moved")
+    save = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "moved"), save_last=True, restore=True)
+    module = ScriptedModule([3, 1, 2, 4])
+    trainer = toy_trainer(save, max_epochs=4)
+    trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "moved" / "last.ckpt")
+    assert save.best_model_score == 1
+    assert best_path(tmp_path / "moved").parent == tmp_path / "moved"
+    assert difference(module.state_dict(), load_weights(best_path(tmp_path / "moved"))) == 0

@@ -1,0 +1,188 @@
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_trainingkit.dashboards.heartbeat import Heartbeat
+from lightning_trainingkit.dashboards.read import cache, gather
+from lightning_trainingkit.dashboards.read.record import Curve, Record
+from tests.process import run_script
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    run_script(Path(__file__).with_name("write_runs.py"), root, folder=root)
+    return root
+
+
+@pytest.fixture
+def root(written, tmp_path):
+    shutil.copytree(written, tmp_path / "runs", symlinks=True, ignore=shutil.ignore_patterns("dashboard.npz"))
+    return tmp_path / "runs"
+
+
+def by_name(runs):
+    return {run.name: run for run in runs}
+
+
+def test_what_wandb_wrote_is_read(written):
+    runs, skipped = gather.gather([written])
+    assert skipped == {}
+    assert len(runs) == 3
+    whole, failed = by_name(runs)["whole"], by_name(runs)["failed"]
+    assert (whole.project, whole.group, whole.job_type, whole.tags) == ("task", "grid", "eval", ["a", "b"])
+    assert whole.config == {"lr": 0.1, "net.width": 3, "late": "yes"}
+    assert whole.goals == {"val/acc": "max"}
+    assert set(whole.curves) == {"val/acc", "a.b"}
+    np.testing.assert_array_equal(whole.curves["val/acc"].values, [0.1, 0.9, 0.5, np.nan, np.inf])
+    assert whole.curves["a.b"].steps.tolist() == [0, 10, 20, 30, 40]
+    assert whole.summary["a.b"] == -4
+    assert (whole.state, failed.state, whole.note) == ("finished", "failed", "")
+    assert abs(whole.started - time.time()) < 3600
+    other = next(run for run in runs if run.project == "other")
+    assert other.name == other.id
+    assert other.curves["loss"].steps.tolist() == [0, 1]  # W&B's own count, where Lightning's is missing
+
+
+def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
+    run_script(Path(__file__).with_name("write_runs.py"), tmp_path, "resume", folder=tmp_path)
+    assert len(list(tmp_path.glob("wandb/offline-run-*-same/run-same.wandb"))) == 2
+    for _ in range(2):  # from the files, from the cache
+        (run,), skipped = gather.gather([tmp_path])
+        assert skipped == {}
+        assert (run.name, run.state) == ("resumed", "finished")
+        assert run.config == {"try": 0, "from 0": True, "from 3": True}
+        assert run.curves["loss"].steps.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+        assert run.curves["loss"].values.tolist() == [10, 11, 12, 3, 4, 5, 6, 7]
+
+
+def test_only_changed_runs_are_read_again(root, monkeypatch):
+    read = []
+    read_wandb_files = gather.read_wandb_files
+    monkeypatch.setattr(
+        gather,
+        "read_wandb_files",
+        lambda paths: read.extend(path.name for path in paths) or read_wandb_files(paths),
+    )
+    first, _ = gather.gather([root])
+    assert len(read) == 3
+    again, _ = gather.gather([root, root])
+    assert len(read) == 3
+    for one, other in zip(first, again, strict=True):
+        assert one.curves.keys() == other.curves.keys()
+        for name, curve in one.curves.items():
+            np.testing.assert_array_equal(curve.values, other.curves[name].values)
+            np.testing.assert_array_equal(curve.steps, other.curves[name].steps)
+        one.curves = other.curves = {}
+        assert one == other
+    changed = next(Path(run.source) for run in first if run.name == "whole")
+    os.utime(changed, ns=(1, 1))
+    gather.gather([root])
+    assert read[3:] == [changed.name]
+    changed.with_name("dashboard.npz").write_bytes(b"no archive")
+    assert by_name(gather.gather([root])[0])["whole"].curves
+    assert len(read) == 5
+
+
+def test_no_cache_is_needed(root, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(cache.np, "savez", refuse)
+    assert len(gather.gather([root])[0]) == 3
+    assert not list(root.rglob("dashboard.npz*"))
+
+
+def test_truncated_empty_and_foreign_files_are_named(root):
+    whole = next(path for path in root.rglob("run-*.wandb") if b"whole" in path.read_bytes())
+    for name, content in {
+        "empty": b"",
+        "foreign": b"hello, this is no run of W&B's",
+        "cut": whole.read_bytes()[:-300],
+        "torn": whole.read_bytes()[:1200] + b"\xff" * 40 + whole.read_bytes()[1240:],
+    }.items():
+        (root / name).mkdir()
+        (root / name / f"run-{name}.wandb").write_bytes(content)
+    (root / "csv").mkdir()
+    (root / "csv" / "metrics.csv").write_text("nothing,here\n1,2\n")
+    _, skipped = gather.gather([root])
+    assert {Path(path).parent.name for path in skipped} == {"empty", "foreign", "csv"}
+    assert next(why for path, why in skipped.items() if path.endswith("run-empty.wandb")) == "it is empty."
+    (cut,), _ = gather.gather([root / "cut"])  # with the whole file it would be one run
+    assert cut.state == "unknown"
+    assert 0 < len(cut.curves["val/acc"].values) <= 5
+    (torn,), _ = gather.gather([root / "torn"])
+    assert "corrupt" in torn.note
+
+
+def test_a_folder_must_exist_and_may_hold_nothing(tmp_path):
+    assert gather.gather([tmp_path]) == ([], {})
+    with pytest.raises(FileNotFoundError, match=r"`DIR` must be a folder with runs, got .*nowhere"):
+        gather.gather([tmp_path / "nowhere"])
+
+
+def test_an_old_wandb_is_named(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("import sys; sys.exit('Error: No such command \"leet\".')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "run-x.wandb").write_bytes(b"x")
+    (tmp_path / "run-y.wandb").write_bytes(b"x")
+    _, skipped = gather.gather([tmp_path])
+    assert list(map(str, skipped.values())) == ["W&B 0.31 or newer is needed to read it: pip install -U wandb."] * 2
+
+
+def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):
+    beat = Heartbeat(tmp_path)
+    (tmp_path / "run-young.wandb").write_bytes(b"")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (run.name, run.state, run.note, skipped) == ("young", "running", "nothing to read yet: it is empty.", {})
+    beat.stop()
+    (tmp_path / "heartbeat.json").unlink()
+    assert gather.gather([tmp_path]) == ([], {str(tmp_path / "run-young.wandb"): "it is empty."})
+
+
+def test_a_run_that_was_killed_before_its_first_rows_is_a_killed_one(tmp_path):
+    Heartbeat(tmp_path).stop()
+    beat = json.loads((tmp_path / "heartbeat.json").read_text())
+    (tmp_path / "heartbeat.json").write_text(json.dumps(beat | {"began": "1"}))
+    (tmp_path / "run-young.wandb").write_bytes(b"")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (run.state, skipped) == ("killed", {})
+
+
+def test_a_resumed_run_keeps_what_its_later_parts_do_not_say():
+    steps = np.arange(4.0)
+    first = Record(
+        "x", "n", "p", "g", "train", ["t"], started=1.0, seconds=2.0, note="cut", curves={"a": Curve(steps, steps)}
+    )
+    later = Record("x", "x", started=2.0, seconds=3.0, state="running", curves={"a": Curve(steps[2:], -steps[2:])})
+    run = gather._joined([first, first, later])
+    assert (run.name, run.project, run.group, run.job_type, run.tags) == ("n", "p", "g", "train", ["t"])
+    assert (run.seconds, run.state) == (5.0, "running")
+    assert run.note == "cut; resumed: the last 2 values were logged once more"
+    assert run.curves["a"].values.tolist() == [0, 1, -2, -3]
+
+
+def test_folders_of_any_name_hold_runs(root):
+    (root / "artifacts" / "files").mkdir(parents=True)
+    (root / "wandb").rename(root / "artifacts" / "files" / "wandb")
+    (root / "run-stray.wandb").write_bytes(b"")
+    assert len(gather.gather([root])[0]) == 3
+
+
+def test_reading_asks_no_server(root, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_ERROR_REPORTING", raising=False)
+    assert len(gather.gather([root])[0]) == 3
+
+
+def test_a_kept_run_is_plain_numbers_and_json(root):
+    gather.gather([root])
+    with np.load(next(root.rglob("dashboard.npz")), allow_pickle=False) as kept:
+        assert set(kept) == {"text", "numbers"}
+        assert json.loads(kept["text"].tobytes())["record"]["project"]
