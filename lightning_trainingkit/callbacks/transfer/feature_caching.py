@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
-from lightning_trainingkit.nn.structure.tracing import join
+from lightning_trainingkit.nn.structure.names import join
 from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, Surroundings
 from lightning_trainingkit.nn.transfer.freezing import Gate
 from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError

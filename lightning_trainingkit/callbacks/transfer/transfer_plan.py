@@ -16,6 +16,7 @@ from torchmetrics import Metric
 
 from lightning_trainingkit.functional.phases import Phase, layer_factor
 from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
+from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.structure.parameter_patterns import parameter_names, select
 
 __all__ = ["Step", "TransferPlan"]
@@ -64,7 +65,7 @@ class TransferPlan:
             raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
         mine = set(self.names.values())
         blocks = find_blocks(module, skip=(Metric,))
-        kept = [Block(_plain(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
+        kept = [Block(plain_name(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
         self.blocks = [block for block in kept if block.parameters]
         depths = {parameter: depth for depth, block in enumerate(self.blocks) for parameter in block.parameters}
         self.steps: list[Step] = []
@@ -176,10 +177,6 @@ def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
     length = min(epochs, max_steps / steps)
     epoch, within = divmod(last, steps)
     return length, length, max(last / max_steps, (epoch + within * every / batches) / epochs)
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _scaled(

@@ -11,8 +11,8 @@ from lightning_trainingkit.functional.views import View, make_views
 from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.members import Members
-from lightning_trainingkit.nn.averaging.placement import evaluating
 from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.structure.modes import evaluating
 
 __all__ = ["Averaged", "Views"]
 

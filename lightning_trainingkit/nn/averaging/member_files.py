@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_trainingkit.nn.averaging.member_weights import plain_names
+from lightning_trainingkit.nn.structure.names import plain_names
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 from lightning_trainingkit.nn.weights.find_files import find_files
 

@@ -10,14 +10,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-__all__ = ["OwnWeights", "Slots", "plain_names"]
+from lightning_trainingkit.nn.structure.names import plain_name, plain_names
+
+__all__ = ["OwnWeights", "Slots"]
 
 Put = Callable[[Sequence[Tensor]], None]
-
-
-def plain_names(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Name weights as if no part of the model had been wrapped by ``torch.compile``."""
-    return {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
 
 
 class OwnWeights(dict[str, Any]):
@@ -98,7 +95,7 @@ class Slots:
         wrong = [f"{name} is {found} and not {wanted}" for name, (found, wanted) in shapes.items() if found != wanted]
         if wrong:
             return _some(wrong)
-        for names in ([name.replace("_orig_mod.", "") for name in each] for each in self.names):
+        for names in ([plain_name(name) for name in each] for each in self.names):
             apart = [name for name in names[1:] if not _equal(weights[name], weights[names[0]])]
             if apart:
                 return f"{names[0]} and {apart[0]} differ, which are one tensor in the module"
@@ -117,7 +114,7 @@ class Slots:
             # The caller may go on training what was given, and a forward may write into its buffers.
             data = [
                 _like(
-                    weights[names[0].replace("_orig_mod.", "")].detach(),
+                    weights[plain_name(names[0])].detach(),
                     tensor.detach(),
                     keep=own and isinstance(tensor, nn.Parameter),
                 )

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.averaging.placement import Away, evaluating, fits
+from lightning_trainingkit.nn.averaging.placement import Away, fits
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.averaging.vectorized import Vmapped
+from lightning_trainingkit.nn.structure.modes import evaluating
 
 __all__ = ["Members"]
 

@@ -1,13 +1,11 @@
-"""Let a module be elsewhere, or in eval mode, for a while."""
+"""Let a module be on another device for a while."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Away", "evaluating", "fits"]
+__all__ = ["Away", "fits"]
 
 SHARE = 0.5
 """Of the free memory of a device, the most that waiting members may take; the rest is for what passes compute."""
@@ -74,20 +72,3 @@ class Away:
                 tensor.data = data
                 held[name] = tensor
             self.module.to(**self._home)  # finds its tensors there, and learns where it is
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Put all of a module in eval mode, and back; give all of it."""
-    found: list[nn.Module] = [module]
-    for each in found:  # and those that are added meanwhile: faster than `modules()`, and done for each batch
-        if parts := vars(each).get("_modules", each._modules):
-            found += [part for part in parts.values() if part is not None]
-    training = [each for each in found if vars(each).get("training", True) and each.training]
-    for each in training:
-        each.training = False
-    try:
-        yield found
-    finally:
-        for each in training:
-            each.training = True

@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Call
+from lightning_trainingkit.nn.structure.names import plain_names
 
 __all__ = ["RandomMasks", "random_layers"]
 
@@ -142,8 +143,7 @@ def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> d
 
 def _named(module: nn.Module) -> dict[str, nn.Module]:
     """Modules by name, a shared one by each of its names, as if no ``torch.compile`` had wrapped any."""
-    named = module.named_modules(remove_duplicate=False)
-    return {".".join(part for part in name.split(".") if part != "_orig_mod"): each for name, each in named}
+    return plain_names(dict(module.named_modules(remove_duplicate=False)))
 
 
 def _draws(module: nn.Module) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from lightning_trainingkit.functional.gain import ACTIVATIONS, LINEAR, Activation
+from lightning_trainingkit.nn.structure.names import join
 from lightning_trainingkit.nn.structure.tracing import (
     LEAVES,
     PASSED_ATTRIBUTES,
     Trace,
     UntraceableError,
-    join,
     layer_names,
 )
 

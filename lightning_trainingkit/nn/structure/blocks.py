@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lightning_trainingkit.nn.structure.call_order import layers_of, uses
-from lightning_trainingkit.nn.structure.tracing import join
+from lightning_trainingkit.nn.structure.names import join
 
 __all__ = ["Block", "find_blocks"]
 

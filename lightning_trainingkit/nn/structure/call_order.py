@@ -1,12 +1,13 @@
 """What a forward uses, in which order, and which layers are its last."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_trainingkit.nn.structure.modes import evaluating
+from lightning_trainingkit.nn.structure.names import join
 from lightning_trainingkit.nn.structure.tracing import (
     LAYERS,
     LEAVES,
@@ -14,11 +15,10 @@ from lightning_trainingkit.nn.structure.tracing import (
     PASSED_ATTRIBUTES,
     Trace,
     UntraceableError,
-    join,
     layer_names,
 )
 
-__all__ = ["Uses", "in_eval_mode", "layers_of", "uses"]
+__all__ = ["Uses", "layers_of", "uses"]
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 _QUESTIONS = ("size", "dim", "numel")
@@ -65,7 +65,7 @@ def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
         >>> found.order, found.last
         (['0.weight', '2.weight', '2.bias'], ['2'])
     """
-    with in_eval_mode(module):
+    with evaluating(module):
         return _uses(module, skip)
 
 
@@ -141,16 +141,3 @@ def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
     return is_lazy(parameter) or sum(size > 1 for size in parameter.shape) > 1
-
-
-@contextmanager
-def in_eval_mode(module: nn.Module) -> Iterator[None]:
-    """What runs in training alone (auxiliary classifiers) does not count."""
-    modes = [(each, each.training) for each in module.modules()]
-    for each, _ in modes:
-        each.training = False
-    try:
-        yield
-    finally:
-        for each, mode in modes:
-            each.training = mode

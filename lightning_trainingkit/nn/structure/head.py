@@ -8,7 +8,8 @@ from torch import fx, nn
 from torch.nn.functional import linear
 from torch.nn.parameter import is_lazy
 
-from lightning_trainingkit.nn.structure.call_order import in_eval_mode, layers_of, uses
+from lightning_trainingkit.nn.structure.call_order import layers_of, uses
+from lightning_trainingkit.nn.structure.modes import evaluating
 from lightning_trainingkit.nn.structure.tracing import NORMS, Trace, UntraceableError
 
 __all__ = ["find_head", "find_heads", "replace_head"]
@@ -113,7 +114,7 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
 def _check_alone(model: nn.Module, name: str) -> None:
     """Raise ValueError where the outputs of the layer meet others, or a norm, as no classifier's do."""
     try:
-        with in_eval_mode(model):
+        with evaluating(model):
             trace = Trace(model)
     except UntraceableError:
         return

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_trainingkit.functional.phases import last_blocks
 from lightning_trainingkit.nn.structure.blocks import Block
+from lightning_trainingkit.nn.structure.names import plain_names
 
 __all__ = ["parameter_names", "select"]
 
@@ -15,7 +16,7 @@ __all__ = ["parameter_names", "select"]
 def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by name, as the module has them without ``torch.compile``; one that is shared has all its names."""
     found = module.named_parameters(remove_duplicate=False)
-    return {name.replace("_orig_mod.", ""): parameter for name, parameter in found}
+    return plain_names(dict(found))
 
 
 def select(

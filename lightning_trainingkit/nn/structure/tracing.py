@@ -19,7 +19,6 @@ __all__ = [
     "Trace",
     "Tracer",
     "UntraceableError",
-    "join",
     "layer_names",
 ]
 
@@ -38,11 +37,6 @@ def layer_names(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> li
     skipped = [name for name, m in module.named_modules() if isinstance(m, skip)]
     layers = [name for name, m in module.named_modules() if isinstance(m, LAYERS)]
     return [name for name in layers if not any(name == s or name.startswith(f"{s}.") for s in skipped)]
-
-
-def join(prefix: str, name: str) -> str:
-    """Join two parts of a module's name, either of which may be empty."""
-    return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
 class UntraceableError(Exception):

@@ -2,9 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MethodType
@@ -14,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys
+from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed
 from lightning_trainingkit.nn.transfer.feature_store import FeatureStore, Key, StoreFullError, row_bytes
 from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError, FrozenFront, find_front, says_the_same
 
-__all__ = ["FeatureCache", "Surroundings", "caches_bypassed"]
-
-_BYPASSED = ContextVar("caches bypassed", default=False)
+__all__ = ["FeatureCache", "Surroundings"]
 
 
 @dataclass
@@ -131,7 +128,7 @@ class FeatureCache:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the module's forward returns, from what is kept of the images where there is something."""
-        asleep = self.gone or _BYPASSED.get() or not self.around.ready()
+        asleep = self.gone or are_caches_bypassed() or not self.around.ready()
         if asleep or any(cache.running for cache in self.around.caches):
             return self.forward(*args, **kwargs)
         self.called = True
@@ -265,16 +262,6 @@ class FeatureCache:
             "Raise it, keep them on disk (cache_features='disk'), or train without cache_features. "
             "Images that augmentation changes are new ones in each epoch."
         )
-
-
-@contextmanager
-def caches_bypassed() -> Iterator[None]:
-    """Let every forward run as it is, as what watches or changes layers needs it."""
-    token = _BYPASSED.set(True)
-    try:
-        yield
-    finally:
-        _BYPASSED.reset(token)
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy
 
 from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
-from lightning_trainingkit.nn.averaging.placement import evaluating
 from lightning_trainingkit.nn.initialization.layer_weight import fault, fill_
 from lightning_trainingkit.nn.structure.head import find_head
+from lightning_trainingkit.nn.structure.modes import evaluating
 
 __all__ = ["LinearProbe", "linear_probe"]
 

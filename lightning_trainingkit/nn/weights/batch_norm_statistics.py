@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from lightning_trainingkit.nn.transfer.feature_cache import caches_bypassed
+from lightning_trainingkit.nn.structure.bypass import caches_bypassed
 
 __all__ = ["estimate_batch_norm", "first_element", "reestimate_batch_norm", "running_batch_norms"]
 

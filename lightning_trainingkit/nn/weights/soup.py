@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_trainingkit.functional.averaging import check_weights
-from lightning_trainingkit.nn.averaging.member_weights import plain_names
+from lightning_trainingkit.nn.structure.names import plain_names
 from lightning_trainingkit.nn.weights.checkpoint import load_weights
 from lightning_trainingkit.nn.weights.find_files import find_files
 

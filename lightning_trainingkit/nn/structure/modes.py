@@ -1,0 +1,25 @@
+"""Put a module in eval mode for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ["evaluating"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
+    """Put a module and its submodules in eval mode, restore each mode at the end, and yield all these modules."""
+    found: list[nn.Module] = [module]
+    for each in found:  # and those that are added meanwhile: faster than `modules()`, and done for each batch
+        if parts := vars(each).get("_modules", each._modules):
+            found += [part for part in parts.values() if part is not None]
+    training = [each for each in found if vars(each).get("training", True) and each.training]
+    for each in training:
+        each.training = False
+    try:
+        yield found
+    finally:
+        for each in training:
+            each.training = True
