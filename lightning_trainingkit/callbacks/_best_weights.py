@@ -17,7 +17,7 @@ from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 
 __all__ = [
     "BestWeights",
-    "agreed",
+    "mean_over_ranks",
     "average_waits",
     "averages_weights",
     "check_hyperparameters",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-def agreed(trainer: L.Trainer, value: Tensor) -> Tensor:
+def mean_over_ranks(trainer: L.Trainer, value: Tensor) -> Tensor:
     """The mean of ``value`` over ranks: the value itself where it was synchronised, one for all where it was not."""
     if trainer.world_size == 1:
         return value
@@ -193,7 +193,7 @@ class BestWeights:
         if known or checkpoint is None or checkpoint.best_model_score is None or not self.find(trainer, best):
             return None
         score = checkpoint.best_model_score.to(trainer.strategy.root_device)  # a loaded one is on the CPU
-        return agreed(trainer, score)
+        return mean_over_ranks(trainer, score)
 
     def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
         for callback in trainer.checkpoint_callbacks:

@@ -6,11 +6,11 @@ import lightning as L
 import torch
 from torch.nn.parameter import is_lazy
 
-__all__ = ["equalise"]
+__all__ = ["broadcast_module"]
 
 
 @torch.no_grad()
-def equalise(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+def broadcast_module(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
     """Give all ranks the parameters and buffers of rank 0, as bytes: gloo does not know every dtype."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_trainingkit.callbacks._best_weights import BestWeights, agreed, restore_weights
+from lightning_trainingkit.callbacks._best_weights import BestWeights, mean_over_ranks, restore_weights
 from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, just_logged, may_stop
-from lightning_trainingkit.functional.improvement import is_better, smooth, worst
+from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
 
 __all__ = ["EarlyStopping"]
 
@@ -109,8 +109,8 @@ class EarlyStopping(LightningEarlyStopping):
         self.stopped_epoch = 0
         self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         self.stopping_reason_message = None
-        self.best_score = worst(self.mode)  # the best raw value
-        self._judged_best = worst(
+        self.best_score = worst_value(self.mode)  # the best raw value
+        self._judged_best = worst_value(
             self.mode
         )  # what an improvement is measured against: smoothed, counted, beyond min_delta
         self._average: Tensor | None = None
@@ -176,7 +176,7 @@ class EarlyStopping(LightningEarlyStopping):
                 f"{self.monitor} was {self.best_score:.4g} at its best before the resume, and nobody kept the weights "
                 "of then: EarlyStopping will restore the best of the epochs from here on."
             )
-            self.best_score = worst(self.mode)
+            self.best_score = worst_value(self.mode)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
@@ -211,7 +211,7 @@ class EarlyStopping(LightningEarlyStopping):
         logs = trainer.callback_metrics
         if fast_dev_run(trainer) or not self._validate_condition_metric(logs):
             return
-        current = agreed(trainer, logs[self.monitor].squeeze())
+        current = mean_over_ranks(trainer, logs[self.monitor].squeeze())
         if self.restore_best and is_better(current, self.best_score, self.mode):
             self._weights.keep(trainer)
         if is_better(current, self.best_score, self.mode):

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-__all__ = ["is_better", "smooth", "worst"]
+__all__ = ["is_better", "smooth", "worst_value"]
 
 _OPERATORS = {"min": torch.lt, "max": torch.gt}
 
 
-def worst(mode: str) -> Tensor:
+def worst_value(mode: str) -> Tensor:
     """The value that every finite one improves on: infinity for ``min``, its negative for ``max``. Shape ``()``."""
     return torch.tensor(torch.inf if mode == "min" else -torch.inf)
 

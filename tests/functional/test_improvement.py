@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_trainingkit.functional.improvement import is_better, smooth, worst
+from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
 
 numbers = st.floats(-1e3, 1e3, width=32)
 
@@ -19,7 +19,7 @@ def test_min_and_max_mirror_each_other(value, best, delta):
 @given(value=numbers, mode=st.sampled_from(["min", "max"]))
 def test_any_number_improves_on_the_worst_and_none_on_itself(value, mode):
     value = torch.tensor(value)
-    assert is_better(value, worst(mode), mode)
+    assert is_better(value, worst_value(mode), mode)
     assert not is_better(value, value, mode)
 
 

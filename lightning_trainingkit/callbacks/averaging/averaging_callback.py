@@ -9,7 +9,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_trainingkit.callbacks._lightning import compiler_of
-from lightning_trainingkit.callbacks.averaging.forward_patch import Place, User, refuse_masks_within, submodules_called
+from lightning_trainingkit.callbacks.averaging.forward_patch import (
+    ForwardPatch,
+    PassProvider,
+    refuse_masks_within,
+    submodules_called,
+)
 from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
 from lightning_trainingkit.nn.averaging.sources import Source
 from lightning_trainingkit.nn.structure.submodule import find_target
@@ -52,11 +57,11 @@ class AveragingCallback(L.Callback):
         self.stages = stages
         self.passes_per_sample: float | None = None
         """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
-        self._place: Place | None = None
+        self._patch: ForwardPatch | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is in a module for the time of a stage."""
-        return {**vars(self), "_place": None}
+        return {**vars(self), "_patch": None}
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         """Return where the passes of this stage come from; ``module`` is the target."""
@@ -153,22 +158,22 @@ class AveragingCallback(L.Callback):
         source = self._source(trainer, pl_module, find_target(pl_module, self.target))
         self._join(pl_module, self, source)
 
-    def _join(self, pl_module: L.LightningModule, user: User, source: Source) -> None:
+    def _join(self, pl_module: L.LightningModule, user: PassProvider, source: Source) -> None:
         """Add passes to the target's."""
         module = find_target(pl_module, self.target)
-        self._place = Place.of(module, self.target or "", compiler_of(pl_module))
-        self._place.add(user, source)
+        self._patch = ForwardPatch.of(module, self.target or "", compiler_of(pl_module))
+        self._patch.add(user, source)
         refuse_masks_within(pl_module)
 
     def _end(self) -> None:
-        if self._place is not None:
-            place, self._place = self._place, None
+        if self._patch is not None:
+            place, self._patch = self._patch, None
             place.remove(self)
 
     def _check_called(
         self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *indices: int
     ) -> None:
-        if self._place is None or self._place.called or any(indices):
+        if self._patch is None or self._patch.called or any(indices):
             return
         step = f"{STAGES[stage]}_step"
         called = submodules_called(trainer, pl_module, step, batch, *indices)
@@ -179,13 +184,13 @@ class AveragingCallback(L.Callback):
         )
 
     def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:
-        if self._place is None or self._place.averaging is None:
+        if self._patch is None or self._patch.averaging is None:
             return
-        averaging = self._place.averaging
+        averaging = self._patch.averaging
         counted = torch.tensor([averaging.passes_made, averaging.samples], dtype=torch.float32, device=pl_module.device)
         made, samples = trainer.strategy.reduce(counted, reduce_op="sum").tolist()
         self.passes_per_sample = made / max(1, samples)
-        if not averaging.early_exit or self._place.users[0][0] is not self:
+        if not averaging.early_exit or self._patch.users[0][0] is not self:
             return
         saved = 1 - self.passes_per_sample / averaging.passes
         rank_zero_info(f"Early exit: {self.passes_per_sample:.2f} of {averaging.passes} passes, {saved:.1%} saved.")

@@ -172,8 +172,8 @@ class EnsembleAverage(AveragingCallback):
             self._join(pl_module, self._selection, self._selection)
 
     def _end(self) -> None:
-        if self._place is not None and self._selection is not None:
-            self._place.remove(self._selection)
+        if self._patch is not None and self._selection is not None:
+            self._patch.remove(self._selection)
         self._selection = None
         super()._end()
         if self._members is not None:

@@ -15,12 +15,12 @@ from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Source
 
-__all__ = ["Place", "User", "refuse_masks_within", "submodules_called"]
+__all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within", "submodules_called"]
 
 _KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
 
 
-class User(Protocol):
+class PassProvider(Protocol):
     """A callback that adds passes."""
 
     average: str
@@ -31,7 +31,7 @@ class User(Protocol):
         """Look at the average of each call."""
 
 
-class Place:
+class ForwardPatch:
     """The forward of one module, in whose place an average runs; all callbacks with this target share it.
 
     It is called from within the module's ``__call__`` as the forward was, so that it works for calls from any step,
@@ -47,7 +47,7 @@ class Place:
 
     def __init__(self, module: nn.Module, name: str, compiler: Callable[..., Any]) -> None:
         self.module, self.name, self.compiler = module, name, compiler
-        self.users: list[tuple[User, Source]] = []
+        self.users: list[tuple[PassProvider, Source]] = []
         self.averaging: Averaging | None = None
         self.called = False
         self._inside = False
@@ -65,17 +65,17 @@ class Place:
                 return self._compiled(*args, **kwargs)  # type: ignore[misc]
             return self._run((args, kwargs), False)
 
-        forward.place = self  # type: ignore[attr-defined]
+        forward.patch = self  # type: ignore[attr-defined]
         self._ours = {"forward": forward} | ({"_compiled_call_impl": call} if self._compiled else {})
         vars(module).update(self._ours)
 
     @classmethod
-    def of(cls, module: nn.Module, name: str, compiler: Callable[..., Any] = torch.compile) -> "Place":
-        """Return the place that another callback has made for this module, or make it."""
-        place = getattr(vars(module).get("forward"), "place", None)
-        return place if isinstance(place, cls) and place.module is module else cls(module, name, compiler)
+    def of(cls, module: nn.Module, name: str, compiler: Callable[..., Any] = torch.compile) -> "ForwardPatch":
+        """Return the patch that another callback has made for this module, or make it."""
+        patch = getattr(vars(module).get("forward"), "patch", None)
+        return patch if isinstance(patch, cls) and patch.module is module else cls(module, name, compiler)
 
-    def add(self, user: User, source: Source) -> None:
+    def add(self, user: PassProvider, source: Source) -> None:
         """Multiply the passes by those of a callback.
 
         Raises:
@@ -91,7 +91,7 @@ class Place:
         self.users = users
         self._build()
 
-    def remove(self, user: User) -> None:
+    def remove(self, user: PassProvider) -> None:
         """Take the passes of a callback out, and put the forward back if it was the last."""
         self.users = [each for each in self.users if each[0] is not user]
         if self.users:
@@ -153,9 +153,9 @@ class Place:
 
 def refuse_masks_within(pl_module: L.LightningModule) -> None:
     """Raise ValueError where masks are averaged inside another average, each pass of which would be measured."""
-    found = [getattr(vars(each).get("forward"), "place", None) for each in pl_module.modules()]
-    places = [each for each in found if isinstance(each, Place) and each.averaging]
-    for inner, outer in permutations(places, 2):
+    found = [getattr(vars(each).get("forward"), "patch", None) for each in pl_module.modules()]
+    patches = [each for each in found if isinstance(each, ForwardPatch) and each.averaging]
+    for inner, outer in permutations(patches, 2):
         if any(source.kind == "masks" for _, source in inner.users) and inner.module in list(outer.module.modules()):
             others = ", ".join(source.kind for _, source in outer.users)
             raise ValueError(

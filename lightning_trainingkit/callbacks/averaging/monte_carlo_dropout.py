@@ -117,7 +117,7 @@ class MonteCarloDropout(AveragingCallback):
         self._summarise(trainer, pl_module, None)
 
     def _summarise(self, trainer: L.Trainer, pl_module: L.LightningModule, prefix: str | None) -> None:
-        if self._place is None:
+        if self._patch is None:
             return
         with torch.inference_mode(False), torch.no_grad():  # so that the values are ordinary tensors
             rows = 2 if self.average == "probabilities" else 1

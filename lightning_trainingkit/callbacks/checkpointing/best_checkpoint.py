@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit.callbacks._best_weights import (
-    agreed,
     averages_weights,
     check_hyperparameters,
+    mean_over_ranks,
     restore_weights,
 )
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
-from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated
-from lightning_trainingkit.functional.improvement import worst
+from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
+from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
 
 __all__ = ["BestCheckpoint"]
@@ -138,7 +138,7 @@ class BestCheckpoint(ModelCheckpoint):
         self.best_k_models = {}
         self.best_model_path = self.kth_best_model_path = self.last_model_path = ""
         self.best_model_score = self.current_score = None
-        self.kth_value = worst(self.mode)
+        self.kth_value = worst_value(self.mode)
         self._last_global_step_saved = 0
         self._last_checkpoint_saved = ""
         self._outdated: list[str] = []
@@ -154,7 +154,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
         if state_dict["dirpath"] != self.dirpath:
-            state_dict = relocated(state_dict, str(self.dirpath))
+            state_dict = relocated_state(state_dict, str(self.dirpath))
         super().load_state_dict(state_dict)
         self._positions = dict(state_dict.get("positions", {}))
         self._outdated = list(state_dict.get("outdated", []))
@@ -217,7 +217,7 @@ class BestCheckpoint(ModelCheckpoint):
     def _monitor_candidates(self, trainer: L.Trainer) -> dict[str, Tensor]:
         candidates = super()._monitor_candidates(trainer)
         if self.monitor in candidates:
-            candidates[self.monitor] = agreed(trainer, candidates[self.monitor])
+            candidates[self.monitor] = mean_over_ranks(trainer, candidates[self.monitor])
         return candidates
 
     def _check_monitor(self, metrics: dict[str, Tensor]) -> None:

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["relocated"]
+__all__ = ["relocated_state"]
 
 _PATHS = ("best_model_path", "best_k_models", "kth_best_model_path", "last_model_path", "positions", "outdated")
 
 
-def relocated(state: dict[str, Any], folder: str) -> dict[str, Any]:
+def relocated_state(state: dict[str, Any], folder: str) -> dict[str, Any]:
     """Give the paths in a state that was saved in another folder their places in this one.
 
     Args:

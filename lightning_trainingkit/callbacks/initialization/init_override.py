@@ -13,13 +13,13 @@ from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_trainingkit.callbacks._broadcast import equalise
+from lightning_trainingkit.callbacks._broadcast import broadcast_module
 from lightning_trainingkit.callbacks._lightning import after_build
 from lightning_trainingkit.callbacks.initialization.report import LayerInit, other_matrices, table
 from lightning_trainingkit.functional.gain import parse_activation
 from lightning_trainingkit.functional.init import InitScheme, init_, parse_scheme
-from lightning_trainingkit.nn.initialization.layer_weight import fault, fill_, held, spread
-from lightning_trainingkit.nn.structure.activation_after import Following, following
+from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault, weight_holder, weight_std
+from lightning_trainingkit.nn.structure.activation_after import FollowingActivations, activation_after
 from lightning_trainingkit.nn.structure.head import find_head
 
 __all__ = ["InitOverride", "LayerInit"]
@@ -98,11 +98,11 @@ class InitOverride(L.Callback):
             nonlocal turns
             turns -= 1
             layers = self._initialise(pl_module, rows, last=not turns)
-            equalise(trainer, pl_module)
+            broadcast_module(trainer, pl_module)
             done = {layer: rows[layer][1] for layer in layers.values() if layer in rows}
             if done and not turns:
                 self._initialised.update(done)
-                self.report = [replace(row, std_after=spread(layer)) for layer, row in done.items()]
+                self.report = [replace(row, std_after=weight_std(layer)) for layer, row in done.items()]
                 if self.verbose and trainer.is_global_zero:
                     rest = other_matrices(pl_module, layers) if isinstance(self.scheme, str) else []
                     Console().print(table(self.report, rest))
@@ -129,21 +129,21 @@ class InitOverride(L.Callback):
         self, pl_module: L.LightningModule, rows: dict[nn.Module, tuple[Rule, LayerInit]], *, last: bool
     ) -> dict[str, nn.Module]:
         """Fill each layer once, and again only if a later hook of the module changed its rule or what follows it."""
-        after = following(pl_module, skip=(Metric,))
+        after = activation_after(pl_module, skip=(Metric,))
         layers = {name: m for name, m in pl_module.named_modules() if name in after.known or name in after.unknown}
         rules = self._match(pl_module, layers, last=last)
         rules = {name: rule for name, rule in rules.items() if layers[name] not in self._initialised}
         if last:  # until then a hook may still make a layer, give it a shape, or complete the forward
             self._check(rules, layers, after)
-        seen = {held(layer) for layer in layers.values() if layer in self._initialised}
+        seen = {weight_holder(layer) for layer in layers.values() if layer in self._initialised}
         for name, layer in layers.items():
-            if name not in rules or fault(layer) or held(layer) in seen:
+            if name not in rules or weight_fault(layer) or weight_holder(layer) in seen:
                 continue
-            seen.add(held(layer))
+            seen.add(weight_holder(layer))
             rule, row = rules[name], self._plan(name, rules[name], after)
             if row is None:
                 continue
-            old_rule, old = rows.get(layer, (None, replace(row, std_before=spread(layer))))
+            old_rule, old = rows.get(layer, (None, replace(row, std_before=weight_std(layer))))
             rows[layer] = rule, replace(row, std_before=old.std_before)
             if old_rule is None or (old_rule, old.gain) != (rule, row.gain):
                 self._fill(name, layer, rule, row.gain)
@@ -166,9 +166,9 @@ class InitOverride(L.Callback):
             chosen.update(dict.fromkeys(names, rule))
         return chosen
 
-    def _check(self, rules: dict[str, Rule], layers: dict[str, nn.Module], after: Following) -> None:
+    def _check(self, rules: dict[str, Rule], layers: dict[str, nn.Module], after: FollowingActivations) -> None:
         for name in rules:
-            if problem := fault(layers[name]):
+            if problem := weight_fault(layers[name]):
                 raise ValueError(f"`{name}` {problem}")
         lost = [name for name in after.unknown if _needs_gain(rules.get(name))]
         if lost and self.nonlinearity is None:
@@ -179,7 +179,7 @@ class InitOverride(L.Callback):
                 "needs no gain, such as xavier_normal."
             )
 
-    def _plan(self, name: str, rule: Rule, after: Following) -> LayerInit | None:
+    def _plan(self, name: str, rule: Rule, after: FollowingActivations) -> LayerInit | None:
         activation = parse_activation(self.nonlinearity) if self.nonlinearity else after.known.get(name)
         if _needs_gain(rule) and activation is None:
             return None

@@ -15,8 +15,8 @@ from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
 from lightning_trainingkit.nn.structure.names import join
-from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, Surroundings
-from lightning_trainingkit.nn.transfer.freezing import Gate
+from lightning_trainingkit.nn.transfer.feature_cache import CacheContext, FeatureCache
+from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError
 
 __all__ = ["FeatureCaching", "refuse_caching"]
@@ -32,12 +32,12 @@ def refuse_caching(pl_module: L.LightningModule) -> None:
 
 
 class FeatureCaching:
-    """Feature caches in the place of those forwards from which all gated parameters are reached.
+    """Feature caches in the place of those forwards from which all freezable parameters are reached.
 
     Args:
         trainer: The Trainer, which has begun to train.
         pl_module: Its module.
-        gate: Opens and closes its parameters.
+        freezer: Opens and closes its parameters.
         opened: Tells what trains in this phase, or in the one that is looked at.
         limit: Most bytes that all rows may take on one rank.
         on_disk: Whether they go into a file.
@@ -48,7 +48,7 @@ class FeatureCaching:
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
-        gate: Gate,
+        freezer: ParameterFreezer,
         opened: Callable[[], Collection[nn.Parameter]],
         limit: int,
         on_disk: bool,
@@ -59,19 +59,19 @@ class FeatureCaching:
                 "`cache_features` must be False where images change, got a training set whose first sample is not the "
                 "same twice: augmentation. Take the random transforms out, or train without cache_features."
             )
-        gated = set(gate.parameters)
+        freezable = set(freezer.parameters)
         self._survey = survey
-        around = Surroundings(
+        around = CacheContext(
             limit,
             Path(trainer.default_root_dir) if on_disk else None,
             training=lambda: trainer.training,
             expected=lambda training: _count(trainer, training),
-            is_open=lambda parameter: parameter in opened() if parameter in gated else parameter.requires_grad,
-            ready=lambda: gate.is_held,
+            is_open=lambda parameter: parameter in opened() if parameter in freezable else parameter.requires_grad,
+            ready=lambda: freezer.holds_eval_mode,
             announce=lambda text: rank_zero_info(f"TransferLearning {text}"),
             first=self._first,
         )
-        for name, module in _targets(pl_module, gated):
+        for name, module in _targets(pl_module, freezable):
             FeatureCache(module, name or type(pl_module).__name__, around, optional=module is pl_module)
         self.caches, self._limit = around.caches, limit
         self._whole = False  # whether this epoch has run from its first batch under this phase
@@ -156,12 +156,12 @@ class FeatureCaching:
         self._survey(look)
 
 
-def _targets(pl_module: L.LightningModule, gated: set[nn.Parameter]) -> list[tuple[str, nn.Module]]:
+def _targets(pl_module: L.LightningModule, freezable: set[nn.Parameter]) -> list[tuple[str, nn.Module]]:
     """The modules whose forwards a step may call: the one that holds everything, else the module and its parts."""
     name, module = "", pl_module
     while True:
-        parts = list(_parts(name, module, gated))
-        if len(parts) != 1 or any(p in gated for p in module.parameters(recurse=False)):
+        parts = list(_parts(name, module, freezable))
+        if len(parts) != 1 or any(p in freezable for p in module.parameters(recurse=False)):
             break
         (name, module) = parts[0]
         if not next(module.children(), None):
@@ -172,13 +172,13 @@ def _targets(pl_module: L.LightningModule, gated: set[nn.Parameter]) -> list[tup
     return own + parts
 
 
-def _parts(name: str, module: nn.Module, gated: set[nn.Parameter]) -> Iterator[tuple[str, Any]]:
-    """Direct parts with a forward and gated parameters."""
+def _parts(name: str, module: nn.Module, freezable: set[nn.Parameter]) -> Iterator[tuple[str, Any]]:
+    """Direct parts with a forward and freezable parameters."""
     for key, child in module.named_children():
-        if isinstance(child, Metric) or gated.isdisjoint(child.parameters()):
+        if isinstance(child, Metric) or freezable.isdisjoint(child.parameters()):
             continue
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _parts(join(name, key), child, gated)
+            yield from _parts(join(name, key), child, freezable)
         else:
             yield join(name, key), child
 

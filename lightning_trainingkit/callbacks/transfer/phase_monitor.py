@@ -8,12 +8,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_trainingkit.callbacks._best_weights import (
     BestWeights,
-    agreed,
     average_waits,
+    mean_over_ranks,
     restart_averages,
     restore_weights,
 )
-from lightning_trainingkit.functional.improvement import is_better, worst
+from lightning_trainingkit.functional.improvement import is_better, worst_value
 
 __all__ = ["PhaseMonitor"]
 
@@ -30,7 +30,7 @@ class PhaseMonitor:
         self.monitor, self.mode = monitor, mode
         self.wait = 0
         """Checks without improvement in this phase."""
-        self.best = self.best_of_phase = worst(mode)
+        self.best = self.best_of_phase = worst_value(mode)
         self.weights = BestWeights(monitor, mode, owner="transfer_learning", looks_inside=True)
 
     def state(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class PhaseMonitor:
                 f"{self.monitor} was {self.best:.4g} at its best before the resume, and nobody kept the weights of "
                 "then: TransferLearning will restore the best of the epochs from here on."
             )
-            self.best = worst(self.mode)
+            self.best = worst_value(self.mode)
         if (inherited := self.weights.inherited(trainer, self.best)) is not None:
             self.best = inherited
 
@@ -78,7 +78,7 @@ class PhaseMonitor:
             )
         if waits and validated:
             return
-        current = agreed(trainer, trainer.callback_metrics[self.monitor].squeeze())
+        current = mean_over_ranks(trainer, trainer.callback_metrics[self.monitor].squeeze())
         if not waits and is_better(current, self.best, self.mode):
             if keep:
                 self.weights.keep(trainer)
@@ -102,4 +102,4 @@ class PhaseMonitor:
 
     def begin_phase(self) -> None:
         """Count anew."""
-        self.wait, self.best_of_phase = 0, worst(self.mode)
+        self.wait, self.best_of_phase = 0, worst_value(self.mode)

@@ -27,7 +27,7 @@ from lightning_trainingkit.callbacks.transfer.phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
 from lightning_trainingkit.functional.phases import read_phases, warmup_factor
-from lightning_trainingkit.nn.transfer.freezing import Gate
+from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
 __all__ = ["TransferLearning"]
 
@@ -160,7 +160,7 @@ class TransferLearning(L.Callback):
         self._looking: int | None = None  # a phase that is opened for a look
         self._trainer: L.Trainer | None = None
         self._plan: TransferPlan | None = None
-        self._gate: Gate | None = None
+        self._freezer: ParameterFreezer | None = None
         self._rates: StepRates | None = None
         self._caching: FeatureCaching | None = None
         self._factors: Callable[[], dict[nn.Parameter, float | None]] | None = None
@@ -226,7 +226,7 @@ class TransferLearning(L.Callback):
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
         plan.check_optimizers(trainer.optimizers)
         self._plan, self._trainer = plan, trainer
-        self._gate = Gate(pl_module, skip=(Metric,))
+        self._freezer = ParameterFreezer(pl_module, skip=(Metric,))
         self._rates = StepRates(trainer.optimizers)
         if self.verbose and trainer.is_global_zero:
             Console().print(plan.table(self.lr_decay, self.warmup_steps))
@@ -238,12 +238,12 @@ class TransferLearning(L.Callback):
             self._plan.check_starts(trainer)
         if self._keeps(trainer):
             self._monitor.start(trainer)
-        if self._gate is not None:
-            self._gate.hold()  # not before: Lightning warns of modules in eval mode when it begins to train
+        if self._freezer is not None:
+            self._freezer.hold_eval_mode()  # not before: Lightning warns of modules in eval mode at its start
             if self.cache_features:
                 limit, on_disk = round(self.cache_limit * 2**30), self.cache_features == "disk"
                 self._caching = FeatureCaching(
-                    trainer, pl_module, self._gate, self._opened, limit, on_disk, self._in_phases_from_here
+                    trainer, pl_module, self._freezer, self._opened, limit, on_disk, self._in_phases_from_here
                 )
         self._log(trainer)
 
@@ -254,8 +254,8 @@ class TransferLearning(L.Callback):
         self._lost.batch_began()
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
-        if self._gate is not None:
-            self._gate.hold()
+        if self._freezer is not None:
+            self._freezer.hold_eval_mode()
         if self._caching is not None and batch_idx == 0:
             self._caching.begin_epoch()
 
@@ -267,7 +267,7 @@ class TransferLearning(L.Callback):
                 f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on nothing of it. "
                 "Where each optimizer has its own loss, let each phase train something of each."
             )
-        if self._gate is not None and not self._gate.is_held:
+        if self._freezer is not None and not self._freezer.holds_eval_mode:
             raise RuntimeError(
                 f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
                 "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
@@ -379,10 +379,10 @@ class TransferLearning(L.Callback):
     def _open(self, trainer: L.Trainer) -> None:
         """Let train what the phase names, on all ranks."""
         assert self._plan is not None
-        assert self._gate is not None
+        assert self._freezer is not None
         assert self._rates is not None
         step = self._plan.steps[self.phase]
-        self._gate.open_only(step.factors)
+        self._freezer.train_only(step.factors)
         for optimizer in trainer.optimizers:
             for parameter in self._plan.names.values():
                 if parameter not in step.factors:
@@ -427,18 +427,18 @@ class TransferLearning(L.Callback):
 
     def _in_phases_from_here(self, look: Callable[[int], None]) -> None:
         """Open this phase and each later one for a look, and leave everything as it was."""
-        assert self._gate is not None
-        before = [(each, each.requires_grad, each.grad) for each in self._gate.parameters]
+        assert self._freezer is not None
+        before = [(each, each.requires_grad, each.grad) for each in self._freezer.parameters]
         try:
             for number in range(self.phase, len(self._phases)):
                 self._looking = number
-                self._gate.open_only(self._opened())
-                self._gate.hold()
+                self._freezer.train_only(self._opened())
+                self._freezer.hold_eval_mode()
                 look(number)
         finally:
             self._looking = None
-            self._gate.open_only(self._opened())
-            self._gate.hold()
+            self._freezer.train_only(self._opened())
+            self._freezer.hold_eval_mode()
             for each, flag, grad in before:
                 each.requires_grad_(flag)
                 each.grad = grad
@@ -448,10 +448,10 @@ class TransferLearning(L.Callback):
             self._caching.take_away()
         if self._rates is not None:
             self._rates.detach()
-        if self._gate is not None:
-            self._gate.undo(modes=modes)
+        if self._freezer is not None:
+            self._freezer.undo(modes=modes)
             torch.compiler.reset()
-        self._plan = self._gate = self._rates = self._caching = self._trainer = self._factors = None
+        self._plan = self._freezer = self._rates = self._caching = self._trainer = self._factors = None
 
 
 def _progress(trainer: L.Trainer, batch_idx: int) -> float:

@@ -19,11 +19,11 @@ from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
 from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.structure.parameter_patterns import parameter_names, select
 
-__all__ = ["Step", "TransferPlan"]
+__all__ = ["PlannedPhase", "TransferPlan"]
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedPhase:
     """One phase, worked out.
 
     Args:
@@ -68,7 +68,7 @@ class TransferPlan:
         kept = [Block(plain_name(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
         self.blocks = [block for block in kept if block.parameters]
         depths = {parameter: depth for depth, block in enumerate(self.blocks) for parameter in block.parameters}
-        self.steps: list[Step] = []
+        self.steps: list[PlannedPhase] = []
         for number, phase in enumerate(phases):
             found = select(f"phases[{number}]['train']", phase.train, aliases, self.blocks)
             chosen = {parameter for parameters in found.values() for parameter in parameters}
@@ -78,7 +78,7 @@ class TransferPlan:
                 if each in chosen
             }
             factors = _scaled(number, phase, factors, aliases, self.blocks)
-            self.steps.append(Step(phase, factors, self._what(phase, chosen)))
+            self.steps.append(PlannedPhase(phase, factors, self._what(phase, chosen)))
 
     def check_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
         """Raise ValueError if a parameter that is to train is in no optimizer."""

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
-from lightning_trainingkit.nn.averaging.call_arguments import Arguments, Batch
-from lightning_trainingkit.nn.averaging.running_average import Running
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
+from lightning_trainingkit.nn.averaging.running_average import RunningAverage
 from lightning_trainingkit.nn.averaging.sources import Around, Call, Source, Together, Viewing
-from lightning_trainingkit.nn.averaging.views import Made, Stepwise, stepwise
+from lightning_trainingkit.nn.averaging.views import SharedSteps, ViewSteps, view_steps
 
 __all__ = ["Averaging", "check_settings"]
 
@@ -88,10 +88,12 @@ class Averaging:
         self._together = only if isinstance(only, Together) else None
         members = [(only.names[k], only.weights[k]) for k in _counted(only)] if only else []
         self._members = [name for name, _ in members], [weight for _, weight in members]
-        self._views = [Stepwise(1.0)]
+        self._views = [ViewSteps(1.0)]
         for source in self.sources:
             if source.kind == "views":
-                self._views = stepwise([(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)])
+                self._views = view_steps(
+                    [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
+                )
         self._checked: set[str] = set()
         self._classes: dict[str, int] = {}
         self._writes = False  # whether the module was seen to write into what it is given
@@ -109,9 +111,9 @@ class Averaging:
             module: The module to call.
             arguments: Positional and named arguments.
         """
-        batch = Batch(arguments)
+        batch = CallArguments(arguments)
         self.samples += batch.size
-        parts = [Running(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
+        parts = [RunningAverage(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
         for outer in self._outers(call, module, arguments):
             for part in parts:
                 self._advance(part, outer, module)
@@ -124,13 +126,13 @@ class Averaging:
 
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
-        parts = self._cut(Batch(arguments))
+        parts = self._cut(CallArguments(arguments))
         for outer in self._outers(call, module, arguments, one_by_one=True):
-            made = [(part, Made()) for part in parts]
+            made = [(part, SharedSteps()) for part in parts]
             for view in self._views:
                 yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
 
-    def _cut(self, batch: Batch) -> list[Batch]:
+    def _cut(self, batch: CallArguments) -> list[CallArguments]:
         if self.max_batch is None or batch.size <= self.max_batch:
             return [batch]
         return [batch.take(slice(start, start + self.max_batch)) for start in range(0, batch.size, self.max_batch)]
@@ -153,9 +155,9 @@ class Averaging:
             name = " x ".join(source.names[index] for source, index in chosen)
             yield _Outer([name], [prod(source.weights[index] for source, index in chosen)], wrapped)
 
-    def _advance(self, part: Running, outer: _Outer, module: nn.Module) -> None:
+    def _advance(self, part: RunningAverage, outer: _Outer, module: nn.Module) -> None:
         """Add the passes that one outer pass makes with all views."""
-        done, made = 0, Made()
+        done, made = 0, SharedSteps()
         while done < len(self._views) and not part.stopped:
             batch = part.batch
             views = self._views[done : done + self._together_now(part, outer, done)]
@@ -177,7 +179,7 @@ class Averaging:
             if self.early_exit:
                 part.leave_out_settled(self.passes)
 
-    def _together_now(self, part: Running, outer: _Outer, done: int) -> int:
+    def _together_now(self, part: RunningAverage, outer: _Outer, done: int) -> int:
         """How many of the views that are left go through the module in one call."""
         size = max(1, part.batch.size)
         if not self.early_exit:
@@ -192,7 +194,7 @@ class Averaging:
                 break
         return number
 
-    def _call(self, outer: _Outer, module: nn.Module, batch: Batch) -> Tensor:
+    def _call(self, outer: _Outer, module: nn.Module, batch: CallArguments) -> Tensor:
         """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
         new = batch.size > 0 and not self._checked.issuperset(outer.names)  # no samples show nothing
         kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
@@ -243,7 +245,7 @@ def _counted(source: Source) -> list[int]:
     return [index for index, weight in enumerate(source.weights) if weight]
 
 
-def _shapes(viewed: tuple[float, Batch]) -> list[torch.Size]:
+def _shapes(viewed: tuple[float, CallArguments]) -> list[torch.Size]:
     return viewed[1].shapes
 
 

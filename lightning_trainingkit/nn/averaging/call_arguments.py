@@ -8,13 +8,13 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-__all__ = ["Arguments", "Batch"]
+__all__ = ["Arguments", "CallArguments"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional arguments of a call, and those by name."""
 
 
-class Batch:
+class CallArguments:
     """Arguments of a call, of which those with one entry for each sample are known.
 
     Images are tensors ``(N, channels, height, width)`` of floats or bytes, anywhere in dicts, lists and tuples. The
@@ -77,23 +77,23 @@ class Batch:
         """Of the tensors with one entry for each sample."""
         return [row.shape for row in self.rows if isinstance(row, Tensor)]
 
-    def copy(self) -> "Batch":
+    def copy(self) -> "CallArguments":
         """The same samples in tensors of their own."""
         return self._with([row.clone() if isinstance(row, Tensor) else row for row in self.rows], self.size)
 
-    def equals(self, other: "Batch") -> bool:
+    def equals(self, other: "CallArguments") -> bool:
         """Whether the tensors of both hold the same; it waits for the device."""
         pairs = zip(self.rows, other.rows, strict=True)
         return all(torch.equal(one, two) for one, two in pairs if isinstance(one, Tensor))
 
-    def restore(self, kept: "Batch") -> None:
+    def restore(self, kept: "CallArguments") -> None:
         """Write back what the tensors held when they were copied."""
         with torch.no_grad():
             for row, other in zip(self.rows, kept.rows, strict=True):
                 if isinstance(row, Tensor):
                     row.copy_(other)
 
-    def take(self, rows: slice | Tensor) -> "Batch":
+    def take(self, rows: slice | Tensor) -> "CallArguments":
         """Some of the samples: a slice, or their indices ``(n,)``."""
         if isinstance(rows, slice):
             size = len(range(self.size)[rows])
@@ -103,7 +103,7 @@ class Batch:
         taken = [row[rows] if isinstance(row, Tensor) else [row[index] for index in indices] for row in self.rows]
         return self._with(taken, len(rows))
 
-    def view(self, view: Callable[[Tensor], Tensor]) -> "Batch":
+    def view(self, view: Callable[[Tensor], Tensor]) -> "CallArguments":
         """The same samples with transformed images.
 
         Raises:
@@ -117,13 +117,13 @@ class Batch:
             )
         return self._with([view(row) if _are_images(row) else row for row in self.rows], self.size)
 
-    def dense(self) -> "Batch":
+    def dense(self) -> "CallArguments":
         """The same samples with images in one piece, which crops are not: a forward may call ``view`` on them."""
         if all(row.is_contiguous() for row in self.rows if _are_images(row)):
             return self
         return self._with([_dense(row) if _are_images(row) else row for row in self.rows], self.size)
 
-    def join(self, others: Sequence["Batch"]) -> "Batch":
+    def join(self, others: Sequence["CallArguments"]) -> "CallArguments":
         """The samples of all these batches, this one's first, which differ in nothing else."""
         if not others:
             return self
@@ -131,8 +131,8 @@ class Batch:
         joined = [torch.cat(each) if isinstance(each[0], Tensor) else list(chain(*each)) for each in columns]
         return self._with(joined, self.size * (1 + len(others)))
 
-    def _with(self, rows: list[Any], size: int) -> "Batch":
-        batch = Batch.__new__(Batch)  # not `copy`, which takes longer than a view of small images
+    def _with(self, rows: list[Any], size: int) -> "CallArguments":
+        batch = CallArguments.__new__(CallArguments)  # not `copy`, which takes longer than a view of small images
         batch.rows, batch.size, batch.device, batch._template = rows, size, self.device, self._template
         return batch
 

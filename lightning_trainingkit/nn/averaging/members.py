@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.averaging.placement import Away, fits
+from lightning_trainingkit.nn.averaging.placement import Relocation, fits_on
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.averaging.vectorized import Vmapped
 from lightning_trainingkit.nn.structure.modes import evaluating
@@ -154,7 +154,7 @@ class Members:
                 )
         run = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
         needed = sum(_missing(each, device) if isinstance(each, nn.Module) else slots.bytes for each in run)
-        self._bound = _Bound(module, device, slots, fits(device, needed))
+        self._bound = _Bound(module, device, slots, fits_on(device, needed))
         self._bound.look_at(self.members)
         return self._bound
 
@@ -168,7 +168,7 @@ class _Bound:
     slots: Slots
     together: bool
     """Whether there is room for all members."""
-    away: dict[int, Away] = field(default_factory=dict)
+    away: dict[int, Relocation] = field(default_factory=dict)
     fetched: dict[int, Any] = field(default_factory=dict)
     vmapped: Vmapped | None = None
 
@@ -182,7 +182,9 @@ class _Bound:
     def look_at(self, members: Sequence[Any]) -> None:
         """Note where modules are before any of them goes: they may share parts."""
         dtype = self._dtype()
-        self.away = {k: Away(each, self.device, dtype) for k, each in enumerate(members) if isinstance(each, nn.Module)}
+        self.away = {
+            k: Relocation(each, self.device, dtype) for k, each in enumerate(members) if isinstance(each, nn.Module)
+        }
 
     def fetch(self, index: int, member: Any) -> Any:
         """Bring a member to the device; if there is no room for all, the others go."""
@@ -199,7 +201,7 @@ class _Bound:
     def put_back(self) -> None:
         """Bring modules back, and let go of weights."""
         for held in self.fetched.values():
-            if isinstance(held, Away):
+            if isinstance(held, Relocation):
                 held.put_back()
         self.fetched.clear()
 

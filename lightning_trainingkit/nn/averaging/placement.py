@@ -5,13 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Away", "fits"]
+__all__ = ["Relocation", "fits_on"]
 
 SHARE = 0.5
 """Of the free memory of a device, the most that waiting members may take; the rest is for what passes compute."""
 
 
-def fits(device: torch.device, needed: int) -> bool:
+def fits_on(device: torch.device, needed: int) -> bool:
     """Tell whether so many bytes more may lie on a device: half of what is free, on a CPU always.
 
     A device that does not tell how much is free is taken for full.
@@ -26,7 +26,7 @@ def fits(device: torch.device, needed: int) -> bool:
     return bool(needed <= SHARE * (free + unused))
 
 
-class Away:
+class Relocation:
     """A module that goes to another device for a while, and to another floating dtype.
 
     Args:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from lightning_trainingkit.functional.averaging import finish, log_sum, running_average, settled
-from lightning_trainingkit.nn.averaging.call_arguments import Batch
+from lightning_trainingkit.nn.averaging.call_arguments import CallArguments
 
-__all__ = ["Running"]
+__all__ = ["RunningAverage"]
 
 _SIZES = 32
 
 
-class Running:
+class RunningAverage:
     """Sums of some samples over the passes made so far; samples can leave before the others.
 
     Args:
@@ -23,7 +23,7 @@ class Running:
         keep_entropy: Also add up the entropy of each pass.
     """
 
-    def __init__(self, batch: Batch, average: str, remaining: float, keep_entropy: bool) -> None:
+    def __init__(self, batch: CallArguments, average: str, remaining: float, keep_entropy: bool) -> None:
         self.batch, self.average, self.remaining, self.keep_entropy = batch, average, remaining, keep_entropy
         self.size = batch.size
         self.entropy: Tensor | None = None

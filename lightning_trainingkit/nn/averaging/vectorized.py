@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.averaging.placement import fits
+from lightning_trainingkit.nn.averaging.placement import fits_on
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.structure.attributes import attributes_put_back
 
@@ -121,9 +121,9 @@ class Vmapped:
 
     def _small_enough(self, outputs: int, device: torch.device) -> bool:
         """Whether the weights once more and all the layers' outputs, which the loop has counted, may be held."""
-        if self._stacks is None and not fits(device, self._slots.bytes * len(self._data)):
+        if self._stacks is None and not fits_on(device, self._slots.bytes * len(self._data)):
             return False
-        return outputs <= LIMIT and fits(device, outputs)
+        return outputs <= LIMIT and fits_on(device, outputs)
 
     def _one_by_one(self, call: Call, arguments: Arguments, replacing: bool = False) -> Tensor:
         outputs: Tensor | None = None

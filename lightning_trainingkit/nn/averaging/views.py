@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from lightning_trainingkit.functional._view_sets import same_step
-from lightning_trainingkit.nn.averaging.call_arguments import Batch
+from lightning_trainingkit.nn.averaging.call_arguments import CallArguments
 
-__all__ = ["Made", "Stepwise", "stepwise"]
+__all__ = ["SharedSteps", "ViewSteps", "view_steps"]
 
 
-class Stepwise(NamedTuple):
+class ViewSteps(NamedTuple):
     """One view of the images, as the steps that make it."""
 
     weight: float
@@ -20,15 +20,15 @@ class Stepwise(NamedTuple):
     """How many of its first steps the next view has too; what they make is kept for it."""
 
 
-class Made:
+class SharedSteps:
     """What the first steps of the last view have made, for the next one: a scale has many crops."""
 
     def __init__(self) -> None:
-        self._of: Batch | None = None
+        self._of: CallArguments | None = None
         self._steps = 0
-        self._kept: Batch | None = None
+        self._kept: CallArguments | None = None
 
-    def view(self, batch: Batch, view: Stepwise) -> Batch:
+    def view(self, batch: CallArguments, view: ViewSteps) -> CallArguments:
         """Return the view of the batch; views are asked for in their order."""
         seen, begun = (self._kept, self._steps) if self._kept is not None and self._of is batch else (batch, 0)
         self._of, self._kept, self._steps = batch, seen if begun == view.kept > 0 else None, view.kept
@@ -39,12 +39,12 @@ class Made:
         return seen.dense() if view.steps else seen
 
 
-def stepwise(views: Sequence[tuple[float, Any]]) -> list[Stepwise]:
+def view_steps(views: Sequence[tuple[float, Any]]) -> list[ViewSteps]:
     """Take views, each with its weight, apart into steps, and see which the next one shares."""
     steps = [tuple(getattr(view, "steps", (view,))) for _, view in views]
     found = []
     for number, (weight, _) in enumerate(views):
         following = steps[number + 1] if number + 1 < len(views) else ()
         same = [same_step(one, other) for one, other in zip(steps[number], following, strict=False)]
-        found.append(Stepwise(weight, steps[number], [*same, False].index(False)))
+        found.append(ViewSteps(weight, steps[number], [*same, False].index(False)))
     return found

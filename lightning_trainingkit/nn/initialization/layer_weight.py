@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["fault", "fill_", "held", "spread"]
+__all__ = ["weight_fault", "fill_", "weight_holder", "weight_std"]
 
 
-def held(layer: nn.Module) -> int:
+def weight_holder(layer: nn.Module) -> int:
     """Identify what holds the weight; tied layers share it."""
     return id(layer.parametrizations.weight if is_parametrized(layer, "weight") else layer.weight)  # type: ignore[union-attr]
 
 
-def fault(layer: nn.Module) -> str | None:
+def weight_fault(layer: nn.Module) -> str | None:
     """Say why the weight cannot be initialised, None if it can."""
     if not is_parametrized(layer, "weight"):
         found: Any = layer._parameters.get("weight")
@@ -59,7 +59,7 @@ def fill_(layer: nn.Module, name: str, fill: Callable[[Tensor], Any]) -> None:
             ) from error
 
 
-def spread(layer: nn.Module) -> float:
+def weight_std(layer: nn.Module) -> float:
     """Standard deviation of the weight, that of its entries as a population."""
     weight: Any = layer.weight
     whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # of a DTensor

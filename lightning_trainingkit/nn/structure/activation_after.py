@@ -18,7 +18,7 @@ from lightning_trainingkit.nn.structure.tracing import (
     layer_names,
 )
 
-__all__ = ["Following", "following"]
+__all__ = ["FollowingActivations", "activation_after"]
 
 # Their forward cannot be traced, and begins with a projection.
 _TRANSFORMERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
@@ -41,7 +41,7 @@ _STOPS = {
 
 
 @dataclass(frozen=True)
-class Following:
+class FollowingActivations:
     """The activation after each layer of a module.
 
     Args:
@@ -53,7 +53,7 @@ class Following:
     unknown: dict[str, str]
 
 
-def following(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Following:
+def activation_after(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> FollowingActivations:
     """Find the activation that follows each linear and convolutional layer, called as a module, function or method.
 
     From a layer on, normalisation, pooling, dropout, reshaping, sums, concatenation and indexing are passed through;
@@ -70,12 +70,12 @@ def following(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> F
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(32, 10))
-        >>> {name: activation.name for name, activation in following(net).known.items()}
+        >>> {name: activation.name for name, activation in activation_after(net).known.items()}
         {'0': 'gelu', '4': 'linear'}
     """
     found: dict[str, Activation | str] = dict.fromkeys(layer_names(module, skip), "")
     _settle(module, "", f"the forward of {type(module).__name__} does not call it", found)
-    return Following(
+    return FollowingActivations(
         known={name: after for name, after in found.items() if isinstance(after, Activation)},
         unknown={name: after for name, after in found.items() if isinstance(after, str)},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_trainingkit.nn.structure.call_order import layers_of, uses
+from lightning_trainingkit.nn.structure.call_order import call_order, layers_of
 from lightning_trainingkit.nn.structure.names import join
 
 __all__ = ["Block", "find_blocks"]
@@ -58,7 +58,7 @@ def find_blocks(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) ->
         >>> print(*[block.name for block in find_blocks(resnet18())])
         conv1 layer1.0 layer1.1 layer2.0 layer2.1 layer3.0 layer3.1 layer4.0 layer4.1 fc
     """
-    found = uses(module, skip=skip)
+    found = call_order(module, skip=skip)
     first: dict[str, int] = {}
     for number, name in enumerate(found.order):
         first.setdefault(name, number)

@@ -18,14 +18,14 @@ from lightning_trainingkit.nn.structure.tracing import (
     layer_names,
 )
 
-__all__ = ["Uses", "layers_of", "uses"]
+__all__ = ["CallOrder", "layers_of", "call_order"]
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
 _QUESTIONS = ("size", "dim", "numel")
 
 
 @dataclass(frozen=True)
-class Uses:
+class CallOrder:
     """What the forward of a module uses in evaluation.
 
     Args:
@@ -53,7 +53,7 @@ def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list
     return found
 
 
-def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
+def call_order(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> CallOrder:
     """Trace the forward of a module in eval mode; of one that can't be traced, its parts in the order of definition.
 
     Args:
@@ -61,7 +61,7 @@ def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
         skip: Types of submodules to leave out.
 
     Example:
-        >>> found = uses(nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 2)))
+        >>> found = call_order(nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 2)))
         >>> found.order, found.last
         (['0.weight', '2.weight', '2.bias'], ['2'])
     """
@@ -69,11 +69,11 @@ def uses(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> Uses:
         return _uses(module, skip)
 
 
-def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Uses:
+def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
     layers = layers_of(module, skip)
     own = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     if layers == [""]:
-        return Uses(own, [""])
+        return CallOrder(own, [""])
     if not isinstance(module, LEAVES):
         try:
             return _in_graph(Trace(module), layers, skip)
@@ -89,10 +89,10 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> Uses:
         last = [join(name, each) for each in part.last] or last
     if isinstance(module, _LISTS) and all(name in layers for name in module._modules):
         last = list(module._modules)  # several classifiers, as a list
-    return Uses(order, last)
+    return CallOrder(order, last)
 
 
-def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> Uses:
+def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> CallOrder:
     """Read the order off a graph, and follow each layer's output to see whether another layer takes it."""
     module, order = trace.module, []
     hidden = tuple(f"{name}." for name in trace.opaque)
@@ -124,7 +124,7 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
         if any(user in alive and (user in used or user in taken) for user in node.users):
             taken.add(node)
     last = [name for node, names in used.items() if node in alive and node not in taken for name in names]
-    return Uses(order, list(dict.fromkeys(last)))
+    return CallOrder(order, list(dict.fromkeys(last)))
 
 
 def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]:

@@ -8,7 +8,7 @@ from torch import fx, nn
 from torch.nn.functional import linear
 from torch.nn.parameter import is_lazy
 
-from lightning_trainingkit.nn.structure.call_order import layers_of, uses
+from lightning_trainingkit.nn.structure.call_order import call_order, layers_of
 from lightning_trainingkit.nn.structure.modes import evaluating
 from lightning_trainingkit.nn.structure.tracing import NORMS, Trace, UntraceableError
 
@@ -38,7 +38,7 @@ def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> 
     if not layers_of(module, skip):
         kind = type(module).__name__
         raise ValueError(f"`module` must have a linear or convolutional layer, got {kind} without one. Add a head.")
-    return uses(module, skip=skip).last or layers_of(module, skip)[-1:]
+    return call_order(module, skip=skip).last or layers_of(module, skip)[-1:]
 
 
 def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> str:

@@ -75,6 +75,8 @@ class Trace:
 
 
 class Tracer(fx.Tracer):
+    """Keeps layers and parts that cannot be traced whole, and traces through everything else."""
+
     proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would really count
     trace_asserts = True
 
@@ -94,6 +96,7 @@ class Tracer(fx.Tracer):
         self.opaque: dict[str, str] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a submodule stays one call in the graph."""
         if isinstance(m, LEAVES):
             return True
         return super().is_leaf_module(m, module_qualified_name) and not layer_names(m)
@@ -101,6 +104,7 @@ class Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """Trace a submodule without its hooks, or keep it whole where that is impossible."""
         if isinstance(m, torch.jit.ScriptModule):  # it takes proxies, and keeps to itself which layers it calls
             name = self.path_of_module(m)
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"

@@ -16,11 +16,11 @@ from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed
 from lightning_trainingkit.nn.transfer.feature_store import FeatureStore, Key, StoreFullError, row_bytes
 from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError, FrozenFront, find_front, says_the_same
 
-__all__ = ["FeatureCache", "Surroundings"]
+__all__ = ["FeatureCache", "CacheContext"]
 
 
 @dataclass
-class Surroundings:
+class CacheContext:
     """What the caches of one model share.
 
     Args:
@@ -80,7 +80,7 @@ class FeatureCache:
         optional: Whether to let the forward run, and not to complain, where it can't be cut.
     """
 
-    def __init__(self, module: nn.Module, name: str, around: Surroundings, optional: bool = False) -> None:
+    def __init__(self, module: nn.Module, name: str, around: CacheContext, optional: bool = False) -> None:
         self.module, self.name, self.around, self.optional = module, name, around, optional
         self.called = self.running = self.gone = False
         self.hits = self.misses = self.losses = 0

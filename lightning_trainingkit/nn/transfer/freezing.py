@@ -4,10 +4,10 @@ from collections.abc import Collection
 
 from torch import nn
 
-__all__ = ["Gate"]
+__all__ = ["ParameterFreezer"]
 
 
-class Gate:
+class ParameterFreezer:
     """Open and close the parameters that a module was found to train; those it has frozen itself stay frozen.
 
     A closed parameter has ``requires_grad=False`` and no gradient, so that no optimizer moves or decays it. What is
@@ -29,7 +29,7 @@ class Gate:
         self._closed: list[nn.Module] = []
         self._switched: set[nn.Module] = set()  # which were in training mode when they were found
 
-    def open_only(self, parameters: Collection[nn.Parameter]) -> None:
+    def train_only(self, parameters: Collection[nn.Parameter]) -> None:
         """Let these parameters train, and close all others; `hold` then switches the modes."""
         chosen = set(parameters)
         for each in self.parameters:
@@ -42,7 +42,7 @@ class Gate:
         self._switched &= set(closed)
         self._closed = closed
 
-    def hold(self) -> None:
+    def hold_eval_mode(self) -> None:
         """Switch what is closed to eval mode, at the start and whenever something has switched it back."""
         for module in self._closed:
             if module.training:
@@ -50,7 +50,7 @@ class Gate:
                 self._switched.add(module)
 
     @property
-    def is_held(self) -> bool:
+    def holds_eval_mode(self) -> bool:
         """Whether all that is closed is in eval mode."""
         return not any(module.training for module in self._closed)
 

@@ -286,6 +286,7 @@ def _values(module: nn.Module, nodes: list[fx.Node], images: fx.Node, x: Tensor)
 
 
 def is_of_images(value: Any, count: int) -> bool:
+    """Whether a value is a tensor with one row for each image."""
     return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == count
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
-from lightning_trainingkit.nn.initialization.layer_weight import fault, fill_
+from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault
 from lightning_trainingkit.nn.structure.head import find_head
 from lightning_trainingkit.nn.structure.modes import evaluating
 
@@ -90,7 +90,7 @@ def linear_probe(
     if not isinstance(head, nn.Linear):
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
     with evaluating(head):  # a spectral norm takes a step in training mode
-        problem = fault(head)
+        problem = weight_fault(head)
     if problem:
         raise ValueError(f"`model`: `{name}` {problem}")
     put_back = _held(head)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from lightning_trainingkit.nn.averaging.call_arguments import Batch
+from lightning_trainingkit.nn.averaging.call_arguments import CallArguments
 
 Pair = namedtuple("Pair", ["image", "name"])
 
@@ -49,14 +49,14 @@ def arguments():
 
 def test_what_is_untouched_comes_out_as_it_went_in():
     given = arguments()
-    assert same(Batch(given).arguments, given)
-    assert same(Batch(given).take(slice(0, 4)).arguments, given)
-    assert same(Batch(given).take(torch.arange(4)).arguments[1], given[1])
+    assert same(CallArguments(given).arguments, given)
+    assert same(CallArguments(given).take(slice(0, 4)).arguments, given)
+    assert same(CallArguments(given).take(torch.arange(4)).arguments[1], given[1])
 
 
 @pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([1, 2])])
 def test_takes_rows_of_what_has_one_for_each_sample_and_leaves_the_rest(rows):
-    (nested, scalar, eye, text, pair), named = Batch(arguments()).take(rows).arguments
+    (nested, scalar, eye, text, pair), named = CallArguments(arguments()).take(rows).arguments
     assert nested["image"][:, 0, 0, 0].tolist() == [1, 2]
     assert nested["meta"][0]["boxes"].tolist() == [[2, 3], [4, 5]]
     assert nested["meta"][0]["path"] == ["b", "c"]
@@ -73,7 +73,7 @@ def test_takes_rows_of_what_has_one_for_each_sample_and_leaves_the_rest(rows):
 
 def test_part_of_a_batch_does_not_take_other_things_for_samples():
     table, sizes = torch.eye(2), [5, 5]  # two entries, as the part of two samples
-    batch = Batch(((images(), table), {"sizes": sizes}))
+    batch = CallArguments(((images(), table), {"sizes": sizes}))
     part = batch.take(slice(0, 2))
     single = part.take(torch.tensor([0]))
     for each, n in ((part, 2), (single, 1), (part.join([part]), 4)):
@@ -85,7 +85,7 @@ def test_part_of_a_batch_does_not_take_other_things_for_samples():
 
 def test_views_all_images_and_nothing_else():
     given = arguments()
-    (nested, _, eye, *_), named = Batch(given).view(lambda x: x[..., :2, :3]).arguments
+    (nested, _, eye, *_), named = CallArguments(given).view(lambda x: x[..., :2, :3]).arguments
     assert nested["image"].shape == nested["pair"].image.shape == nested["record"].image.shape == (4, 3, 2, 3)
     assert nested["meta"][0]["boxes"].shape == (4, 2)
     assert eye.shape == (3, 3)
@@ -95,12 +95,12 @@ def test_views_all_images_and_nothing_else():
 
 def test_images_may_be_bytes_but_not_indices():
     x = torch.zeros(2, 3, 4, 4)
-    batch = Batch(((x.byte(), x.long(), x.half()), {})).view(lambda x: x[..., :1])
+    batch = CallArguments(((x.byte(), x.long(), x.half()), {})).view(lambda x: x[..., :1])
     assert [each.shape[-1] for each in batch.arguments[0]] == [1, 4, 1]
 
 
 def test_joins_the_samples_of_several_batches():
-    batch = Batch(arguments())
+    batch = CallArguments(arguments())
     joined = batch.join([batch.view(lambda x: x + 100), batch])
     assert joined.size == 12
     (nested, scalar, eye, *_), named = joined.arguments
@@ -114,13 +114,13 @@ def test_joins_the_samples_of_several_batches():
 
 
 def test_samples_are_those_of_the_images_wherever_they_stand():
-    batch = Batch((({"tokens": torch.zeros(7, 2), "image": images(4)},), {}))
+    batch = CallArguments((({"tokens": torch.zeros(7, 2), "image": images(4)},), {}))
     assert batch.size == 4
     assert batch.take(slice(0, 1)).arguments[0][0]["tokens"].shape == (7, 2)
 
 
 def test_without_images_samples_are_those_of_the_first_tensor_with_dimensions():
-    batch = Batch(((torch.tensor(1.0), torch.zeros(5, 2), torch.zeros(3)), {}))
+    batch = CallArguments(((torch.tensor(1.0), torch.zeros(5, 2), torch.zeros(3)), {}))
     assert batch.size == 5
     with pytest.raises(ValueError, match=r"called with images .* got tensors of \(5, 2\)"):
         batch.view(lambda x: x)
@@ -128,7 +128,7 @@ def test_without_images_samples_are_those_of_the_first_tensor_with_dimensions():
 
 def test_arguments_themselves_are_not_a_list_of_strings():
     given = (("one", "two"), {"x": torch.zeros(2, 3)})
-    assert Batch(given).take(slice(0, 1)).arguments[0] == ("one", "two")
+    assert CallArguments(given).take(slice(0, 1)).arguments[0] == ("one", "two")
 
 
 @pytest.mark.parametrize(
@@ -137,17 +137,17 @@ def test_arguments_themselves_are_not_a_list_of_strings():
 def test_refuses_a_call_without_samples(given, found):
     given = given if len(given) == 2 else (given, {})
     with pytest.raises(TypeError, match=f"`target` must be called with a tensor of samples, got {found}"):
-        Batch(given)
+        CallArguments(given)
 
 
 def test_empty_batches_stay_empty():
-    batch = Batch(((torch.zeros(0, 3, 4, 4), ["x"]), {"names": []}))
+    batch = CallArguments(((torch.zeros(0, 3, 4, 4), ["x"]), {"names": []}))
     assert batch.view(lambda x: x.flip(-1)).join([batch]).size == 0
     assert batch.arguments[0][1] == ["x"]
 
 
 def test_memory_format_survives():
     x = images().contiguous(memory_format=torch.channels_last)
-    batch = Batch(((x,), {}))
+    batch = CallArguments(((x,), {}))
     for each in (batch.take(torch.tensor([0, 2])), batch.view(lambda x: x.flip(-1)), batch.join([batch])):
         assert each.arguments[0][0].is_contiguous(memory_format=torch.channels_last)

@@ -5,7 +5,7 @@ from torch import nn
 from lightning_trainingkit.nn.averaging import members, placement
 from lightning_trainingkit.nn.averaging.averaged import Averaged, Views
 from lightning_trainingkit.nn.averaging.members import Members
-from lightning_trainingkit.nn.averaging.placement import Away, fits
+from lightning_trainingkit.nn.averaging.placement import Relocation, fits_on
 from tests.nn.nets import found, images, other, resnet, seeded, small
 
 
@@ -39,14 +39,14 @@ def test_members_come_in_turn_where_they_do_not_fit(monkeypatch):
 def test_a_module_comes_back_from_another_device_as_it_was():
     module = seeded(resnet, 0)
     before = found(module)
-    away = Away(module, torch.device("meta"), torch.float16)
+    away = Relocation(module, torch.device("meta"), torch.float16)
     away.go()
     assert {tensor.device.type for tensor in module.state_dict().values()} == {"meta"}
     away.put_back()
     away.put_back()
     assert found(module) == before
     module.fc.to("meta")  # is spread over devices already: it knows why
-    Away(module, torch.device("meta"), None).go()
+    Relocation(module, torch.device("meta"), None).go()
     assert module.conv1.weight.device.type == "cpu"
 
 
@@ -61,7 +61,7 @@ def test_a_module_that_cannot_be_moved_comes_back():
     module = nn.Sequential(nn.Linear(2, 2), Stubborn(2, 2))
     before = found(module)
     with pytest.raises(torch.OutOfMemoryError):
-        Away(module, torch.device("cpu"), torch.float64).go()
+        Relocation(module, torch.device("cpu"), torch.float64).go()
     assert found(module) == before
 
 
@@ -71,11 +71,11 @@ def test_half_of_the_free_memory_is_for_members(monkeypatch):
         memory_reserved = staticmethod(lambda device: 500)
         memory_allocated = staticmethod(lambda device: 300)
 
-    assert fits(torch.device("cpu"), 10**18)
+    assert fits_on(torch.device("cpu"), 10**18)
     monkeypatch.setattr(placement.torch, "get_device_module", lambda device: Backend)
-    assert [fits(torch.device("cuda"), needed) for needed in (500, 501)] == [True, False]
+    assert [fits_on(torch.device("cuda"), needed) for needed in (500, 501)] == [True, False]
     monkeypatch.setattr(placement.torch, "get_device_module", lambda device: object)
-    assert not fits(torch.device("mps"), 1)
+    assert not fits_on(torch.device("mps"), 1)
 
 
 def test_members_that_share_a_part_go_and_come_back_together():

@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
-from lightning_trainingkit.nn.structure.activation_after import following
+from lightning_trainingkit.nn.structure.activation_after import activation_after
 from lightning_trainingkit.nn.structure.head import find_head
 
 
 def names(module, **kwargs):
-    return {name: activation.name for name, activation in following(module, **kwargs).known.items()}
+    return {name: activation.name for name, activation in activation_after(module, **kwargs).known.items()}
 
 
 class Calls(nn.Module):
@@ -66,7 +66,7 @@ def test_activation_between_two_layers(between, name):
 
 def test_gain_comes_from_the_call_itself():
     gains = {
-        name: following(Calls(between)).known["first"].gain
+        name: activation_after(Calls(between)).known["first"].gain
         for name, between in {
             "slope": lambda x: functional.leaky_relu(x, 0.3),
             "clamp": lambda x: x.clamp(min=0),
@@ -99,7 +99,7 @@ def test_torchvision(model, activations, head):
         net = getattr(torchvision.models, model)()
     found = list(names(net).values())
     assert {name: found.count(name) for name in activations} == activations
-    assert not following(net).unknown
+    assert not activation_after(net).unknown
     assert find_head(net) == head
 
 
@@ -136,7 +136,7 @@ def test_transformer_layers_are_reached_inside_an_encoder_that_cannot_be_traced(
 
 
 def test_a_part_that_cannot_be_traced_hides_only_itself():
-    result = following(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), Branching(), nn.Linear(4, 2)))
+    result = activation_after(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), Branching(), nn.Linear(4, 2)))
     assert {name: a.name for name, a in result.known.items()} == {
         "0": "tanh",
         "3.body.0": "gelu",
@@ -151,7 +151,7 @@ def test_no_forward():
     module = nn.Module()
     module.encoder = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     module.parts = nn.ModuleList([nn.Sequential(nn.Linear(2, 4), nn.ELU()), nn.Linear(4, 4)])
-    result = following(module)
+    result = activation_after(module)
     assert {n: a.name for n, a in result.known.items()} == {
         "encoder.0": "relu",
         "encoder.2": "linear",

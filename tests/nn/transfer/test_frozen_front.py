@@ -9,14 +9,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_trainingkit.nn.structure.head import find_head
-from lightning_trainingkit.nn.transfer.freezing import Gate
+from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError, find_front
 
 
 def shut(model, *open_parts):
-    gate = Gate(model)
-    gate.open_only({p for name in open_parts for p in model.get_submodule(name).parameters()})
-    gate.hold()
+    freezer = ParameterFreezer(model)
+    freezer.train_only({p for name in open_parts for p in model.get_submodule(name).parameters()})
+    freezer.hold_eval_mode()
     return model
 
 
