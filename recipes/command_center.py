@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
+from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.local import write_center
-from lightning_trainingkit.experiments import comparison, runs, wandb_runs
+from lightning_trainingkit.experiments import comparison, wandb_runs
 
 RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 DROPOUT = (0.1, 0.3)
@@ -50,7 +51,7 @@ class Classifier(kit.ImageClassifier):
 
 def main() -> None:
     """Train the grid, or what is missing of it, test the best in four ways, and write the page."""
-    parser = runs.arguments("command_center", __doc__)
+    parser = experiments.argument_parser("command_center", __doc__)
     parser.add_argument("--epochs", type=int, default=25, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="of one rank (%(default)s)")
     parser.add_argument("--members", type=int, default=3, help="of the grid's best, in the ensemble (%(default)s)")
@@ -62,11 +63,11 @@ def main() -> None:
     if args.open and args.wandb == "disabled":
         parser.error("--open needs a page, which is made of W&B's files: take --wandb offline.")
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
     try:
-        data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
-        folder = runs.open_folder("command_center", args.output, resume=args.resume)
-        done = {name: runs.finished(folder / "grid" / name, settings(args)) for name in grid()}
+        data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
+        folder = experiments.open_folder("command_center", args.output, resume=args.resume)
+        done = {name: experiments.finished_metrics(folder / "grid" / name, settings(args)) for name in grid()}
     except (OSError, ValueError) as error:
         parser.error(str(error))
     data.prepare_data()
@@ -88,10 +89,10 @@ def main() -> None:
     kit.load_best(module, members[0])
     tested = {}
     for job_type, (name, callbacks) in ways.items():
-        predictions = comparison.predictions(runs.new_trainer(args, folder, *callbacks), module, data)
+        predictions = comparison.predictions(experiments.new_trainer(args, folder, *callbacks), module, data)
         tested[job_type, name] = comparison.scores(*predictions)
     ensemble = kit.EnsembleClassifier.from_checkpoints(members, module, data.num_classes)
-    (found,) = runs.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
+    (found,) = experiments.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
     tested["ensemble", f"best {args.members}"] = dict(found)
     for (job_type, name), values in tested.items():
         wandb_runs.record(args, folder, job_type, name, values, {"averaging": job_type})
@@ -107,9 +108,9 @@ def main() -> None:
     seconds = time.perf_counter() - start
     table = [{"run": name, **found} for name, found in scores.items()]
     metrics = {"test/acc": rows[0]["test/acc"], "test/loss": rows[0]["test/loss"], "best": ranked[0]}
-    runs.write_results(folder, vars(args), metrics, [*table, *rows], seconds)
-    runs.print_table(f"{args.data}: {len(scores)} trainings, {seconds:.0f} s", table)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), metrics, [*table, *rows], seconds)
+    experiments.print_table(f"{args.data}: {len(scores)} trainings, {seconds:.0f} s", table)
+    experiments.print_table(
         f"{ranked[0]}, the best on validation: one view of one model, and averages",
         rows,
         f"Files: {folder}/dashboard.html, {folder}/results.json, {folder}/grid/*/best.json",
@@ -146,14 +147,16 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
         kit.ChannelsLast(),
         LearningRateMonitor("step"),
     ]
-    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
+    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
     with wandb_runs.recorded(args, root, name) as center:
-        trainer = runs.new_trainer(args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True)
-        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
+        trainer = experiments.new_trainer(
+            args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True
+        )
+        trainer.fit(module, data, ckpt_path=experiments.newest_checkpoint(folder))
         found = dict(trainer.test(module, data, verbose=False)[0])  # in the run; a validation would be another point
-    found |= runs.new_trainer(args, folder).validate(module, data, verbose=False)[0]
+    found |= experiments.new_trainer(args, folder).validate(module, data, verbose=False)[0]
     seconds = time.perf_counter() - start
-    runs.write_results(folder, settings(args), found, [], seconds)
+    experiments.write_results(folder, settings(args), found, [], seconds)
     rank_zero_only(print)(f"{name}: val/loss {found['val/loss']:.4f}, {trainer.current_epoch} epochs, {seconds:.1f} s")
     trainer.strategy.barrier()
     return found

@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import comparison, runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import comparison, wandb_runs
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes
 
 
 def main() -> None:
     """Train the members that are missing, then test each, and the average of 1 to all of them."""
-    parser = runs.arguments("ensemble", __doc__)
+    parser = experiments.argument_parser("ensemble", __doc__)
     parser.add_argument("--members", type=int, default=5, help="how many, with seeds from --seed on (%(default)s)")
     parser.add_argument("--images", type=int, help="to train on (default: 400 of the digits, else all)")
     parser.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
@@ -38,12 +39,14 @@ def main() -> None:
     if args.members < 2 or args.epochs < 1 or args.batch_size < devices:
         parser.error("--members must be at least 2, --epochs 1, and --batch-size the number of devices.")
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
     try:
         data = few_images(args, args.batch_size // devices)
-        folder = runs.open_folder("ensemble", args.output, resume=args.resume)
+        folder = experiments.open_folder("ensemble", args.output, resume=args.resume)
         seeds = range(args.seed, args.seed + args.members)
-        done = {seed: runs.finished(folder / "members" / f"seed-{seed}", settings(args)) for seed in seeds}
+        done = {
+            seed: experiments.finished_metrics(folder / "members" / f"seed-{seed}", settings(args)) for seed in seeds
+        }
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
@@ -55,7 +58,7 @@ def main() -> None:
     alone = []
     for seed in seeds:
         kit.load_best(module, folder / "members" / f"seed-{seed}")
-        log_probabilities, targets = comparison.predictions(runs.new_trainer(args, folder), module, data)
+        log_probabilities, targets = comparison.predictions(experiments.new_trainer(args, folder), module, data)
         alone.append(log_probabilities)
     members = torch.stack(alone)
 
@@ -64,7 +67,7 @@ def main() -> None:
 
     # 4. The same through the callback, on a Trainer that you already have.
     ensemble = kit.EnsembleAverage([str(folder / "members" / f"seed-{seed}") for seed in seeds], average=args.average)
-    tested = dict(runs.new_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
+    tested = dict(experiments.new_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
 
     for row in rows:
         size = {"members": row["members"]}
@@ -75,8 +78,8 @@ def main() -> None:
         "members": trained,
         **{k: v for k, v in rows[-1].items() if "gain" in k or "+-" in k},
     }
-    runs.write_results(folder, vars(args), metrics, rows, seconds)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), metrics, rows, seconds)
+    experiments.print_table(
         f"{args.data}: {len(data.train_set)} images to train on, {len(targets)} to test, {seconds:.0f} s",
         [comparison.shown(row) for row in rows],
         "gain: of the average over the mean of its members; negative is better for the loss",
@@ -95,7 +98,7 @@ def few_images(args: argparse.Namespace, batch_size: int) -> Any:
     if args.data == "digits":
         data: Any = kit.DigitsDataModule(batch_size, val_fraction=0.3, test_fraction=0.65, seed=args.seed)
     else:
-        data = runs.data_module(args.data, args.data_dir, batch_size=batch_size, seed=args.seed)
+        data = experiments.data_module(args.data, args.data_dir, batch_size=batch_size, seed=args.seed)
     data.prepare_data()
     data.setup()
     images = args.images or (400 if args.data == "digits" else len(data.train_set))
@@ -125,14 +128,14 @@ def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[st
         kit.ChannelsLast(),
     ]
     module = new_module(data)
-    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
+    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     with wandb_runs.recorded(args, root, f"seed={seed}") as center:
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
-        trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
-        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
+        trainer = experiments.new_trainer(args, folder, *callbacks, *center, **options)
+        trainer.fit(module, data, ckpt_path=experiments.newest_checkpoint(folder))
     kit.load_best(module, folder)
-    tested = dict(runs.new_trainer(args, folder).test(module, data, verbose=False)[0])
-    runs.write_results(folder, settings(args), tested, [], time.perf_counter() - start)
+    tested = dict(experiments.new_trainer(args, folder).test(module, data, verbose=False)[0])
+    experiments.write_results(folder, settings(args), tested, [], time.perf_counter() - start)
     trainer.strategy.barrier()
     return tested
 

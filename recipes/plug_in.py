@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import wandb_runs
 from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
 
 YAML = Path(__file__).with_suffix(".yaml")
@@ -79,22 +80,22 @@ class LitClassifier(L.LightningModule):
 
 def main() -> None:
     """Train with the callbacks from Python or from the file, and show what the last and the best weights score."""
-    parser = runs.arguments("plug_in", __doc__)
+    parser = experiments.argument_parser("plug_in", __doc__)
     parser.add_argument("--epochs", type=int, default=60, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="on each device (%(default)s)")
     parser.add_argument("--cli", action="store_true", help=f"through LightningCLI and {YAML.name}")
     args = parser.parse_args()
     start = time.perf_counter()
-    runs.quiet()
-    folder = runs.open_folder("plug_in", args.output, resume=args.resume)
-    data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
+    experiments.quiet()
+    folder = experiments.open_folder("plug_in", args.output, resume=args.resume)
+    data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
 
     # 2. The kit: a few lines among the Trainer's callbacks, here or in the file.
     trainer, model = (from_yaml if args.cli else from_python)(args, data, folder)
 
     # 3. Train, or go on where an earlier run was killed. At the end EarlyStopping puts the best weights back.
     checkpoints = folder / "checkpoints"
-    trainer.fit(model, data, ckpt_path=runs.newest_checkpoint(checkpoints) if args.resume else None)
+    trainer.fit(model, data, ckpt_path=experiments.newest_checkpoint(checkpoints) if args.resume else None)
     restored = {name: value.clone() for name, value in model.state_dict().items()}
 
     # 4. What do the last and the best weights score?
@@ -106,8 +107,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     metrics = {**best, **{f"{name}_last": value for name, value in last.items()}}
     metrics = {name: value for name, value in metrics.items() if "/" in name}
-    runs.write_results(folder, vars(args), metrics, [best, last], seconds)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), metrics, [best, last], seconds)
+    experiments.print_table(
         f"{args.data}, callbacks from {YAML.name if args.cli else 'Python'}: "
         f"{trainer.current_epoch} epochs in {seconds:.0f} s",
         [best, last],
@@ -168,7 +169,7 @@ def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "accelerator": args.accelerator,
         "devices": args.devices,
         "strategy": args.strategy,
-        "precision": runs.precision(args.data, args.precision, args.accelerator),
+        "precision": experiments.default_precision(args.data, args.precision, args.accelerator),
         "default_root_dir": str(folder),
     }
 

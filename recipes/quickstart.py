@@ -15,7 +15,8 @@ import torch
 from torch import distributed
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import wandb_runs
 from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
 
 NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "ChannelsLast", "CommandCenter"]
@@ -23,7 +24,7 @@ NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "Channe
 
 def main() -> None:
     """Train, or go on with a training that was killed, and show what the last and the best weights score."""
-    parser = runs.arguments("quickstart", __doc__)
+    parser = experiments.argument_parser("quickstart", __doc__)
     parser.add_argument("--epochs", type=int, default=20, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
     without = {"choices": NAMES, "metavar": "NAME", "action": "append", "default": []}
@@ -38,16 +39,16 @@ def main() -> None:
     ):
         parser.error(f"--compare-to must be a run with checkpoints, as this one must, got {args.compare_to}.")
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
 
     # 1. Data and a model: any LightningModule would do.
     try:
-        data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size // devices, seed=args.seed)
-        folder = runs.open_folder("quickstart", args.output, resume=args.resume)
+        data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size // devices, seed=args.seed)
+        folder = experiments.open_folder("quickstart", args.output, resume=args.resume)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     checkpoints = folder / "checkpoints"
-    resumed_from = runs.newest_checkpoint(checkpoints) if args.resume else None
+    resumed_from = experiments.newest_checkpoint(checkpoints) if args.resume else None
     if args.resume and resumed_from is None:
         parser.error(f"--resume must find a checkpoint, got none in {checkpoints}. Start anew without it.")
     L.seed_everything(args.seed, verbose=False)
@@ -76,7 +77,7 @@ def main() -> None:
         accelerator=args.accelerator,
         devices=args.devices,
         strategy=args.strategy,
-        precision=runs.precision(args.data, args.precision, args.accelerator),
+        precision=experiments.default_precision(args.data, args.precision, args.accelerator),
         callbacks=[callback for callback in callbacks if type(callback).__name__ not in left_out],
         enable_checkpointing="BestCheckpoint" not in left_out,
         enable_model_summary=False,
@@ -111,8 +112,8 @@ def main() -> None:
         notes.append(f"Largest difference of final weights to those of {args.compare_to}: {metrics['difference']:g}")
 
     seconds = time.perf_counter() - start
-    runs.write_results(folder, vars(args), metrics | {"steps": trainer.global_step}, rows, seconds)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), metrics | {"steps": trainer.global_step}, rows, seconds)
+    experiments.print_table(
         f"{args.data}: {trainer.current_epoch} epochs in {seconds:.0f} s",
         rows,
         *notes,

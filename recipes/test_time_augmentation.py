@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import comparison, runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import comparison, wandb_runs
 from lightning_trainingkit.functional.averaging import AVERAGES
 from lightning_trainingkit.functional.views import make_views
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure
@@ -30,7 +31,7 @@ from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 
 def main() -> None:
     """Predict the test images with each set of views, in full and with an early exit, and compare with one view."""
-    parser = runs.arguments("test_time_augmentation", __doc__)
+    parser = experiments.argument_parser("test_time_augmentation", __doc__)
     parser.add_argument(
         "--checkpoint", type=Path, help="file, or folder with best.json (default: runs/ensemble's newest)"
     )
@@ -46,7 +47,7 @@ def main() -> None:
     if args.resume:
         parser.error("--resume has no use here: nothing is trained.")
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
 
     # 1. A trained model, and the test images that it has not seen.
     try:
@@ -55,7 +56,7 @@ def main() -> None:
         if args.target is not None and args.target not in dict(module.named_modules()):
             raise ValueError(f"--target must name a submodule, got {args.target}. There are: {names(module)}.")
         data = find_data(args, checkpoint)
-        folder = runs.open_folder("test_time_augmentation", args.output)
+        folder = experiments.open_folder("test_time_augmentation", args.output)
     except (OSError, ValueError, TypeError) as error:
         parser.error(str(error))
     data.prepare_data()
@@ -84,14 +85,16 @@ def main() -> None:
     for row in rows:
         wandb_runs.record(args, folder, "eval" if row is rows[0] else "tta", row["views"], row, {"views": row["views"]})
     metrics = {name: value for name, value in rows[0].items() if name.startswith("test/")}
-    runs.write_results(folder, vars(args) | {"checkpoint": checkpoint}, metrics, rows, time.perf_counter() - start)
+    experiments.write_results(
+        folder, vars(args) | {"checkpoint": checkpoint}, metrics, rows, time.perf_counter() - start
+    )
     cells = [comparison.shown(row) for row in rows]
     cost = ("passes", "seconds", "exit passes", "exit seconds", "exit differs")
-    runs.print_table(
+    experiments.print_table(
         f"{checkpoint}: {len(targets)} images to test",
         [{name: value for name, value in row.items() if name not in cost} for row in cells],
     )
-    runs.print_table(
+    experiments.print_table(
         "What it costs, in full and with an early exit",
         [{name: row.get(name) for name in ("views", *cost)} for row in cells],
         "gain: over one view; negative is better for the loss. +-: 95 % interval over the test images, paired",
@@ -178,7 +181,7 @@ def names(module: L.LightningModule) -> str:
 
 def find_data(args: argparse.Namespace, checkpoint: Path) -> Any:
     """The data with the split of the checkpoint, if it knows one: no image is tested that was trained on."""
-    data = runs.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
+    data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
     with explain_failure(checkpoint):
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     split = content.get("datamodule_hyper_parameters")

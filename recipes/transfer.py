@@ -33,7 +33,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import comparison, runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import comparison, wandb_runs
 from lightning_trainingkit.modules._build import build_model
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure, load_weights
 
@@ -48,7 +49,7 @@ METHODS = ("scratch", "probe", "frozen", "gradual", "full")
 
 def main() -> None:
     """Pretrain, transfer with each number of images by each method and seed, compare with from scratch, and draw."""
-    parser = runs.arguments("transfer", __doc__)
+    parser = experiments.argument_parser("transfer", __doc__)
     parser.set_defaults(data="fashion-mnist")
     parser.add_argument("--images", type=counts, default="10,50,500", help="of each class, a list (%(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from --seed on (%(default)s)")
@@ -65,14 +66,14 @@ def main() -> None:
     except ImportError as error:
         raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
     try:
         if args.seeds < 2 or (args.weights and args.checkpoint):
             raise ValueError("--seeds must be at least 2, and only one of --weights and --checkpoint given.")
         source, target = halves(args)
         few_images(target, args.images[-1], args.seed)
         model = known_model(args, source)
-        folder = runs.open_folder("transfer", args.output, resume=args.resume)
+        folder = experiments.open_folder("transfer", args.output, resume=args.resume)
         check_settings(args, folder)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -89,7 +90,7 @@ def main() -> None:
             data = few_images(target, count, seed)
             for method in METHODS:
                 name = f"{method}-{count}-seed-{seed}"
-                score = runs.finished(folder / "fits" / name, {}) or transfer(
+                score = experiments.finished_metrics(folder / "fits" / name, {}) or transfer(
                     args, folder, name, method, model, data, seed
                 )
                 found.setdefault((count, method), []).append(score)
@@ -107,8 +108,8 @@ def main() -> None:
 
     seconds = time.perf_counter() - start
     metrics = {name: rows[-1][name] for name in ("test/acc", "test/loss")}
-    runs.write_results(folder, vars(args), metrics, rows, seconds)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), metrics, rows, seconds)
+    experiments.print_table(
         f"{args.data}: {len(target.classes)} classes, {len(target.test_set)} test images, {seconds:.0f} s",
         [shown(row) for row in rows],
         f"+-: 95 % interval by Student's t over {args.seeds} seeds: other images, head and order",
@@ -130,7 +131,7 @@ def counts(text: str) -> list[int]:
 
 def halves(args: argparse.Namespace) -> tuple[Any, Any]:
     """The data with every other class from 0 on, and with the rest; labels are counted anew."""
-    data: Any = runs.data_module(args.data, args.data_dir, batch_size=128, seed=args.seed)
+    data: Any = experiments.data_module(args.data, args.data_dir, batch_size=128, seed=args.seed)
     data.prepare_data()
     data.setup()
     size = args.size or (64 if args.weights else None)
@@ -221,11 +222,11 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
         callbacks = [best, kit.EpochSeed(args.seed), kit.ChannelsLast()]
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
         with wandb_runs.recorded(args, folder.parent, "pretrained") as center:
-            trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
-            trainer.fit(module, source, ckpt_path=runs.newest_checkpoint(folder))
+            trainer = experiments.new_trainer(args, folder, *callbacks, *center, **options)
+            trainer.fit(module, source, ckpt_path=experiments.newest_checkpoint(folder))
         kit.load_best(module, folder)
-        scored = dict(runs.new_trainer(args, folder).test(module, source, verbose=False)[0])
-        runs.write_results(folder, {}, scored, [], time.perf_counter() - start)
+        scored = dict(experiments.new_trainer(args, folder).test(module, source, verbose=False)[0])
+        experiments.write_results(folder, {}, scored, [], time.perf_counter() - start)
         trainer.strategy.barrier()
         print(f"pretrained on {len(source.train_set)} images: test/acc {scored['test/acc']:.4f}")
     kit.load_best(module, folder)
@@ -275,11 +276,11 @@ def transfer(
         callbacks = [*schedules.get(method, []), kit.EpochSeed(seed), kit.ChannelsLast()]
         options = {"max_epochs": max(3, -(-args.steps // steps)), "limit_val_batches": 0}
         with wandb_runs.recorded(args, folder, name) as center:
-            trainer = runs.new_trainer(args, folder, *callbacks, *center, **options)
+            trainer = experiments.new_trainer(args, folder, *callbacks, *center, **options)
             trainer.fit(module, data)
     trained = time.perf_counter() - start
-    scored = dict(runs.new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
-    runs.write_results(folder / "fits" / name, {}, scored, [], time.perf_counter() - start)
+    scored = dict(experiments.new_trainer(args, folder).test(module, data, verbose=False)[0]) | {"seconds": trained}
+    experiments.write_results(folder / "fits" / name, {}, scored, [], time.perf_counter() - start)
     print(f"{name}: test/acc {scored['test/acc']:.4f}, {trained:.1f} s")
     return scored
 
@@ -292,7 +293,7 @@ def check_settings(args: argparse.Namespace, folder: Path) -> None:
     found = json.loads(file.read_text(encoding="utf-8"))["config"] if file.exists() else ours
     if found != ours:
         raise ValueError(f"--output must hold fits with the options of now, got {found}. Take a new one.")
-    runs.write_results(folder / "begun", ours, {}, [], 0.0)
+    experiments.write_results(folder / "begun", ours, {}, [], 0.0)
 
 
 def compare(found: dict[tuple[int, str], list[dict[str, float]]], count: int, method: str) -> dict[str, Any]:

@@ -1,1 +1,5 @@
-"""What recipes and benchmarks share."""
+"""What recipes and benchmarks share: options, run folders, results, W&B runs, comparisons."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

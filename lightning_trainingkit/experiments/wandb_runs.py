@@ -33,7 +33,7 @@ def recorded(args: argparse.Namespace, folder: Path, name: str) -> Iterator[list
     """Record one fit of several as a W&B run, which ends with the block: in the recipe's group, named by what varies.
 
     Args:
-        args: Of ``arguments``.
+        args: Options of ``argument_parser``.
         folder: Folder of the recipe, whose name is the group's.
         name: What varies between the runs, such as ``"seed=3"``.
 
@@ -63,7 +63,7 @@ def record(
     """Record what an evaluation scored as a W&B run of the recipe's group, on rank 0. Done again it is the same run.
 
     Args:
-        args: Of ``arguments``.
+        args: Options of ``argument_parser``.
         folder: Folder of the recipe, to which W&B writes.
         job_type: What was done: ``eval``, ``tta``, ``ensemble``.
         name: What varies between the runs.

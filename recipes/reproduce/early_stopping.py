@@ -26,14 +26,15 @@ from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import wandb_runs
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
 
 def main() -> None:
     """Train each seed with and without early stopping, compare them on test, and draw the curves."""
-    parser = runs.arguments("early_stopping", __doc__)
+    parser = experiments.argument_parser("early_stopping", __doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from --seed on (%(default)s)")
     parser.add_argument("--images", type=int, default=200, help="to train on (%(default)s)")
     parser.add_argument("--shuffled", type=float, default=0.2, help="share of them with shuffled labels (%(default)s)")
@@ -50,8 +51,8 @@ def main() -> None:
     except ImportError as error:
         raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
     start = time.perf_counter()
-    runs.quiet()
-    folder = runs.open_folder("early_stopping", args.output, resume=args.resume)
+    experiments.quiet()
+    folder = experiments.open_folder("early_stopping", args.output, resume=args.resume)
 
     # 1. Two fits for each seed. With --resume, a seed that is done is read from its file.
     numbers = range(args.seed, args.seed + args.seeds)
@@ -76,8 +77,8 @@ def main() -> None:
     rank_zero_only(figure.savefig)(folder / "early_stopping.png", dpi=150)
 
     seconds = time.perf_counter() - start
-    runs.write_results(folder, vars(args), {**metrics, "difference_before_stop": apart}, rows, seconds)
-    runs.print_table(
+    experiments.write_results(folder, vars(args), {**metrics, "difference_before_stop": apart}, rows, seconds)
+    experiments.print_table(
         f"{args.images} images of {args.data}, {args.shuffled:.0%} of labels shuffled: {seconds:.0f} s",
         rows,
         *notes,
@@ -106,7 +107,7 @@ def train_twice(args: argparse.Namespace, folder: Path, seed: int) -> dict[str, 
         **{f"{name}_last": value for name, value in last.items()},
         "apart": max(abs(one[name] - other[name]) for one, other in pairs for name in CURVES),
     }
-    runs.write_results(folder / f"seed-{seed}", settings(args), metrics, to_the_end, time.perf_counter() - start)
+    experiments.write_results(folder / f"seed-{seed}", settings(args), metrics, to_the_end, time.perf_counter() - start)
     return {"metrics": metrics, "rows": to_the_end}
 
 
@@ -121,7 +122,7 @@ def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callba
     # EarlyStopping keeps the best weights itself, without checkpoints.
     with wandb_runs.recorded(args, folder, f"seed={seed}, {'until the stop' if stopping else 'to the end'}") as center:
         callbacks = [curves, kit.EpochSeed(seed), *stopping, *center]
-        trainer = runs.new_trainer(args, folder, *callbacks, max_epochs=args.epochs, log_every_n_steps=1)
+        trainer = experiments.new_trainer(args, folder, *callbacks, max_epochs=args.epochs, log_every_n_steps=1)
         trainer.fit(model, data)
         return curves.rows, dict(trainer.test(model, data, verbose=False)[0])
 
@@ -140,7 +141,7 @@ class Curves(L.Callback):
 
 def few_images(args: argparse.Namespace, seed: int) -> Any:
     """The data with a small training set, some of its labels shuffled among themselves if asked."""
-    data = runs.data_module(args.data, args.data_dir, batch_size=32, seed=seed)
+    data = experiments.data_module(args.data, args.data_dir, batch_size=32, seed=seed)
     data.prepare_data()
     data.setup()
     generator = torch.Generator().manual_seed(seed)

@@ -26,7 +26,8 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import comparison, runs, wandb_runs
+from lightning_trainingkit import experiments
+from lightning_trainingkit.experiments import comparison, wandb_runs
 from lightning_trainingkit.functional.averaging import average_passes
 
 VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}
@@ -36,7 +37,7 @@ WIDTHS = {"digits": 32, "fashion-mnist": 16}
 
 def main() -> None:
     """Train the members that are missing, predict with and without views, compare groups, and draw."""
-    parser = runs.arguments("ensembles_and_tta", __doc__)
+    parser = experiments.argument_parser("ensembles_and_tta", __doc__)
     parser.set_defaults(data="both")
     parser.add_argument("--members", type=int, default=10, help="trained for each data set (%(default)s)")
     parser.add_argument("--size", type=int, default=5, help="of an ensemble (%(default)s)")
@@ -53,15 +54,15 @@ def main() -> None:
     except ImportError as error:
         raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
     start = time.perf_counter()
-    runs.quiet()
+    experiments.quiet()
     try:
-        folder = runs.open_folder("ensembles_and_tta", args.output, resume=args.resume)
+        folder = experiments.open_folder("ensembles_and_tta", args.output, resume=args.resume)
         numbers = range(args.seed, args.seed + args.members)
         done = {
             (name, seed)
             for name in sets
             for seed in numbers
-            if runs.finished(folder / name / f"seed-{seed}", settings(args)) is not None
+            if experiments.finished_metrics(folder / name / f"seed-{seed}", settings(args)) is not None
         }
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -93,10 +94,10 @@ def main() -> None:
     seconds = time.perf_counter() - start
     best = next(row for row in rows if row["method"] == f"ensemble of {args.size}")
     metrics = {name: value for name, value in best.items() if name not in ("data", "method")}
-    runs.write_results(folder, vars(args), {**metrics, "curves": curves}, rows, seconds)
+    experiments.write_results(folder, vars(args), {**metrics, "curves": curves}, rows, seconds)
     for name in sets:
         found = [comparison.shown(row) for row in rows if row["data"] == name]
-        runs.print_table(name, [{key: value for key, value in row.items() if key != "data"} for row in found])
+        experiments.print_table(name, [{key: value for key, value in row.items() if key != "data"} for row in found])
     for row in rows:
         if row["acc +-"]:
             print(f"{row['data']}, {row['method']}: {comparison.verdict(row)}")
@@ -164,11 +165,11 @@ def train(args: argparse.Namespace, name: str, data: Any, root: Path, seed: int)
         kit.ChannelsLast(),
     ]
     options = {"max_epochs": args.epochs or EPOCHS[name], "enable_checkpointing": True, "enable_progress_bar": True}
-    runs.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
+    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
     with wandb_runs.recorded(of_data(args, name), root, f"seed={seed}") as center:
-        trainer = runs.new_trainer(of_data(args, name), folder, *callbacks, *center, **options)
-        trainer.fit(module, data, ckpt_path=runs.newest_checkpoint(folder))
-    runs.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
+        trainer = experiments.new_trainer(of_data(args, name), folder, *callbacks, *center, **options)
+        trainer.fit(module, data, ckpt_path=experiments.newest_checkpoint(folder))
+    experiments.write_results(folder, settings(args), {}, [], time.perf_counter() - start)
     trainer.strategy.barrier()
 
 
@@ -189,7 +190,7 @@ def predict(
         each = []
         for module in modules:
             log_probabilities, targets = comparison.predictions(
-                runs.new_trainer(of_data(args, name), folder, *augmentation), module, data
+                experiments.new_trainer(of_data(args, name), folder, *augmentation), module, data
             )
             each.append(log_probabilities)
         said[views or "one view"] = torch.stack(each)

@@ -38,22 +38,22 @@ from measuring import DEVICE, now, peak, row
 from torch import Tensor, nn
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs
+from lightning_trainingkit import experiments
 
 LONG = 1e-3  # seconds of a member on a CPU, from where on ours must not be slower
 Times = dict[str, list[float]]  # seconds of each batch by competitor
 
 
 def main() -> None:
-    parser = runs.arguments("averaging", __doc__, trains=False)
+    parser = experiments.argument_parser("averaging", __doc__, trains=False)
     parser.add_argument("--steps", type=int, default=2000, help="of training (%(default)s)")
     parser.add_argument("--images", type=int, default=2500, help="to test, at most (%(default)s)")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 250], help="images each (%(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="of each comparison of ensembles (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the training and the orders (%(default)s)")
     args = parser.parse_args()
-    folder = runs.open_folder("averaging", args.output)
-    runs.quiet()
+    folder = experiments.open_folder("averaging", args.output)
+    experiments.quiet()
     torch.manual_seed(args.seed)
     start = time.perf_counter()
     draw = random.Random(args.seed)
@@ -74,9 +74,9 @@ def main() -> None:
     ]
     if DEVICE == "cpu":
         notes.append("No GPU: the members have the goal of a CPU, 0.98, not the 2.0 of a GPU.")
-    runs.print_table("Averaging", rows, *notes)
+    experiments.print_table("Averaging", rows, *notes)
     metrics = {"accuracy": accuracy, "bf16 changed": changed, "bf16 images": seen, "source": source}
-    runs.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
+    experiments.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
     sys.exit(int(not all(row["ok"] for row in rows)))
 
 

@@ -42,11 +42,11 @@ from plotly.subplots import make_subplots
 from rich.progress import track
 
 import lightning_trainingkit as kit
+from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.local import write_center
 from lightning_trainingkit.dashboards.read import cache
 from lightning_trainingkit.dashboards.read.gather import gather
 from lightning_trainingkit.dashboards.read.record import Curve, Record
-from lightning_trainingkit.experiments import runs
 
 METRICS = ("train/loss", "val/loss", "train/acc", "val/acc", "lr-AdamW")
 DRAWN = """
@@ -83,7 +83,7 @@ const until = (ready) => new Promise((resolve) => {
 
 
 def main() -> None:
-    parser = runs.arguments("dashboard", __doc__, trains=False)
+    parser = experiments.argument_parser("dashboard", __doc__, trains=False)
     parser.add_argument("--runs", type=shape, default="20x5000x10", help="runs x steps x metrics (%(default)s)")
     parser.add_argument("--many", type=shape, default="200x10000x20", help="likewise, in the cache (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of what is timed several times (%(default)s)")
@@ -92,8 +92,8 @@ def main() -> None:
     missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     if missing:
         parser.error(f"{' and '.join(missing)} must be installed. Debian: apt-get install chromium chromium-driver")
-    folder = runs.open_folder("dashboard", args.output)
-    runs.quiet()
+    folder = experiments.open_folder("dashboard", args.output)
+    experiments.quiet()
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
     start = time.perf_counter()
 
@@ -115,7 +115,7 @@ def main() -> None:
     ]
     for each in (some, many):
         shutil.rmtree(each)
-    runs.print_table(
+    experiments.print_table(
         "Dashboard",
         rows,
         "page: `trainingkit dashboard`, the whole process. From cold the peer is `wandb leet inspect`, run after run.",
@@ -124,7 +124,7 @@ def main() -> None:
         "stall: longest time between two frames while all panels are scrolled into view.",
         "share: seconds inside, and of the fit without `wandb.init`.",
     )
-    runs.write_results(folder, vars(args), {}, rows, time.perf_counter() - start)
+    experiments.write_results(folder, vars(args), {}, rows, time.perf_counter() - start)
     sys.exit(int(not all(row["ok"] for row in rows)))
 
 

@@ -38,7 +38,7 @@ from hook_timer import SAVING, TRAINING, WANDB, HookTimer
 from torch.utils.data import DataLoader, RandomSampler
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs
+from lightning_trainingkit import experiments
 
 BLOCK = 5
 BATCH = 128
@@ -47,7 +47,7 @@ Block = dict[str, list[tuple[float, float]]]  # of the steps by state: seconds o
 
 
 def main() -> None:
-    parser = runs.arguments("overhead", __doc__, trains=False)
+    parser = experiments.argument_parser("overhead", __doc__, trains=False)
     parser.add_argument(
         "--steps", type=int, default=700, help="of a fit, about; switching takes three times as many (%(default)s)"
     )
@@ -58,8 +58,8 @@ def main() -> None:
     parser.add_argument("--imports", type=int, default=30, help="of the package (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the blocks' order and the bootstrap (%(default)s)")
     args = parser.parse_args()
-    folder = runs.open_folder("overhead", args.output)
-    runs.quiet()
+    folder = experiments.open_folder("overhead", args.output)
+    experiments.quiet()
     torch.set_num_threads(1)
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     start = time.perf_counter()
@@ -73,7 +73,7 @@ def main() -> None:
     fit(folder / "steps", 3 * args.epochs, threes, [switch, *callbacks()])
 
     rows = [*step_rows(switch.blocks, draw), *share_rows(timers), import_row(args.imports, draw)]
-    runs.print_table(
+    experiments.print_table(
         "Overhead",
         rows,
         "Steps: milliseconds with all callbacks and with none; the control has none in both.",
@@ -82,7 +82,7 @@ def main() -> None:
     )
     steps = {state: sum(len(block[state]) for block in switch.blocks) for state in STATES}
     metrics = {"steps": steps, "seconds of fits": [timer.seconds for timer in timers]}
-    runs.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
+    experiments.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
     sys.exit(int(not all(row["ok"] for row in rows)))  # W&B listens in here and takes no bool
 
 

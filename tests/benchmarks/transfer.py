@@ -45,7 +45,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.experiments import runs
+from lightning_trainingkit import experiments
 
 PEERS = "BackboneFinetuning", "finetuning-scheduler"
 LAST = "head only", "last block and head"
@@ -54,13 +54,13 @@ Times = dict[str, list[float]]  # seconds by competitor, a value for each round
 
 
 def main() -> None:
-    parser = runs.arguments("transfer_speed", __doc__, trains=False)
+    parser = experiments.argument_parser("transfer_speed", __doc__, trains=False)
     parser.add_argument("--batches", type=int, default=10, help="of an epoch (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="of all competitors (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the orders (%(default)s)")
     args = parser.parse_args()
-    folder = runs.open_folder("transfer_speed", args.output)
-    runs.quiet()
+    folder = experiments.open_folder("transfer_speed", args.output)
+    experiments.quiet()
     logging.disable(logging.ERROR)  # finetuning-scheduler sets the levels anew
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -102,13 +102,13 @@ def main() -> None:
         ours, theirs = peaks["ours"] / 2**20, peaks[peer] / 2**20
         rows.append(row(f"schedule, peak memory: {peer}", ours, theirs, ours / theirs, 1.0))
 
-    runs.print_table(
+    experiments.print_table(
         "Transfer learning",
         rows,
         f"ours, peer: milliseconds of a step (memory: MiB). Ratio above 1: ours is faster. {DEVICE}.",
         "Of 1 the peer is the full epoch; of 2 and 3 it is named.",
     )
-    runs.write_results(folder, vars(args), {"device": DEVICE}, rows, time.perf_counter() - start)
+    experiments.write_results(folder, vars(args), {"device": DEVICE}, rows, time.perf_counter() - start)
     sys.exit(int(not all(row["ok"] for row in rows)))
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import nll_loss
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from lightning_trainingkit.experiments import runs
+from lightning_trainingkit import experiments
 from lightning_trainingkit.functional.averaging import average_passes
 from lightning_trainingkit.modules.averaging_report import AveragingReport
 
@@ -149,7 +149,7 @@ def test_rows_can_be_printed(capsys):
     assert list(rows[0]) == ["passes", "acc", "nll", "ece", "acc_single", "nll_single", "ece_single"]
     assert rows[2]["acc"] == report.compute()["acc"][2].item()
     assert rows[0]["acc"] == rows[0]["acc_single"]
-    runs.print_table("averaged", rows)
+    experiments.print_table("averaged", rows)
     assert "ece_single" in capsys.readouterr().out
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.read.gather import gather
-from lightning_trainingkit.experiments import runs
 from tests.process import environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -49,7 +49,7 @@ def refused(monkeypatch, capsys):
         monkeypatch.chdir(folder)
         monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # put back with the rest
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        monkeypatch.setattr(runs, "quiet", lambda: None)
+        monkeypatch.setattr(experiments, "quiet", lambda: None)
         with pytest.raises(SystemExit) as raised:
             runpy.run_path(str(RECIPES / name), run_name="__main__")
         assert raised.value.code == 2

@@ -18,7 +18,7 @@ def test_members_come_in_turn_where_they_do_not_fit(monkeypatch):
     for net in others:
         net.float()
     before = [found(net) for net in others]
-    monkeypatch.setattr(members, "fits", lambda *_: False)
+    monkeypatch.setattr(members, "fits_on", lambda *_: False)
     held, put_back = [], members._Bound.put_back
     monkeypatch.setattr(members._Bound, "put_back", lambda self: (held.append(list(self.fetched)), put_back(self))[1])
     source = Members(given)

@@ -71,7 +71,7 @@ def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, mo
     if how == "large":
         monkeypatch.setattr(vectorized, "LIMIT", 6 * 4 * 3 * (3 * 4 * 36 + 2 * 144 + 3) - 1)
     if how == "no room":
-        monkeypatch.setattr(vectorized, "fits", lambda *_: False)
+        monkeypatch.setattr(vectorized, "fits_on", lambda *_: False)
     make = {"asks": lambda: Asking(64, 3), "differs": lambda: Counting(64, 3)}.get(how, small)
     source = Members([seeded(make, seed).state_dict() for seed in range(3)])
     module, average = spoil(seeded(make, 3), how), Averaging([source])  # in the module's own mode

@@ -1,0 +1,12 @@
+from . import comparison as comparison
+from . import wandb_runs as wandb_runs
+from .arguments import argument_parser as argument_parser
+from .arguments import data_module as data_module
+from .folders import newest_checkpoint as newest_checkpoint
+from .folders import open_folder as open_folder
+from .results import finished_metrics as finished_metrics
+from .results import print_table as print_table
+from .results import write_results as write_results
+from .trainer import default_precision as default_precision
+from .trainer import new_trainer as new_trainer
+from .trainer import quiet as quiet
