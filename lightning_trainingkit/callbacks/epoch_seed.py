@@ -6,6 +6,8 @@ import lightning as L
 import numpy as np
 import torch
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["EpochSeed"]
 
 
@@ -33,9 +35,7 @@ class EpochSeed(L.Callback):
     """
 
     def __init__(self, seed: int) -> None:
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"`seed` must be a non-negative integer, got {seed!r}. Any, such as 0, will do.")
-        self.seed = seed
+        self.seed = _check.integer("seed", seed, "Any seed, such as 0, will do.", least=0)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reseed every generator of this process."""

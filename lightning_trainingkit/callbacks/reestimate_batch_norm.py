@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.batch_norm_statistics import (
     estimate_batch_norm,
     first_element,
@@ -62,8 +63,8 @@ class ReestimateBatchNorm(L.Callback):
     """
 
     def __init__(self, batches: int | None = None, *, target: str | None = None) -> None:
-        if batches is not None and (not isinstance(batches, int) or batches < 1):
-            raise ValueError(f"`batches` must be a positive integer, got {batches!r}. Leave it out for a whole epoch.")
+        if batches is not None:
+            batches = _check.integer("batches", batches, "Leave it out for a whole epoch.", least=1)
         self.batches = batches
         self.target = target
         self._tried = False

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_trainingkit.data._lightning import unrepeated
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.split import stratified_split
 
-__all__ = ["ImageDataModule", "check_fraction", "check_labels", "even_batches", "fit_normalisation", "split"]
+__all__ = ["ImageDataModule", "check_labels", "even_batches", "fit_normalisation", "split"]
 
 Pair = tuple[Tensor, Tensor]
 
@@ -34,13 +35,9 @@ class ImageDataModule(L.LightningDataModule):
 
     def __init__(self, batch_size: int, val_fraction: float, seed: int, num_workers: int) -> None:
         super().__init__()
-        check_fraction("val_fraction", val_fraction)
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be positive, got {batch_size}. Try 128.")
-        if num_workers < 0:
-            raise ValueError(
-                f"`num_workers` must not be negative, got {num_workers}. Use 0 to load in the main process."
-            )
+        _check.share("val_fraction", val_fraction, "Try 0.1.")
+        _check.integer("batch_size", batch_size, "Try 128.", least=1)
+        _check.integer("num_workers", num_workers, "Use 0 to load in the main process.", least=0)
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.num_workers = num_workers
@@ -115,12 +112,6 @@ def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:
     if low < 0 or high >= num_classes:
         rule = f"labels in 0 .. {num_classes - 1}"
         raise ValueError(f"`{source}` must hold {rule}, got labels from {low} to {high}. Get the data set again.")
-
-
-def check_fraction(argument: str, fraction: float) -> None:
-    """Raise ValueError unless ``fraction`` leaves something in both parts."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"`{argument}` must be between 0 and 1, both excluded, got {fraction}. Try 0.1.")
 
 
 def split(targets: Tensor, argument: str, fraction: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 import torch
 
-from lightning_trainingkit.data._base import ImageDataModule, check_fraction, split
+from lightning_trainingkit.data._base import ImageDataModule, split
 from lightning_trainingkit.data._memory import serve_from_memory
+from lightning_trainingkit.functional import _check
 
 __all__ = ["DigitsDataModule"]
 
@@ -49,7 +50,7 @@ class DigitsDataModule(ImageDataModule):
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
         self.save_hyperparameters()
-        check_fraction("test_fraction", test_fraction)
+        _check.share("test_fraction", test_fraction, "Try 0.1.")
         self.test_fraction = test_fraction
 
     def _load(self) -> None:

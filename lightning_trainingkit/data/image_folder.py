@@ -11,7 +11,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_trainingkit.data._base import ImageDataModule, Pair, check_fraction, fit_normalisation, split
+from lightning_trainingkit.data._base import ImageDataModule, Pair, fit_normalisation, split
+from lightning_trainingkit.functional import _check
 
 __all__ = ["ImageFolderDataModule"]
 
@@ -62,9 +63,8 @@ class ImageFolderDataModule(ImageDataModule):
         super().__init__(batch_size, val_fraction, seed, num_workers)
         data_dir = str(data_dir)
         self.save_hyperparameters()
-        check_fraction("test_fraction", test_fraction)
-        if image_size < 1:
-            raise ValueError(f"`image_size` must be positive, got {image_size}. Try 224.")
+        _check.share("test_fraction", test_fraction, "Try 0.1.")
+        _check.integer("image_size", image_size, "Try 224.", least=1)
         if (mean is None) != (std is None) or any(len(given) != 3 for given in (mean, std) if given is not None):
             raise ValueError(
                 f"`mean` and `std` must both be three numbers or both be None, got {mean} and {std}. Give both."

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_trainingkit.functional import _check
+
 __all__ = [
     "AVERAGES",
     "EXACT_EARLY_EXIT",
@@ -72,11 +74,10 @@ def running_average(total: Tensor | None, log_probabilities: Tensor, weight: flo
         return term if total is None else torch.logaddexp(total, term)
     if average in ("logits", "geometric"):
         return log_probabilities * weight if total is None else total.add(log_probabilities, alpha=weight)
-    if average == "votes":
-        top, leader = log_probabilities.max(dim=1, keepdim=True)
-        votes = torch.zeros_like(log_probabilities).scatter(1, leader, torch.where(top.isnan(), top, 1.0))
-        return votes * weight if total is None else total.add(votes, alpha=weight)
-    raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. The default is probabilities.")
+    _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
+    top, leader = log_probabilities.max(dim=1, keepdim=True)
+    votes = torch.zeros_like(log_probabilities).scatter(1, leader, torch.where(top.isnan(), top, 1.0))
+    return votes * weight if total is None else total.add(votes, alpha=weight)
 
 
 def finish(total: Tensor, average: str) -> Tensor:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["greedy_weights"]
 
 
@@ -45,8 +47,7 @@ def greedy_weights(log_probabilities: Tensor, target: Tensor, rounds: int = 50) 
         raise ValueError(f"`log_probabilities` must have shape (K, N, C), none of them 0, got {shape}. Stack members.")
     if tuple(target.shape) != shape[1:2]:
         raise ValueError(f"`target` must be {shape[1]} class indices, got shape {tuple(target.shape)}. One per sample.")
-    if rounds < 1:
-        raise ValueError(f"`rounds` must be positive, got {rounds}. 50 is usual.")
+    _check.integer("rounds", rounds, "50 is usual.", least=1)
     floor = math.log(torch.finfo(torch.float32).tiny)
     at_target = log_probabilities.gather(2, target.long().expand(shape[0], -1)[:, :, None])[:, :, 0]
     # On the CPU the choice is the same whatever the device is, and all of them have float64 there.

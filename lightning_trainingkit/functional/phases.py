@@ -1,11 +1,12 @@
 """Phases of transfer learning: what trains from when on, and how fast."""
 
-import math
 import re
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
+
+from lightning_trainingkit.functional import _check
 
 __all__ = ["PRESETS", "Phase", "last_blocks", "layer_factor", "read_phases", "warmup_factor"]
 
@@ -100,15 +101,11 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
 
 
 def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[int | float | None, int | None]:
-    for key, value, kind, wanted in (
-        ("start", start, Real, "a number"),
-        ("patience", patience, Integral, "an integer"),
-    ):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-            raise TypeError(f"`{name}['{key}']` must be {wanted}, got {value!r}. Give one, or leave it out.")
-    # numpy's could not be loaded from a checkpoint
-    start = start if start is None else int(start) if isinstance(start, Integral) else float(start)
-    patience = patience if patience is None else int(patience)
+    if start is not None:
+        given = _check.number(f"{name}['start']", start, "Give an epoch or a share of the training, or leave it out.")
+        start = int(start) if isinstance(start, Integral) else given
+    if patience is not None:
+        patience = _check.integer(f"{name}['patience']", patience, "It counts checks.", least=1)
     if first:
         if start not in (None, 0) or patience is not None:
             raise ValueError(
@@ -121,25 +118,21 @@ def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[i
             f"`{name}` must have either `start` or `patience`, got start={start}, patience={patience}. "
             "Give an epoch (3), a share of the training (0.25), or the checks without improvement to wait for."
         )
-    if patience is not None and patience < 1:
-        raise ValueError(f"`{name}['patience']` must be at least 1, got {patience}. It counts checks.")
-    if isinstance(start, float) and not 0 < start < 1:
-        raise ValueError(
-            f"`{name}['start']` must be a share between 0 and 1 if it is no integer, got {start}. "
-            "Write an integer for an epoch."
-        )
-    if isinstance(start, int) and start < 1:
-        raise ValueError(f"`{name}['start']` must be at least epoch 1, got {start}. Epoch 0 is the first phase's.")
+    if isinstance(start, float):
+        _check.share(f"{name}['start']", start, "Write an integer for an epoch.")
+    elif start is not None:
+        _check.integer(f"{name}['start']", start, "The first phase has epoch 0.", least=1)
     return start, patience
 
 
 def _read_scale(name: str, scale: Any) -> float | dict[str, float]:
     given = scale if isinstance(scale, dict) else {"all": scale}
     for key, value in given.items():
-        if not isinstance(key, str) or isinstance(value, bool) or not isinstance(value, Real):
+        if not isinstance(key, str):
             raise TypeError(f"`{name}` must be a number, or a dict of name patterns to numbers, got {scale!r}.")
-        if not 0 < float(value) < math.inf:
-            raise ValueError(f"`{name}` must be positive, got {value}. To freeze a part, leave it out of `train`.")
+        _check.number(
+            name, value, "Give a number or a dict of them. To freeze a part, leave it out of `train`.", above=0
+        )
     return {key: float(value) for key, value in given.items()} if isinstance(scale, dict) else float(scale)
 
 

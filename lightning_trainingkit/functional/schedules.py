@@ -2,6 +2,8 @@
 
 import math
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["cycle_ends", "cyclic_cosine"]
 
 
@@ -30,8 +32,7 @@ def cycle_ends(total_steps: int, cycles: int) -> list[int]:
         Huang et al., "Snapshot Ensembles: Train 1, get M for free", ICLR 2017, arXiv:1704.00109.
     """
     for name, value in {"total_steps": total_steps, "cycles": cycles}.items():
-        if not isinstance(value, int):
-            raise TypeError(f"`{name}` must be an integer, got {value!r}. Round it.")
+        _check.integer(name, value, "Round it.")
     if not 1 <= cycles <= total_steps:
         raise ValueError(
             f"`cycles` must be from 1 to the number of optimizer steps, {total_steps}, got {cycles}. "

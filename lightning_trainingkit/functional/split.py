@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["stratified_split"]
 
 
@@ -35,8 +37,7 @@ def stratified_split(
         raise ValueError(
             f"`targets` must be one label per example, got shape {tuple(targets.shape)}. Nothing to split."
         )
-    if not 0 < fraction < 1:
-        raise ValueError(f"`fraction` must be between 0 and 1, both excluded, got {fraction}. Try 0.1.")
+    _check.share("fraction", fraction, "Try 0.1.")
     shuffled = torch.randperm(len(targets), generator=generator)
     _, label, count = torch.unique(targets.cpu()[shuffled], return_inverse=True, return_counts=True)
     taken = _shares(count, fraction, generator)

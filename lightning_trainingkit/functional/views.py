@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional._view_sets import (
     Transform,
     compose,
@@ -45,8 +46,7 @@ class View:
     transform: Transform = field(compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"`weight` must be positive, got {self.weight}. Leave out a view that doesn't count.")
+        _check.number("weight", self.weight, "Leave out a view that doesn't count.", above=0)
 
     @property
     def steps(self) -> tuple[Transform, ...]:

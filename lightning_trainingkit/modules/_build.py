@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torchvision
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.layers.small_resnet import SmallResNet
 
 __all__ = ["build_model", "check_name", "check_options", "optimizer_class"]
@@ -17,12 +17,10 @@ __all__ = ["build_model", "check_name", "check_options", "optimizer_class"]
 
 def check_name(argument: str, value: str, known: Iterable[str], rule: str) -> None:
     """Raise ValueError with the near names if ``value`` is not among the known ones."""
-    by_lower = {name.lower(): name for name in known}
-    if value in by_lower.values():
-        return
-    near = [by_lower[name] for name in get_close_matches(value.lower(), by_lower, n=6, cutoff=0.4)]
-    names = near or sorted(by_lower.values())[:20]
-    raise ValueError(f"`{argument}` must be {rule}, got {value!r}. Near names: {', '.join(names)}.")
+    names = sorted(known)
+    if value not in names:
+        near = ", ".join(_check.nearest(value, names))
+        raise ValueError(f"`{argument}` must be {rule}, got {value!r}. Nearest names: {near}.")
 
 
 def check_options(argument: str, build: Callable[..., Any], options: dict[str, Any], *given: str) -> None:

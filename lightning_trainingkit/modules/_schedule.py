@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer, lr_scheduler
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends, cyclic_cosine
 from lightning_trainingkit.modules._build import check_name, check_options
 
@@ -29,8 +30,7 @@ def warmup_cosine(
     One ``LambdaLR``: ``SequentialLR`` calls ``step(epoch)`` in older releases of torch, which warn of that.
     """
     for name, share in {"warmup": warmup, "final": final}.items():
-        if not 0 <= share < 1:
-            raise ValueError(f"`{name}` must be a share from 0 to below 1, got {share}. Try 0.05.")
+        _check.number(name, share, "Try 0.05.", least=0, below=1)
     rise = round(warmup * total_steps)
 
     def factor(step: int) -> float:

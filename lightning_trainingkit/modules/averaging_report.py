@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import AVERAGES, check_weights, finish, running_average
 
 __all__ = ["AveragingReport"]
@@ -62,12 +63,9 @@ class AveragingReport(Metric):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2, got {num_classes}. Count the classes from 1.")
-        if passes < 1:
-            raise ValueError(f"`passes` must be positive, got {passes}. 1 reports a single pass.")
-        if average not in AVERAGES:
-            raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. Try probabilities.")
+        _check.integer("num_classes", num_classes, "Count the classes from 1.", least=2)
+        _check.integer("passes", passes, "1 reports a single pass.", least=1)
+        _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
         self.num_classes = num_classes
         self.passes = passes
         self.average = average

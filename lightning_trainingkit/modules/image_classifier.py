@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.decay import decay_groups
 from lightning_trainingkit.functional.losses import multiclass_hinge
 from lightning_trainingkit.modules._build import (
@@ -80,8 +81,7 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["model"] if isinstance(model, nn.Module) else [])
-        if num_classes < 2:
-            raise ValueError(f"`num_classes` must be at least 2, got {num_classes}. Count the classes from 1.")
+        _check.integer("num_classes", num_classes, "Count the classes from 1.", least=2)
         if isinstance(model, nn.Module) and model_options:
             raise ValueError(f"`model_options` must be left out with a built model, got {model_options}. Name a model.")
         check_name("loss", loss, _LOSSES, " or ".join(map(repr, _LOSSES)))

@@ -49,10 +49,10 @@ def test_a_part_that_would_be_empty():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "`batch_size` must be positive, got 0"),
-        ({"num_workers": -1}, "`num_workers` must not be negative, got -1"),
-        ({"val_fraction": 0}, "`val_fraction` must be between 0 and 1, both excluded, got 0"),
-        ({"test_fraction": 1.0}, "`test_fraction` must be between 0 and 1, both excluded, got 1.0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        ({"num_workers": -1}, "`num_workers` must be at least 0, got -1"),
+        ({"val_fraction": 0}, "`val_fraction` must be above 0 and below 1, got 0"),
+        ({"test_fraction": 1.0}, "`test_fraction` must be above 0 and below 1, got 1.0"),
     ],
 )
 def test_bad_arguments(options, message):

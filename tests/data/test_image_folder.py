@@ -150,10 +150,10 @@ def test_unknown_class_in_the_test_folder(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_size": 0}, "`image_size` must be positive, got 0"),
+        ({"image_size": 0}, "`image_size` must be at least 1, got 0"),
         ({"mean": [0.5] * 3}, "`mean` and `std` must both be three numbers"),
         ({"mean": [0.5], "std": [0.5]}, "`mean` and `std` must both be three numbers"),
-        ({"test_fraction": 0.0}, "`test_fraction` must be between 0 and 1"),
+        ({"test_fraction": 0.0}, "`test_fraction` must be above 0 and below 1"),
     ],
 )
 def test_bad_arguments(tmp_path, options, message):

@@ -202,7 +202,7 @@ def test_refuses_to_settle_what_one_pass_can_turn(average):
 
 def test_refuses_an_unknown_average():
     with pytest.raises(
-        ValueError, match="`average` must be one of probabilities, logits, geometric, votes, got 'median'"
+        ValueError, match="`average` must be one of 'probabilities', 'logits', 'geometric', 'votes', got 'median'"
     ):
         average_passes(torch.zeros(2, 3, 4), average="median")
 

@@ -101,7 +101,7 @@ def test_dtype_and_inputs_are_left_alone():
         ((4, 3), 4, 5, r"`log_probabilities` must have shape \(K, N, C\), none of them 0, got \(4, 3\)"),
         ((2, 0, 3), 0, 5, r"`log_probabilities` must have shape \(K, N, C\), none of them 0, got \(2, 0, 3\)"),
         ((2, 4, 3), 3, 5, r"`target` must be 4 class indices, got shape \(3,\)"),
-        ((2, 4, 3), 4, 0, "`rounds` must be positive, got 0"),
+        ((2, 4, 3), 4, 0, "`rounds` must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(shape, targets, rounds, message):

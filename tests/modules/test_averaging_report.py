@@ -170,8 +170,8 @@ def test_as_a_child_of_a_module_it_is_reset_and_saved_as_torchmetrics_own():
     ("options", "message"),
     [
         ({"num_classes": 1}, "`num_classes` must be at least 2, got 1"),
-        ({"passes": 0}, "`passes` must be positive, got 0"),
-        ({"average": "mean"}, "`average` must be one of probabilities, logits, geometric, votes, got 'mean'"),
+        ({"passes": 0}, "`passes` must be at least 1, got 0"),
+        ({"average": "mean"}, "`average` must be one of 'probabilities', 'logits', 'geometric', 'votes', got 'mean'"),
         ({"weights": [1.0]}, "`weights` must be 3 numbers"),
         ({"weights": [0.5, 0.5, 0.5]}, "`weights` must be positive or 0 and sum to 1"),
         ({"weights": [0, 0.5, 0.5]}, "`weights` must start with a positive one"),

@@ -238,12 +238,15 @@ def test_timm_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "resnet81"}, "`model` must be .*got 'resnet81'. Near names: resnet18"),
-        ({"model": "timm/resnt18"}, "`model` must be a model of timm, got 'timm/resnt18'. Near names: timm/resnet18"),
-        ({"optimizer": "adamw"}, "`optimizer` must be .*got 'adamw'. Near names: AdamW"),
+        ({"model": "resnet81"}, "`model` must be .*got 'resnet81'. Nearest names: resnet18"),
+        (
+            {"model": "timm/resnt18"},
+            "`model` must be a model of timm, got 'timm/resnt18'. Nearest names: timm/resn",
+        ),
+        ({"optimizer": "adamw"}, "`optimizer` must be .*got 'adamw'. Nearest names: AdamW"),
         ({"optimizer": "LBFGS"}, "with weight decay"),
-        ({"schedule": "cosin"}, "`schedule` must be .*got 'cosin'. Near names: cosine"),
-        ({"loss": "hing"}, "`loss` must be 'cross_entropy' or 'hinge', got 'hing'. Near names: hinge"),
+        ({"schedule": "cosin"}, "`schedule` must be .*got 'cosin'. Nearest names: cosine"),
+        ({"loss": "hing"}, "`loss` must be 'cross_entropy' or 'hinge', got 'hing'. Nearest names: hinge"),
         ({"num_classes": 1}, "`num_classes` must be at least 2, got 1"),
         ({"model_options": {"depth": 3}}, "`model_options` must fit SmallResNet.*It may hold"),
         ({"optimizer_options": {"momentum": 0.9}}, "`optimizer_options` must fit AdamW.*It may hold"),

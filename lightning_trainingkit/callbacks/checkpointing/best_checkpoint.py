@@ -22,6 +22,7 @@ from lightning_trainingkit.callbacks._best_weights import (
 )
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
 
@@ -86,10 +87,7 @@ class BestCheckpoint(ModelCheckpoint):
         enable_version_counter: bool = True,
         verbose: bool = False,
     ) -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(
-                f'`mode` must be "min" or "max", got {mode!r}. Use "max" for an accuracy, "min" for a loss.'
-            )
+        _check.one_of("mode", mode, ("min", "max"), "An accuracy needs 'max', a loss 'min'.")
         if save_top_k < -1 or save_top_k == 0:
             raise ValueError(
                 f"`save_top_k` must be positive, or -1 for all, got {save_top_k}. To save none, leave the callback out."

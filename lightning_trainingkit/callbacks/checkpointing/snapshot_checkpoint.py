@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit.callbacks._best_weights import check_hyperparameters
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends
 
 __all__ = ["SnapshotCheckpoint"]
@@ -50,9 +51,7 @@ class SnapshotCheckpoint(L.Callback):
     """
 
     def __init__(self, cycles: int, *, dirpath: str | None = None) -> None:
-        if not isinstance(cycles, int) or cycles < 1:
-            raise ValueError(f"`cycles` must be a positive integer, got {cycles!r}. Give that of the schedule.")
-        self.cycles = cycles
+        self.cycles = _check.integer("cycles", cycles, "Give the number of the schedule's cycles.", least=1)
         self.dirpath = dirpath
         self._forget()
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.structure.names import plain_names
@@ -60,8 +61,7 @@ class RandomMasks:
     kind = "masks"
 
     def __init__(self, passes: int, *, layers: str | list[str] | None = None, seed: int | None = None) -> None:
-        if not isinstance(passes, int) or isinstance(passes, bool) or passes < 1:
-            raise ValueError(f"`passes` must be a positive integer, got {passes!r}. 20 is usual, more are smoother.")
+        passes = _check.integer("passes", passes, "20 is usual, more are smoother.", least=1)
         given = [layers] if isinstance(layers, str) else layers or []
         if not isinstance(given, list) or not all(isinstance(pattern, str) for pattern in given):
             raise TypeError(f"`layers` must be a pattern over names of layers or a list of them, got {layers!r}.")

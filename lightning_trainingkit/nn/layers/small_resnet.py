@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["SmallResNet"]
 
 
@@ -31,8 +33,7 @@ class SmallResNet(nn.Module):
     def __init__(self, num_classes: int, in_channels: int = 1, width: int = 32) -> None:
         super().__init__()
         for name, value in {"num_classes": num_classes, "in_channels": in_channels, "width": width}.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be positive, got {value}. SmallResNet needs at least 1.")
+            _check.integer(name, value, "SmallResNet needs at least 1.", least=1)
         self.stem = nn.Sequential(_conv(in_channels, width, 3), nn.ReLU())
         self.blocks = nn.Sequential(_Block(width, width), _Block(width, 2 * width), _Block(2 * width, 4 * width))
         self.head = nn.Linear(4 * width, num_classes)

@@ -1,6 +1,5 @@
 """The last layer of a model, and a new one for other classes."""
 
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import fx, nn
 from torch.nn.functional import linear
 from torch.nn.parameter import is_lazy
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.structure.call_order import call_order, layers_of
 from lightning_trainingkit.nn.structure.modes import evaluating
 from lightning_trainingkit.nn.structure.tracing import NORMS, Trace, UntraceableError
@@ -75,12 +75,7 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
         >>> model.fc
         Linear(in_features=512, out_features=5, bias=True)
     """
-    given: Any = num_classes
-    if isinstance(given, bool) or not isinstance(given, Integral):
-        raise TypeError(f"`num_classes` must be an integer, got {given!r}. Count the classes.")
-    num_classes = int(given)
-    if num_classes < 1:
-        raise ValueError(f"`num_classes` must be positive, got {num_classes}. Count the classes from 1.")
+    num_classes = _check.integer("num_classes", num_classes, "Count the classes from 1.", least=1)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             "`model` must be written in Python, got a TorchScript module, whose layers can't be replaced. "

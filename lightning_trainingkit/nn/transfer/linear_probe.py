@@ -1,16 +1,15 @@
 """A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
 from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault
@@ -80,11 +79,8 @@ def linear_probe(
     References:
         Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644.
     """
-    given: Any = l2
-    if l2 is not None and (isinstance(given, bool) or not isinstance(given, Real)):
-        raise TypeError(f"`l2` must be a number, got {l2!r}. None chooses it.")
-    if l2 is not None and not 0 <= l2 < math.inf:
-        raise ValueError(f"`l2` must not be negative, and finite, got {l2}. None chooses it.")
+    if l2 is not None:
+        l2 = _check.number("l2", l2, "None chooses it.", least=0)
     name = find_head(model)
     head = model.get_submodule(name) if name else model
     if not isinstance(head, nn.Linear):

@@ -208,7 +208,7 @@ def test_hyperparameters_that_only_load_by_running_code_are_named_before_trainin
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "best"}, '`mode` must be "min" or "max", got \'best\''),
+        ({"mode": "best"}, "`mode` must be one of 'min', 'max', got 'best'"),
         ({"mode": "max", "save_top_k": 0}, "`save_top_k` must be positive"),
         ({"mode": "max", "save_top_k": -2}, "`save_top_k` must be positive"),
     ],

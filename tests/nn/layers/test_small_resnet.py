@@ -31,5 +31,5 @@ def test_evaluation_looks_at_each_image_alone():
 
 @pytest.mark.parametrize("name", ["num_classes", "in_channels", "width"])
 def test_bad_argument(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+    with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
         SmallResNet(**{"num_classes": 3, name: 0})

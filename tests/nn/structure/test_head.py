@@ -150,7 +150,7 @@ def test_models_without_a_last_layer_of_their_own_and_with_two(model, said):
             "a linear layer or a plain convolution, got Cosine",
         ),
         (nn.Sequential(nn.ConvTranspose2d(4, 4, 1)), 4, TypeError, "a linear layer or a plain convolution"),
-        (Own(), 0, ValueError, "must be positive, got 0"),
+        (Own(), 0, ValueError, "must be at least 1, got 0"),
         (Own(), 2.0, TypeError, "must be an integer, got 2.0"),
         (Own(), True, TypeError, "must be an integer"),
     ],

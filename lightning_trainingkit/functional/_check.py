@@ -1,0 +1,112 @@
+"""Checks of arguments, each with one wording for its error."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from math import isfinite
+from numbers import Integral, Real
+from operator import ge, gt, le, lt
+from typing import Any
+
+__all__ = ["flag", "integer", "nearest", "number", "one_of", "share"]
+
+
+def integer(name: str, value: Any, hint: str, *, least: int | None = None) -> int:
+    """Return an integer argument as Python's ``int``, which any checkpoint can hold.
+
+    Args:
+        name: Name of the argument.
+        value: Value that the user gave.
+        hint: Sentence that says what to do.
+        least: Smallest value that is allowed.
+
+    Raises:
+        TypeError: If the value is no integer. True and False are none.
+        ValueError: If the value is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}. {hint}")
+    if least is not None and value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}. {hint}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    hint: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a finite number as Python's ``float``, which any checkpoint can hold.
+
+    Args:
+        name: Name of the argument.
+        value: Value that the user gave.
+        hint: Sentence that says what to do.
+        least: Smallest value that is allowed.
+        above: Bound that the value must exceed.
+        most: Largest value that is allowed.
+        below: Bound that the value must stay below.
+
+    Raises:
+        TypeError: If the value is no number. True and False are none.
+        ValueError: If the value is outside its bounds, infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}. {hint}")
+    given = float(value)
+    bounds = {"at least": (least, ge), "above": (above, gt), "at most": (most, le), "below": (below, lt)}
+    wanted = [(word, bound, compare) for word, (bound, compare) in bounds.items() if bound is not None]
+    rules = [f"{word} {bound:g}" for word, bound, _ in wanted]
+    if not isfinite(given):
+        raise ValueError(f"`{name}` must be {' and '.join(['finite', *rules])}, got {value}. {hint}")
+    if not all(compare(given, bound) for _, bound, compare in wanted):
+        raise ValueError(f"`{name}` must be {' and '.join(rules)}, got {value}. {hint}")
+    return given
+
+
+def share(name: str, value: Any, hint: str) -> float:
+    """Return a share: a number above 0 and below 1.
+
+    Raises:
+        TypeError: If the value is no number.
+        ValueError: If the value is outside its bounds.
+    """
+    return number(name, value, hint, above=0, below=1)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a value that must be True or False.
+
+    Raises:
+        TypeError: If the value is something different.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False, got {value!r}. Write {name}=True, say.")
+    return value
+
+
+def one_of(name: str, value: Any, choices: Iterable[Any], hint: str) -> None:
+    """Check that a value is one of several.
+
+    Raises:
+        ValueError: If the value is none of them.
+    """
+    known = list(choices)
+    if not any(value is each or (type(value) is type(each) and value == each) for each in known):
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}. {hint}")
+
+
+def nearest(name: str, known: Iterable[str], most: int = 8) -> list[str]:
+    """List the known names that are nearest to a name, or the first 20 where none is near.
+
+    Example:
+        >>> nearest("haed", ["conv1", "conv2", "head"]), nearest("zzz", ["conv1", "head"])
+        (['head'], ['conv1', 'head'])
+    """
+    by_lower = {each.lower(): each for each in known if each}
+    near = get_close_matches(name.lower(), by_lower, n=most, cutoff=0.4)
+    return [by_lower[each] for each in near] or list(by_lower.values())[:20]
