@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from difflib import SequenceMatcher
-from fnmatch import fnmatchcase
 from typing import Any
 from weakref import WeakSet
 
@@ -21,6 +19,7 @@ from lightning_trainingkit.functional.init import InitScheme, init_, parse_schem
 from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault, weight_holder, weight_std
 from lightning_trainingkit.nn.structure.activation_after import FollowingActivations, activation_after
 from lightning_trainingkit.nn.structure.head import find_head
+from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
 
 __all__ = ["InitOverride", "LayerInit"]
 
@@ -153,16 +152,12 @@ class InitOverride(L.Callback):
         chosen: dict[str, Rule] = {}
         for pattern, rule in self._rules.items():
             if pattern != "head":
-                names = [name for name in layers if fnmatchcase(name, pattern)]
+                names = match(pattern, layers)
             else:  # which layer is the last is known once all are made
                 head = [find_head(pl_module, skip=(Metric,))] if last and layers else []
                 names = [name for name in head if name in layers]
             if last and not names:
-                near = sorted(layers, key=lambda name: -SequenceMatcher(None, pattern, name).ratio())
-                raise ValueError(
-                    f"`scheme` must have patterns that match a layer, got {pattern!r}. "
-                    f"The layers, nearest names first: {', '.join(near) or 'none'}."
-                )
+                raise no_match("scheme", "have patterns that match a layer", pattern, layers)
             chosen.update(dict.fromkeys(names, rule))
         return chosen
 

@@ -2,25 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.structure.names import plain_names
+from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
+from lightning_trainingkit.nn.structure.randomness import layers_that_draw
 
 __all__ = ["RandomMasks", "random_layers"]
-
-_FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-# Children whose rate a module may read to drop by itself where its own flag says training, as fused attention does
-_READ_BY_PARENT = {"attn_drop", "attn_dropout", "attention_dropout", "patch_drop"}
 
 
 class RandomMasks:
@@ -123,8 +118,7 @@ def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> d
         ['1']
     """
     names = _named(module)
-    on = {each for each in names.values() if _draws(each)}
-    on |= {each for each in names.values() if _reads_rates(each, on)}
+    on = layers_that_draw(names.values())
     for pattern in [layers] if isinstance(layers, str) else layers or []:
         on |= _match(module, names, pattern)
     if not on:
@@ -146,36 +140,8 @@ def _named(module: nn.Module) -> dict[str, nn.Module]:
     return plain_names(dict(module.named_modules(remove_duplicate=False)))
 
 
-def _draws(module: nn.Module) -> bool:
-    """Tell whether a module draws random numbers if its own flag says training."""
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    if isinstance(module, nn.RReLU):
-        return bool(module.lower < module.upper)
-    if isinstance(module, nn.MultiheadAttention):
-        return bool(module.dropout > 0)
-    if isinstance(module, nn.RNNBase):
-        return bool(module.dropout > 0 and module.num_layers > 1)  # it is between layers
-    if isinstance(module, _FRACTIONAL):
-        return module._random_samples is None
-    kind = type(module).__name__.lower()
-    drops = "drop" in kind or "stochasticdepth" in kind
-    known = str(type(module).forward.__module__).partition(".")[0] in ("torchvision", "timm")
-    return any(
-        isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
-        for name, value in vars(module).items()
-        if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
-    )
-
-
-def _reads_rates(module: nn.Module, on: set[nn.Module]) -> bool:
-    if isinstance(module, nn.TransformerEncoderLayer):
-        return not on.isdisjoint(module.modules())
-    return any(name in _READ_BY_PARENT and child in on for name, child in module.named_children())
-
-
 def _match(module: nn.Module, names: dict[str, nn.Module], pattern: str) -> set[nn.Module]:
-    matched = [name for name in names if fnmatchcase(name, pattern)]
+    matched = match(pattern, names)
     found = {names[name] for name in matched if not _keeps_statistics(names[name])}
     if found:
         return found
@@ -184,11 +150,7 @@ def _match(module: nn.Module, names: dict[str, nn.Module], pattern: str) -> set[
             f"`layers` must match others than layers with running statistics, got {pattern!r}, which matches "
             f"{', '.join(matched[:20])} alone. Those stay in eval mode: leave it out."
         )
-    near = get_close_matches(pattern, names, n=6, cutoff=0.4) or [name for name in names if name][:20]
-    raise ValueError(
-        f"`layers` must match names in {type(module).__name__}, got {pattern!r}, which matches none. There are "
-        f"{', '.join(near)}."
-    )
+    raise no_match("layers", f"match names in {type(module).__name__}", pattern, names)
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -1,16 +1,46 @@
-"""Choose parameters of a model by ``all``, ``head``, ``last n`` or name patterns."""
+"""Match patterns with the names of layers and parameters, and choose parameters by them."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.phases import last_blocks
 from lightning_trainingkit.nn.structure.blocks import Block
 from lightning_trainingkit.nn.structure.names import plain_names
 
-__all__ = ["parameter_names", "select"]
+__all__ = ["match", "no_match", "parameter_names", "select"]
+
+
+def match(pattern: str, names: Iterable[str]) -> list[str]:
+    """List the names that a pattern matches, in their order.
+
+    Args:
+        pattern: Pattern of ``fnmatch``: ``*`` stands for any characters, dots among them.
+        names: Names of modules or parameters.
+
+    Example:
+        >>> match("layer[12].*", ["conv1", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"])
+        ['layer1.0.conv1', 'layer2.0.conv1']
+    """
+    return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def no_match(argument: str, rule: str, pattern: str, names: Iterable[str], hint: str = "") -> ValueError:
+    """Make the error for a pattern or a name that matches nothing; it lists the nearest names.
+
+    Args:
+        argument: Name of the argument that holds the pattern.
+        rule: What the argument must do, such as ``"match a layer"``.
+        pattern: The pattern.
+        names: Names that there are.
+        hint: Sentence that says what to do.
+    """
+    near = ", ".join(_check.nearest(pattern, names)) or "none"
+    return ValueError(
+        f"`{argument}` must {rule}, got {pattern!r}, which matches none. Nearest names: {near}. {hint}".strip()
+    )
 
 
 def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -45,14 +75,13 @@ def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks
         return list(dict.fromkeys(names.values()))
     count = 0 if selector == "head" else last_blocks(selector)
     if count is None:
-        chosen = {parameter for name, parameter in names.items() if any(fnmatchcase(n, selector) for n in _above(name))}
-        if not chosen:
-            known = list(dict.fromkeys(above for name in names for above in _above(name)[::-1]))
-            near = get_close_matches(selector, known, n=8, cutoff=0.3) or known[:20]
-            raise ValueError(
-                f"`{argument}` must name something that can train, got {selector!r}, which matches nothing. "
-                f"Nearest names: {', '.join(near)}. Or use 'all', 'head' or 'last 2'."
-            )
+        known = {name: parts for name in names for parts in [_above(name)]}
+        matched = set(match(selector, dict.fromkeys(part for parts in known.values() for part in parts)))
+        if not matched:
+            modules_first = dict.fromkeys(part for parts in known.values() for part in parts[::-1])
+            hint = "Or use 'all', 'head' or 'last 2'."
+            raise no_match(argument, "name something that can train", selector, modules_first, hint)
+        chosen = {names[name] for name, parts in known.items() if not matched.isdisjoint(parts)}
     else:
         chosen = {parameter for block in blocks[-1 - count :] for parameter in block.parameters}
     found = [parameter for parameter in dict.fromkeys(names.values()) if parameter in chosen]

@@ -1,8 +1,15 @@
-"""What in a forward is random, or changes from call to call."""
+"""The one list of layers that draw random numbers."""
+
+from collections.abc import Iterable
 
 from torch import fx, nn
+from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["is_random", "stirs"]
+__all__ = ["is_random", "layers_that_draw", "stirs"]
+
+_FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+# Children whose rate a module may read to drop by itself where its own flag says training, as fused attention does
+_READ_BY_PARENT = {"attn_drop", "attn_dropout", "attention_dropout", "patch_drop"}
 
 _FUNCTIONS = ("dropout", "drop_path", "stochastic", "rand", "bernoulli", "multinomial", "rrelu", "fractional")
 _WHOLE_NAMES = ("normal", "normal_", "uniform_")
@@ -37,3 +44,46 @@ def is_random(node: fx.Node) -> bool:
     if not any(part in str(name).lower() for part in _FUNCTIONS) and name not in _WHOLE_NAMES:
         return False
     return bool(node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True))
+
+
+def layers_that_draw(modules: Iterable[nn.Module]) -> set[nn.Module]:
+    """Find the modules that draw random numbers in training mode, with a rate above 0.
+
+    Args:
+        modules: Modules to look at, each for itself.
+
+    Example:
+        >>> {type(layer).__name__ for layer in layers_that_draw([nn.Linear(2, 2), nn.Dropout(0.1), nn.Dropout(0.0)])}
+        {'Dropout'}
+    """
+    candidates = list(modules)
+    drawing = {module for module in candidates if _draws(module)}
+    return drawing | {module for module in candidates if _reads_rates(module, drawing)}
+
+
+def _draws(module: nn.Module) -> bool:
+    """Tell whether a module draws random numbers if its own flag says training."""
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    if isinstance(module, nn.RReLU):
+        return bool(module.lower < module.upper)
+    if isinstance(module, nn.MultiheadAttention):
+        return bool(module.dropout > 0)
+    if isinstance(module, nn.RNNBase):
+        return bool(module.dropout > 0 and module.num_layers > 1)  # it is between layers
+    if isinstance(module, _FRACTIONAL):
+        return module._random_samples is None
+    kind = type(module).__name__.lower()
+    drops = "drop" in kind or "stochasticdepth" in kind
+    known = str(type(module).forward.__module__).partition(".")[0] in ("torchvision", "timm")
+    return any(
+        isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
+        for name, value in vars(module).items()
+        if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
+    )
+
+
+def _reads_rates(module: nn.Module, on: set[nn.Module]) -> bool:
+    if isinstance(module, nn.TransformerEncoderLayer):
+        return not on.isdisjoint(module.modules())
+    return any(name in _READ_BY_PARENT and child in on for name, child in module.named_children())

@@ -291,8 +291,8 @@ def test_step_whose_second_run_fails_still_gets_its_error():
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("nett", "must name a submodule of Observed, got 'nett'. There are net"),
-        ("head", "got 'head'. There are .*net.0, net.1"),
+        ("nett", "must name a submodule of Observed, got 'nett', which matches none. Nearest names: net"),
+        ("head", "got 'head', which matches none. Nearest names: .*net.0, net.1"),
     ],
 )
 def test_target_that_does_not_exist(target, message):
@@ -309,7 +309,7 @@ def test_module_without_a_forward_must_name_its_target():
         def test_step(self, batch, batch_idx):
             return self.net(batch)
 
-    with pytest.raises(ValueError, match=r"with a forward, which Bare has not, got None\. There are net"):
+    with pytest.raises(ValueError, match=r"with a forward, which Bare has not, got None\. Its submodules: net"):
         toy_trainer(TestTimeAugmentation("flip")).test(Bare(), DataLoader(torch.zeros(2, 2)), verbose=False)
 
 

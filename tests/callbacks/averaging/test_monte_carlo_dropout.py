@@ -261,8 +261,12 @@ def test_layers_of_the_users():
     [
         (Drawing(), {}, r"`target` must have a layer that draws random numbers .*BatchNorm2d, Conv2d, Drawing"),
         (Drawing(), {"target": "net"}, r"`target` must have a layer that draws"),
-        (Spy(), {"target": "nte"}, r"`target` must name a submodule of Spy, got 'nte'\. There are"),
-        (Spy(), {"layers": "net.9"}, r"`layers` must match names in Spy, got 'net\.9'.* There are net\.5, net\.4"),
+        (
+            Spy(),
+            {"target": "nte"},
+            r"`target` must name a submodule of Spy, got 'nte', which matches none\. Nearest names: net",
+        ),
+        (Spy(), {"layers": "net.9"}, r"`layers` must match names in Spy, got 'net\.9'.* Nearest names: net\.5, net\.4"),
         (Spy(), {"layers": "net.1"}, r"`layers` must match others than layers with running statistics"),
     ],
 )
@@ -277,15 +281,15 @@ def test_modules_that_do_not_fit(module, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"passes": 0}, "`passes` must be a positive integer, got 0"),
-        ({"passes": 1.5}, "`passes` must be a positive integer, got 1.5"),
+        ({"passes": 0}, "`passes` must be at least 1, got 0"),
+        ({"passes": 1.5}, "`passes` must be an integer, got 1.5"),
         ({"average": "mean"}, "`average` must be one of probabilities"),
         ({"max_batch": 0}, "`max_batch` must be positive"),
         ({"stages": "fit"}, "`stages` must be some of validate, test, predict"),
     ],
 )
 def test_arguments_that_are_wrong(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         MonteCarloDropout(**options)
 
 

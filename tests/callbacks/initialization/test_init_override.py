@@ -337,7 +337,7 @@ def test_wrong_arguments(arguments, error, message):
 
 
 def test_pattern_without_a_layer_lists_the_layers():
-    with pytest.raises(ValueError, match=r"got 'net\.44'\. The layers, nearest names first: net\.4, "):
+    with pytest.raises(ValueError, match=r"got 'net\.44', which matches none\. Nearest names: net\.4, "):
         begin(Spy(), {"net.44": "zeros"})
     with pytest.raises(ValueError, match=r"got 'haed'.*net\.0"):
         begin(Spy(), {"haed": "zeros"})

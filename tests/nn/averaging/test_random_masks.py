@@ -296,8 +296,11 @@ def test_layers_of_the_users():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("hed", r"match names in Head, got 'hed', which matches none\. There are head\."),
-        (["head", "quux"], r"match names in Head, got 'quux', which matches none\. There are body, body\.norm, head"),
+        ("hed", r"match names in Head, got 'hed', which matches none\. Nearest names: head\."),
+        (
+            ["head", "quux"],
+            r"match names in Head, got 'quux', which matches none\. Nearest names: body, body\.norm, head",
+        ),
         ("*norm", r"match others than layers with running statistics, got '\*norm', which matches body.norm alone"),
     ],
 )
