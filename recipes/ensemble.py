@@ -23,7 +23,7 @@ from torch.utils.data import Subset
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import comparison, wandb_runs
-from lightning_trainingkit.functional.averaging import AVERAGES, average_passes
+from lightning_trainingkit.functional import AVERAGES, average_passes
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import wandb_runs
-from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
+from lightning_trainingkit.nn import load_weights, read_manifest
 
 YAML = Path(__file__).with_suffix(".yaml")
 

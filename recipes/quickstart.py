@@ -17,7 +17,7 @@ from torch import distributed
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import wandb_runs
-from lightning_trainingkit.nn.weights.checkpoint import load_weights, read_manifest
+from lightning_trainingkit.nn import load_weights, read_manifest
 
 NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "ChannelsLast", "CommandCenter"]
 

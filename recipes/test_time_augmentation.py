@@ -24,9 +24,8 @@ from torch import Tensor
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import comparison, wandb_runs
-from lightning_trainingkit.functional.averaging import AVERAGES
-from lightning_trainingkit.functional.views import make_views
-from lightning_trainingkit.nn.weights.checkpoint import explain_failure
+from lightning_trainingkit.functional import AVERAGES, make_views
+from lightning_trainingkit.nn import explain_failure
 
 
 def main() -> None:

@@ -35,8 +35,8 @@ from torchvision.transforms.v2 import functional as F
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import comparison, wandb_runs
-from lightning_trainingkit.modules._build import build_model
-from lightning_trainingkit.nn.weights.checkpoint import explain_failure, load_weights
+from lightning_trainingkit.modules.build import build_model
+from lightning_trainingkit.nn import explain_failure, load_weights
 
 FROZEN = [{"train": "head", "lr_scale": 10}]  # a last layer alone bears a higher rate
 GRADUAL = [

@@ -1,3 +1,4 @@
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -12,6 +13,7 @@ import pytest
 import lightning_trainingkit
 
 ROOT = Path(__file__).parents[1]
+DOORS = ["functional", "nn", "data"]
 
 
 def python(code):
@@ -35,7 +37,7 @@ def test_the_public_names_are_those_of_the_stub_and_each_is_there():
 @pytest.mark.parametrize("package", ["functional", "nn"])
 def test_functional_and_nn_work_where_neither_lightning_nor_wandb_is_installed(package):
     module = importlib.import_module(f"lightning_trainingkit.{package}")
-    names = [f"{module.__name__}.{found.name}" for found in pkgutil.iter_modules(module.__path__)]
+    names = [found.name for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}.")]
     block = "import sys\nsys.modules.update(dict.fromkeys(['lightning', 'wandb', 'torchmetrics', 'sklearn', 'timm']))\n"
     python(block + "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names))
 
@@ -56,11 +58,38 @@ def test_every_public_callback_has_a_row_in_the_readme():
     assert set(table) == callbacks
 
 
-def test_import_linter_keeps_every_public_callback_from_importing_another():
-    settings = (ROOT / "pyproject.toml").read_text()
-    listed = re.findall(r"lightning_trainingkit\.callbacks\.\w+", settings)
-    values = [getattr(lightning_trainingkit, name) for name in lightning_trainingkit.__all__]
-    assert sorted(listed) == sorted(value.__module__ for value in values if _is_callback(value))
+@pytest.mark.parametrize("door", DOORS)
+def test_what_stands_behind_a_door_is_there_with_its_arguments_explained_and_an_example_that_runs(door):
+    package = importlib.import_module(f"lightning_trainingkit.{door}")
+    for name in package.__all__:
+        value = getattr(package, name)
+        if not callable(value):
+            continue  # a constant
+        text = inspect.getdoc(value) or ""
+        arguments = [each for each in inspect.signature(value).parameters if each != "self"]
+        for argument in arguments:
+            assert re.search(rf"^ {{4}}{argument}: ", text, re.MULTILINE), f"{door}.{name}: {argument}"
+        assert ">>>" in text, f"{door}.{name} has no example"  # the examples are run as doctests
+
+
+def test_recipes_import_nothing_private():
+    for file in (ROOT / "recipes").rglob("*.py"):
+        imports = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [
+            part for node in imports for part in [*str(node.module).split("."), *(each.name for each in node.names)]
+        ]
+        assert not [name for name in names if name.startswith("_") and name != "__future__"], file.name
+
+
+def test_names_of_files_begin_with_an_underscore_where_ideas_share_them_alone():
+    folders = [ROOT / "lightning_trainingkit" / name for name in ("nn", "callbacks")]
+    private = {file.name for folder in folders for file in folder.rglob("_[a-z]*.py")}
+    assert private == {"_lightning.py", "_best_weights.py", "_broadcast.py"}
+    shared = re.findall(
+        r"callbacks\.\*\* -> lightning_trainingkit\.callbacks\.(\w+)", (ROOT / "pyproject.toml").read_text()
+    )
+    assert {f"{name}.py" for name in shared} == private
+    assert not list((ROOT / "lightning_trainingkit").rglob("test_*.py"))
 
 
 def _is_callback(value):

@@ -1,1 +1,5 @@
 """The formulas: pure functions and small dataclasses that need torch alone."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -101,12 +101,13 @@ def one_of(name: str, value: Any, choices: Iterable[Any], hint: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 8) -> list[str]:
-    """List the known names that are nearest to a name, or the first 20 where none is near.
+    """List known names, the nearest to a name first, then others; 20 of them where none is near.
 
     Example:
         >>> nearest("haed", ["conv1", "conv2", "head"]), nearest("zzz", ["conv1", "head"])
-        (['head'], ['conv1', 'head'])
+        (['head', 'conv1', 'conv2'], ['conv1', 'head'])
     """
     by_lower = {each.lower(): each for each in known if each}
     near = get_close_matches(name.lower(), by_lower, n=most, cutoff=0.4)
-    return [by_lower[each] for each in near] or list(by_lower.values())[:20]
+    others = [each for each in by_lower if each not in near]
+    return [by_lower[each] for each in [*near, *others][: most if near else 20]]

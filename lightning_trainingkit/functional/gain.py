@@ -80,6 +80,9 @@ LINEAR = Activation("linear", ACTIVATIONS["linear"])
 def parse_activation(text: str) -> Activation:
     """Read the name of an activation, with its parameter where it has one: ``"gelu"``, ``"leaky_relu(0.2)"``.
 
+    Args:
+        text: Name of a function of ``torch.nn.functional``, its parameter in parentheses.
+
     Raises:
         ValueError: If the name is unknown or its parameter is not a number.
 

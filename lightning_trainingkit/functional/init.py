@@ -48,6 +48,9 @@ def parse_scheme(text: str) -> InitScheme:
     xavier and kaiming divide by ``fan_in`` unless told otherwise, the lecture's rule. ``xavier_normal(fan_avg)`` is
     Glorot's rule and torch's ``xavier_normal_``.
 
+    Args:
+        text: Name of the scheme, its argument in parentheses.
+
     Raises:
         ValueError: If the scheme is unknown, or its argument is missing or out of range.
 

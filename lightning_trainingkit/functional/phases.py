@@ -52,6 +52,9 @@ class Phase:
 def read_phases(phases: Any) -> list[Phase]:
     """Read a preset's name, or a list of dicts with ``train`` and, from the second on, ``start`` or ``patience``.
 
+    Args:
+        phases: Phases as ``TransferLearning`` takes them.
+
     Raises:
         TypeError: If a value has the wrong type.
         ValueError: If a name or a number is out of range, or a start does not lie after the one before.
@@ -168,7 +171,11 @@ def layer_factor(block: int, blocks: int, lr_decay: float) -> float:
 
 
 def warmup_factor(steps: int, warmup_steps: int) -> float:
-    """Factor on the rate after so many steps: rises in a line and is 1 from ``warmup_steps`` on.
+    """Factor on the learning rate after a number of steps: it rises linearly and is 1 from ``warmup_steps`` on.
+
+    Args:
+        steps: Optimizer steps that were taken.
+        warmup_steps: Length of the warm-up in optimizer steps; 0 means no warm-up.
 
     Example:
         >>> [warmup_factor(steps, 3) for steps in range(5)]

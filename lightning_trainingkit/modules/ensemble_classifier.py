@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
-from lightning_trainingkit.modules._first_batch import check_target, unpack
 from lightning_trainingkit.modules.averaging_report import AveragingReport
+from lightning_trainingkit.modules.first_batch import check_target, unpack
 from lightning_trainingkit.nn.averaging.member_files import MemberFile
 from lightning_trainingkit.nn.averaging.member_match import match
 from lightning_trainingkit.nn.averaging.member_weights import Slots

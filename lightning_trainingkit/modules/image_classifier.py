@@ -13,14 +13,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.decay import decay_groups
 from lightning_trainingkit.functional.losses import multiclass_hinge
-from lightning_trainingkit.modules._build import (
+from lightning_trainingkit.modules.build import (
     build_model,
     check_name,
     check_options,
     optimizer_class,
 )
-from lightning_trainingkit.modules._first_batch import check_target, first_forward, unpack
-from lightning_trainingkit.modules._schedule import Schedule
+from lightning_trainingkit.modules.first_batch import check_target, first_forward, unpack
+from lightning_trainingkit.modules.schedule import Schedule
 
 __all__ = ["ImageClassifier"]
 

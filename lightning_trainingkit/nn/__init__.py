@@ -1,1 +1,5 @@
-"""What wraps, replaces or reads a layer or a model. Needs torch alone, no Lightning."""
+"""Modules and functions that wrap, replace or read a layer or a model. They need torch alone, no Lightning."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

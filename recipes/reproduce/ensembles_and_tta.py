@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import comparison, wandb_runs
-from lightning_trainingkit.functional.averaging import average_passes
+from lightning_trainingkit.functional import average_passes
 
 VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}
 EPOCHS = {"digits": 40, "fashion-mnist": 8}

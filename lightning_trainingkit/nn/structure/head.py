@@ -42,7 +42,19 @@ def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> 
 
 
 def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> str:
-    """Find the name of the last layer of a module, of several the last, as `find_heads` does."""
+    """Find the name of the last layer of a module. Of several last layers, take the one that is called last.
+
+    Args:
+        module: Any module; names are relative to it, and empty if it is a layer itself.
+        skip: Types of submodules to leave out.
+
+    Raises:
+        ValueError: If the module has no layer.
+
+    Example:
+        >>> find_head(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+        '2'
+    """
     return find_heads(module, skip=skip)[-1]
 
 

@@ -10,7 +10,19 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Put a module and its submodules in eval mode, restore each mode at the end, and yield all these modules."""
+    """Put a module and its submodules in eval mode, restore each mode at the end, and yield all these modules.
+
+    Args:
+        module: The module, in any mode.
+
+    Example:
+        >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+        >>> with evaluating(net):
+        ...     print([layer.training for layer in net])
+        [False, False]
+        >>> [layer.training for layer in net]
+        [True, False]
+    """
     found: list[nn.Module] = [module]
     for each in found:  # and those that are added meanwhile: faster than `modules()`, and done for each batch
         if parts := vars(each).get("_modules", each._modules):

@@ -20,6 +20,14 @@ class ParameterFreezer:
     Args:
         module: The module. Nothing is changed yet.
         skip: Types of submodules whose mode is left alone.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+        >>> freezer = ParameterFreezer(net)
+        >>> freezer.train_only(list(net[2].parameters()))
+        >>> freezer.hold_eval_mode()
+        >>> [name for name, parameter in net.named_parameters() if parameter.requires_grad], net[1].training
+        (['2.weight', '2.bias'], False)
     """
 
     def __init__(self, module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> None:
@@ -30,7 +38,7 @@ class ParameterFreezer:
         self._switched: set[nn.Module] = set()  # which were in training mode when they were found
 
     def train_only(self, parameters: Collection[nn.Parameter]) -> None:
-        """Let these parameters train, and close all others; `hold` then switches the modes."""
+        """Let these parameters train, and close all others; ``hold_eval_mode`` then switches the modes."""
         chosen = set(parameters)
         for each in self.parameters:
             each.requires_grad_(each in chosen)

@@ -51,9 +51,23 @@ def best_path(directory: str | Path) -> Path:
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:
-    """What ``BestCheckpoint`` wrote down: ``best``, ``monitor``, ``mode`` and the ``top_k``, best first.
+    """Read the manifest of ``BestCheckpoint``: ``best``, ``monitor``, ``mode`` and ``top_k``, the best entry first.
 
-    Each of ``top_k`` has ``path``, ``score``, ``epoch`` and ``step``. Errors as in ``best_path``.
+    Each entry of ``top_k`` has ``path``, ``score``, ``epoch`` and ``step``.
+
+    Args:
+        directory: Folder that ``BestCheckpoint`` wrote to (its ``dirpath``).
+
+    Raises:
+        FileNotFoundError: If there is no manifest.
+        ValueError: If the manifest is not readable.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "best.json").write_text(json.dumps({"best": "epoch=3.ckpt", "top_k": []}))
+        >>> read_manifest(folder)["best"]
+        'epoch=3.ckpt'
     """
     directory = Path(directory)
     manifest = directory / MANIFEST
@@ -89,6 +103,13 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: If the file is missing.
         ValueError: If the file is truncated, holds something else than weights, or would run code on loading.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "net.pt"
+        >>> torch.save(nn.Linear(2, 1).state_dict(), path)
+        >>> {name: tuple(tensor.shape) for name, tensor in load_weights(path).items()}
+        {'weight': (1, 2), 'bias': (1,)}
     """
     with explain_failure(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -111,6 +132,14 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
         FileNotFoundError: If manifest or checkpoint are missing.
         TypeError: If ``module`` is none.
         ValueError: If the checkpoint is unreadable, unsafe, or belongs to another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> torch.save(nn.Linear(2, 1).state_dict(), folder / "epoch=3.ckpt")
+        >>> _ = (folder / "best.json").write_text(json.dumps({"best": "epoch=3.ckpt"}))
+        >>> load_best(nn.Linear(2, 1), folder).name
+        'epoch=3.ckpt'
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be the module to load into, got {module!r}. The folder comes second.")
@@ -173,6 +202,12 @@ def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator
     Args:
         name: The file's path or, with ``file``, what it is called in the error.
         file: The opened file, where it has no path.
+
+    Example:
+        >>> with explain_failure("nowhere.ckpt"):
+        ...     torch.load("nowhere.ckpt", weights_only=True)
+        Traceback (most recent call last):
+        FileNotFoundError: `nowhere.ckpt` must be a checkpoint, got no such file. Was it moved or deleted?
     """
     try:
         yield

@@ -296,7 +296,7 @@ def test_layers_of_the_users():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ("hed", r"match names in Head, got 'hed', which matches none\. Nearest names: head\."),
+        ("hed", r"match names in Head, got 'hed', which matches none\. Nearest names: head, "),
         (
             ["head", "quux"],
             r"match names in Head, got 'quux', which matches none\. Nearest names: body, body\.norm, head",

@@ -11,7 +11,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends, cyclic_cosine
-from lightning_trainingkit.modules._build import check_name, check_options
+from lightning_trainingkit.modules.build import check_name, check_options
 
 __all__ = ["Schedule", "cyclic_cosine_annealing", "warmup_cosine"]
 
