@@ -14,10 +14,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_trainingkit.callbacks._lightning import guard_logger, mute_logger, open_run, take_run, unused_run
+from lightning_trainingkit.callbacks.command_center._lightning import (
+    guard_logger,
+    mute_logger,
+    open_run,
+    take_run,
+    unused_run,
+)
 from lightning_trainingkit.callbacks.command_center.settings import settings_of
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.page.render import check_file
+from lightning_trainingkit.functional import _check
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -80,11 +87,7 @@ class CommandCenter(L.Callback):
         page: str | None = None,
     ) -> None:
         for metric, mode in (best or {}).items():
-            if mode not in ("min", "max"):
-                raise ValueError(
-                    f'`best["{metric}"]` must be "min" or "max", got {mode!r}. '
-                    f"Say which end of {metric} is the better one."
-                )
+            _check.one_of(f"best[{metric!r}]", mode, ("min", "max"), f"Say which end of {metric} is the better one.")
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
         if page is not None and find_spec("plotly") is None:

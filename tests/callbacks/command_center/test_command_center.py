@@ -409,7 +409,7 @@ def test_finish_ends_the_run_and_what_comes_after_goes_nowhere_or_into_the_next(
 
 
 def test_rejects_what_it_cannot_mean():
-    with pytest.raises(ValueError, match=r'`best\["val/acc"\]` must be "min" or "max", got \'highest\''):
+    with pytest.raises(ValueError, match=r"`best\['val/acc'\]` must be one of 'min', 'max', got 'highest'"):
         CommandCenter(best={"val/acc": "highest"})
     with pytest.raises(TypeError, match="`tags` must be a list of strings, got 'a'"):
         CommandCenter(tags="a")
