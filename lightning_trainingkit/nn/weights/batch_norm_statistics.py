@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from lightning_trainingkit.nn.structure.bypass import caches_bypassed
+from lightning_trainingkit.nn.structure.modes import evaluating
 
 __all__ = ["estimate_batch_norm", "first_element", "reestimate_batch_norm", "running_batch_norms"]
 
@@ -166,21 +167,17 @@ def _normalising_by_batch(module: nn.Module, layers: dict[str, _BatchNorm], foun
     The layer is in eval mode and is handed the batch's statistics as its own. In training mode it would compute them
     once more, and a SyncBatchNorm would wait for other ranks, which may have fewer batches.
     """
-    modes = {each: each.training for each in module.modules()}
     before = {layer: [each.clone() for each in _statistics(layer)] for layer in layers.values()}
     hooks = [
         layer.register_forward_pre_hook(partial(_measure, name, found), with_kwargs=True)
         for name, layer in layers.items()
     ]
     try:
-        for each in modes:
-            each.training = False
-        yield
+        with evaluating(module):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for each, training in modes.items():
-            each.training = training
         for layer, values in before.items():
             for statistic, value in zip(_statistics(layer), values, strict=True):
                 statistic.copy_(value)
