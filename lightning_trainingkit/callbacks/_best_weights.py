@@ -64,10 +64,7 @@ class BestWeights:
         sweep(_folder(trainer))
         self.file = self._named = self._find(trainer)
         if self.resumed and not self.file:
-            rank_zero_info(
-                f"{self.owner}: the best weights by {self.monitor} are sought among the epochs that follow, since the "
-                "checkpoint to resume names none."
-            )
+            rank_zero_info(f"{self.owner}: the checkpoint has no best weights, the best by {self.monitor} begins here.")
         return bool(self.file) or not self.resumed
 
     def replace(self, trainer: L.Trainer, *, keep: bool) -> None:
@@ -78,7 +75,7 @@ class BestWeights:
         if keep:
             metric = re.sub(r"[^\w.-]+", "_", self.monitor)
             name = f"{self.owner}-{metric}-epoch={trainer.current_epoch}-step={trainer.global_step}-{uuid4().hex[:8]}"
-            file: str = trainer.strategy.broadcast(str(_folder(trainer) / f"{name}.ckpt"))
+            file: str = trainer.strategy.broadcast(str(_folder(trainer) / f"{name}.pt"))
             _write_validated_weights(trainer, temporary(file))
             self._remove_former(trainer)
             self.file = file

@@ -131,7 +131,7 @@ def test_a_checkpoint_without_the_callbacks_state_lets_the_best_begin_there(tmp_
     assert "epoch=3" in file.name
     assert difference(load_weights(file), module.seen[1]) == 0
     assert kind == "TransferLearning" or difference(module.state_dict(), module.seen[1]) == 0
-    assert caplog.text.count(f"{kind}: the best weights by val/loss are sought among the epochs that follow") == 1
+    assert caplog.text.count(f"{kind}: the checkpoint has no best weights, the best by val/loss begins here") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")

@@ -180,7 +180,7 @@ def test_patience_begins_the_next_phase_from_the_best_weights(tmp_path):
         assert difference(at_start[4], module.seen[1]) == 0  # of epoch 1, with 2.0
         assert difference(at_start[6], module.seen[1]) == 0  # nothing was better since
         assert difference(at_start[5], module.seen[4]) == 0  # else it just goes on
-    assert len(list((tmp_path / "0" / "checkpoints").glob("TransferLearning-*.ckpt"))) == 1
+    assert len(list((tmp_path / "0" / "checkpoints").glob("TransferLearning-*.pt"))) == 1
 
 
 def test_a_metric_of_training_is_followed_too():
@@ -656,7 +656,7 @@ def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
     stop = type("Stop", (L.Callback,), {"on_train_epoch_end": lambda self, t, m: setattr(t, "should_stop", True)})()
     trainer.callbacks.append(stop)
     trainer.fit(ToyModule(), *toy_loaders())
-    (kept,) = (tmp_path / "checkpoints").glob("TransferLearning-*.ckpt")
+    (kept,) = (tmp_path / "checkpoints").glob("TransferLearning-*.pt")
     kept.unlink()
     with pytest.raises(FileNotFoundError, match="`restore_best` must find the best weights"):
         toy_trainer(transfer(phases, restore_best=True), save, **options).fit(
@@ -838,7 +838,7 @@ def test_weights_that_nobody_kept_are_not_taken_for_the_best(tmp_path, caplog):
     fit(tmp_path / "1", True)
     fit(tmp_path / "2", False, tmp_path / "1" / "epoch=1.ckpt")
     assert "epoch=4" in fit(tmp_path / "3", True, tmp_path / "2" / "epoch=3.ckpt")
-    assert caplog.text.count("the best weights by val/loss are sought among the epochs that follow") == 1
+    assert caplog.text.count("the checkpoint has no best weights, the best by val/loss begins here") == 1
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed from")
