@@ -1,60 +1,20 @@
-"""The best weights of a training: who keeps them, and the way back to them."""
+"""Keep the best weights of a training in a file, and put them back."""
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
-from torch import Tensor, nn
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_trainingkit._files import put_in_place, temporary
-from lightning_trainingkit.callbacks._lightning import saves_every_validation
-from lightning_trainingkit.functional.improvement import is_better
+from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 
-__all__ = [
-    "BestWeights",
-    "mean_over_ranks",
-    "average_waits",
-    "averages_weights",
-    "check_hyperparameters",
-    "restart_averages",
-    "restore_weights",
-]
-
-
-def mean_over_ranks(trainer: L.Trainer, value: Tensor) -> Tensor:
-    """The mean of ``value`` over ranks: the value itself where it was synchronised, one for all where it was not."""
-    if trainer.world_size == 1:
-        return value
-    mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
-    assert isinstance(mean, Tensor)
-    return mean.to(value.dtype if value.is_floating_point() else torch.float32)
-
-
-def averages_weights(trainer: L.Trainer) -> bool:
-    """Whether validation runs on averaged weights (``EMAWeightAveraging`` and its kin)."""
-    return any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-
-
-def average_waits(trainer: L.Trainer) -> bool:
-    """Whether an average of weights that validation runs on is still that of the untrained ones."""
-    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    return any(each._average_model is not None and not each._average_model.n_averaged for each in averages)
-
-
-def check_hyperparameters(trainer: L.Trainer) -> None:
-    """Raise a ValueError if the saved hyperparameters would make checkpoints that only load by running code."""
-    for owner in (trainer.lightning_module, trainer.datamodule):  # type: ignore[attr-defined]
-        if owner is not None and owner.hparams:
-            file = io.BytesIO()
-            torch.save(dict(owner.hparams), file)
-            file.seek(0)
-            with explain_failure(f"hyperparameters of {type(owner).__name__}", file):
-                torch.load(file, weights_only=True)
+__all__ = ["BestWeights", "restore_weights"]
 
 
 def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
@@ -67,187 +27,107 @@ def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
 
 
-@torch.no_grad()
-def restart_averages(trainer: L.Trainer) -> None:
-    """Let the averages of weights begin anew with the module's weights of now, in the middle of a training."""
-
-    def tensors(module: nn.Module) -> Iterator[Tensor]:
-        yield from module.parameters()
-        yield from module.buffers()
-
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        average: nn.Module
-        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
-            average = callback._average_model.module
-            callback._average_model.n_averaged.clamp_(max=1)  # at 0 it has not begun, and will with a copy
-        elif isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None:
-            assert callback._average_model is not None
-            average = callback._average_model
-            callback.n_averaged.zero_()
-        else:
-            continue
-        for mine, theirs in zip(tensors(average), tensors(trainer.lightning_module), strict=True):
-            mine.copy_(theirs)
-
-
 @dataclass
 class BestWeights:
-    """Keeps the weights that were best by a metric: through a ``ModelCheckpoint`` that does so anyway, else in a file.
+    """A weights-only file with the best weights so far, for a callback that restores them.
 
-    Args:
-        monitor: Name of the metric.
-        mode: ``"min"`` or ``"max"``.
-        file: Own file with the best weights, empty where there is none.
-        named: Own file that the newest checkpoint names: a run killed now resumes from there.
-        outdated: Own files before these, which go.
-        resumed: Whether the fit began from a checkpoint.
-        own: Whether own files are written.
-        begins: Whether own files may begin with a resume: the best until then is that of a ``ModelCheckpoint``.
-        owner: What own files are called by.
-        looks_inside: Whether a file that holds an average of weights which had not begun is none, though a
-            ``ModelCheckpoint`` took it for the best.
+    - **Name**: no two files share one, so callbacks and runs with the same folder leave each other's files alone.
+    - **New file**: its name is temporary until a checkpoint names it or the fit ends. After a kill in between the next
+      fit in that folder sweeps it.
+    - **Former file**: it stays until the next one is written. By then the newest checkpoint, which no longer names it,
+      is complete, and a killed run resumes from there.
     """
 
-    monitor: str
-    mode: str
-    file: str = ""
-    named: str = ""
-    outdated: list[str] = field(default_factory=list)
-    resumed: bool = False
-    own: bool = False
-    begins: bool = False
-    owner: str = "early_stopping"
-    looks_inside: bool = False
+    owner: str  # class name of the callback
+    monitor: str  # name of the metric
+    file: str = ""  # the best weights, empty where there are none
+    resumed: bool = False  # whether the fit began from a checkpoint
+    _named: str = ""  # the file that the newest checkpoint names: any other has its temporary name
+    _former: str = ""  # the file that the checkpoints before named
 
-    def start(self, trainer: L.Trainer, best: Tensor) -> bool:
-        """Decide who keeps the weights, and see before training that it can and that a resumed run still has them.
+    def state(self) -> dict[str, Any]:
+        """The names of the files, for a checkpoint."""
+        return {"best_file": self.file, "former_file": self._former if self.file == self._named else self._named}
 
-        Returns:
-            False if a resumed run knows a best value, but nobody kept the weights of then.
-        """
-        checkpoint = self._checkpoint(trainer)
-        self.begins = self.resumed and not self.own
-        # One whose best is that of an earlier fit, or whose files could not be loaded without running code, is no help.
-        stale = checkpoint is not None and checkpoint.best_model_score is not None and not self.resumed
-        self.own |= checkpoint is None or stale or not _outlasts(trainer, checkpoint) or not _loads_safely(trainer)
-        found = self.find(trainer, best)
-        # Its best is refused: it would not keep what is worse.
-        self.own |= not found and checkpoint is not None and checkpoint.best_model_score is not None
-        if found and "://" not in found and not Path(found).exists():
-            raise FileNotFoundError(
-                f"`restore_best` must find the best weights so far, got {found}, which is gone. "
-                "Put the file back, or resume with `restore_best=False`."
-            )
-        root = _root(trainer)
-        if self.own and "://" in root:
+    def load(self, state: dict[str, Any]) -> None:
+        """Load the names of the files."""
+        self.file = self._named = state.get("best_file", "")
+        self._former = state.get("former_file", "")
+
+    def start(self, trainer: L.Trainer) -> bool:
+        """Prepare the folder before training. Returns False if a resumed run has no file: the best begins there."""
+        if "://" in (root := str(trainer.log_dir or trainer.default_root_dir)):
             raise ValueError(
                 f"`restore_best` must have a local folder to keep the best weights in, got {root}. "
                 "Give the Trainer a local `default_root_dir`, or pass `restore_best=False`."
             )
-        return bool(found) or not self.resumed or not bool(torch.isfinite(best))
+        sweep(_folder(trainer))
+        self.file = self._named = self._find(trainer)
+        if self.resumed and not self.file:
+            rank_zero_info(f"{self.owner}: the checkpoint has no best weights, the best by {self.monitor} begins here.")
+        return bool(self.file) or not self.resumed
 
-    def keep(self, trainer: L.Trainer) -> None:
-        """Write the weights that were just validated, unless a ``ModelCheckpoint`` does."""
-        if not self.own:
-            return
-        name = f"{self.owner}-epoch={trainer.current_epoch}-step={trainer.global_step}"
-        path = Path(_root(trainer)) / "checkpoints" / f"{name}.ckpt"
-        version = 0
-        while trainer.is_global_zero and path.exists():
-            version += 1
-            path = path.with_name(f"{name}-v{version}.ckpt")
-        path = trainer.strategy.broadcast(path)
-        _save_validated_weights(trainer, path)
-        self.outdated.append(self.file)
-        self.file = str(path)
-        self.tidy(trainer, self.named)
-
-    def forget(self) -> None:
-        """There are better weights, which nobody keeps."""
-        self.outdated.append(self.file)
+    def replace(self, trainer: L.Trainer, *, keep: bool) -> None:
+        """The weights that were just validated are better: write them, or only forget the former best."""
+        if self.file not in ("", self._named):
+            temporary(self.file).unlink(missing_ok=True)
         self.file = ""
+        if keep:
+            metric = re.sub(r"[^\w.-]+", "_", self.monitor)
+            name = f"{self.owner}-{metric}-epoch={trainer.current_epoch}-step={trainer.global_step}-{uuid4().hex[:8]}"
+            file: str = trainer.strategy.broadcast(str(_folder(trainer) / f"{name}.pt"))
+            _write_validated_weights(trainer, temporary(file))
+            self._remove_former(trainer)
+            self.file = file
 
-    def tidy(self, trainer: L.Trainer, *needed: str) -> None:
-        """Remove the files that the best one replaced, but those that are needed."""
-        for file in self.outdated:
-            if file and file not in needed and trainer.is_global_zero:
-                Path(file).unlink(missing_ok=True)
-        self.outdated = [file for file in self.outdated if file in needed]
+    def name(self, trainer: L.Trainer) -> None:
+        """Give the file its name, since a checkpoint that names it is about to be written."""
+        if self.file != self._named:
+            if self.file and trainer.is_global_zero:
+                put_in_place(self.file)
+            self._former, self._named = self._named, self.file
 
-    def find(self, trainer: L.Trainer, best: Tensor) -> str:
-        """Path of the best weights, empty if there are none; the same on all ranks."""
-        checkpoint, path = self._checkpoint(trainer), self.file
-        # Where own files had begun before a resume and no check counted, what it took for the best is none.
-        had_none = self.looks_inside and not self.begins and not bool(torch.isfinite(best))
-        its = not self.own or (self.resumed and not self.file and not had_none and _loads_safely(trainer))
-        if its and checkpoint is not None and checkpoint.best_model_score is not None:
-            added_on_resume = self.file and is_better(best, checkpoint.best_model_score, self.mode)
-            path = path if added_on_resume else checkpoint.best_model_path
-        path = str(trainer.strategy.broadcast(path))
-        return "" if self.looks_inside and _is_untrained(trainer, path) else path
+    def finish(self, trainer: L.Trainer) -> None:
+        """Leave the best file, and the one that the newest checkpoint names, for a run that goes on from here."""
+        self._remove_former(trainer)
+        self.name(trainer)
 
-    def inherited(self, trainer: L.Trainer, best: Tensor) -> Tensor | None:
-        """The best value that a ``ModelCheckpoint`` brings to a resumed run that followed no metric before."""
-        checkpoint = self._checkpoint(trainer)
-        known = self.file or not self.resumed or bool(torch.isfinite(best))
-        if known or checkpoint is None or checkpoint.best_model_score is None or not self.find(trainer, best):
-            return None
-        score = checkpoint.best_model_score.to(trainer.strategy.root_device)  # a loaded one is on the CPU
-        return mean_over_ranks(trainer, score)
+    def restore(self, trainer: L.Trainer) -> bool:
+        """Load the best weights into the module. Returns False if there are none."""
+        if file := self._find(trainer):
+            restore_weights(trainer, file)
+        return bool(file)
 
-    def _checkpoint(self, trainer: L.Trainer) -> ModelCheckpoint | None:
-        for callback in trainer.checkpoint_callbacks:
-            if (
-                isinstance(callback, ModelCheckpoint)
-                and (callback.monitor, callback.mode) == (self.monitor, self.mode)
-                and callback.save_top_k != 0
-                and callback.every_n_epochs == 1
-                and saves_every_validation(trainer, callback)
-                # Lightning leaves averaged weights out of such files
-                and not (callback.save_weights_only and averages_weights(trainer))
-            ):
-                return callback
-        return None
+    def _find(self, trainer: L.Trainer) -> str:
+        """Path of the file on all ranks, also if it was moved beside the checkpoint to resume."""
+        if not self.file:
+            return ""
+        file = Path(self.file) if self.file == self._named else temporary(self.file)
+        folders = [file.parent, Path(trainer.ckpt_path or file).parent, _folder(trainer)]
+        there = trainer.strategy.broadcast([str(f / file.name) for f in folders if (f / file.name).is_file()])
+        if not there:
+            raise FileNotFoundError(
+                f"`restore_best` must find the best weights so far, got {file}, which is gone. "
+                "Put the file beside the checkpoint to resume, or resume with `restore_best=False`."
+            )
+        return there[0]
 
-
-def _outlasts(trainer: L.Trainer, checkpoint: ModelCheckpoint) -> bool:
-    """Whether its best file can't have been replaced since the newest checkpoint to resume from, which names it."""
-    alone = all(callback is checkpoint for callback in trainer.checkpoint_callbacks)
-    # Another one may save before it, and name the best file of the check before.
-    return alone and (checkpoint.save_top_k == -1 or not checkpoint.save_last)
+    def _remove_former(self, trainer: L.Trainer) -> None:
+        if self._former and Path(self._former).parent == _folder(trainer):  # files elsewhere belong to other runs
+            Path(self._former).unlink(missing_ok=True)
+        self._former = ""
 
 
-def _is_untrained(trainer: L.Trainer, path: str) -> bool:
-    """Whether a checkpoint holds an average of weights that had not begun."""
-    if not path or ("://" not in path and not Path(path).exists()):
-        return False
-    try:
-        with explain_failure(path):
-            state = trainer.strategy.load_checkpoint(path, weights_only=True).get("averaging_state", {})
-    except ValueError:  # who restores it says why
-        return False
-    return not state.get("n_averaged", 1)
+def _folder(trainer: L.Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir).absolute() / "checkpoints"
 
 
-def _root(trainer: L.Trainer) -> str:
-    return str(trainer.log_dir or trainer.default_root_dir)
-
-
-def _loads_safely(trainer: L.Trainer) -> bool:
-    try:
-        check_hyperparameters(trainer)
-    except ValueError:
-        return False
-    return True
-
-
-def _save_validated_weights(trainer: L.Trainer, path: Path) -> None:
+def _write_validated_weights(trainer: L.Trainer, path: Path) -> None:
     checkpoint = {"state_dict": trainer.strategy.lightning_module_state_dict()}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):  # puts the averaged weights in place
             callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
     if trainer.is_global_zero:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": checkpoint["state_dict"]}, temporary(path))
-        put_in_place(path)
+        torch.save({"state_dict": checkpoint["state_dict"]}, path)
     trainer.strategy.barrier()

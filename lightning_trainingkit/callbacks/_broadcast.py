@@ -4,9 +4,10 @@ from itertools import chain
 
 import lightning as L
 import torch
+from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-__all__ = ["broadcast_module"]
+__all__ = ["broadcast_module", "mean_over_ranks"]
 
 
 @torch.no_grad()
@@ -20,3 +21,12 @@ def broadcast_module(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         sent = tensor.to(trainer.strategy.root_device).contiguous().clone()  # NCCL needs tensors on its device
         torch.distributed.broadcast(sent.view(-1).view(torch.uint8), src=0)
         tensor.copy_(sent)
+
+
+def mean_over_ranks(trainer: L.Trainer, value: Tensor) -> Tensor:
+    """The mean of ``value`` over ranks: the value itself where it was synchronised, one for all where it was not."""
+    if trainer.world_size == 1:
+        return value
+    mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
+    assert isinstance(mean, Tensor)
+    return mean.to(value.dtype if value.is_floating_point() else torch.float32)

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
-from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch._dynamo import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = [
     "after_build",
-    "batch_ends",
+    "average_waits",
     "checks_each_epoch",
     "compiler_of",
     "fast_dev_run",
@@ -26,8 +28,7 @@ __all__ = [
     "may_stop",
     "refuse_sharding",
     "refuse_swa",
-    "saves_every_validation",
-    "validation_follows",
+    "restart_averages",
     "wrap_again",
 ]
 
@@ -116,35 +117,53 @@ def checks_each_epoch(trainer: L.Trainer) -> bool:
     return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
-def saves_every_validation(trainer: L.Trainer, callback: ModelCheckpoint) -> bool:
-    """Whether no validation passes between two savings."""
-    return checks_each_epoch(trainer) or not callback._should_save_on_train_epoch_end(trainer)
-
-
-def batch_ends(trainer: L.Trainer) -> bool:
-    """Whether the hooks that end a batch of training run now, or the last one did in a checkpoint just loaded."""
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return bool(batches.ready == batches.processed > batches.completed)
-
-
-def validation_follows(trainer: L.Trainer) -> bool:
-    """Whether a validation comes next; call it when a batch of training ends."""
-    loop = trainer.fit_loop
-    return bool(loop._data_fetcher and loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
-
-
 def just_logged(trainer: L.Trainer) -> set[str]:
     """Names of the metrics that the validation or training epoch which is ending has logged; call it in its last hook.
 
-    ``trainer.callback_metrics`` also holds those of epochs before.
+    ``trainer.callback_metrics`` also holds the metrics of earlier epochs.
     """
-    return set(trainer._logger_connector.metrics["callback"])
+    results = trainer._results
+    if results is None:
+        return set()
+    logged = [metric for metric in results.values() if metric.meta.on_epoch and not metric.has_reset]
+    return {name for metric in logged for name in results._forked_name(metric, False)}
 
 
 def logged_by_step(trainer: L.Trainer) -> set[str]:
     """Names of the metrics that the training epoch which is ending has logged by step; call it in its last hook."""
     results = trainer._results
     return set(results.metrics(True)["callback"]) if results else set()
+
+
+def average_waits(trainer: L.Trainer, what: str) -> bool:
+    """Whether validation runs on an average of weights that has not begun. If so, warn that ``what`` does not count."""
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    waits = any(each._average_model is not None and not each._average_model.n_averaged for each in averages)
+    if waits:
+        rank_zero_warn(
+            f"{what} does not count until the average of weights begins: validation and checkpoints have the weights "
+            "that the fit began with."
+        )
+    return waits
+
+
+@torch.no_grad()
+def restart_averages(trainer: L.Trainer) -> None:
+    """Let the averages of weights start from the module's present weights, in the middle of a training."""
+    module = trainer.lightning_module
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            average, count = callback._average_model.module, callback._average_model.n_averaged
+        elif isinstance(callback, StochasticWeightAveraging) and callback.n_averaged is not None:
+            assert callback._average_model is not None
+            average, count = callback._average_model, callback.n_averaged
+        else:
+            continue
+        count.clamp_(max=1)  # at 0 the average has not begun, and will with a copy
+        for mine, theirs in zip(
+            chain(average.parameters(), average.buffers()), chain(module.parameters(), module.buffers()), strict=True
+        ):
+            mine.copy_(theirs)
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:

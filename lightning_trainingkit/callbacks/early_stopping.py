@@ -7,11 +7,17 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_trainingkit.callbacks._best_weights import BestWeights, mean_over_ranks, restore_weights
-from lightning_trainingkit.callbacks._lightning import checks_each_epoch, fast_dev_run, just_logged, may_stop
+from lightning_trainingkit.callbacks._best_weights import BestWeights
+from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
+from lightning_trainingkit.callbacks._lightning import (
+    average_waits,
+    checks_each_epoch,
+    fast_dev_run,
+    just_logged,
+    may_stop,
+)
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
 
 __all__ = ["EarlyStopping"]
@@ -20,14 +26,16 @@ __all__ = ["EarlyStopping"]
 class EarlyStopping(LightningEarlyStopping):
     """Stop training when a metric stops improving, and put the weights back to where it was best.
 
-    Lightning's callback under its own name, arguments and state, with what it lacks: the best weights come back at
-    every normal end (stopped or not, also of a resumed run), a start, smoothing, and counters that begin anew with
-    each fit. ``min_epochs`` only postpones a stop: one that a later improvement made needless is forgotten. The metric
-    is averaged over ranks before it is judged. Until the end of the fit only ``trainer.should_stop`` changes.
+    Lightning's callback under its own name, arguments and state, and in addition:
 
-    A ``ModelCheckpoint`` with the same monitor and mode that saves after every validation keeps the best weights;
-    without one this callback writes them to ``checkpoints/`` in the log folder, where the last file stays. Of two
-    EarlyStoppings only one should have ``restore_best``: the last in the list has the last word.
+    - **Best weights**: they come back at every normal end, also of a resumed run. Their file stays in ``checkpoints/``
+      of the log folder. Of several EarlyStoppings with ``restore_best`` the last in the list has the last word.
+    - **Counters**: they begin at 0 with each fit. An improvement forgets a stop that ``min_epochs`` postponed.
+    - **Ranks**: the metric is averaged over ranks before it is judged.
+    - **Averaged weights** (``EMAWeightAveraging``): no check counts before the average has begun.
+    - **Resume**: a metric that training logs counts for epochs that the process ran from their first batch.
+
+    Until the end of the fit only ``trainer.should_stop`` changes.
 
     Args:
         monitor: Name of a logged metric.
@@ -110,14 +118,13 @@ class EarlyStopping(LightningEarlyStopping):
         self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         self.stopping_reason_message = None
         self.best_score = worst_value(self.mode)  # the best raw value
-        self._judged_best = worst_value(
-            self.mode
-        )  # what an improvement is measured against: smoothed, counted, beyond min_delta
+        # What an improvement is measured against: smoothed, counted, beyond min_delta.
+        self._judged_best = worst_value(self.mode)
         self._average: Tensor | None = None
-        self._weights = BestWeights(self.monitor, self.mode)
+        self._weights = BestWeights("EarlyStopping", self.monitor)
         self._stop_asked = False
         self._validation_logs_it = False
-        self._resumed = False
+        self._whole_epoch = False  # whether this process ran the epoch from its first batch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin anew with each fit; a resumed checkpoint's state is loaded after this."""
@@ -129,10 +136,8 @@ class EarlyStopping(LightningEarlyStopping):
         return super().state_dict() | {
             "judged_best": self._judged_best,
             "average": self._average,
-            "best_file": self._weights.file,
-            "own_files": self._weights.own,
             "stop_asked": self._stop_asked,
-            "validation_logs_it": self._validation_logs_it,
+            **self._weights.state(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -140,19 +145,16 @@ class EarlyStopping(LightningEarlyStopping):
         super().load_state_dict(state_dict)
         self._judged_best = state_dict.get("judged_best", self.best_score)
         self._average = state_dict.get("average")
-        self._weights.file = self._weights.named = state_dict.get("best_file", "")
-        self._weights.own = state_dict.get("own_files", False)
         self._stop_asked = state_dict.get("stop_asked", False)
-        self._validation_logs_it = state_dict.get("validation_logs_it", False)
-        self._resumed = True
+        self._weights.load(state_dict)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
-        self._weights.resumed = checkpoint["global_step"] > 0
+        self._weights.resumed |= checkpoint["global_step"] > 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note which file of the best weights a run that resumes from this checkpoint will look for."""
-        self._weights.named = self._weights.file
+        """Put the file of the best weights where a run that resumes from this checkpoint will look for it."""
+        self._weights.name(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say before training that the metric is missing, if validation logs others and training could not log it."""
@@ -161,6 +163,7 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
+        self._whole_epoch = False  # a learning-rate finder has trained before
         for callback in trainer.checkpoint_callbacks:
             if (
                 isinstance(callback, ModelCheckpoint)
@@ -171,19 +174,22 @@ class EarlyStopping(LightningEarlyStopping):
                     f"`mode` must be the same for all that monitor {self.monitor}, got {self.mode!r} here and "
                     f'{callback.mode!r} in {type(callback).__name__}. An accuracy needs "max", a loss "min".'
                 )
-        if self.restore_best and not fast_dev_run(trainer) and not self._weights.start(trainer, self.best_score):
-            rank_zero_warn(
-                f"{self.monitor} was {self.best_score:.4g} at its best before the resume, and nobody kept the weights "
-                "of then: EarlyStopping will restore the best of the epochs from here on."
-            )
+        if self.restore_best and not fast_dev_run(trainer) and not self._weights.start(trainer):
             self.best_score = worst_value(self.mode)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note that this process runs the epoch from its first batch."""
+        self._whole_epoch |= batch_idx == 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
-        if self._check_on_train_epoch_end or self._should_skip_check(trainer):
+        if self._should_skip_check(trainer):
             return
         self._validation_logs_it = self.monitor in just_logged(trainer)
-        if self._validation_logs_it or self._check_on_train_epoch_end is False or not checks_each_epoch(trainer):
+        here = self._check_on_train_epoch_end is False or not checks_each_epoch(trainer)
+        if not self._check_on_train_epoch_end and (self._validation_logs_it or (here and self._whole_epoch)):
             self._run_early_stopping_check(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
@@ -193,28 +199,30 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that training logs, and stop as soon as ``min_epochs`` allows it."""
-        # Resumed at the end of a validation, Lightning ends the epoch again without any metric: it was judged before.
-        judged, self._resumed = self._resumed and self.monitor not in trainer.callback_metrics, False
+        # Resumed at the end of a validation, Lightning ends the epoch again without a batch.
+        whole, self._whole_epoch = self._whole_epoch, False
         each_epoch = checks_each_epoch(trainer) or not trainer.enable_validation
         by_default = self._check_on_train_epoch_end is None and not self._validation_logs_it and each_epoch
-        if (self._check_on_train_epoch_end or by_default) and not judged and not self._should_skip_check(trainer):
+        here = self._check_on_train_epoch_end or by_default
+        if here and (whole or self._validation_logs_it) and not self._should_skip_check(trainer):
             self._run_early_stopping_check(trainer)
         self._stop_if_allowed(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the best weights back, after other callbacks' last word on them, also when nothing was left to train."""
-        if self.restore_best and not fast_dev_run(trainer) and (file := self._weights.find(trainer, self.best_score)):
-            restore_weights(trainer, file)
-            self._weights.tidy(trainer)
+        if self.restore_best and not fast_dev_run(trainer):
+            self._weights.finish(trainer)
+            self._weights.restore(trainer)
 
     def _run_early_stopping_check(self, trainer: L.Trainer) -> None:
         logs = trainer.callback_metrics
         if fast_dev_run(trainer) or not self._validate_condition_metric(logs):
             return
+        if average_waits(trainer, f"EarlyStopping: {self.monitor}"):
+            return
         current = mean_over_ranks(trainer, logs[self.monitor].squeeze())
-        if self.restore_best and is_better(current, self.best_score, self.mode):
-            self._weights.keep(trainer)
         if is_better(current, self.best_score, self.mode):
+            self._weights.replace(trainer, keep=self.restore_best)
             self.best_score = current
         asked, reason = False, None
         if trainer.current_epoch >= self.start_from_epoch or (self.check_finite and not torch.isfinite(current)):

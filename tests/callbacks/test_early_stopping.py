@@ -1,6 +1,5 @@
 import copy
 import pickle
-from pathlib import Path
 
 import lightning as L
 import pytest
@@ -53,14 +52,15 @@ def test_planted_collapse_the_best_weights_come_back(tmp_path, beside, max_epoch
     assert trainer.current_epoch == min(5, max_epochs)
     assert difference(module.state_dict(), module.seen[1]) == 0
     assert difference(module.state_dict(), module.seen[-1]) > 0
-    (file,) = tmp_path.glob("**/*.ckpt")
+    (file,) = (tmp_path / "checkpoints").iterdir()  # its own, whatever stands beside
+    assert file.name.startswith("EarlyStopping-val_loss-epoch=1-step=8-")
     assert difference(module.state_dict(), load_weights(file)) == 0
 
 
 def test_restore_can_be_left_out_and_then_no_file_is_written(tmp_path):
     module, _ = fit([3, 2, 9, 9, 9, 9], EarlyStopping("val/loss", restore_best=False))
     assert difference(module.state_dict(), module.seen[-1]) == 0
-    assert not list(tmp_path.glob("**/*.ckpt"))
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_averaged_weights_come_back_whatever_the_order_of_callbacks():
@@ -90,20 +90,8 @@ def test_a_resumed_run_stops_and_restores_like_an_unbroken_one(tmp_path, killed_
     assert resumed.current_epoch == unbroken.current_epoch < 12
     assert stopping_too.wait_count == stopping.wait_count
     assert stopping_too.best_score == stopping.best_score == 2
-    weights = load_weights(stopping_too._weights.file)
+    weights = load_weights(stopping_too.state_dict()["best_file"])
     assert difference(module_too.state_dict(), weights) == 0
-
-
-@same_folder
-@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")  # the resumed run leaves one out
-def test_best_weights_that_went_missing_are_named_before_the_resume(tmp_path):
-    stopping = EarlyStopping("val/loss")
-    save = ModelCheckpoint(tmp_path, save_last=True, monitor="val/acc")
-    fit([3, 2, 9], stopping, save, max_epochs=2)
-    Path(stopping._weights.file).unlink()
-    trainer = toy_trainer(EarlyStopping("val/loss"), max_epochs=4)
-    with pytest.raises(FileNotFoundError, match=r"restore_best.*is gone.*Put the file back"):
-        trainer.fit(ScriptedModule([3, 2, 9]), *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
 
 
 def test_it_loads_the_state_of_lightnings_own_class():
@@ -141,6 +129,16 @@ def test_a_second_fit_does_not_restore_the_first_ones_best(tmp_path):
     fit([3, 1, 9, 9, 9], stopping, save)
     module, _ = fit([3, 2, 9, 9, 9], stopping, save)
     assert difference(module.state_dict(), module.seen[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:EarlyStopping. val/loss does not count until the average")
+def test_no_check_counts_before_an_average_of_weights_has_begun():
+    ema = EMAWeightAveraging(decay=0.5, update_starting_at_step=8)  # in epoch 2
+    stopping = EarlyStopping("val/loss", patience=2)
+    module, trainer = fit([1, 2, 9, 4, 9, 9, 9], stopping, ema)
+    assert trainer.current_epoch == 6
+    assert stopping.best_score == 4
+    assert difference(module.state_dict(), module.seen[3]) == 0  # what validation saw: the average
 
 
 def test_start_from_epoch_waits_but_tracks_the_best_weights():
@@ -204,7 +202,7 @@ def test_wrong_mode():
 def test_fast_dev_run_saves_and_restores_nothing(tmp_path):
     module = ScriptedModule([1])
     toy_trainer(EarlyStopping("val/loss"), fast_dev_run=True).fit(module, *toy_loaders())
-    assert not list(tmp_path.glob("**/*.ckpt"))
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_pickled_it_is_the_same():
@@ -212,28 +210,7 @@ def test_pickled_it_is_the_same():
     assert vars(pickle.loads(pickle.dumps(stopping))) == vars(stopping)
 
 
-@same_folder
-def test_the_file_that_the_newest_checkpoint_names_stays_however_rare_checkpoints_are(tmp_path):
-    save = ModelCheckpoint(tmp_path, every_n_epochs=4, save_on_train_epoch_end=False)
-    values = [9, 8, 7, 6, 5, 4, 3, 2, 1]
-    fit(values, EarlyStopping("val/loss"), save, max_epochs=7, default_root_dir=tmp_path)
-    # A kill would have left this: the fit's end has tidied up.
-    named = torch.load(save.best_model_path, weights_only=True)["callbacks"]
-    file = next(state["best_file"] for key, state in named.items() if key.startswith("EarlyStopping"))
-    assert "epoch=3" in file
-    found = []
-
-    class Look(L.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            found.append(not stopping._weights.named or Path(stopping._weights.named).exists())
-
-    stopping = EarlyStopping("val/loss")
-    again = ModelCheckpoint(tmp_path / "again", every_n_epochs=4, save_on_train_epoch_end=False)
-    fit(values, stopping, Look(), again, max_epochs=7, default_root_dir=tmp_path / "again")
-    assert found == [True] * 7
-
-
-def test_two_validations_an_epoch_are_not_left_to_a_checkpoint_that_sees_one(tmp_path):
+def test_the_best_of_several_validations_in_an_epoch_comes_back(tmp_path):
     class Quarters(ScriptedModule):
         def on_validation_epoch_end(self):
             if not self.trainer.sanity_checking:
@@ -244,19 +221,6 @@ def test_two_validations_an_epoch_are_not_left_to_a_checkpoint_that_sees_one(tmp
     trainer = toy_trainer(EarlyStopping("val/loss", patience=20), save, max_epochs=2, val_check_interval=0.25)
     trainer.fit(module, *toy_loaders())
     assert difference(module.state_dict(), module.seen[1]) == 0
-
-
-@same_folder
-def test_a_best_value_whose_weights_nobody_kept_is_said_and_the_next_best_is_restored(tmp_path):
-    peer = L.pytorch.callbacks.EarlyStopping("val/loss", patience=20, check_on_train_epoch_end=False)
-    save = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
-    fit([3, 1, 7, 5, 6], peer, save, max_epochs=2)
-    module = ScriptedModule([3, 1, 7, 5, 6])
-    again = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=False)
-    trainer = toy_trainer(EarlyStopping("val/loss", patience=20), again, max_epochs=5)
-    with pytest.warns(UserWarning, match=r"val/loss was 1 at its best before the resume, and nobody kept the weights"):
-        trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "last.ckpt")
-    assert difference(module.state_dict(), module.seen[1]) == 0  # epoch 3, the second one seen here
 
 
 def test_the_modules_own_checkpoint_hook_is_asked_on_restore(tmp_path):

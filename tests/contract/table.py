@@ -1,4 +1,4 @@
-"""Every public callback, once: the arguments with which it goes through the ordeal, plain enough for YAML."""
+"""Every public callback: the arguments with which it goes through the ordeal, plain enough for YAML."""
 
 from pathlib import Path
 
@@ -31,8 +31,31 @@ CALLBACKS = {
 }
 
 
-def build(name: str) -> L.Callback:
-    return getattr(lightning_trainingkit, name)(**CALLBACKS[name])
+BY_LARGEST_LOSS = {"monitor": "val/loss", "mode": "max"}  # the best is old at the end
+CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
+    "TransferLearning goes back to an old best": {
+        "TransferLearning": {
+            "phases": [{"train": "all"}, {"train": "head", "patience": 2}],
+            "restore_best": True,
+            "verbose": False,
+            **BY_LARGEST_LOSS,
+        }
+    },
+    "EarlyStopping beside BestCheckpoint": {
+        "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
+        "BestCheckpoint": BY_LARGEST_LOSS,
+    },
+    "EarlyStopping beside BestCheckpoint on another metric": {
+        "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
+        "BestCheckpoint": {"monitor": "val/acc", "mode": "max", "save_last": True},
+    },
+}
+"""Each callback alone, and further ones: the class that the case is about, then those beside it, to their arguments."""
+
+
+def build(case: str) -> list[L.Callback]:
+    """The callback that the case is about, then those beside it."""
+    return [getattr(lightning_trainingkit, name)(**arguments) for name, arguments in CASES[case].items()]
 
 
 def write_members(folder: Path) -> None:

@@ -13,10 +13,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 import lightning_trainingkit
-from tests.contract.table import CALLBACKS, build, write_members
+from tests.contract.table import CALLBACKS, CASES, build, write_members
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
-every_callback = pytest.mark.parametrize("name", CALLBACKS)
+every_case = pytest.mark.parametrize("case", CASES)
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resumed on purpose
 
 
@@ -54,10 +54,10 @@ def test_the_table_holds_every_public_callback():
     assert callbacks == set(CALLBACKS)
 
 
-@every_callback
+@every_case
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 @pytest.mark.parametrize("raises", [False, True])
-def test_evaluation_leaves_the_module_as_found(name, stage, raises):
+def test_evaluation_leaves_the_module_as_found(case, stage, raises):
     class Raising(ToyModule):
         def forward(self, x):
             if raises:
@@ -69,16 +69,16 @@ def test_evaluation_leaves_the_module_as_found(name, stage, raises):
     module.net[0].requires_grad_(False)
     before, untouched = snapshot(module), copy.deepcopy(module)
     options = {"dataloaders": toy_loaders()[1]} | ({} if stage == "predict" else {"verbose": False})
-    for callbacks, each in (([build(name)], module), ([], untouched)):
+    for callbacks, each in ((build(case), module), ([], untouched)):
         with pytest.raises(ArithmeticError) if raises else nullcontext():
             getattr(toy_trainer(*callbacks), stage)(each, **options)
     # Lightning itself leaves the modes of a module whose step raised in eval: the callback changes nothing about that
     assert_same(before | {"modes": snapshot(untouched)["modes"]}, snapshot(module))
 
 
-@every_callback
+@every_case
 @pytest.mark.parametrize("hook", ["setup", "configure_model", "training_step", "validation_step"])
-def test_a_fit_that_raises_leaves_no_patch_behind(name, hook):
+def test_a_fit_that_raises_leaves_no_patch_behind(case, hook):
     def fail(self, *args, **kwargs):
         raise ArithmeticError
 
@@ -86,29 +86,29 @@ def test_a_fit_that_raises_leaves_no_patch_behind(name, hook):
     module = raising()
     before = snapshot(module)
     with pytest.raises(ArithmeticError):
-        toy_trainer(build(name)).fit(module, *toy_loaders())
+        toy_trainer(*build(case)).fit(module, *toy_loaders())
     after = snapshot(module)
     assert after["patches"] == before["patches"]
     assert after["hooks"] == before["hooks"]
     assert {k: v[1] for k, v in after["weights"].items()} == {k: v[1] for k, v in before["weights"].items()}
 
 
-def train(name, folder, epochs, ckpt_path=None, module=None, **options):
+def train(case, folder, epochs, ckpt_path=None, module=None, **options):
     L.seed_everything(0, verbose=False)
     module = module or ToyModule()
-    callback = build(name)
-    seed = [] if name == "EpochSeed" else [build("EpochSeed")]
+    callback, *beside = build(case)
+    seed = [] if case == "EpochSeed" else build("EpochSeed")
     save = ModelCheckpoint(folder / "neutral", save_top_k=-1, save_on_train_epoch_end=False)
-    trainer = toy_trainer(callback, *seed, save, max_epochs=epochs, default_root_dir=folder, **options)
+    trainer = toy_trainer(callback, *beside, *seed, save, max_epochs=epochs, default_root_dir=folder, **options)
     trainer.fit(module, *toy_loaders(), ckpt_path=ckpt_path)
     return module, callback, trainer
 
 
-@every_callback
-def test_train_2_resume_train_2_equals_train_4(name, tmp_path):
-    unbroken, _, trainer = train(name, tmp_path / "unbroken", 4)
-    _, _, first = train(name, tmp_path / "resumed", 2)
-    resumed, _, second = train(name, tmp_path / "resumed", 4, first.checkpoint_callbacks[-1].best_model_path)
+@every_case
+def test_train_2_resume_train_2_equals_train_4(case, tmp_path):
+    unbroken, _, trainer = train(case, tmp_path / "unbroken", 4)
+    _, _, first = train(case, tmp_path / "resumed", 2)
+    resumed, _, second = train(case, tmp_path / "resumed", 4, first.checkpoint_callbacks[-1].best_model_path)
     assert difference(unbroken.state_dict(), resumed.state_dict()) == 0
     state, state_too = [t.optimizers[0].state_dict()["state"] for t in (trainer, second)]
     assert all(torch.equal(state[i]["momentum_buffer"], state_too[i]["momentum_buffer"]) for i in state)
@@ -118,56 +118,58 @@ def test_train_2_resume_train_2_equals_train_4(name, tmp_path):
     assert trainer.global_step == second.global_step
 
 
-@every_callback
-def test_state_dict_round_trips_and_the_callback_pickles(name, tmp_path):
-    _, callback, _ = train(name, tmp_path, 2)
+@every_case
+def test_state_dict_round_trips_and_the_callback_pickles(case, tmp_path):
+    _, callback, _ = train(case, tmp_path, 2)
     state = callback.state_dict()
     torch.save(state, tmp_path / "state.pt")
-    restored = build(name)
+    restored = build(case)[0]
     if "dirpath" in state:
         restored.dirpath = state["dirpath"]
     if state:
         restored.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         assert repr(restored.state_dict() | {"current_score": None}) == repr(state | {"current_score": None})
-    for original in (build(name), callback):
+    for original in (build(case)[0], callback):
         assert type(pickle.loads(pickle.dumps(original))) is type(original)
         assert copy.deepcopy(original).state_key == original.state_key
 
 
-@every_callback
-def test_a_second_fit_works(name, tmp_path):
-    callback = build(name)
+@every_case
+def test_a_second_fit_works(case, tmp_path):
+    callbacks = build(case)
     for fit in range(2):
         module = ToyModule()
-        trainer = toy_trainer(callback, default_root_dir=tmp_path / str(fit))
+        trainer = toy_trainer(*callbacks, default_root_dir=tmp_path / str(fit))
         trainer.fit(module, *toy_loaders())
         assert trainer.global_step == 8
         assert not any(snapshot(module)["patches"].values())
 
 
-@every_callback
-def test_the_sanity_check_changes_nothing(name, tmp_path):
-    with_check, _, _ = train(name, tmp_path / "with", 2, num_sanity_val_steps=2)
-    without, _, _ = train(name, tmp_path / "without", 2, num_sanity_val_steps=0)
+@every_case
+def test_the_sanity_check_changes_nothing(case, tmp_path):
+    with_check, _, _ = train(case, tmp_path / "with", 2, num_sanity_val_steps=2)
+    without, _, _ = train(case, tmp_path / "without", 2, num_sanity_val_steps=0)
     assert difference(with_check.state_dict(), without.state_dict()) == 0
 
 
-@every_callback
-def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(name, tmp_path, monkeypatch):
+@every_case
+def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(case, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py"])
-    callback = {"class_path": f"lightning_trainingkit.{name}", "init_args": CALLBACKS[name]}
-    config = {"seed_everything": False, "trainer": {"callbacks": [callback], "logger": False, "accelerator": "cpu"}}
+    classes = CASES[case]
+    callbacks = [{"class_path": f"lightning_trainingkit.{name}", "init_args": classes[name]} for name in classes]
+    config = {"seed_everything": False, "trainer": {"callbacks": callbacks, "logger": False, "accelerator": "cpu"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     cli = LightningCLI(
         ToyModule, run=False, save_config_callback=None, args=["--config", str(tmp_path / "config.yaml")]
     )
-    (built,) = [each for each in cli.trainer.callbacks if type(each).__name__ == name]
-    for argument in CALLBACKS[name]:
-        assert repr(getattr(built, argument)) == repr(getattr(build(name), argument))
+    for callback, (name, arguments) in zip(build(case), classes.items(), strict=True):
+        (built,) = [each for each in cli.trainer.callbacks if type(each).__name__ == name]
+        for argument in arguments:
+            assert repr(getattr(built, argument)) == repr(getattr(callback, argument))
 
 
-@every_callback
+@pytest.mark.parametrize("name", CALLBACKS)
 def test_every_argument_can_be_read_back(name):
-    callback = build(name)
+    (callback,) = build(name)
     for argument in inspect.signature(type(callback).__init__).parameters.keys() - {"self"}:
         assert any(hasattr(callback, prefix + argument) for prefix in ("", "_"))

@@ -14,7 +14,8 @@ from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 def test_all_callbacks_train_on_a_gpu_and_restore_the_best(precision, tmp_path):
     write_members(tmp_path)
     module = ToyModule()
-    trainer = toy_trainer(*map(build, CALLBACKS), accelerator="gpu", devices=1, precision=precision, max_epochs=4)
+    callbacks = [callback for name in CALLBACKS for callback in build(name)]
+    trainer = toy_trainer(*callbacks, accelerator="gpu", devices=1, precision=precision, max_epochs=4)
     trainer.fit(module, *toy_loaders())
     best = load_weights(best_path(trainer.checkpoint_callback.dirpath))
     parameters = {name: value.detach().cpu() for name, value in module.named_parameters()}

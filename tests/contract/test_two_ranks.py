@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.table import CALLBACKS, write_members
+from tests.contract.table import CASES, write_members
 from tests.process import run_script
 
 
@@ -17,11 +17,11 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
-@pytest.mark.parametrize("name", CALLBACKS)
-def test_ranks_end_equal(found, name):
-    assert found[name]["weights"] == 0
-    assert found[name]["steps"]
-    assert found[name]["state"]
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_end_equal(found, case):
+    assert found[case]["weights"] == 0
+    assert found[case]["steps"]
+    assert found[case]["state"]
 
 
 @pytest.mark.parametrize("name", ["early_stopping_and_top_3", "metric_in_the_name"])

@@ -7,21 +7,18 @@ from weakref import proxy
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
-from lightning_trainingkit.callbacks._best_weights import (
-    averages_weights,
-    check_hyperparameters,
-    mean_over_ranks,
-    restore_weights,
-)
+from lightning_trainingkit.callbacks._best_weights import restore_weights
+from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
+from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
@@ -123,7 +120,8 @@ class BestCheckpoint(ModelCheckpoint):
                 "Lightning's `ModelCheckpoint` writes to remote storage."
             )
         check_hyperparameters(trainer)
-        if self.save_weights_only and averages_weights(trainer):
+        averages = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
+        if self.save_weights_only and averages:
             raise ValueError(
                 "`save_weights_only` must be False beside a callback that averages weights, got True. Lightning leaves "
                 "the averaged weights, which are those that are validated, out of such files."

@@ -8,8 +8,8 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
-from lightning_trainingkit.callbacks._best_weights import check_hyperparameters
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends
 

@@ -19,13 +19,14 @@ from lightning_trainingkit.callbacks._lightning import (
     logged_by_step,
     refuse_sharding,
     refuse_swa,
+    restart_averages,
     wrap_again,
 )
 from lightning_trainingkit.callbacks.transfer.feature_caching import FeatureCaching, refuse_caching
-from lightning_trainingkit.callbacks.transfer.lost_checks import LostChecks
 from lightning_trainingkit.callbacks.transfer.phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
+from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.phases import read_phases, warmup_factor
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
@@ -62,9 +63,8 @@ class TransferLearning(L.Callback):
         lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
         warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
             near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins; an average of weights
-            (``EMAWeightAveraging``) begins anew there. Where no ModelCheckpoint is sure to keep them, their file stays
-            among the checkpoints, for a run that resumes from the newest.
+        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. An average of weights
+            (``EMAWeightAveraging``) starts from them. Their file is in ``checkpoints/`` of the log folder and stays.
         cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
             ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
             the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
@@ -77,9 +77,8 @@ class TransferLearning(L.Callback):
             known images; in a part that trains only partly, both are refused.
         cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
-            with ``on_epoch=True``; the latter is lost, with a warning, of an epoch that a checkpoint was saved within.
-            So is a validation that was due at the step which a checkpoint was saved at: Lightning leaves it out.
-            What is logged in validation does not count before an average of weights, which it runs on, has begun.
+            with ``on_epoch=True``. A resumed run judges the latter for epochs that it runs from their first batch.
+            No check counts before an average of weights, which validation runs on, has begun.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         verbose: Whether to print the schedule before training.
 
@@ -153,8 +152,7 @@ class TransferLearning(L.Callback):
         self._began: list[list[int]] = []  # later phases so far: the number, and the optimizer steps before it
         self._monitor = PhaseMonitor(self.monitor, self.mode)
         self._others: dict[str, Any] = {}  # what a checkpoint of another schedule has
-        self._lost = LostChecks()
-        self._resumed = False
+        self._whole_epoch = False  # whether this process ran the epoch from its first batch
         self._judged = False
         self._validated = False
         self._looking: int | None = None  # a phase that is opened for a look
@@ -189,8 +187,6 @@ class TransferLearning(L.Callback):
             "schedule": self._schedule(),
             "phase": self.phase,
             "began": self._began,
-            "judged": self._judged,
-            "ahead": self._lost.ahead(self._trainer),
             **self._monitor.state(),
         }
 
@@ -200,19 +196,17 @@ class TransferLearning(L.Callback):
         # With `restore_best` one of them may follow a metric, and the other none.
         self._others = {key: theirs[key] for key in ours if key in theirs and ours[key] != theirs[key]}
         if not self._others:
-            self.phase, self._began, self._judged = (state_dict[key] for key in ("phase", "began", "judged"))
-            self._lost.load(state_dict["ahead"])
+            self.phase, self._began = state_dict["phase"], state_dict["began"]
             if "monitor" in theirs:
                 self._monitor.load(state_dict)
-        self._resumed = True
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
-        self._monitor.weights.resumed = checkpoint["global_step"] > 0
+        self._monitor.weights.resumed |= checkpoint["global_step"] > 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note which file of the best weights a run that resumes from this checkpoint will look for."""
-        self._monitor.weights.named = self._monitor.weights.file
+        """Put the file of the best weights where a run that resumes from this checkpoint will look for it."""
+        self._monitor.weights.name(trainer)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
@@ -234,10 +228,11 @@ class TransferLearning(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
+        self._whole_epoch = False  # a learning-rate finder has trained before
         if self._plan is not None and not fast_dev_run(trainer):
             self._plan.check_starts(trainer)
-        if self._keeps(trainer):
-            self._monitor.start(trainer)
+        if self._keeps(trainer) and not self._monitor.weights.start(trainer):
+            self._monitor.best = worst_value(self.mode)
         if self._freezer is not None:
             self._freezer.hold_eval_mode()  # not before: Lightning warns of modules in eval mode at its start
             if self.cache_features:
@@ -251,7 +246,7 @@ class TransferLearning(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin the next phase where it is due, between two optimizer steps."""
-        self._lost.batch_began()
+        self._whole_epoch |= batch_idx == 0
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
         if self._freezer is not None:
@@ -274,15 +269,12 @@ class TransferLearning(L.Callback):
             )
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Note what follows, and see that the first step went through what is cached."""
-        self._lost.batch_ended(trainer)
+        """See that the first step went through what is cached."""
         if self._caching is not None:
             self._caching.check_called()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
-        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._lost.validation_began(trainer)
         if self._caching is not None:
             self._caching.look_again()
 
@@ -291,25 +283,20 @@ class TransferLearning(L.Callback):
         in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         self._validated |= in_fit
         if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
-            self._lost.tell("validation", trainer, self.monitor)
-            self._monitor.judge(trainer, keep=self._keeps(trainer), validated=True)
+            self._monitor.judge(trainer, keep=self._keeps(trainer))
             self._judged = True
-        if in_fit:
-            self._lost.ended("validation")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that training logs."""
-        # Resumed at the end of a validation, Lightning ends the epoch again without any metric.
-        ended_again = self._resumed and self.monitor not in trainer.callback_metrics
-        judged, self._judged, self._resumed = self._judged or ended_again, False, False
-        self._lost.ended("training")
+        # Resumed at the end of a validation, Lightning ends the epoch again without a batch.
+        whole, judged = self._whole_epoch, self._judged
+        self._whole_epoch = self._judged = False
         if self._caching is not None:
             self._caching.check_use(trainer)
-        if judged or not self._needs_monitor or fast_dev_run(trainer):
+        if judged or not whole or not self._needs_monitor or fast_dev_run(trainer):
             return
         if self.monitor in just_logged(trainer):
-            if not self._lost.tell("training", trainer, self.monitor):
-                self._monitor.judge(trainer, keep=self._keeps(trainer), validated=False)
+            self._monitor.judge(trainer, keep=self._keeps(trainer))
             return
         if self.monitor in logged_by_step(trainer):
             raise RuntimeError(
@@ -325,8 +312,6 @@ class TransferLearning(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
-        if self._trainer is not None:
-            self._lost.ahead(trainer)  # for an OnExceptionCheckpoint, whose turn comes after
         self._undo(modes=not trainer.evaluating)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -338,6 +323,11 @@ class TransferLearning(L.Callback):
                 f"training has ended after {trainer.current_epoch} epochs and {trainer.global_step} steps. Start it "
                 "earlier, or train longer."
             )
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the best weights for a run that goes on from here."""
+        if self.restore_best and not fast_dev_run(trainer):
+            self._monitor.weights.finish(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put flags, modes and optimizers back."""
@@ -369,8 +359,8 @@ class TransferLearning(L.Callback):
         return self.phase + (patience is not None and self._monitor.wait >= patience)
 
     def _begin(self, trainer: L.Trainer, phase: int) -> None:
-        if self._keeps(trainer):
-            self._monitor.restore(trainer)
+        if self._keeps(trainer) and self._monitor.weights.restore(trainer):
+            restart_averages(trainer)
         self.phase, self._began = phase, [*self._began, [phase, trainer.global_step]]
         self._monitor.begin_phase()
         self._open(trainer)
