@@ -18,6 +18,7 @@ from lightning_trainingkit.callbacks._lightning import (
     just_logged,
     may_stop,
 )
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
 
 __all__ = ["EarlyStopping"]
@@ -88,12 +89,9 @@ class EarlyStopping(LightningEarlyStopping):
         start_from_epoch: int = 0,
         smoothing: float = 0.0,
     ) -> None:
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"`smoothing` must be in [0, 1), got {smoothing}. 0 judges the metric as it is.")
-        if start_from_epoch < 0:
-            raise ValueError(
-                f"`start_from_epoch` must not be negative, got {start_from_epoch}. 0 counts from the start."
-            )
+        _check.flag("restore_best", restore_best)
+        _check.number("smoothing", smoothing, "0 judges the metric as it is.", least=0, below=1)
+        _check.integer("start_from_epoch", start_from_epoch, "0 counts from the start.", least=0)
         super().__init__(
             monitor=monitor,
             min_delta=min_delta,

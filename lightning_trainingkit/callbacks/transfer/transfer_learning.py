@@ -1,8 +1,6 @@
 """Freeze and unfreeze on a schedule."""
 
-import math
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, Literal
 
 import lightning as L
@@ -26,6 +24,7 @@ from lightning_trainingkit.callbacks.transfer.feature_caching import FeatureCach
 from lightning_trainingkit.callbacks.transfer.phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.phases import read_phases, warmup_factor
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
@@ -113,36 +112,20 @@ class TransferLearning(L.Callback):
         mode: Literal["min", "max"] = "min",
         verbose: bool = True,
     ) -> None:
-        for name, value, kind, wanted in (
-            ("lr_decay", lr_decay, Real, ("a number", "0.3")),
-            ("warmup_steps", warmup_steps, Integral, ("an integer", "100")),
-            ("cache_limit", cache_limit, Real, ("a number", "4.0")),
-            ("monitor", monitor, str, ("a string", "'val/loss'")),
-        ):
-            if isinstance(value, bool) or not isinstance(value, kind):
-                raise TypeError(f"`{name}` must be {wanted[0]}, got {value!r}. Write {name}={wanted[1]}, say.")
-        for name, flag in (("restore_best", restore_best), ("verbose", verbose)):
-            if not isinstance(flag, bool):
-                raise TypeError(f"`{name}` must be True or False, got {flag!r}. Write {name}=True, say.")
-        if not 0 < lr_decay <= 1:
-            raise ValueError(f"`lr_decay` must be in (0, 1], got {lr_decay}. 1 gives all blocks the same rate.")
-        if warmup_steps < 0:
-            raise ValueError(f"`warmup_steps` must not be negative, got {warmup_steps}. 0 means no warm-up.")
-        if cache_features not in (False, True, "memory", "disk"):
-            raise ValueError(f"`cache_features` must be False, True, 'memory' or 'disk', got {cache_features!r}.")
-        if not 0 < cache_limit < math.inf:
-            raise ValueError(f"`cache_limit` must be positive and finite, got {cache_limit}. It counts GiB.")
-        if mode not in ("min", "max"):
-            raise ValueError(f"`mode` must be 'min' or 'max', got {mode!r}. An accuracy needs 'max', a loss 'min'.")
+        if not isinstance(monitor, str):
+            raise TypeError(f"`monitor` must be the name of a metric, got {monitor!r}. Write 'val/loss', say.")
+        caches = (False, True, "memory", "disk")
+        _check.one_of("cache_features", cache_features, caches, "True keeps the features in memory.")
+        _check.one_of("mode", mode, ("min", "max"), "An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
-        self.lr_decay = float(lr_decay)  # a checkpoint holds it, and could not be loaded with one of numpy's
-        self.warmup_steps = int(warmup_steps)
-        self.restore_best = restore_best
+        self.lr_decay = _check.number("lr_decay", lr_decay, "1 gives all blocks the same rate.", above=0, most=1)
+        self.warmup_steps = _check.integer("warmup_steps", warmup_steps, "0 means no warm-up.", least=0)
+        self.restore_best = _check.flag("restore_best", restore_best)
         self.cache_features = cache_features
-        self.cache_limit = cache_limit
+        self.cache_limit = _check.number("cache_limit", cache_limit, "It counts GiB.", above=0)
         self.monitor = monitor
         self.mode = mode
-        self.verbose = verbose
+        self.verbose = _check.flag("verbose", verbose)
         self._phases = read_phases(phases)
         self._forget()
 

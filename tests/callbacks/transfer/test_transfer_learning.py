@@ -388,7 +388,7 @@ def test_the_schedule_is_printed_before_training(capsys, caplog):
     assert re.search(r"2\s+0.25 of training\s+last 2: all\s+82 \(100.0%\)\s+0.03 to 0.1\b", out)
     assert "phase 2 of 2 from epoch 1" in caplog.text
     phases = [{"train": "head"}, {"train": "[b]*", "patience": 3}]
-    with pytest.raises(ValueError, match=re.escape("got '[b]*', which matches nothing")):
+    with pytest.raises(ValueError, match=re.escape("got '[b]*', which matches none")):
         toy_trainer(TransferLearning(phases)).fit(ToyModule(), *toy_loaders())
 
 
