@@ -13,14 +13,11 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 def content_keys(x: Tensor) -> Tensor:
     """Hash each entry of a batch, on its device: two sums of its 32-bit words, each times a fixed random number.
 
-    ``k_j = sum_i w_i m_ij mod 2^64``: two different entries of one shape and dtype have the same pair with probability
-    at most ``2^-64`` over the random numbers, whose seed is fixed. Shape and dtype are not in the key.
+    ``k_j = sum_i w_i m_ij mod 2^64``, int64, shape ``(N, 2)``. Two different entries of one shape and dtype have equal
+    keys with probability at most ``2^-64`` over the random numbers, whose seed is fixed.
 
     Args:
         x: Any dtype, shape ``(N, ...)``. Its memory format does not matter.
-
-    Returns:
-        Shape ``(N, 2)``, int64.
 
     Example:
         >>> x = torch.rand(3, 1, 4, 4)

@@ -25,19 +25,11 @@ __all__ = ["FeatureCaching", "targets"]
 
 
 class FeatureCaching:
-    """Stores features in the phases in which that is possible.
+    """Stores features in the phases in which that is possible, at most ``limit`` bytes on one rank.
 
-    A forward pass runs as it is otherwise, and for images that need a gradient, with a frozen layer in training mode
-    and in ``caches_bypassed``.
-
-    Args:
-        trainer: The Trainer, which has begun to train.
-        pl_module: Its module.
-        freezer: Freezes its parameters.
-        limit: Most bytes that all features may take on one rank.
-        folder: Folder for files; None keeps features in memory.
-        phase: Returns the number and the trainable parameters of the current phase.
-        in_each_phase: Calls a function in each phase, and returns to the current one.
+    A forward pass runs as it is in other phases, for images that need a gradient, with a frozen layer in training mode,
+    and in ``caches_bypassed``. ``phase`` returns the number and the trainable parameters of the current phase;
+    ``in_each_phase`` calls a function in each phase, and returns to the current one.
     """
 
     def __init__(
@@ -66,10 +58,9 @@ class FeatureCaching:
         self._reasons: dict[tuple[Any, ...], str] = {}  # where there is none
         self._running = self._checked = False
         self._whole = self._known = False  # whether this epoch, or an earlier one of the phase, has run as a whole
-        self._put_back = {
-            name: replace_forward(module, partial(self._run, name, module, module.forward))
-            for name, module in targets(pl_module, freezer.parameters).items()
-        }
+        self._put_back: dict[str, Callable[[], None]] = {}
+        for name, module in targets(pl_module, freezer.parameters).items():
+            self._put_back[name] = replace_forward(module, partial(self._run, name, module, module.forward))
 
     def remove(self) -> None:
         """Put the forwards back."""
@@ -129,41 +120,37 @@ class FeatureCaching:
     def _run(self, name: str, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if self._running or are_caches_bypassed() or not self._freezer.holds_eval_mode:
             return forward(*args, **kwargs)
-        self._running = True
+        if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or args[0].ndim < 2 or not len(args[0]):
+            self._reasons[name, self._phase()[0]] = "it is not called with one tensor of images"
+            return forward(*args, **kwargs)
+        (x,), self._running = args, True
         try:
-            one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].ndim > 1
-            x = args[0] if one and len(args[0]) else None
             if not self._checked and self._trainer.training:
                 self._in_each_phase(lambda: self._cache(name, module, forward, x))
             cache = self._cache(name, module, forward, x)
-            if cache is not None and x is not None and not (x.requires_grad and torch.is_grad_enabled()):
+            if cache is not None and not (x.requires_grad and torch.is_grad_enabled()):
                 features = cache.features(x)
                 self._check_limit(sum(each.bytes for each in self._caches.values()), "images so far need")
                 return cache.boundary.part(features)
         finally:
             self._running = False
-        return forward(*args, **kwargs)
+        return forward(x)
 
-    def _cache(self, name: str, module: nn.Module, forward: Any, x: Tensor | None) -> FeatureCache | None:
+    def _cache(self, name: str, module: nn.Module, forward: Any, x: Tensor) -> FeatureCache | None:
         training, (phase, trainable) = self._trainer.training, self._phase()
-        device = "cpu" if x is None else x.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        kind = x.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         key = (name, phase, training, module.training, autocast)
         if key in self._caches or key in self._reasons:
             return self._caches.get(key)
         try:
-            if x is None:
-                raise NoBoundaryError("it is not called with one tensor of images")
             boundary, features = find_boundary(module, forward, x[:2].detach(), trainable)
         except NoBoundaryError as error:
             self._reasons[key] = str(error)
             return None
         images, size = _count(self._trainer, training), features[0].nbytes
-        rank_zero_info(
-            f"TransferLearning caches {name} before {boundary.place} in phase {phase + 1}, "
-            f"{'training' if training else 'evaluation'}: {size / 2**10:.4g} KiB x {images or 'an unknown number of'} "
-            f"images {f'in {self._folder}' if self._folder else f'on {features.device}'}"
-        )
+        what = f"{name} before {boundary.place} in phase {phase + 1}, {'training' if training else 'evaluation'}"
+        rank_zero_info(f"TransferLearning caches {what}: {images or 'unknown'} images x {size / 2**10:.4g} KiB")
         self._check_limit(size * (images + _count(self._trainer, not training)), f"phase {phase + 1} needs")
         self._caches[key] = FeatureCache(boundary, self._folder)
         return self._caches[key]
@@ -171,9 +158,8 @@ class FeatureCaching:
     def _check_limit(self, needed: int, what: str) -> None:
         if needed > self._limit:
             raise ValueError(
-                f"`cache_limit` must leave room for the features of all images, got {self._limit / 2**30:.4g} GiB, and "
-                f"{what} {needed / 2**30:.4g} GiB. Raise it, store them on disk (cache_features='disk'), or train "
-                "without. Augmented images are new ones in each epoch."
+                f"`cache_limit` must leave room for all features, got {self._limit / 2**30:.4g} GiB, and {what} "
+                f"{needed / 2**30:.4g} GiB. Raise it, or store them on disk: cache_features='disk'."
             )
 
 

@@ -21,10 +21,7 @@ _BLOCK_BYTES = 2**22
 class FeatureCache:
     """Features before a boundary, stored by the content of the images.
 
-    Args:
-        boundary: Where the frozen part ends.
-        folder: Folder for memory-mapped files, which have no name and disappear with the process; None keeps the
-            features on the device of the images.
+    They stay on the device of the images, or in memory-mapped files in ``folder``, which disappear with the process.
     """
 
     def __init__(self, boundary: Boundary, folder: Path | None = None) -> None:
@@ -43,9 +40,10 @@ class FeatureCache:
         missing = [row for row, key in enumerate(keys) if key not in self._rows]
         self.hits, self.misses = self.hits + len(known), self.misses + len(missing)
         try:
-            if self.compares and known:
-                two, self.compares = (known * 2)[:2], False
-                if not same_features(self.boundary.check(x[two])[0], self._take([keys[row] for row in two], x.device)):
+            if self.compares:  # on all ranks, whether images are known or not: the forward may sum over ranks
+                self.compares, two = False, ((known + missing) * 2)[:2]
+                features, stored = self.boundary.check(x[two])[0], [keys[row] for row in two if row in known]
+                if stored and not same_features(features[: len(stored)], self._take(stored, x.device)):
                     raise NoBoundaryError("other features of the same images")
             if missing:
                 self._add([keys[row] for row in missing], self.boundary.features(x[missing] if known else x))

@@ -62,7 +62,6 @@ def test_two_known_images_are_compared_when_asked_for():
     cache.features(x)
     cache.compares = True
     model[0].bias.add_(1)
-    cache.features(x + 1)  # none of these is known
     with pytest.raises(RuntimeError, match="got Sequential: other features of the same images"):
         cache.features(x)
 
