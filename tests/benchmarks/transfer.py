@@ -10,7 +10,7 @@ Command:  python tests/benchmarks/transfer.py
 torchvision's ResNet-18 on images of 64 x 64 pixels in batches of 32, SGD with momentum, one thread.
 
 1. Epochs. Full training, the last layer alone, the same with cached features, and the last block and layer. A fit of
-   three epochs for each, of eight with a cache, in an order drawn anew in each round; the first epoch fills the cache
+   three epochs for each, of eight with a cache, in a random order in each round; the first epoch fills the cache
    and does not count.
 2. Peers. The same schedule, two epochs of the last layer and two of everything, by BackboneFinetuning of Lightning
    (`train_bn=False`: frozen statistics stay), by finetuning-scheduler (`epoch_transitions_only`), and by ours with one

@@ -256,9 +256,7 @@ class TransferLearning(L.Callback):
             self._caching.begin_epoch()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
-        """See that features are cached, the loss can be differentiated, and frozen layers are in eval mode."""
-        if self._caching is not None:
-            self._caching.check()
+        """See that the loss can be differentiated, frozen layers are in eval mode, and features are cached."""
         if not loss.requires_grad and self._plan is not None:
             raise RuntimeError(
                 f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
@@ -270,9 +268,11 @@ class TransferLearning(L.Callback):
                 f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
                 "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
             )
+        if self._caching is not None and pl_module.automatic_optimization:
+            self._caching.check()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Note what follows, and see that features are cached: a manual backward pass calls no hook."""
+        """Note what follows, and see that features are cached, of several backward passes only now."""
         self._lost.batch_ended(trainer)
         if self._caching is not None:
             self._caching.check()

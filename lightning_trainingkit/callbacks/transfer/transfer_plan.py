@@ -136,7 +136,7 @@ class TransferPlan:
         for heading in ("Parameters", "lr"):
             lines.add_column(heading, justify="right", no_wrap=True)
         if cached is not None:
-            lines.add_column("Features")
+            lines.add_column("Cached", no_wrap=True)
         whole = sum(parameter.numel() for parameter in self.names.values())
         for number, step in enumerate(self.steps):
             count = sum(parameter.numel() for parameter in step.factors)
@@ -144,7 +144,7 @@ class TransferPlan:
             rates = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
             share = f"{count:,} ({count / whole:.1%})"
             cells = [str(number + 1), escape(step.phase.when), escape(step.what), share, rates]
-            cells += [] if cached is None else ["cached" if cached[number] else "not cached"]
+            cells += [] if cached is None else ["if possible" if cached[number] else "not cached"]
             lines.add_row(*cells)
         return lines
 
