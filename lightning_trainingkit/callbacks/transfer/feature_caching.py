@@ -1,8 +1,9 @@
-"""Feature caches for the modules that a LightningModule's steps call, and whether they are of use."""
+"""Feature caches for the modules that a LightningModule's steps call."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -10,38 +11,25 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import IterableDataset
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
+from lightning_trainingkit.functional.content_keys import content_keys
+from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed
 from lightning_trainingkit.nn.structure.names import join
-from lightning_trainingkit.nn.transfer.feature_cache import CacheContext, FeatureCache
+from lightning_trainingkit.nn.transfer.boundary import NoBoundaryError, find_boundary
+from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, replace_forward
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
-from lightning_trainingkit.nn.transfer.frozen_front import CannotCutError
 
-__all__ = ["FeatureCaching", "refuse_caching"]
-
-
-def refuse_caching(pl_module: L.LightningModule) -> None:
-    """Raise ValueError for a compiled module: what is compiled does not ask a cache at each batch."""
-    if is_compiled(pl_module):
-        raise ValueError(
-            f"`cache_features` must be False for a compiled module, got {type(pl_module).__name__}, compiled as a "
-            "whole or in part. Do without one of the two."
-        )
+__all__ = ["FeatureCaching", "targets"]
 
 
 class FeatureCaching:
-    """Feature caches in the place of those forwards from which all freezable parameters are reached.
+    """Stores features in the phases in which that is possible, at most ``limit`` bytes on one rank.
 
-    Args:
-        trainer: The Trainer, which has begun to train.
-        pl_module: Its module.
-        freezer: Opens and closes its parameters.
-        opened: Tells what trains in this phase, or in the one that is looked at.
-        limit: Most bytes that all rows may take on one rank.
-        on_disk: Whether they go into a file.
-        survey: Opens this phase and each later one, and calls what it is given with its number.
+    A forward pass runs as it is in other phases, for images that need a gradient, with a frozen layer in training mode,
+    and in ``caches_bypassed``. ``phase`` returns the number and the trainable parameters of the current phase;
+    ``in_each_phase`` calls a function in each phase, and returns to the current one.
     """
 
     def __init__(
@@ -49,167 +37,167 @@ class FeatureCaching:
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         freezer: ParameterFreezer,
-        opened: Callable[[], Collection[nn.Parameter]],
         limit: int,
-        on_disk: bool,
-        survey: Callable[[Callable[[int], None]], None],
+        folder: Path | None,
+        phase: Callable[[], tuple[int, Collection[nn.Parameter]]],
+        in_each_phase: Callable[[Callable[[], Any]], None],
     ) -> None:
-        if _draws_anew(trainer):
+        if is_compiled(pl_module):
+            raise ValueError(
+                f"`cache_features` must be False for a compiled module, got {type(pl_module).__name__}. "
+                "Do without one of the two."
+            )
+        if _augments(trainer):
             raise ValueError(
                 "`cache_features` must be False where images change, got a training set whose first sample is not the "
                 "same twice: augmentation. Take the random transforms out, or train without cache_features."
             )
-        freezable = set(freezer.parameters)
-        self._survey = survey
-        around = CacheContext(
-            limit,
-            Path(trainer.default_root_dir) if on_disk else None,
-            training=lambda: trainer.training,
-            expected=lambda training: _count(trainer, training),
-            is_open=lambda parameter: parameter in opened() if parameter in freezable else parameter.requires_grad,
-            ready=lambda: freezer.holds_eval_mode,
-            announce=lambda text: rank_zero_info(f"TransferLearning {text}"),
-            first=self._first,
-        )
-        for name, module in _targets(pl_module, freezable):
-            FeatureCache(module, name or type(pl_module).__name__, around, optional=module is pl_module)
-        self.caches, self._limit = around.caches, limit
-        self._whole = False  # whether this epoch has run from its first batch under this phase
-        self._known = False  # whether one has before
-        self._lost = False  # whether what was kept was lost in it
+        self._trainer, self._freezer, self._limit, self._folder = trainer, freezer, limit, folder
+        self._phase, self._in_each_phase = phase, in_each_phase
+        self._caches: dict[tuple[Any, ...], FeatureCache] = {}  # by module, phase, training, mode and precision
+        self._reasons: dict[tuple[Any, ...], str] = {}  # where there is none
+        self._running = self._checked = False
+        self._whole = self._known = False  # whether this epoch, or an earlier one of the phase, has run as a whole
+        self._put_back: dict[str, Callable[[], None]] = {}
+        for name, module in targets(pl_module, freezer.parameters).items():
+            self._put_back[name] = replace_forward(module, partial(self._run, name, module, module.forward))
 
-    def renew(self) -> None:
-        """Forget everything, since another phase has begun."""
-        self._whole = self._known = self._lost = False
-        for cache in self.caches:
-            cache.forget()
+    def remove(self) -> None:
+        """Put the forwards back."""
+        for put_back in self._put_back.values():
+            put_back()
+        self._running = True  # for good: a wrapper around a forward may go on calling it
+        self._caches.clear()
+
+    def begin_phase(self) -> None:
+        """Forget all features, since other parameters train now."""
+        self._whole = self._known = False
+        self._caches.clear()
+        self._reasons.clear()
 
     def begin_epoch(self) -> None:
         """Count the images of an epoch from here on."""
         self._whole = True
-        self.look_again()
-        for cache in self.caches:
-            cache.hits = cache.misses = cache.losses = 0
+        self.compare()
+        for cache in self._caches.values():
+            cache.hits = cache.misses = 0
 
-    def look_again(self) -> None:
-        """Let no change of weights or modules go unnoticed, at the start of each epoch and validation."""
-        for cache in self.caches:
-            cache.look_again()
+    def compare(self) -> None:
+        """Compute two known images again when they come, and compare."""
+        for cache in self._caches.values():
+            cache.compares = True
 
-    def take_away(self) -> None:
-        """Put the forwards back."""
-        for cache in self.caches:
-            cache.take_away()
-
-    def check_called(self) -> None:
-        """Raise RuntimeError if the first training step went past all of them."""
-        if not any(cache.called for cache in self.caches):
-            names = ", ".join(cache.name for cache in self.caches)
-            raise RuntimeError(
-                f"`cache_features` must find the front in what `training_step` calls, which is none of {names}. "
-                "Call one of them as a module: self.net(x)."
-            )
-
-    def check_use(self, trainer: L.Trainer) -> None:
-        """Raise RuntimeError, on all ranks, where an epoch after the first of a phase shows that caching is no use."""
+    def end_epoch(self) -> None:
+        """Raise RuntimeError, on all ranks, if hardly an image was known in an epoch after the first of a phase."""
         if not self._whole:  # or ended again by a resumed run
             return
-        counts = [sum(getattr(cache, name) for cache in self.caches) for name in ("hits", "misses", "losses")]
-        summed: Any = trainer.strategy.reduce(
-            torch.tensor(counts, dtype=torch.float64, device=trainer.strategy.root_device), reduce_op="sum"
-        )
-        hits, misses, losses = (int(count) for count in summed)
-        if self._lost and losses:
-            raise RuntimeError(
-                "`cache_features` must be False where the frozen part changes, got weights, statistics or attributes "
-                "of it that were others in each of the last two epochs. Train without cache_features."
-            )
-        # A rank meets, in an epoch after its first, one image of `world_size` again: far fewer are no chance.
-        if self._known and not losses and hits < 0.1 / trainer.world_size * (hits + misses):
+        strategy, counts = self._trainer.strategy, [(c.hits, c.misses) for key, c in self._caches.items() if key[2]]
+        sums = torch.tensor([(0, 0), *counts], dtype=torch.float64, device=strategy.root_device).sum(0)
+        hits, misses = (int(count) for count in cast("Tensor", strategy.reduce(sums, reduce_op="sum")))
+        # In its second epoch a rank knows one image of `world_size`. Far fewer are no chance.
+        if self._known and hits < 0.1 / self._trainer.world_size * (hits + misses):
             raise RuntimeError(
                 f"`cache_features` must be False where images change, got {hits} images of {hits + misses} in the last "
                 "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), or another "
                 "subset in each epoch. Train without cache_features."
             )
-        self._whole, self._known, self._lost = False, True, losses > 0
+        self._whole, self._known = False, True
 
-    def _first(self, cache: FeatureCache, x: Tensor) -> None:
-        """See before the first step that later phases can be cached, and fit."""
+    def check(self) -> None:
+        """Print once which phases are not cached; raise ValueError if none is."""
+        if self._checked:
+            return
+        self._checked = True
+        cached = {phase for _, phase, training, *_ in self._caches if training}
+        reasons = {key: reason for key, reason in self._reasons.items() if key[1] not in cached}
+        text = ", ".join(f"phase {key[1] + 1} ({key[0]}: {reason})" for key, reason in reasons.items())
+        if not cached:
+            text = text or f"a training step that calls none of {', '.join(self._put_back)} as a module"
+            raise ValueError(f"`cache_features` must be False where no phase can be cached, got {text}. Leave it out.")
+        if text:
+            rank_zero_info(f"TransferLearning does not cache {text}")
 
-        def look(number: int) -> None:
-            try:
-                needed = cache.measure(x)
-            except CannotCutError as error:
-                if cache.optional:
-                    return
-                raise ValueError(
-                    f"`cache_features` must be False where the front of {cache.name} can't be kept, as in phase "
-                    f"{number + 1}: {error} Train without it, or mend that."
-                ) from error
-            if needed > self._limit:
-                raise ValueError(
-                    f"`cache_limit` must leave room for the features of all images, got "
-                    f"{self._limit / 2**30:.4g} GiB, and phase {number + 1} needs {needed / 2**30:.4g} GiB. "
-                    "Raise it, let phases freeze up to a later block, or train without cache_features."
-                )
+    def _run(self, name: str, module: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._running or are_caches_bypassed() or not self._freezer.holds_eval_mode:
+            return forward(*args, **kwargs)
+        if len(args) != 1 or kwargs or not isinstance(args[0], Tensor) or args[0].ndim < 2 or not len(args[0]):
+            self._reasons[name, self._phase()[0]] = "it is not called with one tensor of images"
+            return forward(*args, **kwargs)
+        (x,), self._running = args, True
+        try:
+            if not self._checked and self._trainer.training:
+                self._in_each_phase(lambda: self._cache(name, module, forward, x))
+            cache = self._cache(name, module, forward, x)
+            if cache is not None and not (x.requires_grad and torch.is_grad_enabled()):
+                features = cache.features(x)
+                self._check_limit(sum(each.bytes for each in self._caches.values()), "images so far need")
+                return cache.boundary.part(features)
+        finally:
+            self._running = False
+        return forward(x)
 
-        self._survey(look)
+    def _cache(self, name: str, module: nn.Module, forward: Any, x: Tensor) -> FeatureCache | None:
+        training, (phase, trainable) = self._trainer.training, self._phase()
+        kind = x.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        key = (name, phase, training, module.training, autocast)
+        if key in self._caches or key in self._reasons:
+            return self._caches.get(key)
+        try:
+            boundary, features = find_boundary(module, forward, x[:2].detach(), trainable)
+        except NoBoundaryError as error:
+            self._reasons[key] = str(error)
+            return None
+        images, size = _count(self._trainer, training), features[0].nbytes
+        what = f"{name} before {boundary.place} in phase {phase + 1}, {'training' if training else 'evaluation'}"
+        rank_zero_info(f"TransferLearning caches {what}: {images or 'unknown'} images x {size / 2**10:.4g} KiB")
+        self._check_limit(size * (images + _count(self._trainer, not training)), f"phase {phase + 1} needs")
+        self._caches[key] = FeatureCache(boundary, self._folder)
+        return self._caches[key]
+
+    def _check_limit(self, needed: int, what: str) -> None:
+        if needed > self._limit:
+            raise ValueError(
+                f"`cache_limit` must leave room for all features, got {self._limit / 2**30:.4g} GiB, and {what} "
+                f"{needed / 2**30:.4g} GiB. Raise it, or store them on disk: cache_features='disk'."
+            )
 
 
-def _targets(pl_module: L.LightningModule, freezable: set[nn.Parameter]) -> list[tuple[str, nn.Module]]:
-    """The modules whose forwards a step may call: the one that holds everything, else the module and its parts."""
-    name, module = "", pl_module
-    while True:
-        parts = list(_parts(name, module, freezable))
-        if len(parts) != 1 or any(p in freezable for p in module.parameters(recurse=False)):
-            break
-        (name, module) = parts[0]
-        if not next(module.children(), None):
-            break
-    if module is not pl_module:
-        return [(name, module)]
-    own = [("", pl_module)] if is_overridden("forward", pl_module) else []
-    return own + parts
+def targets(pl_module: L.LightningModule, freezable: Collection[nn.Parameter]) -> dict[str, nn.Module]:
+    """The modules that a step may call: the one that holds all freezable parameters, or the module and its parts."""
+    name, module, wanted = "", pl_module, set(freezable)
+    while len(parts := _parts(name, module, wanted)) == 1 and wanted.isdisjoint(module.parameters(recurse=False)):
+        ((name, module),) = parts.items()
+    own = {type(pl_module).__name__: pl_module} if is_overridden("forward", pl_module) else {}
+    return {name: module} if name else own | parts
 
 
-def _parts(name: str, module: nn.Module, freezable: set[nn.Parameter]) -> Iterator[tuple[str, Any]]:
-    """Direct parts with a forward and freezable parameters."""
+def _parts(name: str, module: nn.Module, freezable: set[nn.Parameter]) -> dict[str, Any]:
+    """Direct parts with freezable parameters, through lists and dicts of modules."""
+    found: dict[str, Any] = {}
     for key, child in module.named_children():
-        if isinstance(child, Metric) or freezable.isdisjoint(child.parameters()):
-            continue
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _parts(join(name, key), child, freezable)
-        else:
-            yield join(name, key), child
+            found |= _parts(join(name, key), child, freezable)
+        elif not isinstance(child, Metric) and not freezable.isdisjoint(child.parameters()):
+            found[join(name, key)] = child
+    return found
 
 
 def _count(trainer: L.Trainer, training: bool) -> int:
-    """Images that one rank will see, 0 if that is unknown."""
+    """Images that one rank will see, 0 if unknown."""
     loaders = tree_leaves(trainer.train_dataloader if training else trainer.val_dataloaders)
-    try:
-        images = sum(len(loader.dataset) for loader in loaders)
-    except (AttributeError, TypeError, NotImplementedError):
-        return 0
-    return images if training else -(-images // trainer.world_size)  # training images are dealt anew in each epoch
+    images = sum(len(each.dataset) for each in loaders if hasattr(getattr(each, "dataset", None), "__len__"))
+    return images if training else -(-images // trainer.world_size)  # training images are dealt again in each epoch
 
 
-def _draws_anew(trainer: L.Trainer) -> bool:
-    """Whether the first sample of the training set is another one when it is drawn again; False if it can't be."""
-    data = getattr(trainer.train_dataloader, "dataset", None)
-    if data is None or isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        return False
-    put_back = keep_random_state()
+def _augments(trainer: L.Trainer) -> bool:
+    """Whether the first training image differs when it is read twice; False if it can't be."""
+    put_back, loader = keep_random_state(), cast("Any", trainer.train_dataloader)
     try:
-        one, two = (tree_leaves(data[0]) for _ in range(2))
-        return not all(_same(*pair) for pair in zip(one, two, strict=True))
-    except Exception:  # the user's own code: the loader will raise it, if it is one
+        samples = (tree_leaves(loader.dataset[0]) for _ in range(2))
+        arrays = ([torch.as_tensor(leaf)[None] for leaf in sample if hasattr(leaf, "__array__")] for sample in samples)
+        return not all(torch.equal(*map(content_keys, pair)) for pair in zip(*arrays, strict=True))
+    except Exception:  # the user's own code: the loader will raise it again
         return False
     finally:
         put_back()
-
-
-def _same(one: Any, two: Any) -> bool:
-    if isinstance(one, Tensor) and one.shape != two.shape:
-        return False
-    same = (one == two) | ((one != one) & (two != two))  # a NaN differs from itself
-    return bool(same.all()) if hasattr(same, "all") else bool(same)

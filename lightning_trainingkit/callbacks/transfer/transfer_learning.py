@@ -1,6 +1,7 @@
 """Freeze and unfreeze on a schedule."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -20,13 +21,14 @@ from lightning_trainingkit.callbacks._lightning import (
     restart_averages,
     wrap_again,
 )
-from lightning_trainingkit.callbacks.transfer.feature_caching import FeatureCaching, refuse_caching
+from lightning_trainingkit.callbacks.transfer.feature_caching import FeatureCaching, targets
 from lightning_trainingkit.callbacks.transfer.phase_monitor import PhaseMonitor
 from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.phases import read_phases, warmup_factor
+from lightning_trainingkit.nn.transfer.boundary import enclosing_parts
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
 __all__ = ["TransferLearning"]
@@ -64,17 +66,10 @@ class TransferLearning(L.Callback):
             near 0.
         restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. An average of weights
             (``EMAWeightAveraging``) starts from them. Their file is in ``checkpoints/`` of the log folder and stays.
-        cache_features: Keep what the frozen front says of each image, and begin there in later epochs: True or
-            ``memory`` keeps it on the images' device, ``disk`` in a mapped file in ``default_root_dir`` that goes with
-            the process. Images are known by their content, on each rank those that it has seen (for which a GPU is
-            waited for once in a batch); what is kept equals what would be computed anew up to rounding. Refused, with
-            the reason, for images that augmentation changes, for a forward that can't be traced, that is compiled, or
-            in which nothing deterministic comes before dropout or what trains. What a traced forward reads from its
-            modules, and attributes, modes and tensors of what is frozen, are watched at each call; all else (globals,
-            the depths of objects, weights written through ``.data``) at the start of each epoch and validation, in
-            the front by what it says of two images. Forward hooks in the front are refused, pre-hooks there don't see
-            known images; in a part that trains only partly, both are refused.
-        cache_limit: Most GiB that a rank may keep; more is an error, for all phases before the first step.
+        cache_features: Compute the frozen layers once for each image, in phases in which the head alone trains or a
+            submodule is wholly frozen: True or ``memory`` stores features on the images' device, ``disk`` in files in
+            ``default_root_dir``. Needs equal images in each epoch and a deterministic frozen part; refused otherwise.
+        cache_limit: Most GiB of features on one rank; more is refused, for all phases before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``. A resumed run judges the latter for epochs that it runs from their first batch.
             No check counts before an average of weights, which validation runs on, has begun.
@@ -198,15 +193,15 @@ class TransferLearning(L.Callback):
                 f"`{name}` must be that of the checkpoint to resume, got {self._schedule()[name]!r}, and the "
                 f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
-        if self.cache_features:
-            refuse_caching(pl_module)
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
         plan.check_optimizers(trainer.optimizers)
         self._plan, self._trainer = plan, trainer
         self._freezer = ParameterFreezer(pl_module, skip=(Metric,))
         self._rates = StepRates(trainer.optimizers)
         if self.verbose and trainer.is_global_zero:
-            Console().print(plan.table(self.lr_decay, self.warmup_steps))
+            modules = targets(pl_module, self._freezer.parameters).values() if self.cache_features else ()
+            cached = [any(enclosing_parts(each, step.factors) for each in modules) for step in plan.steps]
+            Console().print(plan.table(self.lr_decay, self.warmup_steps, cached if self.cache_features else None))
         self._open(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -219,9 +214,10 @@ class TransferLearning(L.Callback):
         if self._freezer is not None:
             self._freezer.hold_eval_mode()  # not before: Lightning warns of modules in eval mode at its start
             if self.cache_features:
-                limit, on_disk = round(self.cache_limit * 2**30), self.cache_features == "disk"
+                limit = round(self.cache_limit * 2**30)
+                folder = Path(trainer.default_root_dir) if self.cache_features == "disk" else None
                 self._caching = FeatureCaching(
-                    trainer, pl_module, self._freezer, self._opened, limit, on_disk, self._in_phases_from_here
+                    trainer, pl_module, self._freezer, limit, folder, self._current, self._in_each_phase
                 )
         self._log(trainer)
 
@@ -238,7 +234,7 @@ class TransferLearning(L.Callback):
             self._caching.begin_epoch()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
-        """See that the loss can be differentiated, and that what is frozen was in eval mode."""
+        """See that the loss can be differentiated, frozen layers are in eval mode, and features are cached."""
         if not loss.requires_grad and self._plan is not None:
             raise RuntimeError(
                 f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
@@ -250,16 +246,18 @@ class TransferLearning(L.Callback):
                 f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
                 "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
             )
+        if self._caching is not None and pl_module.automatic_optimization:
+            self._caching.check()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """See that the first step went through what is cached."""
+        """See that features are cached, of several backward passes only now."""
         if self._caching is not None:
-            self._caching.check_called()
+            self._caching.check()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look again at what is cached: averaged weights may stand in the place of the trained ones."""
+        """Compare cached features: averaged weights may stand in the place of the trained ones."""
         if self._caching is not None:
-            self._caching.look_again()
+            self._caching.compare()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check a metric that validation logs."""
@@ -275,7 +273,7 @@ class TransferLearning(L.Callback):
         whole, judged = self._whole_epoch, self._judged
         self._whole_epoch = self._judged = False
         if self._caching is not None:
-            self._caching.check_use(trainer)
+            self._caching.end_epoch()
         if judged or not whole or not self._needs_monitor or fast_dev_run(trainer):
             return
         if self.monitor in just_logged(trainer):
@@ -363,7 +361,7 @@ class TransferLearning(L.Callback):
         torch.compiler.reset()  # what torch 2.11 has compiled computes the gradients that were wanted at first
         wrap_again(trainer)
         if self._caching is not None:
-            self._caching.renew()
+            self._caching.begin_phase()
         since: dict[nn.Parameter, int | None] = dict.fromkeys(self._plan.steps[0].factors)
         for phase, begun in self._began:  # what is open without a break since
             since = {each: since.get(each, begun) for each in self._plan.steps[phase].factors}
@@ -393,24 +391,25 @@ class TransferLearning(L.Callback):
             number = f"{self.phase + 1} of {len(self._phases)}"
             rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
 
-    def _opened(self) -> dict[nn.Parameter, float]:
-        """What trains in this phase, or in the one that is looked at."""
+    def _current(self) -> tuple[int, dict[nn.Parameter, float]]:
+        """Number and trainable parameters of this phase, or of the one that is looked at."""
         assert self._plan is not None
-        return self._plan.steps[self.phase if self._looking is None else self._looking].factors
+        number = self.phase if self._looking is None else self._looking
+        return number, self._plan.steps[number].factors
 
-    def _in_phases_from_here(self, look: Callable[[int], None]) -> None:
-        """Open this phase and each later one for a look, and leave everything as it was."""
+    def _in_each_phase(self, look: Callable[[], Any]) -> None:
+        """Freeze as in each phase, look, and leave everything as it was."""
         assert self._freezer is not None
         before = [(each, each.requires_grad, each.grad) for each in self._freezer.parameters]
         try:
-            for number in range(self.phase, len(self._phases)):
+            for number in range(len(self._phases)):
                 self._looking = number
-                self._freezer.train_only(self._opened())
+                self._freezer.train_only(self._current()[1])
                 self._freezer.hold_eval_mode()
-                look(number)
+                look()
         finally:
             self._looking = None
-            self._freezer.train_only(self._opened())
+            self._freezer.train_only(self._current()[1])
             self._freezer.hold_eval_mode()
             for each, flag, grad in before:
                 each.requires_grad_(flag)
@@ -418,7 +417,7 @@ class TransferLearning(L.Callback):
 
     def _undo(self, *, modes: bool = True) -> None:
         if self._caching is not None:
-            self._caching.take_away()
+            self._caching.remove()
         if self._rates is not None:
             self._rates.detach()
         if self._freezer is not None:

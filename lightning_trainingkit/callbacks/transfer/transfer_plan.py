@@ -125,8 +125,8 @@ class TransferPlan:
                 )
             earlier = at
 
-    def table(self, lr_decay: float, warmup_steps: int) -> Table:
-        """Lay out the schedule."""
+    def table(self, lr_decay: float, warmup_steps: int, cached: Sequence[bool] | None = None) -> Table:
+        """Lay out the schedule; ``cached`` tells for each phase whether its features may be cached."""
         ramp = f", what begins later rises to it over {warmup_steps} steps" if warmup_steps else ""
         decay = f"lr: factor on the optimizer's own rate, stem to head (lr_decay={lr_decay:g}){ramp}"
         lines = Table(title="TransferLearning", caption=decay, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
@@ -135,13 +135,17 @@ class TransferPlan:
         lines.add_column("Trains", overflow="fold")
         for heading in ("Parameters", "lr"):
             lines.add_column(heading, justify="right", no_wrap=True)
+        if cached is not None:
+            lines.add_column("Cached", no_wrap=True)
         whole = sum(parameter.numel() for parameter in self.names.values())
         for number, step in enumerate(self.steps):
             count = sum(parameter.numel() for parameter in step.factors)
             low, high = min(step.factors.values()), max(step.factors.values())
             rates = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
             share = f"{count:,} ({count / whole:.1%})"
-            lines.add_row(str(number + 1), escape(step.phase.when), escape(step.what), share, rates)
+            cells = [str(number + 1), escape(step.phase.when), escape(step.what), share, rates]
+            cells += [] if cached is None else ["if possible" if cached[number] else "not cached"]
+            lines.add_row(*cells)
         return lines
 
     def _what(self, phase: Phase, chosen: set[nn.Parameter]) -> str:

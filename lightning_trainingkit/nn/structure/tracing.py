@@ -17,7 +17,6 @@ __all__ = [
     "NORMS",
     "PASSED_ATTRIBUTES",
     "Trace",
-    "Tracer",
     "UntraceableError",
     "layer_names",
 ]
@@ -48,14 +47,13 @@ class Trace:
 
     Args:
         module: What to trace, with the defaults of all arguments after the first. It is left as it was found.
-        tracer: Decides what is kept whole.
 
     Raises:
         UntraceableError: If the forward itself cannot be traced.
     """
 
-    def __init__(self, module: nn.Module, tracer: "Tracer | None" = None) -> None:
-        tracer = tracer or Tracer()
+    def __init__(self, module: nn.Module) -> None:
+        tracer = _Tracer()
         with _left_as_found(module):
             try:
                 parameters = list(inspect.signature(module.forward).parameters.values())
@@ -63,8 +61,6 @@ class Trace:
                 self.graph = tracer.trace(module, defaults or None)
             except Exception as error:  # a forward given proxies may raise anything; TorchScript has no signature
                 raise UntraceableError(_reason(module, error)) from error
-        for node in self.graph.nodes:
-            node.meta.pop("is_wrapped", None)  # else code made of it breaks every later trace of the process
         self.module = module
         self.opaque = tracer.opaque
         """Name of each submodule that could not be traced, and the reason."""
@@ -74,7 +70,7 @@ class Trace:
         """Calls of layers, functions kept whole and opaque parts, in their order, with the submodule's name."""
 
 
-class Tracer(fx.Tracer):
+class _Tracer(fx.Tracer):
     """Keeps layers and parts that cannot be traced whole, and traces through everything else."""
 
     proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would really count
