@@ -27,7 +27,7 @@ from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
-from lightning_trainingkit.functional.phases import read_phases, warmup_factor
+from lightning_trainingkit.functional.phases import read_phases
 from lightning_trainingkit.nn.transfer.boundary import enclosing_parts
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
@@ -362,22 +362,9 @@ class TransferLearning(L.Callback):
         wrap_again(trainer)
         if self._caching is not None:
             self._caching.begin_phase()
-        since: dict[nn.Parameter, int | None] = dict.fromkeys(self._plan.steps[0].factors)
-        for phase, begun in self._began:  # what is open without a break since
-            since = {each: since.get(each, begun) for each in self._plan.steps[phase].factors}
-        closed = dict.fromkeys(self._plan.names.values())
-        steady = closed | step.factors
-
-        def factors() -> dict[nn.Parameter, float | None]:
-            done = trainer.global_step
-            rises = {begun: warmup_factor(done - begun, self.warmup_steps) for _, begun in self._began}
-            if all(rise == 1 for rise in rises.values()):
-                return steady
-            rising = {each: begun for each, begun in since.items() if begun is not None}
-            return steady | {each: step.factors[each] * rises[begun] for each, begun in rising.items()}
-
-        self._factors = factors
-        self._rates.use(factors)
+        factors = self._plan.rate_factors(self._began, self.warmup_steps)
+        self._factors = lambda: factors(trainer.global_step)
+        self._rates.use(self._factors)
 
     def _log(self, trainer: L.Trainer) -> None:
         assert self._plan is not None
@@ -398,22 +385,15 @@ class TransferLearning(L.Callback):
         return number, self._plan.steps[number].factors
 
     def _in_each_phase(self, look: Callable[[], Any]) -> None:
-        """Freeze as in each phase, look, and leave everything as it was."""
+        """Freeze as in each phase for a while, and look."""
         assert self._freezer is not None
-        before = [(each, each.requires_grad, each.grad) for each in self._freezer.parameters]
         try:
             for number in range(len(self._phases)):
                 self._looking = number
-                self._freezer.train_only(self._current()[1])
-                self._freezer.hold_eval_mode()
-                look()
+                with self._freezer.trying(self._current()[1]):
+                    look()
         finally:
             self._looking = None
-            self._freezer.train_only(self._current()[1])
-            self._freezer.hold_eval_mode()
-            for each, flag, grad in before:
-                each.requires_grad_(flag)
-                each.grad = grad
 
     def _undo(self, *, modes: bool = True) -> None:
         if self._caching is not None:

@@ -1,7 +1,7 @@
 """What each phase of transfer learning trains in one module, worked out and checked before training."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import lightning as L
@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lightning_trainingkit.functional.phases import Phase, layer_factor
+from lightning_trainingkit.functional.phases import Phase, layer_factor, warmup_factor
 from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
 from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.structure.parameter_patterns import parameter_names, select
@@ -124,6 +124,33 @@ class TransferPlan:
                     f"epoch {at:.4g} after epoch {earlier:.4g}. Put the phases in order."
                 )
             earlier = at
+
+    def rate_factors(
+        self, began: Sequence[Sequence[int]], warmup_steps: int
+    ) -> Callable[[int], dict[nn.Parameter, float | None]]:
+        """Return the function that gives the factor on each parameter's learning rate, None for a frozen parameter.
+
+        Args:
+            began: Later phases that have begun: the number of each, and the optimizer steps before it.
+            warmup_steps: Optimizer steps over which the rate of newly trainable parameters rises.
+
+        Returns:
+            A function of the optimizer steps so far.
+        """
+        current = self.steps[began[-1][0] if began else 0].factors
+        trainable_since: dict[nn.Parameter, int | None] = dict.fromkeys(self.steps[0].factors)
+        for phase, steps_before in began:
+            trainable_since = {each: trainable_since.get(each, steps_before) for each in self.steps[phase].factors}
+        newer = {each: since for each, since in trainable_since.items() if since is not None}
+        steady: dict[nn.Parameter, float | None] = {**dict.fromkeys(self.names.values()), **current}
+
+        def factors(steps_done: int) -> dict[nn.Parameter, float | None]:
+            rises = {since: warmup_factor(steps_done - since, warmup_steps) for _, since in began}
+            if all(rise == 1 for rise in rises.values()):
+                return steady
+            return steady | {each: current[each] * rises[since] for each, since in newer.items()}
+
+        return factors
 
     def table(self, lr_decay: float, warmup_steps: int, cached: Sequence[bool] | None = None) -> Table:
         """Lay out the schedule; ``cached`` tells for each phase whether its features may be cached."""

@@ -1,6 +1,7 @@
-"""Let some parameters of a module train, and keep the rest as it is."""
+"""Freeze and unfreeze parameters of a module."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -8,14 +9,14 @@ __all__ = ["ParameterFreezer"]
 
 
 class ParameterFreezer:
-    """Open and close the parameters that a module was found to train; those it has frozen itself stay frozen.
+    """Freeze and unfreeze the parameters that a module's user lets train. Parameters that the user froze stay frozen.
 
-    A closed parameter has ``requires_grad=False`` and no gradient, so that no optimizer moves or decays it. What is
-    closed as a whole is in eval mode, BatchNorm, dropout and stochastic depth in it. A module without parameters
-    follows the next one that has some, in order of definition: dropout in front of a closed layer is off, dropout in
-    front of an open head on. One with buffers alone (a BatchNorm without scale) follows the one before.
-
-    Parts that the module has frozen as a whole itself are in eval mode too.
+    - **Frozen parameters** have ``requires_grad=False`` and no gradient, so that no optimizer moves or decays them.
+    - **Wholly frozen submodules** are in eval mode, with the BatchNorm, dropout and stochastic depth in them. This
+      includes submodules that the user froze.
+    - **Submodules without parameters** follow the next submodule that has some, in the order of definition: dropout
+      before a frozen layer is off, dropout before a trainable head is on.
+    - **Submodules with buffers alone**, such as a BatchNorm without scale, follow the submodule before them.
 
     Args:
         module: The module. Nothing is changed yet.
@@ -34,62 +35,76 @@ class ParameterFreezer:
         self.parameters = [each for each in module.parameters() if each.requires_grad]
         skipped = {part for each in module.modules() if isinstance(each, skip) for part in each.modules()}
         self._modules = [each for each in module.modules() if each not in skipped]
-        self._closed: list[nn.Module] = []
-        self._switched: set[nn.Module] = set()  # which were in training mode when they were found
+        self._frozen: list[nn.Module] = []
+        self._switched: set[nn.Module] = set()  # frozen submodules that were found in training mode
 
     def train_only(self, parameters: Collection[nn.Parameter]) -> None:
-        """Let these parameters train, and close all others; ``hold_eval_mode`` then switches the modes."""
+        """Unfreeze these parameters and freeze all others. ``hold_eval_mode`` then switches the modes."""
         chosen = set(parameters)
         for each in self.parameters:
             each.requires_grad_(each in chosen)
             if each not in chosen:
                 each.grad = None
-        closed = self._find_closed()
-        for module in self._switched - set(closed):
+        frozen = self._find_frozen()
+        for module in self._switched - set(frozen):
             module.training = True
-        self._switched &= set(closed)
-        self._closed = closed
+        self._switched &= set(frozen)
+        self._frozen = frozen
 
     def hold_eval_mode(self) -> None:
-        """Switch what is closed to eval mode, at the start and whenever something has switched it back."""
-        for module in self._closed:
+        """Switch frozen submodules to eval mode, at the start and whenever something has switched them back."""
+        for module in self._frozen:
             if module.training:
                 module.training = False
                 self._switched.add(module)
 
     @property
     def holds_eval_mode(self) -> bool:
-        """Whether all that is closed is in eval mode."""
-        return not any(module.training for module in self._closed)
+        """Whether all frozen submodules are in eval mode."""
+        return not any(module.training for module in self._frozen)
+
+    @contextmanager
+    def trying(self, parameters: Collection[nn.Parameter]) -> Iterator[None]:
+        """Train only these parameters for a while, then restore flags, gradients and modes."""
+        before = [(each, each.requires_grad, each.grad) for each in self.parameters]
+        try:
+            self.train_only(parameters)
+            self.hold_eval_mode()
+            yield
+        finally:
+            self.train_only([each for each, flag, _ in before if flag])
+            self.hold_eval_mode()
+            for each, _, grad in before:
+                each.grad = grad
 
     def undo(self, *, modes: bool = True) -> None:
-        """Open everything and put the modes back, if ``modes``."""
+        """Unfreeze all parameters, and restore the modes if ``modes`` is True."""
         for each in self.parameters:
             each.requires_grad_(True)
         for module in self._switched if modes else ():
             module.training = True
-        self._switched, self._closed = set(), []
+        self._switched, self._frozen = set(), []
 
-    def _find_closed(self) -> list[nn.Module]:
-        closed: dict[nn.Module, bool] = {}
-        waiting: list[nn.Module] = []
-        before = False
+    def _find_frozen(self) -> list[nn.Module]:
+        is_frozen: dict[nn.Module, bool] = {}
+        without_parameters: list[nn.Module] = []  # they wait for the next submodule that has some
+        frozen_before = False
         for module in self._modules:
-            if module in closed:
+            if module in is_frozen:
                 continue
-            mine = list(module.parameters())
-            if mine:
-                shut = not any(each.requires_grad for each in mine)
-                if shut:
-                    closed.update(dict.fromkeys(module.modules(), True))
+            parameters = list(module.parameters())
+            if parameters:
+                frozen = not any(each.requires_grad for each in parameters)
+                if frozen:
+                    is_frozen.update(dict.fromkeys(module.modules(), True))
                 else:
-                    closed[module] = False
-                if shut or next(module.parameters(recurse=False), None) is not None:
-                    closed.update(dict.fromkeys(waiting, shut))
-                    waiting, before = [], shut
+                    is_frozen[module] = False
+                if frozen or next(module.parameters(recurse=False), None) is not None:
+                    is_frozen.update(dict.fromkeys(without_parameters, frozen))
+                    without_parameters, frozen_before = [], frozen
             elif next(module.buffers(), None) is not None:
-                closed[module] = before
+                is_frozen[module] = frozen_before
             else:
-                waiting.append(module)
-        closed.update(dict.fromkeys(waiting, before))
-        return [module for module in self._modules if closed[module]]
+                without_parameters.append(module)
+        is_frozen.update(dict.fromkeys(without_parameters, frozen_before))
+        return [module for module in self._modules if is_frozen[module]]
