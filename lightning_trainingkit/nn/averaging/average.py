@@ -12,6 +12,7 @@ from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXI
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
 from lightning_trainingkit.nn.averaging.running_average import RunningAverage
 from lightning_trainingkit.nn.averaging.sources import Around, Call, Source, Together, Viewing
+from lightning_trainingkit.nn.averaging.vectorized import check_vectorize
 from lightning_trainingkit.nn.averaging.views import SharedSteps, ViewSteps, view_steps
 
 __all__ = ["Averaging", "check_settings"]
@@ -84,10 +85,10 @@ class Averaging:
         self._whole = sum(self.weights)
         self._keep_entropy = "masks" in kinds
         self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
-        only = self._around[0] if len(self._around) == 1 else None
-        self._together = only if isinstance(only, Together) else None
-        members = [(only.names[k], only.weights[k]) for k in _counted(only)] if only else []
-        self._members = [name for name, _ in members], [weight for _, weight in members]
+        together = [source for source in self._around if isinstance(source, Together)]
+        beside = {"early_exit": early_exit, "max_batch": max_batch, "random masks": "masks" in kinds}
+        check_vectorize(any(source.vectorize for source in together), beside)
+        self._together = together[0] if together and not any(beside.values()) else None
         self._views = [ViewSteps(1.0)]
         for source in self.sources:
             if source.kind == "views":
@@ -114,7 +115,7 @@ class Averaging:
         batch = CallArguments(arguments)
         self.samples += batch.size
         parts = [RunningAverage(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
-        for outer in self._outers(call, module, arguments):
+        for outer in self._outers(call):
             for part in parts:
                 self._advance(part, outer, module)
             if all(part.stopped for part in parts):
@@ -127,7 +128,7 @@ class Averaging:
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
         parts = self._cut(CallArguments(arguments))
-        for outer in self._outers(call, module, arguments, one_by_one=True):
+        for outer in self._outers(call, one_by_one=True):
             made = [(part, SharedSteps()) for part in parts]
             for view in self._views:
                 yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
@@ -137,16 +138,15 @@ class Averaging:
             return [batch]
         return [batch.take(slice(start, start + self.max_batch)) for start in range(0, batch.size, self.max_batch)]
 
-    def _outers(
-        self, call: Call, module: nn.Module, arguments: Arguments, one_by_one: bool = False
-    ) -> Iterator[_Outer]:
-        only = self._together if self.max_batch is None else None  # it may put all members' samples into one call
-        # Not in the first call, which shows whether the module writes into what it is given.
-        if only is not None and self._checked and not (self._writes or self.early_exit or one_by_one):
-            together = only.together(call, module, arguments)
-            if together is not None:
-                yield _Outer(*self._members, together, together=True)
-                return
+    def _outers(self, call: Call, one_by_one: bool = False) -> Iterator[_Outer]:
+        together = None if one_by_one else self._together
+        # A loop over members goes through once for each view, and shows first whether they write into what they get.
+        loop = len(self._views) == 1 and self._checked and not self._writes
+        if together is not None and (together.vectorize or loop):
+            counted = _counted(together)
+            names, weights = [together.names[k] for k in counted], [together.weights[k] for k in counted]
+            yield _Outer(names, weights, together.together(call), together=True)
+            return
         for indices in product(*map(_counted, self._around)):
             chosen = list(zip(self._around, indices, strict=True))
             wrapped = call
@@ -167,15 +167,18 @@ class Averaging:
             for group in groups:
                 (weight, first), *rest = group
                 found = self._call(outer, module, first.join([other for _, other in rest]))
-                if not rest and not outer.together:
+                if outer.together:  # with one view; each for itself, since a sum of all would be rounded otherwise
+                    for member, share, name in zip(found, outer.weights, outer.names, strict=True):
+                        part.add(member, weight * share, name)
+                    self.passes_made += batch.size * len(found)
+                    continue
+                if not rest:
                     part.add(found, weight * outer.weights[0], outer.names[0])
                     self.passes_made += batch.size
                     continue
-                if rest:
-                    found = found.view(len(group), batch.size, found.shape[-1])
-                # Of views or of members: there is one view where members run together.
-                part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names[0])
-                self.passes_made += batch.size * len(found)
+                found = found.view(len(group), batch.size, found.shape[-1])
+                part.add_all(found, [outer.weights[0] * each for each, _ in group], outer.names[0])
+                self.passes_made += batch.size * len(group)
             if self.early_exit:
                 part.leave_out_settled(self.passes)
 
@@ -219,8 +222,8 @@ class Averaging:
                 self._writes = True
                 batch.restore(kept)
             self._checked.update(outer.names)
-        enough = out.dtype in (torch.float32, torch.float64)
-        return log_softmax(out if enough else out.float())
+        out = out if out.dtype in (torch.float32, torch.float64) else out.float()
+        return torch.stack([log_softmax(each) for each in out]) if outer.together else log_softmax(out)
 
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:

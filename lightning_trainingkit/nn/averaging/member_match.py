@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.nn.averaging.member_files import MemberFile
-from lightning_trainingkit.nn.averaging.member_weights import OwnWeights, Slots
+from lightning_trainingkit.nn.averaging.member_weights import Slots
 from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["match"]
@@ -63,9 +63,9 @@ def _weights(
         if not getattr(module, "strict_loading", True):  # as Lightning loads it: a part may be left out of the files
             own = place.state_dict()
             chosen = {name: chosen[name] if name in chosen else copy.deepcopy(value) for name, value in own.items()}
-        faults.append(slots.fault(chosen))
+        faults.append(next(slots.faults(chosen), None))
         if faults[-1] is None:
-            return OwnWeights(chosen), None
+            return chosen, None
     return choices[0], faults[0]
 
 
