@@ -248,16 +248,19 @@ class EnsembleClassifier(L.LightningModule):
 
 
 class _Members(nn.ModuleList):
-    """Members that stay where they are, with ``offload``, when the ensemble goes to a device."""
+    """Members that stay on their device, with ``offload``, when the ensemble goes to another."""
 
     def __init__(self, members: Sequence[nn.Module], offload: bool = False) -> None:
         super().__init__(members)
         self.offload = offload
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "_Members":
-        with out_of_memory_hint(self.offload):  # a cast goes through, tensor by tensor
-            stay = (lambda tensor: fn(tensor).to(tensor.device)) if self.offload else fn
-            return cast("_Members", super()._apply(stay, recurse))  # type: ignore[no-untyped-call]
+        def cast_only(tensor: Tensor) -> Tensor:
+            return tensor.to(fn(tensor.new_empty(0)).dtype)
+
+        with out_of_memory_hint(self.offload):
+            applied = super()._apply(cast_only if self.offload else fn, recurse)  # type: ignore[no-untyped-call]
+            return cast("_Members", applied)
 
 
 def _member(read: MemberFile | nn.Module, module: nn.Module, target: str | None) -> nn.Module:

@@ -65,10 +65,9 @@ class Members:
         self.members: list[Any] = list(members)
         if not self.members:
             raise ValueError("`members` must hold at least one member, got none. Pass modules or sets of weights.")
-        for each in self.members:
-            if not isinstance(each, nn.Module | Mapping):
-                kind = type(each).__name__
-                raise TypeError(f"`members` must be modules or sets of weights, got {kind}. Load it first.")
+        wrong = [type(each).__name__ for each in self.members if not isinstance(each, nn.Module | Mapping)]
+        if wrong:
+            raise TypeError(f"`members` must be modules or sets of weights, got {wrong[0]}. Load it first.")
         self.names = list(names) if names is not None else [f"member {k}" for k in range(len(self.members))]
         for k, each in enumerate(self.members):
             if any(each is other for other in self.members[:k]):
@@ -91,18 +90,8 @@ class Members:
         """Return the call of one member."""
 
         def member(module: nn.Module, arguments: Arguments) -> Any:
-            given = self.members[index]
-            if given is module:
-                return call(module, arguments)
-            slots = self._look_at(module, arguments)
             with out_of_memory_hint(self.offload):
-                self._bring(index, slots)
-                if isinstance(given, nn.Module):
-                    with evaluating(given):
-                        return call(given, arguments)
-                with torch.no_grad(), slots.lending() as put:
-                    put(self._here[index])
-                    return call(module, arguments)
+                return self._one(index, call, self._look_at(module, arguments), arguments)
 
         return member
 
@@ -110,21 +99,13 @@ class Members:
         """Return a call with the outputs ``(K, N, C)`` of all members of a weight above 0."""
 
         def members(module: nn.Module, arguments: Arguments) -> Any:
-            slots = self._look_at(module, arguments)
-            if self._vectorized is not None:
-                with out_of_memory_hint(self.offload):
+            with out_of_memory_hint(self.offload):
+                slots = self._look_at(module, arguments)
+                if self._vectorized is not None:
                     return self._vectorized(arguments)
-            if self.vectorize:
-                return self._compare(call, slots, arguments)
-            if self._moves:
-                return torch.stack([self.around(index, call)(module, arguments).clone() for index in self._run])
-            with out_of_memory_hint(self.offload), torch.no_grad(), slots.lending() as put:
-                passes = []
-                for index in self._run:
-                    self._bring(index, slots)
-                    put(self._here[index])
-                    passes.append(call(module, arguments).clone())  # a forward may return one tensor time and again
-                return torch.stack(passes)
+                if self.vectorize:
+                    return self._compare(call, slots, arguments)
+                return torch.stack(self._all(call, slots, arguments))
 
         return members
 
@@ -162,21 +143,43 @@ class Members:
         self._slots, self._device = slots, device
         return slots
 
-    def _compare(self, call: Call, slots: Slots, arguments: Arguments) -> Any:
-        """Run all members as one forward, and go on so if that gives what each member gives."""
+    def _one(self, index: int, call: Call, slots: Slots, arguments: Arguments) -> Any:
+        member = self.members[index]
+        if member is slots.module:
+            return call(member, arguments)
+        self._bring(index, slots)
+        if isinstance(member, nn.Module):
+            with evaluating(member):
+                return call(member, arguments)
+        with torch.no_grad(), slots.lending() as put:
+            put(self._here[index])
+            return call(slots.module, arguments)
+
+    def _all(self, call: Call, slots: Slots, arguments: Arguments) -> list[Any]:
+        if self._moves:
+            return [_own(self._one(index, call, slots, arguments)) for index in self._run]
         passes = []
-        for index in self._run:
-            copy = CallArguments(arguments).copy().arguments  # a forward may write into it
-            out = self.around(index, call)(slots.module, copy)
-            passes.append(out.clone() if isinstance(out, Tensor) else out)
-        with out_of_memory_hint(self.offload):
-            if self._moves:
-                vectorized = Vectorized.of([self.members[index] for index in self._run])
-            else:
-                names = [each[0] for each in slots.names]
-                states = [dict(zip(names, self._here[index], strict=True)) for index in self._run]
-                vectorized = Vectorized(slots.module, states)
-            found = vectorized.checked(arguments, passes)
+        with torch.no_grad(), slots.lending() as put:
+            for index in self._run:
+                self._bring(index, slots)
+                put(self._here[index])
+                passes.append(_own(call(slots.module, arguments)))
+        return passes
+
+    def _compare(self, call: Call, slots: Slots, arguments: Arguments) -> Any:
+        """Run all members as one forward, and go on so if it gives the outputs of the loop."""
+
+        def on_copies(module: nn.Module, arguments: Arguments) -> Any:  # a forward may write into them
+            return call(module, CallArguments(arguments).copy().arguments)
+
+        passes = self._all(on_copies, slots, arguments)
+        if self._moves:
+            vectorized = Vectorized.of([self.members[index] for index in self._run])
+        else:
+            names = [each[0] for each in slots.names]
+            states = [dict(zip(names, self._here[index], strict=True)) for index in self._run]
+            vectorized = Vectorized(slots.module, states)
+        found = vectorized.checked(arguments, passes)
         self._vectorized = vectorized
         self._leave(self._run[1:])
         return found
@@ -194,3 +197,8 @@ class Members:
             del self._here[index]
             if index in self._moves:
                 self._moves[index].put_back()
+
+
+def _own(out: Any) -> Any:
+    """Copy an output: a forward may return one tensor time and again."""
+    return out.clone() if isinstance(out, Tensor) else out
