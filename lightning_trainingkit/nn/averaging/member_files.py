@@ -42,16 +42,9 @@ def as_list(members: Any) -> list[Any]:
 
 
 def find_members(members: Any) -> list[Path | nn.Module]:
-    """Find files and modules, in their order.
+    """Find the members that a folder, a pattern, a file, a module or a list of these names, each once, in their order.
 
-    Args:
-        members: A folder with a manifest of ``BestCheckpoint`` (all of its ``top_k``, the best first), a pattern (in
-            the order of the names, numbers by their size; folders that match need a manifest), a file, a module, or a
-            list of these.
-
-    Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If there is no member, or one twice.
+    A folder needs a manifest of ``BestCheckpoint``: all of its ``top_k`` are members, the best first.
     """
     found: list[Path | nn.Module] = []
     for each in as_list(members):
@@ -59,21 +52,17 @@ def find_members(members: Any) -> list[Path | nn.Module]:
     if not found:
         raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")
     for one, other in combinations(found, 2):
+        name = f"a {type(one).__name__} twice" if one is other else ""
         if isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve():
-            raise _twice(f"{one} and {other}, which are one file")
-        if one is other:
-            raise _twice(f"a {type(one).__name__} twice")
+            name = f"{one} and {other}, which are one file"
+        if name:
+            raise ValueError(f"`members` must differ, got {name}. Give it a larger weight instead.")
     return found
 
 
-def read_members(found: Sequence[Path | nn.Module]) -> list[MemberFile | nn.Module]:
-    """Read the files among members onto the CPU, without running code.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If one is truncated, holds no weights, would run code on loading, or has the weights of another.
-    """
-    read = [each if isinstance(each, nn.Module) else _read(each) for each in found]
+def read_members(members: Any) -> list[MemberFile | nn.Module]:
+    """Find members and read their files onto the CPU, without running code: a file that needs code is a ValueError."""
+    read = [each if isinstance(each, nn.Module) else _read(each) for each in find_members(members)]
     for one, other in combinations([each for each in read if isinstance(each, MemberFile)], 2):
         if _equal(one.weights, other.weights):
             raise ValueError(
@@ -93,10 +82,6 @@ def _read(path: Path) -> MemberFile:
     for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
         content.pop(name, None)
     return MemberFile(path, content)
-
-
-def _twice(what: str) -> ValueError:
-    return ValueError(f"`members` must differ, got {what}. Give it a larger weight instead.")
 
 
 def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -18,17 +18,9 @@ __all__ = ["match"]
 def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module | dict[str, Tensor]:
     """Return a checkpoint's weights for the target, or the target of a module that is built for them.
 
-    If the checkpoint holds other hyperparameters than the module (``hparams`` of a LightningModule), a module of the
-    same class is built with them, and used unless it computes what the target computes but for its weights. If it
-    can't be built, the weights are taken for the target's where they fit.
-
-    Args:
-        file: A checkpoint of the whole module, or the target's saved ``state_dict``.
-        module: The module whose submodule is averaged.
-        target: Name of the submodule, None for the module itself.
-
-    Raises:
-        ValueError: If the weights don't fit and nothing can be built for them, or it has other classes.
+    A checkpoint with other hyperparameters than the module's (``hparams`` of a LightningModule) is built by the
+    module's class, and used unless it computes the same as the target but for its weights. Where building fails, the
+    weights are taken if they fit the target; if neither works, or the number of classes differs, it is a ValueError.
     """
     place = find_target(module, target)
     weights, fault = _weights(file, module, place, target)
@@ -44,7 +36,7 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module 
         )
     try:
         built = find_target(_build(file, type(module), saved), target)
-    except _CanNotBuild as reason:
+    except _BuildError as reason:
         if not fault:
             return weights
         name = f"{type(module).__name__}{f'.{target}' if target else ''}"
@@ -70,13 +62,13 @@ def _weights(
     return choices[index], faults[index]
 
 
-class _CanNotBuild(Exception):
+class _BuildError(Exception):
     """Says why."""
 
 
 def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None) -> nn.Module:
     if saved is None:
-        raise _CanNotBuild("it holds no hyperparameters")
+        raise _BuildError("it holds no hyperparameters")
     parameters = inspect.signature(kind.__init__).parameters
     if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):  # as `load_from_checkpoint` does
         saved = {name: value for name, value in saved.items() if name in parameters}
@@ -89,22 +81,21 @@ def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None
             module.load_state_dict(file.weights, strict=getattr(module, "strict_loading", True))
     except Exception as error:  # the class is the user's
         said = f"({type(error).__name__}: {' '.join(str(error).split())})"
-        raise _CanNotBuild(f"{kind.__name__} can't be built with its hyperparameters {said}") from error
+        raise _BuildError(f"{kind.__name__} can't be built with its hyperparameters {said}") from error
     return module
 
 
 def _alike(one: nn.Module, other: nn.Module) -> bool:
     """Whether two modules compute the same but for their weights, as far as can be seen; no if in doubt."""
-    ours, theirs = dict(one.named_modules()), dict(other.named_modules())
-    return ours.keys() == theirs.keys() and all(
-        type(each) is type(theirs[name]) and _equal(_settings(each), _settings(theirs[name]))
-        for name, each in ours.items()
+    ignored = {*vars(nn.Module()), "forward", "_compiled_call_impl"}  # how it is called does not matter
+    ours, theirs = (
+        {
+            name: (type(part), {key: value for key, value in vars(part).items() if key not in ignored})
+            for name, part in module.named_modules()
+        }
+        for module in (one, other)
     )
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    ignored = {*vars(nn.Module()), "forward", "_compiled_call_impl"}  # how it is called, not what it computes
-    return {name: value for name, value in vars(module).items() if name not in ignored}
+    return ours.keys() == theirs.keys() and all(_equal(ours[name], theirs[name]) for name in ours)
 
 
 def _equal(one: Any, other: Any) -> bool:
