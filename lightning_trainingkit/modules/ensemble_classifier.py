@@ -1,7 +1,7 @@
 """A finished ensemble as one module, to test, save, export and serve."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,14 +11,11 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
+from lightning_trainingkit.modules._ensemble_members import MemberList, build_member
 from lightning_trainingkit.modules._first_batch import check_target, unpack
 from lightning_trainingkit.modules.averaging_report import AveragingReport
-from lightning_trainingkit.nn.averaging.member_files import MemberFile
-from lightning_trainingkit.nn.averaging.member_match import match
-from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.averaging.placement import Relocation, out_of_memory_hint
+from lightning_trainingkit.nn.averaging.placement import out_of_memory_hint
 from lightning_trainingkit.nn.averaging.vectorized import Vectorized, check_vectorize
-from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["EnsembleClassifier"]
 
@@ -87,7 +84,7 @@ class EnsembleClassifier(L.LightningModule):
         self.average = average
         given = [1 / len(members)] * len(members) if isinstance(weights, str) else weights
         self._shares = check_weights("weights", given, len(members), "member")
-        self.members = _Members(members, offload).eval()
+        self.members = MemberList(members, offload).eval()
         report = AveragingReport(num_classes, len(members), average=average, weights=self._shares)
         self.reports = nn.ModuleDict({stage: copy.deepcopy(report) for stage in ("val", "test")})
         """Scores by the number of members, see ``AveragingReport``, of the last stages."""
@@ -130,7 +127,7 @@ class EnsembleClassifier(L.LightningModule):
             ValueError: If a file is damaged, would run code, or does not fit.
         """
         return cls(
-            [_member(each, module, target) for each in load_members(members)],
+            [build_member(each, module, target) for each in load_members(members)],
             num_classes,
             weights=weights,
             average=average,
@@ -148,7 +145,7 @@ class EnsembleClassifier(L.LightningModule):
             passes: Any = [member(x) for member in self.members]
         else:
             with out_of_memory_hint(self.offload):
-                passes = self._together(x) if self.vectorize else [self._one(member, x) for member in self.members]
+                passes = self._together(x) if self.vectorize else list(self.members.in_turn(x))
         said = []
         for number, logits in enumerate(passes):
             shape = (x.shape[0], self.num_classes)  # `len` would fix the size of an exported batch
@@ -160,16 +157,6 @@ class EnsembleClassifier(L.LightningModule):
                 )
             said.append(logits if logits.dtype == torch.float64 else logits.float())
         return torch.stack(said).log_softmax(dim=-1)
-
-    def _one(self, member: nn.Module, x: Tensor) -> Any:
-        if not self.offload:
-            return member(x)
-        move = Relocation(member, x.device, None)
-        move.go()
-        try:
-            return member(x)
-        finally:
-            move.put_back()
 
     def _together(self, x: Tensor) -> Any:
         trainer = self._trainer
@@ -245,33 +232,3 @@ class EnsembleClassifier(L.LightningModule):
             values |= {ours: found[theirs][-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
         # Equal on all ranks already; else Lightning would warn.
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
-
-
-class _Members(nn.ModuleList):
-    """Members that stay on their device, with ``offload``, when the ensemble goes to another."""
-
-    def __init__(self, members: Sequence[nn.Module], offload: bool = False) -> None:
-        super().__init__(members)
-        self.offload = offload
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "_Members":
-        def cast_only(tensor: Tensor) -> Tensor:
-            return tensor.to(fn(tensor.new_empty(0)).dtype)
-
-        with out_of_memory_hint(self.offload):
-            applied = super()._apply(cast_only if self.offload else fn, recurse)  # type: ignore[no-untyped-call]
-            return cast("_Members", applied)
-
-
-def _member(read: MemberFile | nn.Module, module: nn.Module, target: str | None) -> nn.Module:
-    if isinstance(read, MemberFile):
-        matched = match(read, module, target)
-        if isinstance(matched, nn.Module):
-            return matched
-        member = copy.deepcopy(find_target(module, target))
-        slots = Slots(member)
-        with torch.no_grad():
-            for tensor, value in zip(slots.tensors, slots.fit(matched), strict=True):
-                tensor.copy_(value)
-        return member
-    return find_target(read, target) if isinstance(read, L.LightningModule) else read

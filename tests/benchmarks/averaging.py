@@ -192,7 +192,10 @@ def ensembles(count: int, size: int, rounds: int, draw: random.Random) -> list[d
         rows += [
             compare(f"{name}: torchensemble", times, "ours", median_ratio, draw, goal, "torchensemble"),
             compare(f"{name}: loop", times, "ours", median_ratio, draw, goal, "loop"),
-            compare(f"{name}: vectorize, loop", times, "vectorized", median_ratio, draw, vectorized_goal, "loop"),
+            *(
+                compare(f"{name}: vectorize, {peer}", times, "vectorized", median_ratio, draw, vectorized_goal, peer)
+                for peer in ("torchensemble", "loop")
+            ),
             compare(f"{name}: control", times, "control", median_ratio, draw, None, "loop"),
         ]
     return rows

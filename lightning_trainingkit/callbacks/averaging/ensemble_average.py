@@ -68,8 +68,8 @@ class EnsembleAverage(AveragingCallback):
         torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
         ValueError: If an argument is wrong; if a file is damaged, would run code, is there twice, or holds another
             architecture that can't be built or other classes; if the weights don't fit the members or are still to be
-            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``; if
-            ``vectorize`` can't run the members or differs from the loop.
+            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``. Also
+            if ``vectorize`` can't run the members or differs from the loop.
 
     Example:
         >>> import lightning as L
@@ -193,7 +193,7 @@ class EnsembleAverage(AveragingCallback):
         return self._of(pl_module, self._numbers)
 
     def _of(self, pl_module: L.LightningModule, weights: str | list[float]) -> Members:
-        """Make of what was read the members for this module, whose layers are all there only now."""
+        """Make the members for this module, once all its layers are there."""
         if self._members is None:
             members = [_member(each, pl_module, self.target) for each in self._read]
             names = [

@@ -19,9 +19,6 @@ class Slots:
 
     The data of the tensors are exchanged, not the tensors: whatever holds the tensors (compiled code, flat weights of
     recurrent layers, tied layers, parametrisations) sees the member's data.
-
-    Args:
-        module: The module.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -48,7 +45,7 @@ class Slots:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """The tensors, in the order of ``names``."""
+        """In the order of ``names``."""
         return [held[name] for held, name in self._first]
 
     @property

@@ -18,25 +18,28 @@ __all__ = ["Members"]
 
 
 class Members:
-    """Members of an ensemble, as a source of passes for ``Averaged``; views and masks multiply with them.
+    """Members of an ensemble, as a source of passes for ``Averaged``. They multiply with views and masks.
 
-    Members run one after the other. Weights run in the averaged module, whose tensors hold the member's data for one
-    pass, without gradients. Modules are called in the place of the averaged one, in eval mode, on the batch's device
-    and, if the averaged one does not compute in float32, in its dtype. Weights are copied there at the first batch, so
-    that later training is not seen; modules go there, and ``put_back`` brings them back. Members of weight 0 never run.
+    Members run one after the other, and members of weight 0 never run.
+
+    - **Sets of weights** run in the averaged module, whose tensors hold the member's data for one pass. They get no
+      gradients. They are copied to the module's device at the first batch, and later changes are not seen.
+    - **Modules** run in eval mode. They are moved to the batch's device and, unless the averaged module computes in
+      float32, to its dtype. ``put_back`` moves them back.
 
     Args:
         members: Modules, and sets of weights (a ``state_dict``) of the averaged module.
         weights: ``"uniform"``, or a number for each member, none negative, of sum 1.
         names: What the members are called in errors, by default their number.
-        vectorize: Run all as one ``torch.vmap`` forward: weights, or modules of one architecture. The first batch
-            compares it with the loop. Not beside early exits, ``max_batch`` or random masks.
-        offload: Bring one member at a time to the device; sets of weights are copied again for each turn.
+        vectorize: Run weights, or modules of one architecture, as one ``torch.vmap`` forward without gradients. The
+            first batch compares it with the loop. Not beside early exits, ``max_batch`` or random masks.
+        offload: Bring one member at a time to the device. Sets of weights are copied again for each turn.
 
     Raises:
         TypeError: If a member is neither.
-        ValueError: If there is none, one is given twice, or ``weights`` don't fit; when called, if a set of weights is
-            not of the module's architecture, or ``vectorize`` fails or differs.
+        ValueError: If there is no member, or one twice, or ``weights`` don't fit. At the first batch, if a set of
+            weights is of another architecture, or if ``vectorize`` can't run the members or differs from the loop.
+        torch.OutOfMemoryError: With the hint ``offload=True``.
 
     Example:
         >>> import torch

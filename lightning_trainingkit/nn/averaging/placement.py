@@ -11,12 +11,9 @@ __all__ = ["Relocation", "out_of_memory_hint"]
 
 
 class Relocation:
-    """A module that goes to another device for a while, and to another floating dtype.
+    """A module that goes to another device for a while, and to another floating dtype unless that is None.
 
-    Args:
-        module: The module. Where its tensors have several devices, or several dtypes, they keep them.
-        device: Device to go to.
-        dtype: Dtype of its floating-point tensors meanwhile, None for their own.
+    A module whose tensors lie on several devices stays there, and a module of several dtypes keeps them.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -24,12 +21,13 @@ class Relocation:
         owners: list[dict[str, Any]] = [held for part in module.modules() for held in (part._parameters, part._buffers)]
         # All are noted before any member goes: members may share parts.
         self._own = [(held, name, t, t.data) for held in owners for name, t in held.items() if t is not None]
-        devices = {data.device for *_, data in self._own}
-        dtypes = {data.dtype for *_, data in self._own if data.is_floating_point()}
-        wanted = {"device": (devices, device), "dtype": (dtypes, dtype or next(iter(dtypes), None))}
-        moved = {key: (found, place) for key, (found, place) in wanted.items() if len(found) == 1 and found != {place}}
-        self._away: dict[str, Any] = {key: place for key, (_, place) in moved.items()}
-        self._home: dict[str, Any] = {key: found.pop() for key, (found, _) in moved.items()}
+        self._away: dict[str, Any] = {}
+        self._home: dict[str, Any] = {}
+        floats = [data for *_, data in self._own if data.is_floating_point()]
+        found = {"device": {data.device for *_, data in self._own}, "dtype": {data.dtype for data in floats}}
+        for key, place in (("device", device), ("dtype", dtype)):
+            if place is not None and len(found[key]) == 1 and found[key] != {place}:
+                self._away[key], self._home[key] = place, found[key].pop()
 
     def go(self) -> None:
         """Move the module; if that raises, it stays where it was."""

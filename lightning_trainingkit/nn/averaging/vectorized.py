@@ -16,15 +16,7 @@ __all__ = ["Vectorized", "check_vectorize"]
 
 
 class Vectorized:
-    """One ``torch.vmap`` of a module's forward over the stacked weights of all members, without gradients.
-
-    Args:
-        module: The module that runs.
-        states: For each member, the tensors that stand in the place of the module's, by name.
-
-    Raises:
-        ValueError: If the tensors differ in names or shapes, or a part of the module has hooks.
-    """
+    """One ``torch.vmap`` of a module's forward over the tensors (by name) of all members, without gradients."""
 
     def __init__(self, module: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
         self._module = module
@@ -52,11 +44,9 @@ class Vectorized:
             return forward(self._stacked)
 
     def checked(self, arguments: Arguments, expected: Sequence[Any]) -> Any:
-        """Return the outputs of all members, and compare them with those of the loop.
+        """Return the outputs of all members, and raise ValueError unless they are the expected ones.
 
-        Raises:
-            ValueError: If ``torch.vmap`` can't run the forward, if it sets attributes, or if a class probability
-                differs by more than the root of the dtype's precision (3e-4 in float32, 0.09 in bfloat16).
+        A class probability may differ by the root of the dtype's precision: 3e-4 in float32, 0.09 in bfloat16.
         """
         try:
             with attributes_put_back(self._module) as changed:
@@ -69,7 +59,7 @@ class Vectorized:
             raise _refusal(f"torch.vmap can't run their forward ({type(error).__name__}: {said})") from error
         if attributes:
             raise _refusal("their forward sets attributes of the module, which would hold all members at once")
-        if isinstance(found, Tensor) and found.is_floating_point() and not _same(found, expected):
+        if isinstance(found, Tensor) and found.is_floating_point() and not _same(found, torch.stack([*expected])):
             raise _refusal("one forward gives other probabilities on the first batch than the members by themselves")
         return found
 
@@ -86,12 +76,10 @@ def _refusal(reason: str) -> ValueError:
     return ValueError(f"`vectorize` must be False for these members, got True: {reason}. Leave it out.")
 
 
-def _same(found: Tensor, expected: Sequence[Any]) -> bool:
-    if any(each.shape != found.shape[1:] for each in expected):
-        return False
-    device, one_by_one = found.device.type, torch.stack(list(expected))
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else one_by_one.dtype
+def _same(found: Tensor, expected: Tensor) -> bool:
+    device = found.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else expected.dtype
     precision = max(torch.finfo(dtype).eps, 2**-10 if device == "cuda" else 0)  # TF32 has 10 bits
-    wide = torch.promote_types(one_by_one.dtype, torch.float32)
-    apart = found.to(wide).softmax(-1) - one_by_one.to(wide).softmax(-1)
-    return bool((apart.abs() <= math.sqrt(precision)).all().item())  # NaN is a difference
+    wide = torch.promote_types(expected.dtype, torch.float32)
+    one, other = (each.to(wide).softmax(-1) for each in (found, expected))
+    return torch.allclose(one, other, rtol=0, atol=math.sqrt(precision))  # NaN is a difference
