@@ -159,7 +159,7 @@ class Members:
             return call(slots.module, arguments)
 
     def _all(self, call: Call, slots: Slots, arguments: Arguments) -> list[Any]:
-        if self._moves:
+        if self._moves or self.offload:
             return [_own(self._one(index, call, slots, arguments)) for index in self._run]
         passes = []
         with torch.no_grad(), slots.lending() as put:
@@ -184,7 +184,7 @@ class Members:
             vectorized = Vectorized(slots.module, states)
         found = vectorized.checked(arguments, passes)
         self._vectorized = vectorized
-        self._leave(self._run[1:])
+        self._leave(self._run[1:] if self._moves else self._run)
         return found
 
     def _bring(self, index: int, slots: Slots) -> None:

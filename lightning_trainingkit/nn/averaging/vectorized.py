@@ -20,11 +20,9 @@ class Vectorized:
 
     def __init__(self, module: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
         self._module = module
-        if any(each._forward_hooks or each._forward_pre_hooks for each in module.modules()):
-            raise _refusal("a part of the module has forward hooks, which would see all members at once")
         shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
         if any(each != shapes[0] for each in shapes):
-            raise _refusal("their weights differ in names or shapes")
+            raise _VectorizeError("their weights differ in names or shapes")
         with torch.inference_mode(False), torch.no_grad():
             self._stacked = {name: torch.stack([each[name] for each in states]) for name in states[0]}
 
@@ -33,13 +31,15 @@ class Vectorized:
         """Stack the parameters and buffers of modules on one device."""
         kinds = [[type(part).__name__ for part in each.modules()] for each in modules]
         if any(each != kinds[0] for each in kinds):
-            raise _refusal("they have several architectures")
+            raise _VectorizeError("they have several architectures")
         return cls(modules[0], [dict(each.named_parameters()) | dict(each.named_buffers()) for each in modules])
 
     @torch.no_grad()
     def __call__(self, arguments: Arguments) -> Any:
         """Return the outputs ``(K, N, C)`` of all members for positional and named arguments."""
-        with evaluating(self._module):
+        with evaluating(self._module) as parts:
+            if any(part._forward_hooks or part._forward_pre_hooks for part in parts):
+                raise _VectorizeError("a part of the module has forward hooks, which would see all members at once")
             forward = torch.vmap(lambda state: functional_call(self._module, state, *arguments), randomness="error")
             return forward(self._stacked)
 
@@ -52,15 +52,17 @@ class Vectorized:
             with attributes_put_back(self._module) as changed:
                 found = self(arguments)
                 attributes = changed()
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, _VectorizeError):
             raise
         except Exception as error:  # under vmap a forward may raise anything
             said = str(error).strip().partition("\n")[0]
-            raise _refusal(f"torch.vmap can't run their forward ({type(error).__name__}: {said})") from error
+            raise _VectorizeError(f"torch.vmap can't run their forward ({type(error).__name__}: {said})") from error
         if attributes:
-            raise _refusal("their forward sets attributes of the module, which would hold all members at once")
+            raise _VectorizeError("their forward sets attributes of the module, which would hold all members at once")
         if isinstance(found, Tensor) and found.is_floating_point() and not _same(found, torch.stack([*expected])):
-            raise _refusal("one forward gives other probabilities on the first batch than the members by themselves")
+            raise _VectorizeError(
+                "one forward gives other probabilities on the first batch than the members by themselves"
+            )
         return found
 
 
@@ -72,8 +74,9 @@ def check_vectorize(vectorize: bool, beside: Mapping[str, object]) -> None:
         raise ValueError(f"`vectorize` must be False beside {given[0]}, got True. {hint}")
 
 
-def _refusal(reason: str) -> ValueError:
-    return ValueError(f"`vectorize` must be False for these members, got True: {reason}. Leave it out.")
+class _VectorizeError(ValueError):
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"`vectorize` must be False for these members, got True: {reason}. Leave it out.")
 
 
 def _same(found: Tensor, expected: Tensor) -> bool:

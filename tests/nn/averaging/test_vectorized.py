@@ -164,6 +164,15 @@ def test_hooks_are_an_error_since_they_would_see_all_members_at_once(as_modules)
     assert set(seen) == {(6, 4, 6, 6)}  # of the loop
 
 
+def test_a_hook_that_comes_later_is_an_error_too():
+    module = seeded(small, 9)
+    average = Averaged(module, Members([seeded(small, seed).state_dict() for seed in range(2)], vectorize=True))
+    average(images())
+    module[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="a part of the module has forward hooks"):
+        average(images())
+
+
 def test_other_architectures_are_an_error():
     text = r"`vectorize` must be False for these members, got True: "
     for one, reason in ((other, "several architectures"), (lambda: small()[:-1].append(nn.Linear(144, 3, False)), "")):
