@@ -1,12 +1,12 @@
 """Read an ensemble's members from wherever they are: checkpoint files, modules in memory, W&B artifacts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from torch import nn
 
-from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list, find_members, read_members
+from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list, read_members
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST
 
 __all__ = ["load_members"]
@@ -15,23 +15,17 @@ PREFIX = "wandb:"
 _SUFFIXES = (".ckpt", ".pt", ".pth")
 
 
-def load_members(members: str | Path | nn.Module | Sequence[str | Path | nn.Module]) -> list[MemberFile | nn.Module]:
-    """Read members onto the CPU; what is downloaded for it goes again.
+def load_members(members: Any) -> list[MemberFile | nn.Module]:
+    """Read members as ``read_members`` does, and the checkpoints of artifacts ``"wandb:ENTITY/PROJECT/NAME:VERSION"``.
 
-    Args:
-        members: As in ``find_members``, and ``"wandb:ENTITY/PROJECT/NAME:VERSION"`` for the checkpoints in an artifact.
-
-    Raises:
-        ConnectionError: If an artifact can't be had.
-        FileNotFoundError: If nothing is there.
-        ValueError: If there is no member, one twice, or a file that is no good.
+    Downloaded files are deleted afterwards. An artifact that can't be had is a ConnectionError.
     """
     with TemporaryDirectory() as folder:
-        local: list[str | Path | nn.Module] = []
+        local: list[Any] = []
         for each in as_list(members):
             wanted = isinstance(each, str) and each.startswith(PREFIX)
-            local += _download(str(each).removeprefix(PREFIX), Path(folder)) if wanted else [each]
-        return read_members(find_members(local))
+            local += _download(each.removeprefix(PREFIX), Path(folder)) if wanted else [each]
+        return read_members(local)
 
 
 def _download(name: str, folder: Path) -> list[Path]:
@@ -47,16 +41,15 @@ def _download(name: str, folder: Path) -> list[Path]:
     try:
         wandb.Api().artifact(name).download(root=str(target))
     except (wandb.Error, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ConnectionError(
             f"`members` must be at hand, got {PREFIX}{name}, which W&B did not give ({reason}). Log in by `wandb "
             "login`, check the name, or download it elsewhere and name the file."
         ) from error
-    if (target / MANIFEST).is_file():
-        return [target]
-    found = sorted(path for path in target.glob("**/*") if path.suffix in _SUFFIXES)
+    files = sorted(path for path in target.glob("**/*") if path.is_file())
+    found = [target] if target / MANIFEST in files else [path for path in files if path.suffix in _SUFFIXES]
     if not found:
-        there = ", ".join(sorted(path.name for path in target.glob("**/*") if path.is_file())[:8]) or "nothing"
+        there = ", ".join(sorted(path.name for path in files)[:8]) or "nothing"
         raise FileNotFoundError(
             f"`members` must hold checkpoints ({', '.join(_SUFFIXES)}), got {PREFIX}{name} with: {there}. "
             "Name another artifact."

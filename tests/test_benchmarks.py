@@ -71,7 +71,7 @@ def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
     for size in (8, 16):
         assert rows[f"ttach, batches of {size}: argmax share that the early exit changes"]["ours"] == 0
         for members in (5, 20):
-            for peer in ("torchensemble", "loop", "control"):
+            for peer in ("torchensemble", "loop", "vectorize, torchensemble", "vectorize, loop", "control"):
                 assert f"{members} x SmallResNet, batches of {size}: {peer}" in rows
     assert rows["memory of 50 passes, max_batch=8"]["ok"]
 

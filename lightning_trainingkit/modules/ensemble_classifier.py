@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
 from lightning_trainingkit.modules.averaging_report import AveragingReport
+from lightning_trainingkit.modules.ensemble_members import MemberList, build_member
 from lightning_trainingkit.modules.first_batch import check_target, unpack
-from lightning_trainingkit.nn.averaging.member_files import MemberFile
-from lightning_trainingkit.nn.averaging.member_match import match
-from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.structure.submodule import find_target
+from lightning_trainingkit.nn.averaging.placement import out_of_memory_hint
+from lightning_trainingkit.nn.averaging.vectorized import Vectorized, check_vectorize
 
 __all__ = ["EnsembleClassifier"]
 
@@ -36,9 +35,13 @@ class EnsembleClassifier(L.LightningModule):
         num_classes: Number of classes ``C``.
         weights: ``"uniform"``, or a number for each member, none negative, of sum 1, the first one positive.
         average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
+        vectorize: Run members of one architecture as one ``torch.vmap`` forward, without gradients. The first batch
+            compares it with the loop, which ``torch.export`` and ``torch.compile`` take instead.
+        offload: Leave the members on the CPU when the ensemble is moved, and bring each to the device for its turn.
 
     Raises:
         TypeError: If a member is no module.
+        torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
         ValueError: If an argument is out of range, a member returns something else than logits ``(N, num_classes)``, or
             the ensemble is fitted.
 
@@ -60,8 +63,11 @@ class EnsembleClassifier(L.LightningModule):
         *,
         weights: str | list[float] = "uniform",
         average: str = "probabilities",
+        vectorize: bool = False,
+        offload: bool = False,
     ) -> None:
         super().__init__()
+        check_vectorize(vectorize, {"offload": offload})
         self.save_hyperparameters(ignore=["members"])
         members = list(members)
         wrong = [type(each).__name__ for each in members if not isinstance(each, nn.Module)]
@@ -78,11 +84,17 @@ class EnsembleClassifier(L.LightningModule):
         self.average = average
         given = [1 / len(members)] * len(members) if isinstance(weights, str) else weights
         self._shares = check_weights("weights", given, len(members), "member")
-        self.members = nn.ModuleList(members).eval()
+        self.members = MemberList(members, offload).eval()
         report = AveragingReport(num_classes, len(members), average=average, weights=self._shares)
         self.reports = nn.ModuleDict({stage: copy.deepcopy(report) for stage in ("val", "test")})
         """Scores by the number of members, see ``AveragingReport``, of the last stages."""
-        self._checked = False
+        self.vectorize, self.offload = vectorize, offload
+        self._vectorized: Vectorized | None = None
+        self._checked = self._compared = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the copies of the weights that a stage has made."""
+        return {**super().__getstate__(), "_vectorized": None}
 
     @classmethod
     def from_checkpoints(
@@ -94,6 +106,8 @@ class EnsembleClassifier(L.LightningModule):
         target: str | None = None,
         weights: str | list[float] = "uniform",
         average: str = "probabilities",
+        vectorize: bool = False,
+        offload: bool = False,
     ) -> "EnsembleClassifier":
         """Make an ensemble of checkpoint files, without running code from any.
 
@@ -105,16 +119,20 @@ class EnsembleClassifier(L.LightningModule):
             target: Name of its submodule that returns the logits; None for the module itself.
             weights: As above.
             average: As above.
+            vectorize: As above.
+            offload: As above.
 
         Raises:
             FileNotFoundError: If nothing is found.
             ValueError: If a file is damaged, would run code, or does not fit.
         """
         return cls(
-            [_member(each, module, target) for each in load_members(members)],
+            [build_member(each, module, target) for each in load_members(members)],
             num_classes,
             weights=weights,
             average=average,
+            vectorize=vectorize,
+            offload=offload,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,18 +141,33 @@ class EnsembleClassifier(L.LightningModule):
 
     def each_member(self, x: Tensor) -> Tensor:
         """Map images ``(N, ...)`` to the log-probabilities of each member, ``(K, N, num_classes)``."""
+        if torch.compiler.is_compiling():
+            passes: Any = [member(x) for member in self.members]
+        else:
+            with out_of_memory_hint(self.offload):
+                passes = self._together(x) if self.vectorize else list(self.members.in_turn(x))
         said = []
-        for number, member in enumerate(self.members):
-            logits = member(x)
+        for number, logits in enumerate(passes):
             shape = (x.shape[0], self.num_classes)  # `len` would fix the size of an exported batch
             if not isinstance(logits, Tensor) or logits.shape != shape:
                 found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
                 raise ValueError(
                     f"`members` must return logits of shape (N, num_classes) = {shape}, got {found} from member "
-                    f"{number}, {type(member).__name__}. Leave it out or change num_classes."
+                    f"{number}, {type(self.members[number]).__name__}. Leave it out or change num_classes."
                 )
             said.append(logits if logits.dtype == torch.float64 else logits.float())
         return torch.stack(said).log_softmax(dim=-1)
+
+    def _together(self, x: Tensor) -> Any:
+        trainer = self._trainer
+        running = trainer is not None and trainer.lightning_module is self and trainer.state.stage is not None
+        vectorized = self._vectorized if running and self._vectorized else Vectorized.of([*self.members])
+        self._vectorized = vectorized if running else None  # weights may change between stages
+        if self._compared:
+            return vectorized(((x,), {}))
+        found = vectorized.checked(((x,), {}), [member(x) for member in self.members])
+        self._compared = True
+        return found
 
     def train(self, mode: bool = True) -> "EnsembleClassifier":
         """Set the mode; the members stay in eval."""
@@ -146,7 +179,12 @@ class EnsembleClassifier(L.LightningModule):
         """Refuse to be fitted; let the first batch be checked."""
         if stage == "fit":
             raise ValueError("`EnsembleClassifier` must not be fitted: its members are trained already. Test it.")
-        self._checked = False
+        self._vectorized = None
+        self._checked = self._compared = False
+
+    def teardown(self, stage: str) -> None:
+        """Drop the copies of the members' weights."""
+        self._vectorized = None
 
     def on_validation_epoch_start(self) -> None:
         """Begin anew."""
@@ -194,17 +232,3 @@ class EnsembleClassifier(L.LightningModule):
             values |= {ours: found[theirs][-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
         # Equal on all ranks already; else Lightning would warn.
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)
-
-
-def _member(read: MemberFile | nn.Module, module: nn.Module, target: str | None) -> nn.Module:
-    if isinstance(read, MemberFile):
-        matched = match(read, module, target)
-        if isinstance(matched, nn.Module):
-            return matched
-        member = copy.deepcopy(find_target(module, target))
-        slots = Slots(member)
-        with torch.no_grad():
-            for tensor, value in zip(slots.tensors, slots.fit(matched), strict=True):
-                tensor.copy_(value)
-        return member
-    return find_target(read, target) if isinstance(read, L.LightningModule) else read

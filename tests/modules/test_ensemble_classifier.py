@@ -175,3 +175,77 @@ class Fitted(EnsembleClassifier):
 def test_a_fit_without_a_subclass_is_lightnings_error(members):
     with pytest.raises(L.fabric.utilities.exceptions.MisconfigurationException, match="training_step"):
         toy_trainer().fit(EnsembleClassifier(members, 2), *toy_loaders())
+
+
+@pytest.mark.parametrize("options", [{"vectorize": True}, {"offload": True}])
+def test_one_forward_and_members_in_turn_give_the_same(members, x, options):
+    ensemble = EnsembleClassifier([member.net for member in members], 2, weights=[0.5, 0.25, 0.25], **options).eval()
+    expected = explicit([member.net for member in members], x, (0.5, 0.25, 0.25))
+    for _ in range(2):
+        torch.testing.assert_close(ensemble(x), expected, rtol=0, atol=1e-6)
+    for other in (pickle.loads(pickle.dumps(ensemble)), copy.deepcopy(ensemble)):
+        assert torch.equal(other(x), ensemble(x))
+    exported = torch.export.export(ensemble, (x,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=2)}}).module()
+    torch.testing.assert_close(exported(x[:7]), expected[:7], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"vectorize": True}, {"offload": True}])
+def test_three_tests_give_the_same_to_the_last_bit(members, options):
+    x = toy_data().tensors[0]
+    batches = DataLoader([x[:16], x[:5], x[3:24], x[:16]], batch_size=None)
+    ensemble = EnsembleClassifier([member.net for member in members], 2, **options)
+    runs = [torch.cat(toy_trainer().predict(ensemble, batches)) for _ in range(3)]
+    assert all(torch.equal(run, runs[0]) for run in runs)
+
+
+def test_one_forward_sees_weights_that_were_loaded_between_calls_and_stages(members, x):
+    ensemble, trainer = EnsembleClassifier([member.net for member in members], 2, vectorize=True), toy_trainer()
+    first = trainer.test(ensemble, toy_loaders()[1], verbose=False)
+    ensemble.members[0].load_state_dict(members[1].net.state_dict())
+    with torch.no_grad():
+        ensemble.members[1][-1].bias.data += 1  # no version of the tensor tells of it
+    expected = explicit([members[1].net, ensemble.members[1], members[2].net], x)
+    torch.testing.assert_close(ensemble(x), expected, rtol=0, atol=1e-6)
+    assert trainer.test(ensemble, toy_loaders()[1], verbose=False) != first
+
+
+def test_members_that_can_not_run_as_one_forward_are_an_error(members):
+    other = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with pytest.raises(ValueError, match="`vectorize` must be False for these members, got True: they have several"):
+        toy_trainer().test(EnsembleClassifier([members[0], other], 2, vectorize=True), toy_loaders()[1], verbose=False)
+    with pytest.raises(ValueError, match="`vectorize` must be False beside offload"):
+        EnsembleClassifier(members, 2, vectorize=True, offload=True)
+
+
+def test_offloaded_members_stay_where_they_are_but_for_their_turn():
+    nets, devices = [nn.Sequential(nn.Flatten(), nn.Linear(16, 2)) for _ in range(2)], []
+    for net in nets:
+        net.register_forward_hook(lambda *_: devices.append([each[1].weight.device.type for each in nets]))
+    ensemble = EnsembleClassifier(nets, 2, offload=True)
+    before = [(id(each), each.data_ptr()) for each in ensemble.members.parameters()]
+    ensemble.to("meta")
+    assert {each.device.type for each in ensemble.reports.buffers()} <= {"meta"}
+    for _ in range(2):
+        assert ensemble(torch.empty(3, 1, 4, 4, device="meta")).device.type == "meta"
+    assert devices == [["meta", "cpu"], ["cpu", "meta"]] * 2
+    assert [(id(each), each.data_ptr()) for each in ensemble.members.parameters()] == before
+    ensemble.half()  # a cast is no move
+    assert {each.dtype for each in ensemble.members.parameters()} == {torch.float16}
+
+
+class Hungry(nn.Linear):
+    def forward(self, x):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def _apply(self, fn, recurse=True):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_out_of_memory_hints_at_offload():
+    ensemble = EnsembleClassifier([Hungry(16, 2) for _ in range(2)], 2)
+    for run in (lambda: ensemble.to("meta"), lambda: ensemble(torch.rand(2, 16))):
+        with pytest.raises(torch.OutOfMemoryError, match=r"`members` must fit on the device together.*`offload=True`"):
+            run()
+    ensemble = EnsembleClassifier([Hungry(16, 2) for _ in range(2)], 2, offload=True)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory.$"):
+        ensemble(torch.rand(2, 16))

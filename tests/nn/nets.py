@@ -5,8 +5,6 @@ import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from lightning_trainingkit.nn.averaging import vectorized
-
 
 def seeded(make, seed):
     torch.manual_seed(seed)
@@ -74,9 +72,3 @@ def found(module):
         "values": {name: t.detach().flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items()},
         "modes": [each.training for each in module.modules()],
     }
-
-
-def clock(monkeypatch, loop, together):
-    """Let each timed loop and each forward of all members take so long."""
-    times = iter([t for k in range(1000) for t in (k * 100.0, k * 100.0 + loop, k * 100.0 + loop + together)])
-    monkeypatch.setattr(vectorized, "_now", lambda device: next(times))

@@ -16,6 +16,7 @@ from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list
 from lightning_trainingkit.nn.averaging.member_match import match
 from lightning_trainingkit.nn.averaging.members import Members
 from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.averaging.vectorized import check_vectorize
 from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["EnsembleAverage"]
@@ -33,8 +34,8 @@ class EnsembleAverage(AveragingCallback):
     Files are read before the test, onto the CPU and without running code from them. A checkpoint whose hyperparameters
     are those of the tested module holds weights for its target, which run in the target itself. One with other
     hyperparameters is built by the module's class, so that architectures may differ, and used as a module of its own if
-    it computes something else than the target does. How members come to the device, and when they run as one forward,
-    is told at ``nn.averaging.members.Members``.
+    it computes something else than the target does. Members run one after the other, all of them on the batch's device
+    for the stage.
 
     Args:
         members: Checkpoints of the LightningModule, or saved ``state_dict`` of the target: a folder that
@@ -53,6 +54,9 @@ class EnsembleAverage(AveragingCallback):
         max_batch: Most samples in one call of a member. Arguments whose first dimension is the number of samples are
             cut with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
+        vectorize: Run members of one architecture as one ``torch.vmap`` forward. The first batch compares it with the
+            loop. Not beside ``offload``, early exits, ``max_batch`` or random masks.
+        offload: Bring one member at a time to the device: slower, for members that don't fit there together.
 
     Attributes:
         selected_weights: What ``"greedy"`` has chosen, a number for each member in the order of their names; None
@@ -61,9 +65,11 @@ class EnsembleAverage(AveragingCallback):
     Raises:
         ConnectionError: If an artifact can't be had from W&B.
         FileNotFoundError: If no member is found.
+        torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
         ValueError: If an argument is wrong; if a file is damaged, would run code, is there twice, or holds another
             architecture that can't be built or other classes; if the weights don't fit the members or are still to be
-            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``.
+            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``. Also
+            if ``vectorize`` can't run the members or differs from the loop.
 
     Example:
         >>> import lightning as L
@@ -85,8 +91,11 @@ class EnsembleAverage(AveragingCallback):
         early_exit: bool = False,
         max_batch: int | None = None,
         stages: str | list[str] | tuple[str, ...] = ("test", "predict"),
+        vectorize: bool = False,
+        offload: bool = False,
     ) -> None:
         super().__init__(target, average, early_exit, max_batch, stages)
+        check_vectorize(vectorize, {"offload": offload, "early_exit": early_exit, "max_batch": max_batch})
         _check_members(members)
         if isinstance(weights, str) and weights not in ("uniform", "greedy"):
             raise ValueError(f"`weights` must be 'uniform', 'greedy' or numbers, got {weights!r}. Try 'uniform'.")
@@ -94,6 +103,7 @@ class EnsembleAverage(AveragingCallback):
             check_weights("weights", weights, len(weights))  # if they are as many as the members, setup sees
         self.members = members
         self.weights = weights
+        self.vectorize, self.offload = vectorize, offload
         self.selected_weights: list[float] | None = None
         self._read: list[MemberFile | nn.Module] = []
         self._members: Members | None = None
@@ -183,14 +193,15 @@ class EnsembleAverage(AveragingCallback):
         return self._of(pl_module, self._numbers)
 
     def _of(self, pl_module: L.LightningModule, weights: str | list[float]) -> Members:
-        """Make of what was read the members for this module, whose layers are all there only now."""
+        """Make the members for this module, once all its layers are there."""
         if self._members is None:
             members = [_member(each, pl_module, self.target) for each in self._read]
             names = [
                 str(each.path) if isinstance(each, MemberFile) else f"member {k} ({type(each).__name__})"
                 for k, each in enumerate(self._read)
             ]
-            self._members = Members(members, weights=weights, names=names)
+            how = {"vectorize": self.vectorize, "offload": self.offload}
+            self._members = Members(members, weights=weights, names=names, **how)
             built = sum(isinstance(member, nn.Module) for member in members)
             own = len(members) - built
             rank_zero_info(f"Ensemble of {len(members)}: {own} sets of weights for the target, {built} other modules.")

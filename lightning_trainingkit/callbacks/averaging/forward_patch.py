@@ -148,8 +148,6 @@ class ForwardPatch:
             self._compiled_here = self.compiler(self._forward)
         return self._compiled_here(*arguments[0], **arguments[1])
 
-    _call_compiled.compiled = True  # type: ignore[attr-defined]  # members then don't try to run as one forward
-
 
 def refuse_masks_within(pl_module: L.LightningModule) -> None:
     """Raise ValueError where masks are averaged inside another average, each pass of which would be measured."""

@@ -1,4 +1,4 @@
-"""Record what each member of an ensemble says of the validation data, to choose their weights by it."""
+"""Record the outputs of each ensemble member on the validation data, to choose their weights."""
 
 from typing import Any
 
@@ -17,13 +17,7 @@ __all__ = ["Selection"]
 
 
 class Selection:
-    """All members with equal weights, as a source of passes and as its user, that remembers their log-probabilities.
-
-    Args:
-        members: The members, equally weighted.
-        average: How they are averaged meanwhile.
-        max_batch: Most samples in one call.
-    """
+    """All members with equal weights, one after the other, as a source of passes that remembers their outputs."""
 
     early_exit = False  # every member is heard on every sample
 
@@ -31,11 +25,10 @@ class Selection:
         self.members, self.average, self.max_batch = members, average, max_batch
         self.kind, self.names, self.weights = members.kind, members.names, members.weights
         self._of_batch: list[list[Tensor]] = [[] for _ in self.names]
-        self._recorded: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._recorded: list[tuple[Tensor, Tensor]] = []
 
     def around(self, index: int, call: Call) -> Call:
-        """Let one of the members be called, and remember what it returns."""
+        """Return the call of one member, which records its log-probabilities."""
         inner = self.members.around(index, call)
 
         def recorded(module: nn.Module, arguments: Arguments) -> Any:
@@ -56,32 +49,23 @@ class Selection:
             )
 
     def end_batch(self, batch: Any) -> None:
-        """Keep a batch's log-probabilities and targets.
-
-        Raises:
-            ValueError: If the targets can't be told from other tensors of the batch.
-        """
+        """Keep a batch's log-probabilities and targets."""
         rows = torch.stack([torch.cat(each) for each in self._of_batch])
         self._of_batch = [[] for _ in self.names]
-        target = _targets(batch, rows.shape[1])
         # One wait for the device at each batch, of one stage: all of the data would fill its memory.
-        self._recorded.append(rows.cpu())
-        self._targets.append(target.cpu())
+        self._recorded.append((rows.cpu(), _targets(batch, rows.shape[1]).cpu()))
 
     def choose(self, trainer: L.Trainer) -> list[float]:
-        """Choose the weights on what all ranks have recorded, equal on all of them."""
-        classes = max((each.shape[2] for each in self._recorded), default=0)
-        empty = torch.empty(len(self.names), 0, classes), torch.empty(0, dtype=torch.long)
-        found = torch.cat(self._recorded or [empty[0]], dim=1), torch.cat(self._targets or [empty[1]])
-        everyone = [found]
+        """Choose the weights on the records of all ranks, equal on all of them."""
+        recorded = self._recorded
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, found)  # of any number of samples each
-            everyone = [each for each in gathered if len(each[1])] or [found]
-        rows, target = zip(*everyone, strict=True)
-        if not sum(map(len, target)):
+            torch.distributed.all_gather_object(gathered, recorded)  # of any number of samples each
+            recorded = [each for of_rank in gathered for each in of_rank]
+        if not sum(len(target) for _, target in recorded):
             raise ValueError("`weights='greedy'` must be chosen on validation data, got none. Is the loader empty?")
-        weights: list[float] = greedy_weights(torch.cat(rows, dim=1), torch.cat(target)).tolist()
+        rows, targets = zip(*recorded, strict=True)
+        weights: list[float] = greedy_weights(torch.cat(rows, dim=1), torch.cat(targets)).tolist()
         return weights
 
 

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
-from lightning_trainingkit.nn.averaging.running_average import RunningAverage
+from lightning_trainingkit.nn.averaging.outputs import check_logits, refuse_probabilities
+from lightning_trainingkit.nn.averaging.running_average import RunningAverage, check_classes
 from lightning_trainingkit.nn.averaging.sources import Around, Call, Source, Together, Viewing
+from lightning_trainingkit.nn.averaging.vectorized import check_vectorize
 from lightning_trainingkit.nn.averaging.views import SharedSteps, ViewSteps, view_steps
 
 __all__ = ["Averaging", "check_settings"]
@@ -31,6 +33,8 @@ class _Outer(NamedTuple):
     call: Call
     together: bool = False
     """Whether the call has the outputs ``(K, N, C)`` of several members."""
+    apart: Sequence["_Outer"] = ()
+    """Calls of single members, to be made instead."""
 
 
 class Averaging:
@@ -84,10 +88,10 @@ class Averaging:
         self._whole = sum(self.weights)
         self._keep_entropy = "masks" in kinds
         self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
-        only = self._around[0] if len(self._around) == 1 else None
-        self._together = only if isinstance(only, Together) else None
-        members = [(only.names[k], only.weights[k]) for k in _counted(only)] if only else []
-        self._members = [name for name, _ in members], [weight for _, weight in members]
+        together = [source for source in self._around if isinstance(source, Together)]
+        beside = {"early_exit": early_exit, "max_batch": max_batch, "random masks": "masks" in kinds}
+        check_vectorize(any(source.vectorize for source in together), beside)
+        self._together = together[0] if together and not any(beside.values()) else None
         self._views = [ViewSteps(1.0)]
         for source in self.sources:
             if source.kind == "views":
@@ -114,7 +118,7 @@ class Averaging:
         batch = CallArguments(arguments)
         self.samples += batch.size
         parts = [RunningAverage(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
-        for outer in self._outers(call, module, arguments):
+        for outer in self._outers(call):
             for part in parts:
                 self._advance(part, outer, module)
             if all(part.stopped for part in parts):
@@ -127,7 +131,7 @@ class Averaging:
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
         parts = self._cut(CallArguments(arguments))
-        for outer in self._outers(call, module, arguments, one_by_one=True):
+        for outer in self._outers(call, one_by_one=True):
             made = [(part, SharedSteps()) for part in parts]
             for view in self._views:
                 yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
@@ -137,16 +141,18 @@ class Averaging:
             return [batch]
         return [batch.take(slice(start, start + self.max_batch)) for start in range(0, batch.size, self.max_batch)]
 
-    def _outers(
-        self, call: Call, module: nn.Module, arguments: Arguments, one_by_one: bool = False
-    ) -> Iterator[_Outer]:
-        only = self._together if self.max_batch is None else None  # it may put all members' samples into one call
-        # Not in the first call, which shows whether the module writes into what it is given.
-        if only is not None and self._checked and not (self._writes or self.early_exit or one_by_one):
-            together = only.together(call, module, arguments)
-            if together is not None:
-                yield _Outer(*self._members, together, together=True)
-                return
+    def _outers(self, call: Call, one_by_one: bool = False) -> Iterator[_Outer]:
+        together = None if one_by_one else self._together
+        if together is None or (len(self._views) > 1 and not together.vectorize):  # a member stays for all views
+            yield from self._one_by_one(call)
+            return
+        counted = _counted(together)
+        names, weights = [together.names[k] for k in counted], [together.weights[k] for k in counted]
+        # The first call shows for each member whether it writes into its arguments. Its sums are rounded as later ones.
+        safe = together.vectorize or (self._checked and not self._writes)
+        yield _Outer(names, weights, together.together(call), True, () if safe else [*self._one_by_one(call)])
+
+    def _one_by_one(self, call: Call) -> "Iterator[_Outer]":
         for indices in product(*map(_counted, self._around)):
             chosen = list(zip(self._around, indices, strict=True))
             wrapped = call
@@ -196,31 +202,32 @@ class Averaging:
 
     def _call(self, outer: _Outer, module: nn.Module, batch: CallArguments) -> Tensor:
         """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
+        if not outer.apart:
+            return log_softmax(self._output(outer, module, batch))
+        passes: list[Tensor] = []
+        for each in outer.apart:
+            passes.append(self._output(each, module, batch).clone())  # a forward may return one tensor time and again
+            check_classes(passes[-1], passes[0], each.names[0])
+        return log_softmax(torch.stack(passes))
+
+    def _output(self, outer: _Outer, module: nn.Module, batch: CallArguments) -> Tensor:
         new = batch.size > 0 and not self._checked.issuperset(outer.names)  # no samples show nothing
         kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
-        out = outer.call(module, kept.arguments if self._writes else batch.arguments)
-        expected = (len(outer.names), batch.size) if outer.together else (batch.size,)
-        shape: Sequence[int] = out.shape if isinstance(out, Tensor) and out.is_floating_point() else (0,)
-        if shape[:-1] != expected or shape[-1] < 2:
-            found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        out: Tensor = outer.call(module, kept.arguments if self._writes else batch.arguments)
+        check_logits(out, (len(outer.names), batch.size) if outer.together else (batch.size,))
+        known = self._classes.setdefault(outer.names[0], out.shape[-1])
+        if known != out.shape[-1]:
             raise ValueError(
-                f"`target` must return logits of shape (N, C) = ({batch.size}, number of classes), floats and at least "
-                f"two classes, got {found}. Name a submodule that does."
-            )
-        known = self._classes.setdefault(outer.names[0], shape[-1])
-        if known != shape[-1]:
-            raise ValueError(
-                f"`target` must return the same number of classes in each call, got {known} and {shape[-1]}. An "
+                f"`target` must return the same number of classes in each call, got {known} and {out.shape[-1]}. An "
                 "argument with as many entries as there are samples is cut as they are: give it another form."
             )
         if new:
-            _refuse_probabilities(out)
+            refuse_probabilities(out)
             if not self._writes and not batch.equals(kept):
                 self._writes = True
                 batch.restore(kept)
             self._checked.update(outer.names)
-        enough = out.dtype in (torch.float32, torch.float64)
-        return log_softmax(out if enough else out.float())
+        return out if out.dtype in (torch.float32, torch.float64) else out.float()
 
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
@@ -247,14 +254,3 @@ def _counted(source: Source) -> list[int]:
 
 def _shapes(viewed: tuple[float, CallArguments]) -> list[torch.Size]:
     return viewed[1].shapes
-
-
-def _refuse_probabilities(out: Tensor) -> None:
-    """Softmax of probabilities would be a silent error. Looked at in the first pass only: it waits for the device."""
-    tolerance = max(1e-3, torch.finfo(out.dtype).eps)
-    out = out.detach().float()
-    if out.numel() and bool(((out >= 0).all() & ((out.sum(dim=-1) - 1).abs() < tolerance).all()).item()):
-        raise ValueError(
-            "`target` must return logits or log-probabilities, got probabilities: rows that are positive and sum to 1. "
-            "Name a submodule from before the softmax."
-        )

@@ -15,24 +15,22 @@ from lightning_trainingkit.nn.weights.find_files import find_files
 
 __all__ = ["MemberFile", "as_list", "find_members", "read_members"]
 
-_OF_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
-
 
 @dataclass(frozen=True)
 class MemberFile:
-    """What a checkpoint holds, but the state of its training."""
+    """The content of a checkpoint, without the state of its training."""
 
     path: Path
     content: dict[str, Any]
 
     @property
     def weights(self) -> dict[str, Any]:
-        """Weights by name, as if nothing had been wrapped by ``torch.compile``."""
+        """Weights by name, as they are without ``torch.compile``."""
         return plain_names(self.content.get("state_dict", self.content))
 
     @property
     def hyper_parameters(self) -> dict[str, Any] | None:
-        """With what the module was built, None if that was not saved."""
+        """Arguments that the module was built with, None if they were not saved."""
         saved = self.content.get("hyper_parameters") if "state_dict" in self.content else None
         return {str(name): value for name, value in saved.items()} if isinstance(saved, Mapping) else None
 
@@ -43,22 +41,10 @@ def as_list(members: Any) -> list[Any]:
     return list(members) if several else [members]
 
 
-def find_members(
-    members: str | Path | nn.Module | Sequence[str | Path | nn.Module],
-) -> list[Path | nn.Module]:
-    """Find the files that are meant, each once.
+def find_members(members: Any) -> list[Path | nn.Module]:
+    """Find the members that a folder, a pattern, a file, a module or a list of these names, each once, in their order.
 
-    Args:
-        members: A folder with a manifest of ``BestCheckpoint`` (all of its ``top_k``, the best first), a pattern (in
-            the order of the names, numbers by their size; folders that match need a manifest), a file, a module, or a
-            list of these.
-
-    Returns:
-        Files and modules, in this order.
-
-    Raises:
-        FileNotFoundError: If nothing is there.
-        ValueError: If there is no member, or one twice.
+    A folder needs a manifest of ``BestCheckpoint``: all of its ``top_k`` are members, the best first.
     """
     found: list[Path | nn.Module] = []
     for each in as_list(members):
@@ -66,31 +52,18 @@ def find_members(
     if not found:
         raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")
     for one, other in combinations(found, 2):
-        same = one is other
-        if isinstance(one, Path) and isinstance(other, Path):
-            same = one.resolve() == other.resolve()
-        if same:
-            name = f"{one} and {other}, which are one file" if isinstance(one, Path) else f"a {_kind(one)} twice"
+        name = f"a {type(one).__name__} twice" if one is other else ""
+        if isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve():
+            name = f"{one} and {other}, which are one file"
+        if name:
             raise ValueError(f"`members` must differ, got {name}. Give it a larger weight instead.")
     return found
 
 
-def read_members(found: Sequence[Path | nn.Module]) -> list[MemberFile | nn.Module]:
-    """Read files onto the CPU, without running code: one that would need to is refused.
-
-    Args:
-        found: What ``find_members`` has found.
-
-    Returns:
-        In the same order what the files hold, and the modules.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If one is truncated, holds no weights, would run code on loading, or has the weights of another.
-    """
-    read = [each if isinstance(each, nn.Module) else _read(each) for each in found]
-    files = [each for each in read if isinstance(each, MemberFile)]
-    for one, other in combinations(files, 2):
+def read_members(members: Any) -> list[MemberFile | nn.Module]:
+    """Find members and read their files onto the CPU, without running code: a file that needs code is a ValueError."""
+    read = [each if isinstance(each, nn.Module) else _read(each) for each in find_members(members)]
+    for one, other in combinations([each for each in read if isinstance(each, MemberFile)], 2):
         if _equal(one.weights, other.weights):
             raise ValueError(
                 f"`members` must differ, got the same weights from {one.path} and {other.path}. Is one a copy, as "
@@ -103,11 +76,12 @@ def _read(path: Path) -> MemberFile:
     with explain_failure(path):
         content = torch.load(path, map_location="cpu", weights_only=True)
     content = dict(content) if isinstance(content, Mapping) else {}
-    file = MemberFile(path, {name: value for name, value in content.items() if name not in _OF_TRAINING})
     weights = content.get("state_dict", content)
     if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"`{path}` must hold the weights of a model, alone or under `state_dict`, got none.")
-    return file
+    for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
+        content.pop(name, None)
+    return MemberFile(path, content)
 
 
 def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -115,7 +89,3 @@ def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return False
     pairs = [(one[name], other[name]) for name in one if isinstance(one[name], Tensor)]
     return all(isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
-
-
-def _kind(member: Any) -> str:
-    return type(member).__name__

@@ -1,51 +1,45 @@
 """Members of an ensemble as a source of passes: sets of weights for one architecture, or modules of any."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.averaging import check_weights
-from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
 from lightning_trainingkit.nn.averaging.member_weights import Slots
-from lightning_trainingkit.nn.averaging.placement import Relocation, fits_on
+from lightning_trainingkit.nn.averaging.placement import Relocation, out_of_memory_hint
 from lightning_trainingkit.nn.averaging.sources import Call
-from lightning_trainingkit.nn.averaging.vectorized import Vmapped
+from lightning_trainingkit.nn.averaging.vectorized import Vectorized, check_vectorize
 from lightning_trainingkit.nn.structure.modes import evaluating
 
 __all__ = ["Members"]
 
 
 class Members:
-    """Members of an ensemble, as a source of passes: for ``Averaged``, with views and masks as one likes.
+    """Members of an ensemble, as a source of passes for ``Averaged``. They multiply with views and masks.
 
-    A member is a set of weights for the architecture of the module that is averaged, or a module of its own. Weights
-    run in that module: its tensors hold the member's data for one pass, and their own again after it, also when the
-    pass raises, so that a forward that is compiled or hooked stays so. (Where neither is, other tensors may stand in
-    their place, if that was seen to give the same.) Weights are copied at the first call, so that what is trained later
-    is not seen, get the dtypes, strides and devices of the module's, and run without gradients: what is to be
-    differentiated is passed as modules. A forward that keeps something made of its weights in an attribute, to use it
-    again, would use one member's for all. A module is called in the place of the averaged one with the same arguments,
-    in eval mode and on the device of the batch; if the averaged one computes in another dtype than float32
-    (``bf16-true``), in that.
+    Members run one after the other, and members of weight 0 never run.
 
-    On a GPU the members lie together if they take at most half of the memory that is free at the first batch; else they
-    wait where they are, the CPU say, and come for each batch in turn. ``put_back`` undoes it. Where all are weights and
-    lie together they may run as one ``torch.vmap`` forward, if that is seen to be faster and to give the same
-    (``max_batch`` and ``early_exit`` prevent it); members of weight 0 are not run at all.
+    - **Sets of weights** run in the averaged module, whose tensors hold the member's data for one pass. They get no
+      gradients. They are copied to the module's device at the first batch, and later changes are not seen.
+    - **Modules** run in eval mode. They are moved to the batch's device and, unless the averaged module computes in
+      float32, to its dtype. ``put_back`` moves them back.
 
     Args:
         members: Modules, and sets of weights (a ``state_dict``) of the averaged module.
         weights: ``"uniform"``, or a number for each member, none negative, of sum 1.
         names: What the members are called in errors, by default their number.
+        vectorize: Run weights, or modules of one architecture, as one ``torch.vmap`` forward without gradients. The
+            first batch compares it with the loop. Not beside early exits, ``max_batch`` or random masks.
+        offload: Bring one member at a time to the device. Sets of weights are copied again for each turn.
 
     Raises:
         TypeError: If a member is neither.
-        ValueError: If there is none, one is given twice, or ``weights`` don't fit; when called, if a set of weights is
-            not of the module's architecture.
+        ValueError: If there is no member, or one twice, or ``weights`` don't fit. At the first batch, if a set of
+            weights is of another architecture, or if ``vectorize`` can't run the members or differs from the loop.
+        torch.OutOfMemoryError: With the hint ``offload=True``.
 
     Example:
         >>> import torch
@@ -68,160 +62,146 @@ class Members:
         *,
         weights: str | Sequence[float] = "uniform",
         names: Sequence[str] | None = None,
+        vectorize: bool = False,
+        offload: bool = False,
     ) -> None:
-        self.members = list(members)
+        self.members: list[Any] = list(members)
         if not self.members:
             raise ValueError("`members` must hold at least one member, got none. Pass modules or sets of weights.")
-        each: Any
-        for each in self.members:
-            if not isinstance(each, nn.Module | Mapping):
-                kind = type(each).__name__
-                raise TypeError(f"`members` must be modules or sets of weights, got {kind}. Load it first.")
+        wrong = [type(each).__name__ for each in self.members if not isinstance(each, nn.Module | Mapping)]
+        if wrong:
+            raise TypeError(f"`members` must be modules or sets of weights, got {wrong[0]}. Load it first.")
         self.names = list(names) if names is not None else [f"member {k}" for k in range(len(self.members))]
         for k, each in enumerate(self.members):
             if any(each is other for other in self.members[:k]):
                 raise ValueError(f"`members` must differ, got {self.names[k]} twice. Give it a larger weight instead.")
         if isinstance(weights, str) and weights != "uniform":
             raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
-        uniform = [1 / len(self.members)] * len(self.members)
-        given = uniform if isinstance(weights, str) else weights
+        given = [1 / len(self.members)] * len(self.members) if isinstance(weights, str) else weights
         self.weights = check_weights("weights", given, len(self.members), "member")
-        run = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
-        self._all_weights = len(run) > 1 and not any(isinstance(member, nn.Module) for member in run)
-        self._bound: _Bound | None = None
+        self._run = [index for index, weight in enumerate(self.weights) if weight]
+        kinds = {isinstance(self.members[index], nn.Module) for index in self._run}
+        check_vectorize(vectorize, {"offload": offload, "members of both kinds, modules and weights": len(kinds) > 1})
+        self.vectorize, self.offload = vectorize, offload
+        self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what lies where a module is."""
-        return {**vars(self), "_bound": None}
+        """Leave out what lies on a device."""
+        return {**vars(self), "_slots": None, "_vectorized": None, "_moves": {}, "_here": {}}
 
     def around(self, index: int, call: Call) -> Call:
-        """Let one of the members be called."""
+        """Return the call of one member."""
 
         def member(module: nn.Module, arguments: Arguments) -> Any:
-            given = self.members[index]
-            if given is module:
-                return call(module, arguments)
-            bound = self._bind(module, arguments)
-            held = bound.fetch(index, given)
-            if isinstance(given, nn.Module):
-                with evaluating(given):
-                    return call(given, arguments)
-            with torch.no_grad(), bound.slots.lending() as put:
-                put(held)
-                return call(module, arguments)
+            with out_of_memory_hint(self.offload):
+                return self._one(index, call, self._look_at(module, arguments), arguments)
 
         return member
 
-    def together(self, call: Call, module: nn.Module, arguments: Arguments) -> Call | None:
-        """Return a call with the outputs of all members of a weight above 0, ``(K, N, C)``, if all are weights.
+    def together(self, call: Call) -> Call:
+        """Return a call with the outputs ``(K, N, C)`` of all members of a weight above 0."""
 
-        See ``Vmapped`` for what it does.
-        """
-        if not self._all_weights:
-            return None
-        bound = self._bind(module, arguments)
-        if not bound.together:
-            return None
-        if bound.vmapped is None:
-            data = [bound.fetch(k, self.members[k]) for k, weight in enumerate(self.weights) if weight]
-            bound.vmapped = Vmapped(module, bound.slots, data)
-        vmapped = bound.vmapped
+        def members(module: nn.Module, arguments: Arguments) -> Any:
+            with out_of_memory_hint(self.offload):
+                slots = self._look_at(module, arguments)
+                if self._vectorized is not None:
+                    return self._vectorized(arguments)
+                if self.vectorize:
+                    return self._compare(call, slots, arguments)
+                return torch.stack(self._all(call, slots, arguments))
 
-        def all_members(_: nn.Module, arguments: Arguments) -> Tensor:
-            return vmapped(call, arguments)
-
-        return all_members
+        return members
 
     def put_back(self) -> None:
-        """Bring modules back to where they were, and let go of what lies on a device."""
-        bound, self._bound = self._bound, None
-        if bound is not None:
-            bound.put_back()
+        """Bring modules back to where they were, and let go of copies."""
+        self._leave(list(self._here))
+        self._forget()
 
-    def _bind(self, module: nn.Module, arguments: Arguments) -> "_Bound":
-        """Look at the module, once for each device that its batches lie on, and again where it was cast or moved."""
-        device = _device(arguments)
-        if self._bound is not None and self._bound.fits(module, device):
-            return self._bound
+    def _forget(self) -> None:
+        self._slots: Slots | None = None
+        self._device: torch.device | None = None
+        self._vectorized: Vectorized | None = None
+        self._moves: dict[int, Relocation] = {}
+        self._here: dict[int, Any] = {}  # on the device: the copies of weights, None for a module
+
+    def _look_at(self, module: nn.Module, arguments: Arguments) -> Slots:
+        """Prepare for a module and a device, at the first batch and where either has changed since."""
+        device = CallArguments(arguments).device
+        known = self._slots
+        if known is not None and known.module is module and not known.changed and device == self._device:
+            return known
         self.put_back()
         slots = Slots(module)
-        for name, member in zip(self.names, self.members, strict=True):
-            fault = None if isinstance(member, nn.Module) else slots.fault(member)
+        for name, each in zip(self.names, self.members, strict=True):
+            fault = None if isinstance(each, nn.Module) else next(slots.faults(each), None)
             if fault:
                 raise ValueError(
                     f"`members` must be weights of {type(module).__name__}, got {name}: {fault}. For another "
                     "architecture pass the built module."
                 )
-        run = [member for member, weight in zip(self.members, self.weights, strict=True) if weight]
-        needed = sum(_missing(each, device) if isinstance(each, nn.Module) else slots.bytes for each in run)
-        self._bound = _Bound(module, device, slots, fits_on(device, needed))
-        self._bound.look_at(self.members)
-        return self._bound
+        dtypes = {tensor.dtype for tensor in slots.tensors if tensor.is_floating_point()}
+        dtype = dtypes.pop() if len(dtypes) == 1 and torch.float32 not in dtypes else None
+        modules = [(k, self.members[k]) for k in self._run if isinstance(self.members[k], nn.Module)]
+        self._moves = {k: Relocation(each, device, dtype) for k, each in modules}
+        self._slots, self._device = slots, device
+        return slots
+
+    def _one(self, index: int, call: Call, slots: Slots, arguments: Arguments) -> Any:
+        member = self.members[index]
+        if member is slots.module:
+            return call(member, arguments)
+        self._bring(index, slots)
+        if isinstance(member, nn.Module):
+            with evaluating(member):
+                return call(member, arguments)
+        with torch.no_grad(), slots.lending() as put:
+            put(self._here[index])
+            return call(slots.module, arguments)
+
+    def _all(self, call: Call, slots: Slots, arguments: Arguments) -> list[Any]:
+        if self._moves or self.offload:
+            return [_own(self._one(index, call, slots, arguments)) for index in self._run]
+        passes = []
+        with torch.no_grad(), slots.lending() as put:
+            for index in self._run:
+                self._bring(index, slots)
+                put(self._here[index])
+                passes.append(_own(call(slots.module, arguments)))
+        return passes
+
+    def _compare(self, call: Call, slots: Slots, arguments: Arguments) -> Any:
+        """Run all members as one forward, and go on so if it gives the outputs of the loop."""
+
+        def on_copies(module: nn.Module, arguments: Arguments) -> Any:  # a forward may write into them
+            return call(module, CallArguments(arguments).copy().arguments)
+
+        passes = self._all(on_copies, slots, arguments)
+        if self._moves:
+            vectorized = Vectorized.of([self.members[index] for index in self._run])
+        else:
+            names = [each[0] for each in slots.names]
+            states = [dict(zip(names, self._here[index], strict=True)) for index in self._run]
+            vectorized = Vectorized(slots.module, states)
+        found = vectorized.checked(arguments, passes)
+        self._vectorized = vectorized
+        self._leave(self._run[1:] if self._moves else self._run)
+        return found
+
+    def _bring(self, index: int, slots: Slots) -> None:
+        if index not in self._here:
+            if self.offload:
+                self._leave(list(self._here))
+            if index in self._moves:
+                self._moves[index].go()
+            self._here[index] = None if index in self._moves else slots.fit(self.members[index])
+
+    def _leave(self, indices: Sequence[int]) -> None:
+        for index in set(indices) & self._here.keys():
+            del self._here[index]
+            if index in self._moves:
+                self._moves[index].put_back()
 
 
-@dataclass
-class _Bound:
-    """The module that is averaged, and what of its members lies on its device."""
-
-    module: nn.Module
-    device: torch.device
-    slots: Slots
-    together: bool
-    """Whether there is room for all members."""
-    away: dict[int, Relocation] = field(default_factory=dict)
-    fetched: dict[int, Any] = field(default_factory=dict)
-    vmapped: Vmapped | None = None
-
-    def __post_init__(self) -> None:
-        self.kind = self.slots.kind
-
-    def fits(self, module: nn.Module, device: torch.device) -> bool:
-        """Whether this is what was looked at."""
-        return module is self.module and device == self.device and self.kind == self.slots.kind
-
-    def look_at(self, members: Sequence[Any]) -> None:
-        """Note where modules are before any of them goes: they may share parts."""
-        dtype = self._dtype()
-        self.away = {
-            k: Relocation(each, self.device, dtype) for k, each in enumerate(members) if isinstance(each, nn.Module)
-        }
-
-    def fetch(self, index: int, member: Any) -> Any:
-        """Bring a member to the device; if there is no room for all, the others go."""
-        if index not in self.fetched:
-            if not self.together:
-                self.put_back()
-            if isinstance(member, nn.Module):
-                self.away[index].go()
-                self.fetched[index] = self.away[index]
-            else:
-                self.fetched[index] = self.slots.fit(member)
-        return self.fetched[index]
-
-    def put_back(self) -> None:
-        """Bring modules back, and let go of weights."""
-        for held in self.fetched.values():
-            if isinstance(held, Relocation):
-                held.put_back()
-        self.fetched.clear()
-
-    def _dtype(self) -> torch.dtype | None:
-        """What the averaged module computes in, where that is not what everything is made in."""
-        dtypes = {tensor.dtype for tensor in self.slots.tensors if tensor.is_floating_point()}
-        return dtypes.pop() if len(dtypes) == 1 and torch.float32 not in dtypes else None
-
-
-def _missing(module: nn.Module, device: torch.device) -> int:
-    """Bytes of a module that are not on a device."""
-    tensors = [*module.parameters(), *module.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor.device != device)
-
-
-def _device(arguments: Arguments) -> torch.device:
-    """Where the first tensor is; there is one, or the average would not have come here."""
-    for each in arguments[0]:
-        if isinstance(each, Tensor):
-            return each.device
-    found: list[torch.device] = []
-    apply_to_collection(arguments, Tensor, lambda tensor: found.append(tensor.device))
-    return found[0]
+def _own(out: Any) -> Any:
+    """Copy an output: a forward may return one tensor time and again."""
+    return out.clone() if isinstance(out, Tensor) else out

@@ -1,74 +1,64 @@
-"""Let a module be on another device for a while."""
+"""Move a module to another device for a while."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Relocation", "fits_on"]
-
-SHARE = 0.5
-"""Of the free memory of a device, the most that waiting members may take; the rest is for what passes compute."""
-
-
-def fits_on(device: torch.device, needed: int) -> bool:
-    """Tell whether so many bytes more may lie on a device: half of what is free, on a CPU always.
-
-    A device that does not tell how much is free is taken for full.
-    """
-    if device.type == "cpu":
-        return True
-    backend = torch.get_device_module(device)
-    if not hasattr(backend, "mem_get_info"):
-        return False
-    free, _ = backend.mem_get_info(device)
-    unused = backend.memory_reserved(device) - backend.memory_allocated(device)  # held by torch's allocator
-    return bool(needed <= SHARE * (free + unused))
+__all__ = ["Relocation", "out_of_memory_hint"]
 
 
 class Relocation:
-    """A module that goes to another device for a while, and to another floating dtype.
+    """A module that goes to another device for a while, and to another floating dtype unless that is None.
 
-    Args:
-        module: The module. If its tensors lie on several devices it stays there.
-        device: Where to.
-        dtype: The dtype of its floating-point tensors, None for the one that they have.
+    A module whose tensors lie on several devices stays there, and a module of several dtypes keeps them.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
         self.module = module
-        owners: list[dict[str, Any]] = []
-        for owner in module.modules():
-            owners += [owner._parameters, owner._buffers]
-        found = [(held, name, tensor) for held in owners for name, tensor in held.items() if tensor is not None]
-        devices = {tensor.device for _, _, tensor in found}
-        dtypes = {tensor.dtype for _, _, tensor in found if tensor.is_floating_point()}
+        owners: list[dict[str, Any]] = [held for part in module.modules() for held in (part._parameters, part._buffers)]
+        # All are noted before any member goes: members may share parts.
+        self._own = [(held, name, t, t.data) for held in owners for name, t in held.items() if t is not None]
+        self._away: dict[str, Any] = {}
         self._home: dict[str, Any] = {}
-        self._going = going = dict[str, Any]()
-        if len(devices) == 1 and devices != {device}:
-            self._home["device"], going["device"] = devices.pop(), device
-        if dtype is not None and len(dtypes) == 1 and dtypes != {dtype}:
-            self._home["dtype"], going["dtype"] = dtypes.pop(), dtype
-        # What modules share is found by each of them before one of them goes.
-        self._found = [(held, name, tensor, tensor.data) for held, name, tensor in found] if going else []
+        floats = [data for *_, data in self._own if data.is_floating_point()]
+        found = {"device": {data.device for *_, data in self._own}, "dtype": {data.dtype for data in floats}}
+        for key, place in (("device", device), ("dtype", dtype)):
+            if place is not None and len(found[key]) == 1 and found[key] != {place}:
+                self._away[key], self._home[key] = place, found[key].pop()
 
     def go(self) -> None:
-        """Bring the module to the device."""
-        if not self._going:
-            return
+        """Move the module; if that raises, it stays where it was."""
         try:
-            with torch.inference_mode(False), torch.no_grad():
-                self.module.to(**self._going)
-        except BaseException:  # there may be no room for it
+            self._to(self._away)
+        except BaseException:
             self.put_back()
             raise
 
     def put_back(self) -> None:
-        """Bring the module back, with the tensors and the data that it had."""
-        if not self._found:
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            for held, name, tensor, data in self._found:
+        """Give the module its own tensors and data again."""
+        if self._away:
+            for held, name, tensor, data in self._own:
                 tensor.data = data
                 held[name] = tensor
-            self.module.to(**self._home)  # finds its tensors there, and learns where it is
+            self._to(self._home)  # moves nothing, but a LightningModule notes its device
+
+    @torch.no_grad()
+    def _to(self, place: dict[str, Any]) -> None:
+        if place:
+            with torch.inference_mode(False):
+                self.module.to(**place)
+
+
+@contextmanager
+def out_of_memory_hint(offload: bool) -> Iterator[None]:
+    """Raise ``torch.OutOfMemoryError`` again with the hint ``offload=True``, unless that is set."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        if offload:
+            raise
+        hint = "Set `offload=True` (without `vectorize`) to bring one member at a time."
+        raise torch.OutOfMemoryError(f"`members` must fit on the device together, got: {error} {hint}") from error

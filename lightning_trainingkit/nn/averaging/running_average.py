@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_trainingkit.functional.averaging import finish, log_sum, running_average, settled
 from lightning_trainingkit.nn.averaging.call_arguments import CallArguments
 
-__all__ = ["RunningAverage"]
+__all__ = ["RunningAverage", "check_classes"]
 
 _SIZES = 32
 
@@ -53,11 +53,8 @@ class RunningAverage:
         Raises:
             ValueError: If it has not the classes of those before it.
         """
-        if self._total is not None and log_probabilities.shape != self._total.shape:
-            raise ValueError(
-                f"`members` must have the same classes, got {log_probabilities.shape[1]} from {name} and "
-                f"{self._total.shape[1]} from those before it. Leave it out."
-            )
+        if self._total is not None:
+            check_classes(log_probabilities, self._total, name)
         self._total = running_average(self._total, log_probabilities, weight, self.average)
         self.remaining -= weight
         if self.keep_entropy:
@@ -102,3 +99,12 @@ class RunningAverage:
         if self._left is None or self._rows is None:
             return self._total
         return self._left.index_copy(0, self._rows, self._total)
+
+
+def check_classes(found: Tensor, before: Tensor, name: str) -> None:
+    """Raise ValueError if a pass, ``(N, C)``, has other classes than those before it."""
+    if found.shape != before.shape:
+        raise ValueError(
+            f"`members` must have the same classes, got {found.shape[1]} from {name} and {before.shape[1]} from those "
+            "before it. Leave it out."
+        )

@@ -42,10 +42,13 @@ class Around(Source, Protocol):
 
 @runtime_checkable
 class Together(Around, Protocol):
-    """A source that may make all its passes in one call."""
+    """A source that can make all its passes in one call."""
 
-    def together(self, call: Call, module: nn.Module, arguments: Arguments) -> Call | None:
-        """Return a call with the outputs ``(K, N, C)`` of all passes of a weight above 0, or None for one by one."""
+    vectorize: bool
+    """Whether it must: an early exit, ``max_batch`` and random masks are refused."""
+
+    def together(self, call: Call) -> Call:
+        """Return a call with the outputs ``(K, N, C)`` of all passes of a weight above 0."""
         ...
 
 

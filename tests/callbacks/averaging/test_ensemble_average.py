@@ -490,6 +490,62 @@ def test_it_pickles_and_runs_again(trained):
     assert torch.equal(run(callback), first)
 
 
+@pytest.mark.parametrize("options", [{}, {"vectorize": True}, {"offload": True}])
+def test_three_tests_over_batches_of_changing_sizes_are_equal_to_the_last_bit(trained, options):
+    x, y = data().tensors
+    batches = DataLoader([[x[:8], y[:8]], [x[:3], y[:3]], [x[3:21], y[3:21]], [x[:8], y[:8]]], batch_size=None)
+    callback, module = EnsembleAverage("members/*.ckpt", target="net", **options), make(0)
+    before = state(module)
+    runs = [run(callback, module, batches=batches) for _ in range(3)]
+    assert all(torch.equal(each, runs[0]) for each in runs)
+    assert torch.equal(runs[0][:8], runs[0][-8:])
+    assert close(runs[0][:3], explicit(trained, x[:3]))
+    assert same(before, state(module))
+
+
+def test_modules_in_memory_run_as_one_forward_or_in_turn_and_come_back(trained):
+    expected = explicit(trained)
+    for options in ({"vectorize": True}, {"offload": True}):
+        before = [state(each.train()) for each in trained]
+        found = run(EnsembleAverage(trained, target="net", **options), precision="64-true")
+        assert close(found, expected)
+        assert all(same(one, state(each)) for one, each in zip(before, trained, strict=True))
+
+
+def test_one_forward_is_refused_where_members_must_run_one_by_one(trained):
+    for options, text in (
+        ({"early_exit": True}, "early_exit"),
+        ({"max_batch": 4}, "max_batch"),
+        ({"offload": True}, "offload"),
+    ):
+        with pytest.raises(ValueError, match=f"`vectorize` must be False beside {text}, got True"):
+            EnsembleAverage("members/*.ckpt", vectorize=True, **options)
+    ensemble = EnsembleAverage("members/*.ckpt", target="net", vectorize=True)
+    for other, text in (
+        (TestTimeAugmentation("flip", target="net", early_exit=True), "early_exit"),
+        (TestTimeAugmentation("flip", target="net", max_batch=4), "max_batch"),
+        (MonteCarloDropout(2, target="net"), "random masks"),
+    ):
+        for callbacks in ([ensemble, other], [other, ensemble]):
+            module = make(0)
+            with pytest.raises(ValueError, match=f"`vectorize` must be False beside {text}, got True"):
+                run(callbacks, module)
+            assert module.seen == []
+            assert "forward" not in vars(module.net)
+    views = TestTimeAugmentation("flip", target="net")
+    x = data().tensors[0]
+    assert close(run([views, ensemble]), (explicit(trained) + explicit(trained, x.flip(-1))) / 2)
+
+
+def test_greedy_weights_are_chosen_in_a_loop_and_used_in_one_forward():
+    members = good_and_bad()
+    loop, together = (EnsembleAverage(members, target="net", weights="greedy", vectorize=v) for v in (False, True))
+    for callback in (loop, together):
+        run(callback, stage="validate")
+    assert loop.selected_weights == together.selected_weights
+    assert close(run(together), run(loop))
+
+
 # Greedy weights
 
 

@@ -88,9 +88,9 @@ class Shifts:
 class AtOnce(Others):
     """Makes the passes of all members that count in one call."""
 
-    asked = 0
+    vectorize, asked = False, 0
 
-    def together(self, call, module, arguments):
+    def together(self, call):
         self.asked += 1
         counted = [each for each, weight in zip(self.modules, self.weights, strict=True) if weight]
         return lambda module, arguments: torch.stack([call(each, arguments) for each in counted])
@@ -218,13 +218,24 @@ def test_members_that_run_at_once_give_the_same(net, x, limit):
     torch.manual_seed(3)
     others = [make_net().eval().requires_grad_(False) for _ in range(3)]
     sources = [[kind(*others, weights=[0.5, 0.0, 0.5]), Views("flip")] for kind in (Others, AtOnce)]
+    sources[1][0].vectorize = limit is None
     apart, at_once = [Averaged(net, each, max_batch=limit) for each in sources]
-    for _ in range(2):  # the first call is always one by one
+    for _ in range(2):
         torch.testing.assert_close(apart(x), at_once(x), rtol=0, atol=1e-6)
     torch.testing.assert_close(apart.each_pass(x), at_once.each_pass(x), rtol=0, atol=1e-6)
     assert apart.passes_per_sample == at_once.passes_per_sample == 4
-    assert sources[1][0].asked == (limit is None)  # all at once would be more than the limit
+    assert sources[1][0].asked == (2 if limit is None else 0)  # all at once would be more than the limit
     assert at_once.names == ["members 0 x identity", "members 0 x hflip", "members 2 x identity", "members 2 x hflip"]
+
+
+def test_a_loop_over_members_is_one_call_after_the_first_batch_to_the_last_bit(net, x):
+    torch.manual_seed(3)
+    others = [make_net().eval().requires_grad_(False) for _ in range(3)]
+    apart, at_once = Averaged(net, Others(*others)), Averaged(net, source := AtOnce(*others))
+    results = [at_once(x) for _ in range(3)]
+    torch.testing.assert_close(results[0], apart(x), rtol=0, atol=1e-6)
+    assert all(torch.equal(result, results[0]) for result in results)
+    assert source.asked == 3
 
 
 def test_members_are_passed_through_once_for_a_batch_that_is_cut(net, x):

@@ -1,272 +1,222 @@
+"""All members as one forward: what the loop gives, up to rounding, or an error that says why not."""
+
 import copy
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_trainingkit.nn.averaging import vectorized
-from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.averaged import Averaged, Views
 from lightning_trainingkit.nn.averaging.members import Members
-from tests.nn.nets import Recurrent, Tied, clock, explicit, found, images, other, parametrised, seeded, small
+from lightning_trainingkit.nn.averaging.random_masks import RandomMasks
+from tests.nn.averaging.test_member_weights import Draws
+from tests.nn.nets import Recurrent, Tied, explicit, found, images, other, parametrised, seeded, small
 
 
-def test_one_forward_for_all_members_gives_the_same_and_is_kept_where_it_is_faster(monkeypatch):
-    nets, x = [seeded(small, seed) for seed in range(4)], images()
-    for loop, together, faster in ((2.0, 1.0, True), (1.0, 0.98, False)):
-        clock(monkeypatch, loop, together)
-        module = seeded(small, 9)
-        before = found(module)
-        source = Members([net.state_dict() for net in nets], weights=[0.4, 0.3, 0.0, 0.3])
-        average, chosen = Averaged(module, source), []
+class Transformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x[:, 0]).mean(1))
+
+
+def given(nets, as_modules):
+    return copy.deepcopy(nets) if as_modules else [net.state_dict() for net in nets]
+
+
+@pytest.mark.parametrize("as_modules", [False, True])
+@pytest.mark.parametrize("make", [small, Tied, parametrised, Transformer])
+@pytest.mark.filterwarnings("ignore:There is a performance drop because we have not yet implemented:UserWarning")
+def test_one_forward_gives_what_the_loop_gives(make, as_modules):
+    nets, module, weights = [seeded(make, seed) for seed in range(4)], seeded(make, 9), [0.4, 0.3, 0.0, 0.3]
+    members = given(nets, as_modules)
+    before = [found(each) for each in (module, *(members if as_modules else nets))]
+    average = Averaged(module, Members(members, weights=weights, vectorize=True))
+    for size in (6, 2, 6, 1):
         with torch.inference_mode():
-            average(x)  # the first call is always one by one
-            for _ in range(7):
-                result = average(x).exp()
-                chosen += source._bound.vmapped.chosen.values()
-                assert torch.allclose(result, explicit(nets, x, [0.4, 0.3, 0.0, 0.3]), atol=1e-6, rtol=0)
-            average(x[:2])
-        assert chosen == [None] * 4 + [faster] * 3
-        assert list(source._bound.vmapped.chosen.values()) == [faster, None]  # by shape
-        assert found(module) == before
+            x = images(size, seed=size)
+            assert torch.allclose(average(x).exp(), explicit(nets, x, weights), atol=1e-6, rtol=0)
+    assert [found(each) for each in (module, *(members if as_modules else nets))] == before
+    assert average.passes_per_sample == 3
 
 
-def test_an_end_comes_at_once_if_one_forward_takes_twice_as_long(monkeypatch):
-    clock(monkeypatch, 1.0, 2.1)
-    source = Members([seeded(small, seed).state_dict() for seed in range(2)])
-    average = Averaged(seeded(small, 2), source)
-    for _ in range(4):
-        average(images())
-    assert list(source._bound.vmapped.chosen.values()) == [False]
+@pytest.mark.parametrize("options", [{}, {"vectorize": True}, {"offload": True}])
+@pytest.mark.parametrize("as_modules", [False, True])
+def test_three_runs_over_batches_of_changing_sizes_are_equal_to_the_last_bit(options, as_modules):
+    nets = [seeded(small, seed) for seed in range(3)]
+    runs = []
+    for _ in range(3):
+        average = Averaged(seeded(small, 9), Members(given(nets, as_modules), **options))
+        runs.append(torch.cat([average(images(size, seed=size)) for size in (6, 3, 300, 6, 1, 300, 6)]))
+        runs.append(torch.cat([average(images(size, seed=size)) for size in (6, 3, 300, 6, 1, 300, 6)]))
+    assert all(torch.equal(run, runs[0]) for run in runs)
 
 
-class Asking(nn.Linear):
+def test_one_forward_times_views_and_pass_by_pass():
+    nets, x = [seeded(small, seed) for seed in range(3)], images()
+    source = Members([net.state_dict() for net in nets], vectorize=True)
+    average = Averaged(seeded(small, 9), [source, Views("flip")])
+    expected = (explicit(nets, x) + explicit(nets, x.flip(-1))) / 2
+    for _ in range(2):
+        assert torch.allclose(average(x).exp(), expected, atol=1e-6, rtol=0)
+    loop = [net(view).log_softmax(1) for net in nets for view in (x, x.flip(-1))]
+    assert torch.equal(average.each_pass(x), torch.stack(loop))
+
+
+def test_members_run_once_for_the_comparison_and_never_one_by_one_after_it():
+    nets, calls = [seeded(Counted, seed) for seed in range(4)], Counted.calls
+    average, x = Averaged(seeded(small, 9), Members(nets, vectorize=True)), images()
+    counts = []
+    for _ in range(3):
+        average(x)
+        counts.append(len(calls))
+    assert counts == [5, 6, 7]
+
+
+class Counted(nn.Sequential):
+    calls = []  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__(*small())
+
+    def forward(self, x):
+        self.calls.append(len(x))
+        return super().forward(x)
+
+
+class Asks(nn.Linear):
+    def forward(self, x):
+        return super().forward(x.flatten(1)) if self.weight.sum().item() < 1e9 else x
+
+
+class Chooses(nn.Linear):
     def forward(self, x):
         return super().forward(x.flatten(1)) if self.weight.sum() < 1e9 else x
 
 
-class Counting(nn.Linear):
-    calls = 0
+class Aliased(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.held = [self.weight]
 
     def forward(self, x):
-        self.calls += 1
-        return super().forward(x.flatten(1)) + torch.eye(3)[self.calls % 3]
+        return x.flatten(1) @ self.held[0].T + self.bias
 
 
-def spoil(module, how):
-    if how == "hook":
-        module[0].register_forward_hook(lambda *_: None)
-    if how == "training":
-        module[-1].train()
-    if how == "forward":
-        module[0].forward = module[0].forward
-    if how == "compiled":
-        module[0].compile(backend="eager")
-    return module
-
-
-@pytest.mark.parametrize("how", ["hook", "training", "forward", "compiled", "large", "no room", "asks", "differs"])
-def test_members_run_one_by_one_where_one_forward_is_out_of_the_question(how, monkeypatch):
-    clock(monkeypatch, 100.0, 1.0)
-    if how == "large":
-        monkeypatch.setattr(vectorized, "LIMIT", 6 * 4 * 3 * (3 * 4 * 36 + 2 * 144 + 3) - 1)
-    if how == "no room":
-        monkeypatch.setattr(vectorized, "fits_on", lambda *_: False)
-    make = {"asks": lambda: Asking(64, 3), "differs": lambda: Counting(64, 3)}.get(how, small)
-    source = Members([seeded(make, seed).state_dict() for seed in range(3)])
-    module, average = spoil(seeded(make, 3), how), Averaging([source])  # in the module's own mode
-    for _ in range(6):
-        average(lambda called, arguments: called(*arguments[0]), module, ((images(),), {}))
-    assert list(source._bound.vmapped.chosen.values()) == [False]
-
-
-def test_a_limit_that_is_just_large_enough(monkeypatch):
-    clock(monkeypatch, 100.0, 1.0)
-    monkeypatch.setattr(vectorized, "LIMIT", 6 * 4 * 3 * (3 * 4 * 36 + 2 * 144 + 3))
-    source = Members([seeded(small, seed).state_dict() for seed in range(3)])
-    average = Averaged(seeded(small, 3), source)
-    for _ in range(6):
-        average(images())
-    assert list(source._bound.vmapped.chosen.values()) == [True]
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_members_times_views_whatever_the_order_and_the_choice(order, monkeypatch):
-    clock(monkeypatch, 2.0, 1.0)
-    nets, x = [seeded(small, seed) for seed in range(3)], images()
-    sources = [Members([net.state_dict() for net in nets]), Views("flip")][::order]
-    average = Averaged(seeded(small, 3), sources)
-    expected = (explicit(nets, x) + explicit(nets, x.flip(-1))) / 2
-    for _ in range(6):
-        assert torch.allclose(average(x).exp(), expected, atol=1e-6, rtol=0)
-    members_source = next(source for source in sources if source.kind == "members")
-    assert list(members_source._bound.vmapped.chosen.values()) == [True]
-    single = Averaged(seeded(small, 3), sources, max_batch=4)
-    assert torch.allclose(single(x).exp(), expected, atol=1e-6, rtol=0)
-    assert average.names[:2] == ["member 0 x identity", "member 0 x hflip"]
-
-
-class Keeps(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Linear(12, 5), nn.Linear(5, 3)
+class NotANumber(nn.Linear):
+    """NaN where all members run together."""
 
     def forward(self, x):
-        self.features = self.first(x.flatten(1))
-        return self.last(self.features)
+        out = super().forward(x.flatten(1))
+        return out / 0 * 0 if torch._C._functorch.is_batchedtensor(out) else out
 
 
-def test_what_a_forward_keeps_stays_a_tensor_of_one_member():
-    members, module, x = [Keeps() for _ in range(5)], Keeps().eval(), torch.randn(4, 3, 2, 2)
-    averaged = Averaged(module, Members([member.state_dict() for member in members]))
-    for _ in range(8):
-        averaged(x)
-        torch.testing.assert_close(module.features, members[-1].first(x.flatten(1)))
-    copy.deepcopy(module.features.detach())
-
-
-class Aliased(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.last = nn.Linear(64, 3)
-        self.held = [self.last.weight]
-
-    def forward(self, x):
-        return x.flatten(1) @ self.held[0].T
-
-
-@pytest.mark.parametrize("make", [small, Tied, Recurrent, parametrised, Aliased])
-def test_members_stand_in_the_place_of_tensors_where_that_gives_the_same(make):
-    nets, x = [seeded(make, seed) for seed in range(3)], images()
-    module, source = seeded(make, 9), Members([net.state_dict() for net in nets])
-    before, average = found(module), Averaged(module, source)
-    for _ in range(4):
-        assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
-        assert found(module) == before
-    (trial,) = source._bound.vmapped._trials.values()
-    assert trial.replacing is (make not in (Aliased, Recurrent))  # a list holds the weights of both
-    module.register_forward_hook(lambda *_: (_ for _ in ()).throw(ArithmeticError()))
-    with pytest.raises(ArithmeticError):
-        average(x)
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Asks(64, 3), r"torch.vmap can't run their forward \(RuntimeError: .*\.item\(\)"),
+        (lambda: Chooses(64, 3), "torch.vmap can't run their forward .*data-dependent control flow"),
+        (Draws, "torch.vmap can't run their forward .*random"),
+        (lambda: Aliased(64, 3), "one forward gives other probabilities on the first batch"),
+        (Recurrent, r"torch.vmap can't run their forward \(RuntimeError: Batching rule not implemented for aten::lstm"),
+        (lambda: NotANumber(64, 3), "one forward gives other probabilities on the first batch"),
+        (lambda: nn.Sequential(nn.Flatten(), KeepsAll()), "their forward sets attributes"),
+    ],
+)
+@pytest.mark.parametrize("as_modules", [False, True])
+def test_members_that_can_not_run_as_one_forward_are_an_error(make, text, as_modules):
+    nets, module = [seeded(make, seed) for seed in range(3)], seeded(make, 9)
+    before = found(module)
+    average = Averaged(module, Members(given(nets, as_modules), vectorize=True))
+    for _ in range(2):  # the second batch is no way round
+        with pytest.raises(ValueError, match=r"`vectorize` must be False for these members, got True: .*" + text):
+            average(images())
     assert found(module) == before
 
 
-class Rebinds(nn.Module):
-    """Sets another tensor in the place of a buffer."""
-
+class KeepsAll(nn.Linear):
     def __init__(self):
-        super().__init__()
-        self.last = nn.Linear(64, 3)
-        self.register_buffer("seen", torch.randn(3))
+        super().__init__(64, 3)
 
     def forward(self, x):
-        self.seen = self.seen * 1.0
-        return self.last(x.flatten(1)) + self.seen
+        self.features = super().forward(x)
+        return self.features
 
 
-class Reuses(nn.Module):
-    """Returns one tensor of its own, time and again."""
-
-    def __init__(self):
-        super().__init__()
-        self.last, self.out = nn.Linear(64, 3), torch.empty(6, 3)
-
-    def forward(self, x):
-        return self.out.copy_(self.last(x.flatten(1)))
+def test_a_refusal_leaves_no_tensor_of_all_members_behind():
+    module = seeded(KeepsAll, 9)
+    average = Averaged(module, Members([seeded(KeepsAll, seed).state_dict() for seed in range(3)], vectorize=True))
+    with pytest.raises(ValueError, match="sets attributes"):
+        average(images().flatten(1))
+    assert module.features.shape == (6, 3)
 
 
-class Branches(nn.Module):
-    """Reaches a weight by another reference, for some images."""
-
-    def __init__(self):
-        super().__init__()
-        self.last = nn.Linear(64, 3, bias=False)
-        self.kept = {"weights": [self.last.weight]}
-
-    def forward(self, x):
-        x = x.flatten(1)
-        return x @ self.kept["weights"][0].T if x.amax() > 50 else self.last(x)
+@pytest.mark.parametrize("as_modules", [False, True])
+def test_hooks_are_an_error_since_they_would_see_all_members_at_once(as_modules):
+    nets, module, seen = [seeded(small, seed) for seed in range(2)], seeded(small, 9), []
+    (nets[0] if as_modules else module)[0].register_forward_hook(lambda _, __, out: seen.append(out.shape))
+    members = nets if as_modules else [net.state_dict() for net in nets]
+    with pytest.raises(ValueError, match="a part of the module has forward hooks"):
+        Averaged(module, Members(members, vectorize=True))(images())
+    assert set(seen) == {(6, 4, 6, 6)}  # of the loop
 
 
-@pytest.mark.parametrize("make", [Rebinds, Reuses, Branches, Recurrent])
-def test_forwards_that_keep_tensors_of_their_own(make):
-    nets, module = [seeded(make, seed) for seed in range(3)], seeded(make, 9)
-    average, before = Averaged(module, Members([copy.deepcopy(net.state_dict()) for net in nets])), found(module)
-    for number in range(7):
-        x = images(seed=number) * (1 if number < 5 else 100)
-        with torch.no_grad():
-            assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
-        assert found(module) == before
-    if make is Recurrent:
-        assert all(one is other for one, other in zip(module.lstm._flat_weights, module.lstm.parameters(), strict=True))
-
-
-class Collects(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.last, self.features, self.outputs = nn.Linear(64, 3), {}, []
-
-    def forward(self, x):
-        self.features["input"] = x
-        self.outputs.append(self.last(x.flatten(1)))
-        return self.outputs[-1]
-
-
-def test_what_a_forward_keeps_in_containers_is_of_single_members(monkeypatch):
-    clock(monkeypatch, 2.0, 1.0)
-    nets, module = [seeded(Collects, seed) for seed in range(3)], seeded(Collects, 9)
-    average = Averaged(module, Members([net.state_dict() for net in nets]))
-    for _ in range(7):
+def test_a_hook_that_comes_later_is_an_error_too():
+    module = seeded(small, 9)
+    average = Averaged(module, Members([seeded(small, seed).state_dict() for seed in range(2)], vectorize=True))
+    average(images())
+    module[0].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="a part of the module has forward hooks"):
         average(images())
-    assert len(module.outputs) == 7 * 3
-    assert all(each.shape == (6, 3) and each.sum().isfinite() for each in module.outputs)
 
 
-def test_a_module_that_has_changed_since_is_looked_at_again(monkeypatch):
-    clock(monkeypatch, 2.0, 1.0)
-    nets, module = [seeded(small, seed) for seed in range(3)], seeded(small, 9)
-    average, x = Averaged(module, Members([net.state_dict() for net in nets])), images()
-    for _ in range(6):
-        average(x)
-    module[0] = nn.Conv2d(1, 4, 3)
-    assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
-    average.double()
-    assert torch.allclose(average(x.double()).exp(), explicit(nets, x).double(), atol=1e-6, rtol=0)
-    average.float()
-    for _ in range(6):
-        average(x)
-    assert True in average.sources[0]._bound.vmapped.chosen.values()
-    seen = []
-    module[1].register_forward_hook(lambda _, __, out: seen.append(out.sum().item()))
-    assert torch.allclose(average(x).exp(), explicit(nets, x), atol=1e-6, rtol=0)
-    assert len(seen) == 3
+def test_other_architectures_are_an_error():
+    text = r"`vectorize` must be False for these members, got True: "
+    for one, reason in ((other, "several architectures"), (lambda: small()[:-1].append(nn.Linear(144, 3, False)), "")):
+        nets = [seeded(small, 0), seeded(one, 1)]
+        with pytest.raises(ValueError, match=text + ".*" + (reason or "differ in names or shapes")):
+            Averaged(small(), Members(nets, vectorize=True))(images())
+    with pytest.raises(ValueError, match=r"False beside members of both kinds, modules and weights, got True"):
+        Members([small(), small().state_dict()], vectorize=True)
+    Members([small(), small().state_dict(), small()], weights=[0.5, 0.0, 0.5], vectorize=True)
 
 
-def test_a_part_that_was_cast_or_has_another_weight_is_seen():
-    nets, module, x = [seeded(other, seed) for seed in range(2)], seeded(other, 9), images()
-    average = Averaged(module, Members([copy.deepcopy(net.state_dict()) for net in nets]))
-    for _ in range(6):
-        average(x)
-    module[3].double().register_forward_pre_hook(lambda _, args: (args[0].double(),))
-    assert average(x).dtype == torch.float64
-    assert torch.allclose(average(x).exp(), explicit(nets, x).double(), atol=1e-6, rtol=0)
-    nn.utils.parametrizations.weight_norm(module[1])
-    with pytest.raises(ValueError, match="must be weights of Sequential, got member 0: it lacks"):
-        average(x)
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"early_exit": True}, "early_exit"), ({"max_batch": 4}, "max_batch"), ({}, "random masks")],
+)
+def test_what_needs_members_one_by_one_is_refused(options, text):
+    sources = [Members([small() for _ in range(2)], vectorize=True), *([] if options else [RandomMasks(2)])]
+    with pytest.raises(
+        ValueError, match=rf"`vectorize` must be False beside {text}, got True. .* Leave one of both out"
+    ):
+        Averaged(small(), sources, **options)
+    with pytest.raises(ValueError, match="`vectorize` must be False beside offload, got True"):
+        Members([small()], vectorize=True, offload=True)
 
 
-def test_the_choice_draws_no_random_numbers(monkeypatch):
-    class Draws(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.last = nn.Linear(64, 3)
+def test_precision_below_float32_is_no_difference():
+    nets, x = [seeded(small, seed) for seed in range(3)], images()
+    with torch.autocast("cpu", torch.bfloat16):
+        average = Averaged(seeded(small, 9), Members([net.state_dict() for net in nets], vectorize=True))
+        assert torch.allclose(average(x).exp(), explicit(nets, x), atol=0.01, rtol=0)
+    expected, before = explicit(nets, x), [found(net) for net in nets]
+    average = Averaged(seeded(small, 9).double(), Members(nets, vectorize=True))
+    for _ in range(2):
+        assert torch.allclose(average(x.double()).exp().float(), expected, atol=1e-6, rtol=0)
+    assert [found(net) for net in nets[1:]] == before[1:]  # their copies are enough
+    average.sources[0].put_back()
+    assert [found(net) for net in nets] == before
 
-        def forward(self, x):
-            return self.last(nn.functional.dropout(x.flatten(1), 0.5, training=True))
 
-    nets, module, x = [seeded(Draws, seed) for seed in range(3)], seeded(Draws, 9), images()
-    average = Averaged(module, Members([net.state_dict() for net in nets]))
-    torch.manual_seed(5)
-    results = [average(x).exp() for _ in range(6)]
-    torch.manual_seed(5)
-    assert all(torch.allclose(result, explicit(nets, x), atol=1e-6, rtol=0) for result in results)
+class Pair(nn.Linear):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+def test_a_target_that_returns_no_logits_is_still_named():
+    with pytest.raises(ValueError, match=r"`target` must return logits .* got tuple"):
+        Averaged(Pair(8, 4), Members([Pair(8, 4).state_dict() for _ in range(2)], vectorize=True))(torch.rand(2, 8))

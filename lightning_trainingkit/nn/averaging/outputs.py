@@ -1,0 +1,30 @@
+"""Check the output of a pass."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_logits", "refuse_probabilities"]
+
+
+def check_logits(out: Any, rows: tuple[int, ...]) -> None:
+    """Raise ValueError unless an output is logits ``(N, C)``, or ``(K, N, C)``, of these ``rows``."""
+    shape = tuple(out.shape) if isinstance(out, Tensor) and out.is_floating_point() else (0,)
+    if shape[:-1] != rows or shape[-1] < 2:
+        found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(
+            f"`target` must return logits of shape (N, C) = ({rows[-1]}, number of classes), floats and at least "
+            f"two classes, got {found}. Name a submodule that does."
+        )
+
+
+def refuse_probabilities(out: Tensor) -> None:
+    """Raise ValueError if an output is probabilities: it waits for the device, and is for the first pass."""
+    tolerance = max(1e-3, torch.finfo(out.dtype).eps)
+    out = out.detach().float()
+    if out.numel() and bool(((out >= 0).all() & ((out.sum(dim=-1) - 1).abs() < tolerance).all()).item()):
+        raise ValueError(
+            "`target` must return logits or log-probabilities, got probabilities: rows that are positive and sum to 1. "
+            "Name a submodule from before the softmax."
+        )
