@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
 from lightning_trainingkit.modules.averaging_report import AveragingReport
 from lightning_trainingkit.modules.ensemble_members import MemberList, build_member
@@ -75,8 +76,7 @@ class EnsembleClassifier(L.LightningModule):
             raise TypeError(f"`members` must be modules, got {', '.join(wrong)}. `from_checkpoints` takes files.")
         if not members:
             raise ValueError("`members` must hold at least one module, got none. Pass those that were trained.")
-        if average not in AVERAGES:
-            raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. Try probabilities.")
+        _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
         if isinstance(weights, str) and weights != "uniform":
             raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
         self.num_classes = num_classes
@@ -84,7 +84,7 @@ class EnsembleClassifier(L.LightningModule):
         self.average = average
         given = [1 / len(members)] * len(members) if isinstance(weights, str) else weights
         self._shares = check_weights("weights", given, len(members), "member")
-        self.members = MemberList(members, offload).eval()
+        self.members = MemberList(members, _check.flag("offload", offload)).eval()
         report = AveragingReport(num_classes, len(members), average=average, weights=self._shares)
         self.reports = nn.ModuleDict({stage: copy.deepcopy(report) for stage in ("val", "test")})
         """Scores by the number of members, see ``AveragingReport``, of the last stages."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_trainingkit._artifacts import load_members
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.callbacks.averaging.greedy_selection import Selection
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list
 from lightning_trainingkit.nn.averaging.member_match import match
@@ -103,7 +104,7 @@ class EnsembleAverage(AveragingCallback):
             check_weights("weights", weights, len(weights))  # if they are as many as the members, setup sees
         self.members = members
         self.weights = weights
-        self.vectorize, self.offload = vectorize, offload
+        self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
         self.selected_weights: list[float] | None = None
         self._read: list[MemberFile | nn.Module] = []
         self._members: Members | None = None

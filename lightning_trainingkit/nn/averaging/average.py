@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
 from lightning_trainingkit.nn.averaging.outputs import check_logits, refuse_probabilities
@@ -232,19 +233,14 @@ class Averaging:
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
     """Raise ValueError if the settings of an average don't fit each other."""
-    if average not in AVERAGES:
-        raise ValueError(
-            f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}. The default is probabilities."
-        )
+    _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
     if early_exit and average not in EXACT_EARLY_EXIT:
         raise ValueError(
             f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "
             f"amount, so no early exit is exact. It is for {' and '.join(EXACT_EARLY_EXIT)}."
         )
-    if max_batch is not None and (not isinstance(max_batch, int) or isinstance(max_batch, bool)):
-        raise TypeError(f"`max_batch` must be an integer, got {max_batch!r}. Leave it out for whole batches.")
-    if max_batch is not None and max_batch < 1:
-        raise ValueError(f"`max_batch` must be positive, got {max_batch}. Leave it out for whole batches.")
+    if max_batch is not None:
+        _check.integer("max_batch", max_batch, "Leave it out for whole batches.", least=1)
 
 
 def _counted(source: Source) -> list[int]:

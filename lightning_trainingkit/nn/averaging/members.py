@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import check_weights
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
 from lightning_trainingkit.nn.averaging.member_weights import Slots
@@ -82,7 +83,7 @@ class Members:
         self._run = [index for index, weight in enumerate(self.weights) if weight]
         kinds = {isinstance(self.members[index], nn.Module) for index in self._run}
         check_vectorize(vectorize, {"offload": offload, "members of both kinds, modules and weights": len(kinds) > 1})
-        self.vectorize, self.offload = vectorize, offload
+        self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.structure.attributes import attributes_put_back
 from lightning_trainingkit.nn.structure.modes import evaluating
@@ -68,6 +69,7 @@ class Vectorized:
 
 def check_vectorize(vectorize: bool, beside: Mapping[str, object]) -> None:
     """Raise ValueError if members are to run as one forward beside an option, by name, that needs them one by one."""
+    _check.flag("vectorize", vectorize)
     given = [name for name, value in beside.items() if value]
     if vectorize and given:
         hint = "All members run as one forward. Leave one of both out."

@@ -348,9 +348,9 @@ def test_forward_that_calls_itself_is_one_pass():
         ({"stages": []}, "`stages` must be some of"),
         ({"stages": 3}, "`stages` must be some of .*, got 3"),
         ({"stages": [["test"]]}, "`stages` must be some of"),
-        ({"average": "median"}, "`average` must be one of probabilities"),
+        ({"average": "median"}, "`average` must be one of 'probabilities'"),
         ({"average": "logits", "early_exit": True}, "`early_exit` must be False with average='logits'"),
-        ({"max_batch": 0}, "`max_batch` must be positive"),
+        ({"max_batch": 0}, "`max_batch` must be at least 1"),
         ({"views": "tencrop(3)"}, "Did you mean ten_crop"),
     ],
 )

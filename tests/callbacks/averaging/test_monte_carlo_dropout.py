@@ -283,8 +283,8 @@ def test_modules_that_do_not_fit(module, options, message):
     [
         ({"passes": 0}, "`passes` must be at least 1, got 0"),
         ({"passes": 1.5}, "`passes` must be an integer, got 1.5"),
-        ({"average": "mean"}, "`average` must be one of probabilities"),
-        ({"max_batch": 0}, "`max_batch` must be positive"),
+        ({"average": "mean"}, "`average` must be one of 'probabilities'"),
+        ({"max_batch": 0}, "`max_batch` must be at least 1"),
         ({"stages": "fit"}, "`stages` must be some of validate, test, predict"),
     ],
 )

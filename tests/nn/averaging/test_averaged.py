@@ -414,8 +414,12 @@ def test_refuses_members_with_other_classes(net, x):
         ([Shifts(0.0)], {"early_exit": True}, "`early_exit` must be False with random masks"),
         ([Views("flip")], {"early_exit": True, "average": "logits"}, "must be False with average='logits'"),
         ([Views("flip")], {"early_exit": True, "average": "geometric"}, "must be False with average='geometric'"),
-        ([Views("flip")], {"average": "median"}, "`average` must be one of probabilities, logits, geometric, votes"),
-        ([Views("flip")], {"max_batch": 0}, "`max_batch` must be positive, got 0"),
+        (
+            [Views("flip")],
+            {"average": "median"},
+            "`average` must be one of 'probabilities', 'logits', 'geometric', 'votes'",
+        ),
+        ([Views("flip")], {"max_batch": 0}, "`max_batch` must be at least 1, got 0"),
         ([Others(nn.Identity(), weights=[0.5])], {}, "`weights` must be positive or 0 and sum to 1"),
     ],
 )
