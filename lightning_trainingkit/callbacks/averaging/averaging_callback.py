@@ -13,7 +13,6 @@ from lightning_trainingkit.callbacks.averaging.forward_patch import (
     ForwardPatch,
     PassProvider,
     refuse_masks_within,
-    submodules_called,
 )
 from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
 from lightning_trainingkit.nn.averaging.sources import Source
@@ -93,7 +92,7 @@ class AveragingCallback(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Raise if the first batch did not call the target."""
-        self._check_called("validate", trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._check_called("validate", pl_module, batch_idx + dataloader_idx)
 
     def on_test_batch_end(
         self,
@@ -105,7 +104,7 @@ class AveragingCallback(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Raise if the first batch did not call the target."""
-        self._check_called("test", trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._check_called("test", pl_module, batch_idx + dataloader_idx)
 
     def on_predict_batch_end(
         self,
@@ -117,7 +116,7 @@ class AveragingCallback(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Raise if the first batch did not call the target."""
-        self._check_called("predict", trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self._check_called("predict", pl_module, batch_idx + dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the share of passes that an early exit has saved."""
@@ -170,17 +169,14 @@ class AveragingCallback(L.Callback):
             place, self._patch = self._patch, None
             place.remove(self)
 
-    def _check_called(
-        self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, *indices: int
-    ) -> None:
-        if self._patch is None or self._patch.called or any(indices):
+    def _check_called(self, stage: str, pl_module: L.LightningModule, batches: int) -> None:
+        if self._patch is None or self._patch.called or batches:
             return
-        step = f"{STAGES[stage]}_step"
-        called = submodules_called(trainer, pl_module, step, batch, *indices)
         target = "the module's own forward" if self.target is None else repr(self.target)
+        names = [name for name, _ in pl_module.named_modules() if name]
         raise ValueError(
-            f"`target` must be called by {step}, got {target}, which the first batch did not call. It called: "
-            f"{', '.join(called[:20]) or 'no submodule'}. Set `target` to the one that returns the logits."
+            f"`target` must be called by {STAGES[stage]}_step, got {target}, which the first batch did not call. "
+            f"Set it to the submodule that returns the logits. There are {', '.join(names[:20]) or 'none'}."
         )
 
     def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:

@@ -1,9 +1,7 @@
 """Put an average over passes in the place of a module's forward, and take it away again."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
-from inspect import signature
 from itertools import permutations
 from typing import Any, Protocol
 
@@ -15,7 +13,7 @@ from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Source
 
-__all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within", "submodules_called"]
+__all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within"]
 
 _KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
 
@@ -161,31 +159,3 @@ def refuse_masks_within(pl_module: L.LightningModule) -> None:
                 f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
                 "Give both one target."
             )
-
-
-def submodules_called(trainer: L.Trainer, pl_module: L.LightningModule, step: str, *arguments: Any) -> list[str]:
-    """Run a step again, eagerly, and name the submodules that it calls; whatever it raises is not shown.
-
-    Args:
-        trainer: The Trainer that runs the stage.
-        pl_module: The user's module.
-        step: Name of the step.
-        arguments: Batch, its index and that of its loader; a step may take less of them.
-
-    Only for an error that is about to be raised: the step is the user's, and may log or write.
-    """
-    called: dict[str, Tensor | None] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: called.setdefault(name))
-        for name, module in pl_module.named_modules()
-        if name
-    ]
-    run = getattr(pl_module, step)
-    taken = len([each for each in signature(run).parameters.values() if each.kind is not each.KEYWORD_ONLY])
-    try:
-        with suppress(Exception), torch.compiler.set_stance("force_eager"), trainer.precision_plugin.forward_context():
-            run(*arguments[:taken])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return list(called)
