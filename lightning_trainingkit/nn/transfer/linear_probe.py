@@ -1,6 +1,6 @@
 """A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.logistic import fit_logistic
 from lightning_trainingkit.functional.split import stratified_split
-from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault
+from lightning_trainingkit.nn.initialization.layer_weight import weight_fault
 from lightning_trainingkit.nn.structure.head import find_head
 from lightning_trainingkit.nn.structure.modes import evaluating
 
@@ -64,8 +64,8 @@ def linear_probe(
 
     Raises:
         TypeError: If ``l2`` is no number, or a batch is no pair of a tensor and class indices.
-        ValueError: If the last layer is not linear on features ``(N, D)``, is not called once in each forward, does not
-            decide what the model returns, or a label is out of range. The model is then as it was.
+        ValueError: If the last layer is not linear on features ``(N, D)``, is parametrised, is not called once in each
+            forward, does not decide what the model returns, or a label is out of range. The model is then as it was.
 
     Example:
         >>> from torch.utils.data import DataLoader, TensorDataset
@@ -85,21 +85,13 @@ def linear_probe(
     head = model.get_submodule(name) if name else model
     if not isinstance(head, nn.Linear):
         raise ValueError(f"`model` must end in a linear layer, got {head} as `{name}`. Probe another model.")
-    with evaluating(head):  # a spectral norm takes a step in training mode
-        problem = weight_fault(head)
-    if problem:
-        raise ValueError(f"`model`: `{name}` {problem}")
-    put_back = _held(head)
-    try:
-        _write(head, head.weight.detach().clone(), None if head.bias is None else head.bias.detach().clone())
-    except ValueError as error:
+    if any(key not in head._parameters for key in ("weight", "bias")):
         raise ValueError(
-            f"`model` must end in a layer whose weight and bias can be written, got `{name}` with a parametrisation "
-            "that has no `right_inverse`. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before the "
-            "probe."
-        ) from error
-    finally:
-        put_back()
+            f"`model` must end in a layer that holds its weight itself, got `{name}` with a parametrisation or a hook "
+            "that computes it. Take it off before the probe (torch.nn.utils.parametrize.remove_parametrizations)."
+        )
+    if problem := weight_fault(head):
+        raise ValueError(f"`model`: `{name}` {problem}")
     batches = iter(train)
     first = list(islice(batches, 1))
     features, targets = _features(model, name, head, chain(first, batches))
@@ -119,17 +111,15 @@ def linear_probe(
             losses[strength] = float(cross_entropy(judge_on[0] @ weight.T + offset, judge_on[1]))
         l2 = min(losses, key=losses.__getitem__)
     weight, offset = fit_logistic(features, targets, head.out_features, l2, bias=bias)
-    _write(head, weight, offset)
+    before = [(each, each.detach().clone()) for each in (head.weight, head.bias) if each is not None]
+    with torch.no_grad():
+        for (parameter, _), value in zip(before, (weight, offset), strict=False):
+            parameter.copy_(value)
     share = _share_said(model, head, first[0], features @ weight.T + offset)
     if share < 0.99:
-        held = head.weight.detach().to(weight, copy=True)
-        put_back()
-        if not torch.allclose(held, weight, rtol=0.1, atol=0.01 * float(weight.abs().max())):
-            raise ValueError(
-                f"`model` must end in a layer that can hold any weight, got `{name}` with a parametrisation that holds "
-                "another one than is written. Take it off (torch.nn.utils.parametrize.remove_parametrizations) before "
-                "the probe."
-            )
+        with torch.no_grad():
+            for parameter, value in before:
+                parameter.copy_(value)
         raise ValueError(
             f"`model` must return what its last layer says, got another class than that of `{name}` for "
             f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe another part."
@@ -190,31 +180,6 @@ def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
     images: Tensor = batch[0].to(head.weight.device)
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return images.to(dtypes.pop()) if len(dtypes) == 1 and images.is_floating_point() else images
-
-
-def _held(head: nn.Linear) -> Callable[[], None]:
-    """Copy all tensors of a layer, of which a parametrisation may hold more than parameters; return what puts back."""
-    owners: list[dict[str, Any]] = [owner for part in head.modules() for owner in (part._parameters, part._buffers)]
-    found = [
-        (owner, name, each, each.detach().clone())
-        for owner in owners
-        for name, each in owner.items()
-        if each is not None
-    ]
-
-    @torch.no_grad()
-    def put_back() -> None:
-        for owner, name, tensor, value in found:
-            owner[name] = tensor.copy_(value)
-
-    return put_back
-
-
-def _write(head: nn.Linear, weight: Tensor, bias: Tensor | None) -> None:
-    with evaluating(head):  # a spectral norm takes a step in training mode
-        fill_(head, "weight", lambda tensor: tensor.copy_(weight))
-        if bias is not None and head.bias is not None:
-            fill_(head, "bias", lambda tensor: tensor.copy_(bias))
 
 
 @torch.no_grad()

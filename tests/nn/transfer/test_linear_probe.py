@@ -76,18 +76,8 @@ def test_what_the_model_returns_is_what_was_solved():
     x = torch.randn(64, 4)
     loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 16)
     assert linear_probe(After(2.0), iter(loader)).train_acc > 0.6
-    with_norm = After(1.0)
-    nn.utils.parametrizations.weight_norm(with_norm.head)
-    probe = linear_probe(with_norm, loader)
-    assert (with_norm(x).argmax(1) == (x[:, 0] > 0)).double().mean() == pytest.approx(probe.train_acc)
     tied = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     tied[2].weight = tied[0].weight
-    with_step = After(1.0)
-    nn.utils.parametrizations.spectral_norm(with_step.head)
-    with_step(x)
-    buffers = [buffer.clone() for buffer in with_step.buffers()]
-    linear_probe(with_step, loader)
-    assert all(map(torch.equal, buffers, with_step.buffers()))
     for dtype in (torch.bfloat16, torch.float64):
         assert linear_probe(After(1.0).to(dtype), loader).train_acc > 0.6
     for model, data in ((After(-1.0), loader), (tied, DataLoader(TensorDataset(x[:, :2], (x[:, 0] > 0).long()), 16))):
@@ -100,21 +90,26 @@ def test_what_the_model_returns_is_what_was_solved():
         linear_probe(After(1.0), loader)
 
 
-def test_a_head_that_holds_another_weight_than_is_written_is_refused_and_as_it_was():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(8, 3))
-    nn.utils.parametrizations.orthogonal(net[0])
-    x = torch.randn(64, 8)
-    data = DataLoader(TensorDataset(x, (x[:, :3] * torch.tensor([0.1, 1.0, 10.0])).argmax(1)), 16)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize(
+    "change",
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.orthogonal, nn.utils.weight_norm],
+)
+def test_a_head_whose_weight_is_computed_is_refused_before_the_images_are_read(change):
+    net = After(1.0)
+    change(net.head)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    said = net(x)
-    with pytest.raises(ValueError, match=r"got `0` with a parametrisation that holds another one than is written"):
-        linear_probe(net, data)
+
+    def images():
+        yield from ()
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="must end in a layer that holds its weight itself, got `head`"):
+        linear_probe(net, images())
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert torch.equal(net(x), said)
 
 
-def test_a_refused_head_keeps_its_power_iteration_and_a_head_may_hold_more_than_tensors():
+def test_a_head_may_hold_more_than_tensors():
     class Extra(nn.Linear):
         def get_extra_state(self):
             return {"classes": "abc"}
@@ -125,31 +120,7 @@ def test_a_refused_head_keeps_its_power_iteration_and_a_head_may_hold_more_than_
     torch.manual_seed(0)
     x = torch.randn(64, 8)
     data = DataLoader(TensorDataset(x, (x[:, :3] * torch.tensor([0.1, 1.0, 10.0])).argmax(1)), 16)
-    net = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))).train()
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    with pytest.raises(ValueError, match="a parametrisation that holds another one than is written"):
-        linear_probe(net, data)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert linear_probe(nn.Sequential(Extra(8, 3)), data).train_acc > 0.9
-
-
-class OneWay(nn.Module):
-    def forward(self, weight):
-        return weight * 2
-
-
-def test_a_head_that_cannot_be_written_is_refused_before_the_images_are_looked_at():
-    net = After(1.0)
-    nn.utils.parametrize.register_parametrization(net.head, "weight", OneWay())
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-
-    def images():
-        yield from ()
-        raise AssertionError
-
-    with pytest.raises(ValueError, match=r"`model` must end in .*, got `head` with .* no `right_inverse`. Take it off"):
-        linear_probe(net, images())
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 def test_errors():
