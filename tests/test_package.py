@@ -29,9 +29,15 @@ def test_a_bare_import_costs_nothing():
 
 def test_the_public_names_are_those_of_the_stub_and_each_is_there():
     stub = (ROOT / "lightning_trainingkit" / "__init__.pyi").read_text()
-    assert set(re.findall(r" as (\w+)$", stub, re.MULTILINE)) == set(lightning_trainingkit.__all__)
+    packages = set(re.findall(r"^from \. import (\w+)", stub, re.MULTILINE))
+    assert set(re.findall(r" as (\w+)$", stub, re.MULTILINE)) - packages == set(lightning_trainingkit.__all__)
     for name in lightning_trainingkit.__all__:
         assert getattr(lightning_trainingkit, name) is not None
+
+
+def test_a_star_import_leaves_the_nn_of_torch_alone():
+    code = "from torch import nn\nfrom lightning_trainingkit import *\nnn.Linear(2, 2), EarlyStopping"
+    python(code)
 
 
 @pytest.mark.parametrize("package", ["functional", "nn"])

@@ -34,8 +34,7 @@ class BestWeights:
     - **Name**: no two files share one, so callbacks and runs with the same folder leave each other's files alone.
     - **New file**: its name is temporary until a checkpoint names it or the fit ends. After a kill in between the next
       fit in that folder sweeps it.
-    - **Former file**: it stays until the next one is written. By then the newest checkpoint, which no longer names it,
-      is complete, and a killed run resumes from there.
+    - **Former file**: it stays until the next one is written. By then the newest checkpoint names a later file.
     """
 
     owner: str  # class name of the callback
@@ -61,7 +60,8 @@ class BestWeights:
                 f"`restore_best` must have a local folder to keep the best weights in, got {root}. "
                 "Give the Trainer a local `default_root_dir`, or pass `restore_best=False`."
             )
-        sweep(_folder(trainer))
+        for folder in {_folder(trainer), *([Path(self.file).parent] if self.file else [])}:
+            sweep(folder)
         self.file = self._named = self._find(trainer)
         if self.resumed and not self.file:
             rank_zero_info(f"{self.owner}: the checkpoint has no best weights, the best by {self.monitor} begins here.")
@@ -107,8 +107,8 @@ class BestWeights:
         there = trainer.strategy.broadcast([str(f / file.name) for f in folders if (f / file.name).is_file()])
         if not there:
             raise FileNotFoundError(
-                f"`restore_best` must find the best weights so far, got {file}, which is gone. "
-                "Put the file beside the checkpoint to resume, or resume with `restore_best=False`."
+                f"`restore_best` must find the best weights so far, got {file}, which is gone. Only the newest "
+                "checkpoint's file is kept: resume from it, put a moved file beside it, or pass `restore_best=False`."
             )
         return there[0]
 

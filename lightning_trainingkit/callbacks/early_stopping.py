@@ -34,7 +34,9 @@ class EarlyStopping(LightningEarlyStopping):
     - **Counters**: they begin at 0 with each fit. An improvement forgets a stop that ``min_epochs`` postponed.
     - **Ranks**: the metric is averaged over ranks before it is judged.
     - **Averaged weights** (``EMAWeightAveraging``): no check counts before the average has begun.
-    - **Resume**: a metric that training logs counts for epochs that the process ran from their first batch.
+    - **StochasticWeightAveraging**: Lightning does not validate its average. Pass ``restore_best=False`` beside it.
+    - **Resume**: from the newest checkpoint. Older ones name files of best weights that were replaced since. A metric
+      that training logs counts for epochs that the process ran from their first batch.
 
     Until the end of the fit only ``trainer.should_stop`` changes.
 

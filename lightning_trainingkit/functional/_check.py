@@ -1,7 +1,7 @@
 """Checks of arguments, each with one wording for its error."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from math import isfinite
 from numbers import Integral, Real
 from operator import ge, gt, le, lt
@@ -101,13 +101,13 @@ def one_of(name: str, value: Any, choices: Iterable[Any], hint: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 8) -> list[str]:
-    """List known names, the nearest to a name first, then others; 20 of them where none is near.
+    """List known names, the nearest to a name or a pattern first; 8 of them, or 20 where none is near.
 
     Example:
-        >>> nearest("haed", ["conv1", "conv2", "head"]), nearest("zzz", ["conv1", "head"])
-        (['head', 'conv1', 'conv2'], ['conv1', 'head'])
+        >>> nearest("fc*", ["model.conv1", "model.layer1.conv1", "model.fc"], 2)
+        ['model.fc', 'model.conv1']
     """
-    by_lower = {each.lower(): each for each in known if each}
-    near = get_close_matches(name.lower(), by_lower, n=most, cutoff=0.4)
-    others = [each for each in by_lower if each not in near]
-    return [by_lower[each] for each in [*near, *others][: most if near else 20]]
+    word = name.lower().replace("*", "")
+    ratios = {each: SequenceMatcher(None, word, each.lower()).ratio() for each in dict.fromkeys(known) if each}
+    ranked = sorted(ratios, key=lambda each: -ratios[each])
+    return ranked[: most if ranked and ratios[ranked[0]] >= 0.3 else 20]

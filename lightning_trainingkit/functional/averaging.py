@@ -1,7 +1,7 @@
 """Averages over passes of one model or several, a pass at a time, and when a sample needs no more of them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -177,19 +177,18 @@ def average_passes(
     return finish(total, average)
 
 
-def check_weights(name: str, given: Iterable[Any], number: int, of: str = "pass") -> list[float]:
-    """Return weights as floats: a number of them, one of each pass (say), none negative, of sum 1.
+def check_weights(name: str, given: Any, number: int | None, of: str = "pass") -> list[float]:
+    """Return weights as floats: a number of them (any if None), one for each pass (say), none negative, of sum 1.
 
     Raises:
         TypeError: If one is no number.
         ValueError: If they are others.
     """
-    given = list(given)
     try:
         weights = [float(weight) for weight in given]
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"`{name}` must be numbers, got {given}. Leave them out for equal ones.") from None
-    if len(weights) != number:
+    if number is not None and len(weights) != number:
         raise ValueError(f"`{name}` must be {number} numbers, one for each {of}, got {len(weights)}: {weights}.")
     total = sum(weights)
     if not all(weight >= 0 for weight in weights) or abs(total - 1) > 1e-5:

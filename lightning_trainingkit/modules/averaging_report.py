@@ -133,11 +133,12 @@ class AveragingReport(Metric):
         return averages | singles | {"disagreement": self.disagreeing / (samples * pairs)}
 
     def rows(self) -> list[dict[str, float]]:
-        """Return ``compute``'s values but ``disagreement`` as one dict per number of passes, for ``runs.print_table``.
+        """Return ``compute``'s values but ``disagreement`` as one dict per number of passes, for a table.
 
         ``acc_single`` in the row of ``passes = k`` is that of the k-th pass.
         """
-        columns = {name: values.tolist() for name, values in self.compute().items() if values.ndim}
+        found = {name: values for name, values in self.compute().items() if name != "disagreement"}
+        columns = {name: values.reshape(-1).tolist() for name, values in found.items()}
         each = zip(*columns.values(), strict=True)
         return [{"passes": k, **dict(zip(columns, values, strict=True))} for k, values in enumerate(each, start=1)]
 

@@ -43,8 +43,8 @@ class EnsembleClassifier(L.LightningModule):
     Raises:
         TypeError: If a member is no module.
         torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
-        ValueError: If an argument is out of range, a member returns something else than logits ``(N, num_classes)``, or
-            the ensemble is fitted.
+        ValueError: If an argument is out of range, or a member returns something else than logits
+            ``(N, num_classes)``.
 
     Example:
         >>> import torch
@@ -229,6 +229,6 @@ class EnsembleClassifier(L.LightningModule):
         found = self._report(stage).compute()
         values = {"disagreement": found["disagreement"]} if len(self.members) > 1 else {}
         for ours, theirs in {"acc": "acc", "loss": "nll", "ece": "ece"}.items():
-            values |= {ours: found[theirs][-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
+            values |= {ours: found[theirs].reshape(-1)[-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
         # Equal on all ranks already; else Lightning would warn.
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)

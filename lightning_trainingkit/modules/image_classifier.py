@@ -80,8 +80,8 @@ class ImageClassifier(L.LightningModule):
         schedule_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        num_classes = _check.integer("num_classes", num_classes, "Count the classes from 1.", least=2)
         self.save_hyperparameters(ignore=["model"] if isinstance(model, nn.Module) else [])
-        _check.integer("num_classes", num_classes, "Count the classes from 1.", least=2)
         if isinstance(model, nn.Module) and model_options:
             raise ValueError(f"`model_options` must be left out with a built model, got {model_options}. Name a model.")
         check_name("loss", loss, _LOSSES, " or ".join(map(repr, _LOSSES)))

@@ -5,14 +5,14 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import cache, wraps
 from unittest.mock import patch
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.profilers import Profiler
 
-from lightning_trainingkit.callbacks import early_stopping
+from lightning_trainingkit.callbacks import _best_weights
 from lightning_trainingkit.callbacks.checkpointing import best_checkpoint
 
 SAVING, WANDB, SETUP, TRAINING = "checkpoint saving", "W&B start", "module's setup", "training"
@@ -21,9 +21,20 @@ CALLS = (
     (wandb, "init", WANDB),
     *((WandbLogger, method, "CommandCenter") for method in ("log_metrics", "log_hyperparams", "log_graph")),
     *((WandbLogger, method, "CommandCenter") for method in ("save", "finalize")),
-    *((module, "restore_weights", SAVING) for module in (best_checkpoint, early_stopping)),
-    (best_checkpoint, "put_in_place", SAVING),  # waits for the disk
+    *((module, "restore_weights", SAVING) for module in (best_checkpoint, _best_weights)),
+    *((module, "put_in_place", SAVING) for module in (best_checkpoint, _best_weights)),  # waits for the disk
+    (_best_weights, "_write_validated_weights", SAVING),
 )
+
+
+@cache  # else this takes longer than an empty hook, and is counted as the hook's time
+def _own_name(action: str) -> str | None:
+    if action == "save_checkpoint":
+        return SAVING
+    if action == "[LightningModule]ImageClassifier.setup":
+        return SETUP
+    named = re.match(r"\[(?:Callback|Call)\]([^.{]+)", action)
+    return named[1] if named else None
 
 
 class HookTimer(Profiler):
@@ -62,12 +73,7 @@ class HookTimer(Profiler):
         self._last = now
 
     def _name(self, action: str) -> str:
-        if action == "save_checkpoint":
-            return SAVING
-        if action == "[LightningModule]ImageClassifier.setup":
-            return SETUP
-        named = re.match(r"\[(?:Callback|Call)\]([^.{]+)", action)
-        return named[1] if named else self._names[-1]
+        return _own_name(action) or self._names[-1]
 
     def _timed(self, call: Callable, name: str) -> Callable:
         @wraps(call)

@@ -114,7 +114,10 @@ def test_a_file_that_is_gone_is_an_error_before_training(tmp_path, kind):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             seen.append(batch_idx)
 
-    with pytest.raises(FileNotFoundError, match=r"is gone. Put the file beside .* or resume with `restore_best=False`"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"is gone. Only the newest .* or pass `restore_best=False`",
+    ):
         fit(tmp_path, [new(kind), Watch()], [1.0], resume=resume)
     assert not seen
     fit(tmp_path, [new(kind, restore_best=False)], [1.0], resume=resume)  # as the error advises

@@ -41,3 +41,10 @@ def test_a_flag():
     assert _check.flag("verbose", False) is False
     with pytest.raises(TypeError, match="`verbose` must be True or False, got 'no'"):
         _check.flag("verbose", "no")
+
+
+def test_the_nearest_names_come_first_also_to_a_pattern():
+    names = ["model.conv1", *(f"model.layer{i}.{j}.conv1" for i in range(1, 5) for j in range(8)), "model.fc"]
+    for pattern in ("fc*", "fc.weight", "model.cf"):
+        assert _check.nearest(pattern, names)[0] == "model.fc"
+    assert _check.nearest("head", ["Head", "head"])[:2] == ["Head", "head"]

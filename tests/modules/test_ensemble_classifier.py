@@ -159,6 +159,13 @@ def test_other_class_counts_and_bad_labels_are_errors_in_the_first_batch(members
         )
 
 
+def test_one_member_is_an_ensemble_too(members, x):
+    ensemble = EnsembleClassifier(members[:1], 2)
+    found = toy_trainer().test(ensemble, toy_loaders()[1], verbose=False)[0]
+    assert found["test/acc"] == pytest.approx(found["test/acc_member"])
+    assert [row["passes"] for row in ensemble.reports["test"].rows()] == [1]
+
+
 def test_it_is_not_fitted(members):
     with pytest.raises(ValueError, match="must not be fitted"):
         toy_trainer().fit(Fitted(members, 2), *toy_loaders())

@@ -4,6 +4,7 @@ import pickle
 import sys
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -369,3 +370,8 @@ def test_built_from_yaml(tmp_path, monkeypatch):
 def test_options_that_a_named_model_does_not_take():
     with pytest.raises(ValueError, match=r"`model_options` must be arguments of resnet18, got .'in_channels': 1"):
         ImageClassifier("resnet18", 10, model_options={"in_channels": 1})
+
+
+def test_classes_counted_by_numpy_leave_checkpoints_that_load_safely():
+    module = ImageClassifier("small_resnet", num_classes=np.array([3, 9, 0]).max() + 1)
+    assert type(module.hparams["num_classes"]) is int

@@ -101,7 +101,7 @@ class EnsembleAverage(AveragingCallback):
         if isinstance(weights, str) and weights not in ("uniform", "greedy"):
             raise ValueError(f"`weights` must be 'uniform', 'greedy' or numbers, got {weights!r}. Try 'uniform'.")
         if not isinstance(weights, str):
-            check_weights("weights", weights, len(weights))  # if they are as many as the members, setup sees
+            weights = check_weights("weights", weights, None)  # if they are as many as the members, setup sees
         self.members = members
         self.weights = weights
         self.vectorize, self.offload = vectorize, _check.flag("offload", offload)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
@@ -28,8 +29,7 @@ class FeatureCaching:
     """Stores features in the phases in which that is possible, at most ``limit`` bytes on one rank.
 
     A forward pass runs as it is in other phases, for images that need a gradient, with a frozen layer in training mode,
-    and in ``caches_bypassed``. ``phase`` returns the number and the trainable parameters of the current phase;
-    ``in_each_phase`` calls a function in each phase, and returns to the current one.
+    and in ``caches_bypassed``. ``phase`` returns number and trainable parameters of a phase.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class FeatureCaching:
         in_each_phase: Callable[[Callable[[], Any]], None],
     ) -> None:
         if is_compiled(pl_module):
+            kind = type(pl_module).__name__
             raise ValueError(
-                f"`cache_features` must be False for a compiled module, got {type(pl_module).__name__}. "
-                "Do without one of the two."
+                f"`cache_features` must be False for a compiled module, got {kind}. Do without one of both."
             )
         if _augments(trainer):
             raise ValueError(
@@ -59,7 +59,7 @@ class FeatureCaching:
         self._running = self._checked = False
         self._whole = self._known = False  # whether this epoch, or an earlier one of the phase, has run as a whole
         self._put_back: dict[str, Callable[[], None]] = {}
-        for name, module in targets(pl_module, freezer.parameters).items():
+        for name, module in targets(pl_module).items():
             self._put_back[name] = replace_forward(module, partial(self._run, name, module, module.forward))
 
     def remove(self) -> None:
@@ -78,9 +78,8 @@ class FeatureCaching:
     def begin_epoch(self) -> None:
         """Count the images of an epoch from here on."""
         self._whole = True
-        self.compare()
         for cache in self._caches.values():
-            cache.hits = cache.misses = 0
+            cache.compares, cache.hits, cache.misses = True, 0, 0
 
     def compare(self) -> None:
         """Compute two known images again when they come, and compare."""
@@ -163,22 +162,22 @@ class FeatureCaching:
             )
 
 
-def targets(pl_module: L.LightningModule, freezable: Collection[nn.Parameter]) -> dict[str, nn.Module]:
-    """The modules that a step may call: the one that holds all freezable parameters, or the module and its parts."""
-    name, module, wanted = "", pl_module, set(freezable)
-    while len(parts := _parts(name, module, wanted)) == 1 and wanted.isdisjoint(module.parameters(recurse=False)):
+def targets(pl_module: L.LightningModule) -> dict[str, nn.Module]:
+    """The modules that a step may call: the one that holds all parameters, or the module and its parts."""
+    name, module = "", pl_module
+    while len(parts := _parts(name, module)) == 1 and next(module.parameters(recurse=False), None) is None:
         ((name, module),) = parts.items()
     own = {type(pl_module).__name__: pl_module} if is_overridden("forward", pl_module) else {}
     return {name: module} if name else own | parts
 
 
-def _parts(name: str, module: nn.Module, freezable: set[nn.Parameter]) -> dict[str, Any]:
-    """Direct parts with freezable parameters, through lists and dicts of modules."""
+def _parts(name: str, module: nn.Module) -> dict[str, Any]:
+    """Direct parts with parameters, through lists and dicts of modules."""
     found: dict[str, Any] = {}
     for key, child in module.named_children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            found |= _parts(join(name, key), child, freezable)
-        elif not isinstance(child, Metric) and not freezable.isdisjoint(child.parameters()):
+            found |= _parts(join(name, key), child)
+        elif not isinstance(child, Metric) and next(child.parameters(), None) is not None:
             found[join(name, key)] = child
     return found
 
@@ -191,12 +190,16 @@ def _count(trainer: L.Trainer, training: bool) -> int:
 
 
 def _augments(trainer: L.Trainer) -> bool:
-    """Whether the first training image differs when it is read twice; False if it can't be."""
+    """Whether the first training image differs when it is read 8 times; False if it can't be read so."""
     put_back, loader = keep_random_state(), cast("Any", trainer.train_dataloader)
     try:
-        samples = (tree_leaves(loader.dataset[0]) for _ in range(2))
-        arrays = ([torch.as_tensor(leaf)[None] for leaf in sample if hasattr(leaf, "__array__")] for sample in samples)
-        return not all(torch.equal(*map(content_keys, pair)) for pair in zip(*arrays, strict=True))
+        # In a worker, where the loader reads too: a file that the data set opens here would be shared with workers.
+        samples = DataLoader(loader.dataset, None, sampler=[0] * 8, num_workers=min(1, loader.num_workers))
+        first, *others = [
+            [content_keys(torch.as_tensor(leaf)[None]) for leaf in tree_leaves(sample) if hasattr(leaf, "__array__")]
+            for sample in samples
+        ]
+        return any(not torch.equal(*pair) for other in others for pair in zip(first, other, strict=True))
     except Exception:  # the user's own code: the loader will raise it again
         return False
     finally:

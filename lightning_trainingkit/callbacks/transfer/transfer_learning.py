@@ -199,7 +199,7 @@ class TransferLearning(L.Callback):
         self._freezer = ParameterFreezer(pl_module, skip=(Metric,))
         self._rates = StepRates(trainer.optimizers)
         if self.verbose and trainer.is_global_zero:
-            modules = targets(pl_module, self._freezer.parameters).values() if self.cache_features else ()
+            modules = targets(pl_module).values() if self.cache_features else ()
             cached = [any(enclosing_parts(each, step.factors) for each in modules) for step in plan.steps]
             Console().print(plan.table(self.lr_decay, self.warmup_steps, cached if self.cache_features else None))
         self._open(trainer)

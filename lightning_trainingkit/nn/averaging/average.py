@@ -234,6 +234,7 @@ class Averaging:
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
     """Raise ValueError if the settings of an average don't fit each other."""
     _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
+    _check.flag("early_exit", early_exit)
     if early_exit and average not in EXACT_EARLY_EXIT:
         raise ValueError(
             f"`early_exit` must be False with average={average!r}, got True: one pass can change its argmax by any "

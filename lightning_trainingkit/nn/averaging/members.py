@@ -82,7 +82,13 @@ class Members:
         self.weights = check_weights("weights", given, len(self.members), "member")
         self._run = [index for index, weight in enumerate(self.weights) if weight]
         kinds = {isinstance(self.members[index], nn.Module) for index in self._run}
-        check_vectorize(vectorize, {"offload": offload, "members of both kinds, modules and weights": len(kinds) > 1})
+        check_vectorize(vectorize, {"offload": offload})
+        if vectorize and len(kinds) > 1:
+            raise ValueError(
+                "`vectorize` must be False where some members are weights of the target and others are modules of "
+                "their own (files with other hyperparameters, modules in memory), got True. Set `target` to the "
+                "submodule that returns logits, or leave `vectorize` out."
+            )
         self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
         self._forget()
 

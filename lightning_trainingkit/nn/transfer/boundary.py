@@ -64,7 +64,9 @@ def find_boundary(
             reasons.append(str(error))
         except Exception as error:  # of the user's own forward
             reasons.append(f"the forward can't be run on {len(x)} images ({error})")
-    raise NoBoundaryError("; ".join(reasons) or "more than one submodule trains")
+    raise NoBoundaryError(
+        "; ".join(reasons) or "its trainable parameters lie in several submodules, or it trains as a whole"
+    )
 
 
 class Boundary:
@@ -95,12 +97,13 @@ class Boundary:
         _refuse(states != [before], f"random numbers are drawn before {self.place}, as by dropout")
         _refuse(features.requires_grad, f"trainable parameters act before {self.place}")
         _refuse(changed, f"the forward sets attributes or buffers outside of {self.place}")
-        goes_on = outputs[0] is not outputs[1] or not isinstance(outputs[1], Tensor)
-        _refuse(goes_on, f"the forward of {type(self.module).__name__} goes on after {self.place}")
-        return features, outputs[1]
+        ended, version, output = outputs
+        same = isinstance(output, Tensor) and output is ended and output._version == version
+        _refuse(not same, f"the forward of {type(self.module).__name__} goes on after {self.place}")
+        return features, output
 
     def _run(self, x: Tensor, stop: bool = False) -> tuple[Tensor, list[Any], list[Any]]:
-        """Return the input of the submodule, its output and the module's, and the random states in between."""
+        """Return the submodule's input, its output with its version and the module's, and random states."""
         inputs, outputs, states = list[Tensor](), list[Any](), list[Any]()
 
         def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -110,9 +113,12 @@ class Boundary:
                 raise _ReachedError
             states.append(_random_states(x))
 
+        def leave(*given: Any) -> None:
+            outputs.extend([given[-1], getattr(given[-1], "_version", 0)])
+
         with (
             self.part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
-            self.part.register_forward_hook(lambda *given: outputs.append(given[-1])),
+            self.part.register_forward_hook(leave),
             suppress(_ReachedError),
         ):
             outputs.append(self.forward(x.clone()))

@@ -1,5 +1,6 @@
 import copy
 import logging
+import os
 
 import lightning as L
 import pytest
@@ -87,7 +88,7 @@ def test_phases_that_train_more_than_the_head_are_not_cached_and_the_schedule_sa
     rows = [line for line in said.splitlines() if line.strip().startswith(("1 ", "2 ", "3 "))]
     assert [line.rstrip().endswith("not cached") for line in rows] == [False, True, True]
     assert rows[0].rstrip().endswith("if possible")
-    assert "does not cache phase 2 (net: more than one submodule trains), phase 3 (net:" in caplog.text
+    assert "does not cache phase 2 (net: its trainable parameters lie in several submodules" in caplog.text
     _, expected = fit(transfer(phases, cache_features=False), max_epochs=6)
     assert losses == pytest.approx(expected, rel=1e-4)
     counts = [module.of_epoch(epoch) for epoch in range(6)]
@@ -527,7 +528,7 @@ def test_what_cannot_be_kept_is_refused_with_the_reason():
             trainer.fit(module, *toy_loaders())
         assert trainer.global_step == 0
         assert all(p.requires_grad for p in module.parameters())
-    with pytest.raises(ValueError, match=r"phase 1 \(net: more than one submodule trains\)"):
+    with pytest.raises(ValueError, match=r"phase 1 \(net: its trainable parameters lie in several"):
         toy_trainer(transfer([{"train": "last 2"}])).fit(Split(), *toy_loaders())
     for whole in (True, False):
         module = ToyModule()
@@ -575,3 +576,59 @@ def test_a_subset_of_the_images_in_each_epoch_is_refused_and_the_same_again_is_n
     again = torch.utils.data.RandomSampler(data, replacement=True)
     toy_trainer(transfer(), max_epochs=4).fit(module, DataLoader(data, 8, sampler=again), val)
     assert module.of_epoch(3) < 60
+
+
+@pytest.mark.parametrize("called", ["whole", "parts"])
+def test_a_backbone_that_its_user_has_frozen_is_cached(called):
+    class Frozen(Counted):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.net[0].requires_grad_(False)
+            if called == "parts":
+                self.backbone, self.head = self.net
+                self.net = None
+
+        def forward(self, x):
+            return self.net(x) if called == "whole" else self.head(self.backbone(x))
+
+    cached, losses = fit(transfer([{"train": "all"}]), module=Frozen())
+    plain, expected = fit(transfer([{"train": "all"}], cache_features=False), module=Frozen())
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert difference(cached.state_dict(), plain.state_dict()) < 1e-6
+    assert cached.of_epoch(2) < plain.of_epoch(2) / 4
+
+
+class OpenedOnce(Dataset):
+    """Opens its file at the first read, as data sets of zip, HDF5 and LMDB files do."""
+
+    def __init__(self):
+        self.data, self.opened_by = toy_data(), None
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        self.opened_by = self.opened_by or os.getpid()
+        assert self.opened_by == os.getpid(), "a file that another process has opened"
+        return self.data[index]
+
+
+def test_a_data_set_is_looked_at_where_its_loader_reads_it():
+    loader = DataLoader(OpenedOnce(), 8, num_workers=1)
+    toy_trainer(transfer(), max_epochs=1).fit(Counted(), loader, toy_loaders()[1])
+    assert loader.dataset.opened_by is None
+
+
+def test_a_flip_alone_is_augmentation():
+    class Flipped(Dataset):
+        def __len__(self):
+            return 16
+
+        def __getitem__(self, index):
+            x, y = toy_data()[index]
+            return (x.flip(-1) if torch.rand(()) < 0.5 else x), y
+
+    for seed in range(3):
+        L.seed_everything(seed, verbose=False)
+        with pytest.raises(ValueError, match="first sample is not the same"):
+            toy_trainer(transfer(), max_epochs=1).fit(Counted(), DataLoader(Flipped(), 8), toy_loaders()[1])

@@ -179,7 +179,7 @@ def test_other_architectures_are_an_error():
         nets = [seeded(small, 0), seeded(one, 1)]
         with pytest.raises(ValueError, match=text + ".*" + (reason or "differ in names or shapes")):
             Averaged(small(), Members(nets, vectorize=True))(images())
-    with pytest.raises(ValueError, match=r"False beside members of both kinds, modules and weights, got True"):
+    with pytest.raises(ValueError, match=r"some members are weights of the target and others are modules of their own"):
         Members([small(), small().state_dict()], vectorize=True)
     Members([small(), small().state_dict(), small()], weights=[0.5, 0.0, 0.5], vectorize=True)
 
