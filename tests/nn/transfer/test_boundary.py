@@ -194,7 +194,7 @@ def test_a_wholly_frozen_module_is_kept_as_a_whole_and_one_that_trains_is_not():
     boundary = boundary_of(model, images(2, 2))
     assert boundary.place == "its end"
     assert torch.equal(boundary.part(boundary.features(images(2))), model(images(2)))
-    with pytest.raises(NoBoundaryError, match="lie in several submodules, or all of it trains"):
+    with pytest.raises(NoBoundaryError, match="lie in several submodules, or it trains as a whole"):
         boundary_of(Own(), images(2))
     with pytest.raises(NoBoundaryError, match="random numbers are drawn before its end"):
         boundary_of(nn.Sequential(nn.Linear(3, 3), nn.Dropout()).requires_grad_(False), torch.rand(2, 3))
