@@ -46,9 +46,13 @@ def row(
     low: float | None = None,
     high: float | None = None,
 ) -> dict:
-    """One comparison; of a memory and of a share, less is better."""
+    """One comparison; of a memory and of a share, less is better.
+
+    "Never slower" (a goal below 1) is judged by the upper end of the interval: by its middle it is missed by chance.
+    """
     numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
     rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}
     smaller_is_better = any(word in name for word in ("memory", "share"))
-    ok = goal is None or (rounded["ratio"] <= goal if smaller_is_better else ratio >= goal)
+    judged = high if high is not None and goal is not None and goal < 1 else ratio
+    ok = goal is None or (rounded["ratio"] <= goal if smaller_is_better else judged >= goal)
     return {"name": name, **rounded, "goal": goal, "ok": ok}

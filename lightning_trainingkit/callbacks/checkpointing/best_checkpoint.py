@@ -180,6 +180,11 @@ class BestCheckpoint(ModelCheckpoint):
             )
         self._drop_missing(trainer)
 
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Save by steps or by time, if asked: Lightning looks at each step whether anything is to be saved."""
+        if self._every_n_train_steps or self._train_time_interval is not None:
+            super().on_train_batch_end(*args)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove what was replaced last, and say if nothing could be best."""
         super().on_train_end(trainer, pl_module)

@@ -44,9 +44,9 @@ def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list
     """
     found = layer_names(module, skip)
     inside = tuple(f"{name}." if name else "" for name in found)
-    skipped = [part for each in module.modules() if isinstance(each, skip) for part in each.modules()]
+    skipped = {id(part) for each in module.modules() if isinstance(each, skip) for part in each.modules()}
     for name, each in module.named_modules():
-        if isinstance(each, (*LAYERS, *NORMS)) or each in skipped or (inside and name.startswith(inside)):
+        if isinstance(each, (*LAYERS, *NORMS)) or id(each) in skipped or (inside and name.startswith(inside)):
             continue
         if any(_is_matrix(parameter) for parameter in each.parameters(recurse=False)) and not layer_names(each):
             found.append(name)
@@ -74,6 +74,8 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
     own = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     if layers == [""]:
         return CallOrder(own, [""])
+    if not layers and type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None:
+        return CallOrder(own, [])  # a norm or an activation, which a trace would tell nothing more of
     if not isinstance(module, LEAVES):
         try:
             return _in_graph(Trace(module), layers, skip)
