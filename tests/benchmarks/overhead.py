@@ -20,7 +20,7 @@ The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a 
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
-goal if the lower end of its interval does: by its middle the goal is missed by chance. The shares are judged as they are.
+goal if the lower end of its interval does: by its middle the goal is missed by chance. Shares are judged as they are.
 """
 
 import contextlib
