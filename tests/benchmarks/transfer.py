@@ -1,10 +1,11 @@
 """Transfer learning: what a frozen front saves, and what freezing and unfreezing costs beside the peers' ways.
 
-Expected: head only 3.2 times as fast as a full epoch, with cached features 49 [32, 57]; last block and head 2.4;
-          BackboneFinetuning takes 1.25 times as long as ours, finetuning-scheduler 1.04 [0.99, 1.06]; memory is equal.
-          On a processor without AVX-512: 3.3, 50 [48, 60]; 2.2; 1.26, 1.08 [0.92, 1.12]
-          On an H200 (--batches 30, --rounds 3): 2.3, 2.9 (both goals missed); 2.0; 1.5, 1.1
-Cost:     5 to 9 min on 2 CPU cores, 20 min on two without AVX-512
+Expected: head only 3.3 times as fast as a full epoch, with cached features 64 [61, 67]; last block and head 2.4;
+          BackboneFinetuning takes 1.27 times as long as ours, finetuning-scheduler 1.03 [0.97, 1.04]; memory is equal.
+          Before features were stored at the head's input (2026-11):
+          on a processor without AVX-512 3.3, 50 [48, 60]; 2.2; 1.26, 1.08 [0.92, 1.12]
+          on an H200 (--batches 30, --rounds 3): 2.3, 2.9 (both goals missed); 2.0; 1.5, 1.1
+Cost:     4 to 9 min on 2 CPU cores, 20 min on two without AVX-512
 Command:  python tests/benchmarks/transfer.py
 
 torchvision's ResNet-18 on images of 64 x 64 pixels in batches of 32, SGD with momentum, one thread.
