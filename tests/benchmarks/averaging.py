@@ -1,7 +1,7 @@
 """Averaging at test time: against ttach, torchensemble and a loop written out, in time, argmax and memory.
 
-Expected: exit 0. In one run, with a net of 90.6 %: full 0.99 and 1.00, early exit 1.43 (batches of 32) and 1.55 (250), no
-          argmax changed; ensembles of SmallResNets 0.97 to 1.00, of perceptrons 0.92 (5 of them, 32 images) to 1.02;
+Expected: exit 0. In one run, with a net of 90.6 %: full 0.99 and 1.00, early exit 1.43 (batches of 32) and 1.55 (250),
+          no argmax changed; ensembles of SmallResNets 0.97 to 1.00, of perceptrons 0.92 (5 of them, 32 images) to 1.02;
           `vectorize=True`, which is for GPUs, 0.19 to 1.02; memory 1.02; controls 0.99 to 1.01
 Cost:     11 min on 2 CPU cores
 Command:  python tests/benchmarks/averaging.py
