@@ -113,12 +113,9 @@ class Boundary:
                 raise _ReachedError
             states.append(_random_states(x))
 
-        def leave(*given: Any) -> None:
-            outputs.extend([given[-1], getattr(given[-1], "_version", 0)])
-
         with (
             self.part.register_forward_pre_hook(enter, prepend=True, with_kwargs=True),
-            self.part.register_forward_hook(leave),
+            self.part.register_forward_hook(lambda *io: outputs.extend([io[-1], getattr(io[-1], "_version", 0)])),
             suppress(_ReachedError),
         ):
             outputs.append(self.forward(x.clone()))

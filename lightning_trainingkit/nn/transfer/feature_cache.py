@@ -26,9 +26,8 @@ class FeatureCache:
 
     def __init__(self, boundary: Boundary, folder: Path | None = None) -> None:
         self.boundary, self._folder = boundary, folder
-        self.hits = self.misses = 0  # images that were known, and others
+        self.hits = self.misses = self.bytes = 0  # images that were known, and others; size of the stored features
         self.compares = False  # whether two known images are to be computed again
-        self.bytes = 0  # size of the stored features
         self._rows: dict[Any, int] = {}
         self._blocks: list[Tensor] = []
 
