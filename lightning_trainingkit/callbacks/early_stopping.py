@@ -1,5 +1,6 @@
 """Stop when validation no longer improves, and go back to the best weights."""
 
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -130,6 +131,11 @@ class EarlyStopping(LightningEarlyStopping):
         """Begin anew with each fit; a resumed checkpoint's state is loaded after this."""
         if stage == "fit":
             self._forget()
+
+    @cached_property
+    def state_key(self) -> str:
+        """Lightning's, made once: Lightning asks for it at each hook of each step."""
+        return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, and what smoothing and the way back to the best weights need."""

@@ -1,6 +1,7 @@
 """Keep the snapshot that was best on validation, and find it again in any process."""
 
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 from weakref import proxy
@@ -142,6 +143,11 @@ class BestCheckpoint(ModelCheckpoint):
         self._named: set[str] = set()
         self._saving = False
         self._saw_nan = False
+
+    @cached_property
+    def state_key(self) -> str:
+        """Lightning's, made once: Lightning asks for it at each hook of each step."""
+        return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's state, where in training each snapshot was taken, and which file is to go."""
