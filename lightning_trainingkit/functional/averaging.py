@@ -30,8 +30,8 @@ _ROWS = 256  # for fewer the turning round takes longer
 
 def log_softmax(x: Tensor) -> Tensor:
     """Return ``x.log_softmax(-1)``, on a CPU without torch's slow way through rows that are shorter than a vector."""
-    short = x.device.type == "cpu" and x.shape[-1] < _VECTOR
-    if not short or torch.compiler.is_compiling() or x.numel() < _ROWS * x.shape[-1]:
+    turned = x.device.type == "cpu" and x.shape[-1] < _VECTOR and x.numel() >= _ROWS * x.shape[-1]
+    if not turned or torch.compiler.is_compiling():
         return x.log_softmax(-1)
     return x.transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
 

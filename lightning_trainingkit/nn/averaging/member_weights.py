@@ -102,6 +102,7 @@ class Slots:
         """Give a function that lets the module hold other data (of ``fit``); its own come back in the end."""
         tensors = self.tensors
         own = [tensor.data for tensor in tensors]
+        cached = parametrize._cache_enabled
         computed = [(vars(each), name, value) for each in self._hooked for name, value in vars(each).items()]
 
         def put(data: Sequence[Tensor]) -> None:
@@ -109,7 +110,8 @@ class Slots:
                 tensor.data = each
             for held, name, index in self._places:  # a forward may have set another buffer there
                 held[name] = tensors[index]
-            parametrize._cache.clear()  # these were computed from the data before
+            if cached:
+                parametrize._cache.clear()  # these were computed from the data before
             torch.clear_autocast_cache()
 
         try:

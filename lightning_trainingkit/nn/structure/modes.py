@@ -24,10 +24,13 @@ def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
         [True, False]
     """
     found: list[nn.Module] = [module]
+    training: list[nn.Module] = []
     for each in found:  # and those that are added meanwhile: faster than `modules()`, and done for each batch
-        if parts := vars(each).get("_modules", each._modules):
+        own = vars(each)
+        if own.get("training", True) and each.training:
+            training.append(each)
+        if parts := own.get("_modules", each._modules):
             found += [part for part in parts.values() if part is not None]
-    training = [each for each in found if vars(each).get("training", True) and each.training]
     for each in training:
         each.training = False
     try:
