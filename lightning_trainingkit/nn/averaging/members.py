@@ -33,7 +33,8 @@ class Members:
         weights: ``"uniform"``, or a number for each member, none negative, of sum 1.
         names: What the members are called in errors, by default their number.
         vectorize: Run weights, or modules of one architecture, as one ``torch.vmap`` forward without gradients. The
-            first batch compares it with the loop. Not beside early exits, ``max_batch`` or random masks.
+            first batch compares it with the loop. It is faster for many small members (20 ResNets of 32 images) on a
+            GPU. Not beside early exits, ``max_batch`` or random masks.
         offload: Bring one member at a time to the device. Sets of weights are copied again for each turn.
 
     Raises:
