@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lightning_trainingkit.functional import _check
 
@@ -30,8 +31,8 @@ _ROWS = 256  # for fewer the turning round takes longer
 
 def log_softmax(x: Tensor) -> Tensor:
     """Return ``x.log_softmax(-1)``, on a CPU without torch's slow way through rows that are shorter than a vector."""
-    turned = x.device.type == "cpu" and x.shape[-1] < _VECTOR and x.numel() >= _ROWS * x.shape[-1]
-    if not turned or torch.compiler.is_compiling():
+    short = x.device.type == "cpu" and x.shape[-1] < _VECTOR
+    if not short or is_compiling() or x.numel() < _ROWS * x.shape[-1]:
         return x.log_softmax(-1)
     return x.transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
 
