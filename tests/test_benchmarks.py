@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,15 +12,14 @@ import pytest
 import torch
 
 import lightning_trainingkit
-from tests.process import environment
+from tests import process
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 def run(name, *arguments):
     """Run a benchmark in small; its results, and their rows by name. It exits with 1 if it has missed a goal."""
-    command = [sys.executable, BENCHMARKS / f"{name}.py", *arguments, "--output", "out"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = process.run(BENCHMARKS / f"{name}.py", *arguments, "--output", "out", ok=False)
     assert Path("out/results.json").exists(), done.stderr
     results = json.loads(Path("out/results.json").read_text())
     rows = {row["name"]: row for row in results["rows"]}
@@ -48,6 +46,7 @@ def test_overhead_measures_every_public_callback():
     assert rows.keys() >= {f"{name} share" for name in callbacks}
 
 
+@pytest.mark.slow
 def test_dashboard_measures_reading_drawing_and_the_callback():
     if shutil.which("chromedriver") is None and "CI" not in os.environ:
         pytest.skip("needs Debian's packages chromium and chromium-driver")
@@ -64,6 +63,7 @@ def test_dashboard_measures_reading_drawing_and_the_callback():
     }
 
 
+@pytest.mark.slow
 def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
     _, rows = run("averaging", "--steps", "10", "--images", "32", "--batch-sizes", "8", "16", "--rounds", "1")
     goals = {goal for row in rows.values() if (goal := row["goal"]) is not None}
@@ -76,6 +76,7 @@ def test_averaging_compares_with_both_peers_in_time_argmax_and_memory():
     assert rows["memory of 50 passes, max_batch=8"]["ok"]
 
 
+@pytest.mark.slow
 def test_transfer_compares_with_full_training_and_with_both_peers():
     _, rows = run("transfer", "--batches", "2", "--rounds", "1")
     assert {name: row["goal"] for name, row in rows.items() if row["goal"]} == {

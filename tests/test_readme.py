@@ -1,38 +1,16 @@
-"""Every block of code in the README is run: here, or by .ci/run where it is a set-up, test or check command."""
-
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+"""Every block of code in the README is run: here, by the recipe's own tests, or by .ci/run where it is marked."""
 
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
-from tests.process import environment
-
-ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(?:<!-- (.*?) -->\n)?```(\w*)\n(.*?)```", re.DOTALL)
-BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
-RUN_BY_CI = {"set-up", "tests", "checks"}
-
-
-def blocks(language):
-    return [text for mark, found, text in BLOCKS if found == language and mark not in RUN_BY_CI]
-
-
-def run(command, folder):
-    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    finished = subprocess.run(
-        command, cwd=folder, env=environment(PATH=paths), capture_output=True, text=True, timeout=600, check=False
-    )
-    assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
+from tests import process
+from tests.readme import BLOCKS, RUN_BY_CI, blocks, run_block
 
 
 def test_every_block_says_its_language_and_ci_runs_what_is_marked_for_it():
     assert {language for _, language, _ in BLOCKS} == {"bash", "python", "yaml"}
-    script = (ROOT / ".ci" / "run").read_text()
+    script = (process.ROOT / ".ci" / "run").read_text()
     marked = [mark for mark, _, _ in BLOCKS if mark]
     assert sorted(marked) == sorted(RUN_BY_CI)
     for mark in marked:
@@ -41,14 +19,13 @@ def test_every_block_says_its_language_and_ci_runs_what_is_marked_for_it():
 
 @pytest.mark.parametrize("text", blocks("python"))
 def test_python(text, tmp_path):
-    run([sys.executable, "-c", text], tmp_path)
+    process.run("-c", text, folder=tmp_path, timeout=600)
 
 
-@pytest.mark.parametrize("text", blocks("bash"))
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [text for text in blocks("bash") if "quickstart" not in text])  # see test_quickstart
 def test_shell(text, tmp_path):
-    for name in ("recipes", "tests"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    run(["bash", "-euc", text], tmp_path)
+    run_block(text, tmp_path)
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

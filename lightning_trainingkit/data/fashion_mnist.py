@@ -1,6 +1,7 @@
 """Fashion-MNIST from the four idx files."""
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -14,7 +15,8 @@ from lightning_trainingkit.data._memory import serve_from_memory
 
 __all__ = ["FashionMNISTDataModule"]
 
-_DEBIAN = "/usr/share/datasets/fashion-mnist"
+_SHARED = "/usr/local/share:/usr/share"
+_NAME = "datasets/fashion-mnist"  # as Debian's package has it
 
 
 class FashionMNISTDataModule(ImageDataModule):
@@ -25,7 +27,8 @@ class FashionMNISTDataModule(ImageDataModule):
 
     Args:
         data_dir: A folder with the four idx files, plain or ``.gz``, or the root of torchvision's tree
-            (``FashionMNIST/raw`` in it). None searches ``data`` and ``/usr/share/datasets/fashion-mnist``.
+            (``FashionMNIST/raw`` in it). None searches ``data`` and ``datasets/fashion-mnist`` in ``$XDG_DATA_DIRS``
+            (by default ``/usr/local/share`` and ``/usr/share``).
         batch_size: Images per batch and rank.
         val_fraction: Share of the 60,000 training images that validates.
         seed: Fixes the split.
@@ -75,7 +78,7 @@ class FashionMNISTDataModule(ImageDataModule):
             places = ", ".join(map(str, self._folders()))
             raise FileNotFoundError(
                 f"`data_dir` must hold the four files of Fashion-MNIST, got nothing in {places}. "
-                f"Set download=True, or install Debian's package dataset-fashion-mnist, which puts them into {_DEBIAN}."
+                f"Set download=True, or install Debian's package dataset-fashion-mnist."
             )
         images, labels = _read_part(files[0], files[1])
         test_images, test_labels = _read_part(files[2], files[3])
@@ -85,7 +88,8 @@ class FashionMNISTDataModule(ImageDataModule):
         )
 
     def _folders(self) -> list[Path]:
-        roots = [Path(root) for root in ([self.data_dir] if self.data_dir else ["data", _DEBIAN])]
+        shared = (os.environ.get("XDG_DATA_DIRS") or _SHARED).split(os.pathsep)
+        roots = [Path(self.data_dir)] if self.data_dir else [Path("data"), *(Path(each) / _NAME for each in shared)]
         return [folder for root in roots for folder in (root / "FashionMNIST" / "raw", root)]
 
     def _find(self) -> list[Path] | None:

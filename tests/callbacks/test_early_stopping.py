@@ -3,7 +3,6 @@ import pickle
 
 import lightning as L
 import pytest
-import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
@@ -96,13 +95,14 @@ def test_a_resumed_run_stops_and_restores_like_an_unbroken_one(tmp_path, killed_
 
 def test_it_loads_the_state_of_lightnings_own_class():
     peer = L.pytorch.callbacks.EarlyStopping("val/loss")
-    fit([3, 2, 9, 9], peer, max_epochs=4)
+    _, trainer = fit([3, 2, 9, 9], peer, max_epochs=4)
+    trainer.save_checkpoint("peer.ckpt")
     stopping = EarlyStopping("val/loss")
     stopping.load_state_dict(copy.deepcopy(peer.state_dict()))
     assert stopping.state_key == peer.state_key
     assert (stopping.wait_count, stopping.best_score) == (peer.wait_count, peer.best_score) == (2, 2)
-    stopping._evaluate_stopping_criteria(torch.tensor(1.5))
-    assert stopping.wait_count == 0
+    toy_trainer(stopping, max_epochs=6).fit(ScriptedModule([9, 9, 9, 9, 1.5]), *toy_loaders(), ckpt_path="peer.ckpt")
+    assert (stopping.wait_count, stopping.best_score) == (1, 1.5)
 
 
 def test_min_epochs_forgets_a_stop_that_a_later_improvement_made_needless():  # Lightning #19966

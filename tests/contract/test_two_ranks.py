@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import process
 from tests.contract.table import CASES, write_members
-from tests.process import run_script
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
     write_members(folder)
-    run_script(Path(__file__).with_name("two_ranks.py"), folder, folder=folder, ranks=2)
+    process.run_ranks(Path(__file__).with_name("two_ranks.py"), folder, folder=folder)
     return json.loads((folder / "found.json").read_text())
 
 

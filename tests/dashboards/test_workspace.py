@@ -137,6 +137,7 @@ def test_saving_again_updates_the_same_view():
         assert saved[1]["name"] == saved[0]["name"]
 
 
+@pytest.mark.slow
 def test_what_wandb_refuses_is_said_in_a_line():
     with serving() as site:
         missing = client(CLI, *SAVE[:-1], "missing", env=account(site.url))

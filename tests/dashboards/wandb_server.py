@@ -1,12 +1,11 @@
 """A loopback server that keeps what the real W&B client saves and answers what it asks: no copy of the site."""
 
 import json
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests import process
 from tests.process import ROOT, environment
 
 CLI = "from lightning_trainingkit.cli import main; raise SystemExit(main())"
@@ -122,5 +121,4 @@ def account(url, key="a" * 40, **extra):
 
 def client(code, *arguments, env):
     """Run code with the real W&B client, which keeps state of its own, in a process of its own."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return process.run("-c", code, *arguments, env=env, timeout=120, ok=False)

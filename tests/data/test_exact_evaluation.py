@@ -1,6 +1,8 @@
 """Two real processes on gloo evaluate what one process does: each image once, the same numbers."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -8,8 +10,8 @@ import pytest
 
 from lightning_trainingkit import DigitsDataModule, ImageClassifier
 from lightning_trainingkit.data._base import even_batches
+from tests import process
 from tests.data.exact_evaluation import evaluate
-from tests.process import run_script
 from tests.toy import toy_trainer
 
 
@@ -32,8 +34,18 @@ def alone(folder):
 
 @pytest.fixture(scope="module")
 def found(folder):
-    run_script(Path(__file__).with_name("exact_evaluation.py"), folder, folder=folder, ranks=2)
+    process.run_ranks(Path(__file__).with_name("exact_evaluation.py"), folder, folder=folder)
     return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.slow
+def test_torchrun_gives_the_same(folder, found):
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", process.ROOT / "tests/rank.py"]
+    (folder / "found.json").unlink()
+    script = Path(__file__).with_name("exact_evaluation.py")
+    env = process.environment(PYTHONPATH=str(process.ROOT))
+    subprocess.run([sys.executable, *command, script, folder], cwd=folder, env=env, timeout=300, check=True)
+    assert json.loads((folder / "found.json").read_text()) == found
 
 
 @pytest.mark.parametrize(("run", "stage"), [("test", "test"), ("workers", "test"), ("validate", "val")])

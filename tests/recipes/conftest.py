@@ -1,7 +1,6 @@
 """Recipes are run as a user runs them: in a process of their own, in an empty folder; in this one where they refuse."""
 
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.read.gather import gather
+from tests import process
 from tests.process import environment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -23,17 +23,7 @@ def run_recipe():
         if code is not None:
             rest = f"import runpy, sys\nsys.argv[0] = {start[0]!r}\nrunpy.run_path(sys.argv[0], run_name='__main__')"
             start = ["-c", f"{code}\n{rest}"]
-        finished = subprocess.run(
-            [sys.executable, *start, *map(str, arguments)],
-            cwd=folder,
-            env=environment(COLUMNS="120"),
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert not ok or finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
-        return finished
+        return process.run(*start, *arguments, folder=folder, env=environment(COLUMNS="120"), timeout=600, ok=ok)
 
     return run
 

@@ -62,6 +62,7 @@ def test_a_resumed_grid_trains_what_is_missing_and_averages_into_the_same_runs(c
     assert "options of now" in said
 
 
+@pytest.mark.slow
 def test_every_section_of_the_page_draws(center):
     browser = open_browser()
     try:

@@ -1,13 +1,12 @@
 """The recipe as a user runs it: both fits of a seed are real, table and file agree, the picture is there."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
+from tests import process
 from tests.process import environment
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "reproduce" / "early_stopping.py"
@@ -16,16 +15,8 @@ ARGS = ("--accelerator", "cpu", "--seeds", "2", "--epochs", "12", "--patience", 
 
 def run(*args: str) -> str:
     """Run the script in the current folder, which is the test's own, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *args],
-        env=environment(COLUMNS="160", PYTHONWARNINGS="ignore"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    env = environment(COLUMNS="160", PYTHONWARNINGS="ignore")
+    return process.run(SCRIPT, *args, env=env).stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """The recipe as a user runs it: in Python and from YAML the numbers are the same, and a second call goes on."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import process
 from tests.process import environment
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "plug_in.py"
@@ -15,16 +14,8 @@ ARGS = ("--accelerator", "cpu", "--epochs", "2", "--batch-size", "256")
 
 def run(*args: str, script: Path = SCRIPT) -> str:
     """Run the script in the current folder, which is the test's own, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(script), *args],
-        env=environment(COLUMNS="160", PYTHONWARNINGS="ignore"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    env = environment(COLUMNS="160", PYTHONWARNINGS="ignore")
+    return process.run(script, *args, env=env).stdout
 
 
 def results(folder: str) -> dict:

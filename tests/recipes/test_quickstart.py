@@ -1,43 +1,17 @@
+"""The recipe as README runs it; two trainings of it in a shell, one of them killed, are the slow ones."""
+
 import json
 import re
-import signal
 
 import pytest
 
-KILL = "import os, signal\nkill = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
-
-IN_MID_EPOCH = f"""{KILL}
-from lightning_trainingkit import ImageClassifier
-step = ImageClassifier.training_step
-def training_step(self, batch, batch_idx):
-    return kill() if self.global_step == 50 else step(self, batch, batch_idx)
-ImageClassifier.training_step = training_step
-"""
-
-WHILE_WRITING = f"""{KILL}
-import pathlib
-replace, written = pathlib.Path.replace, []
-def half(self, target):
-    if str(target).endswith("{{name}}") and written.append(target) is None and len(written) == 3:
-        os.truncate(self, self.stat().st_size // 2)
-        kill()
-    return replace(self, target)
-pathlib.Path.replace = half
-"""
-
-AFTER_THE_BEST_BEFORE_THE_LAST = f"""{KILL}
-from lightning_trainingkit import BestCheckpoint
-save = BestCheckpoint._save_last_checkpoint
-def before(self, trainer, *args):
-    kill() if trainer.current_epoch == 2 else save(self, trainer, *args)
-BestCheckpoint._save_last_checkpoint = before
-"""
+from tests.readme import blocks, run_block
 
 
 @pytest.fixture(scope="module")
-def unkilled(run_recipe, tmp_path_factory):
+def unkilled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("unkilled")
-    return folder, run_recipe("quickstart.py", folder=folder)
+    return folder, run_block("python recipes/quickstart.py\n", folder)
 
 
 def results(folder):
@@ -59,32 +33,16 @@ def test_it_learns_the_digits_and_says_where_everything_is(unkilled):
     assert "Next:" in finished.stdout
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        IN_MID_EPOCH,
-        WHILE_WRITING.replace("{name}", ".ckpt"),
-        WHILE_WRITING.replace("{name}", "last.ckpt"),
-        WHILE_WRITING.replace("{name}", "best.json"),
-        AFTER_THE_BEST_BEFORE_THE_LAST,
-    ],
-    ids=["in_mid_epoch", "writing_the_best", "writing_the_last", "writing_the_manifest", "between_best_and_last"],
-)
-def test_killed_and_resumed_it_ends_like_an_unkilled_run(unkilled, run_recipe, tmp_path, fault):
-    reference = unkilled[0] / "runs" / "quickstart"
-    killed = run_recipe("quickstart.py", "--wandb", "disabled", folder=tmp_path, code=fault, ok=False)
-    assert killed.returncode == -signal.SIGKILL
-    finished = run_recipe(
-        "quickstart.py", "--wandb", "disabled", "--resume", "--compare-to", reference, folder=tmp_path
-    )
-    first, ran, steps = map(int, re.search(r"from step (\d+), ran (\d+) of (\d+)", finished.stdout).groups())
-    assert first > 0
+@pytest.mark.slow
+def test_killed_and_resumed_it_ends_like_an_unkilled_run(tmp_path):
+    (block,) = (text for text in blocks("bash") if "kill -9" in text)
+    said = run_block(block, tmp_path).stdout
+    first, ran, steps = map(int, re.search(r"from step (\d+), ran (\d+) of (\d+)", said).groups())
     assert 0 < ran == steps - first < steps
-    assert "Largest difference of final weights to those of" in finished.stdout
-    assert results(tmp_path / "runs" / "quickstart")["metrics"]["difference"] == 0
-    assert not list(tmp_path.glob("**/*.tmp"))
+    assert results(tmp_path / "runs" / "killed")["metrics"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_two_ranks_end_equal_and_as_good(unkilled, run_recipe, tmp_path):
     finished = run_recipe("quickstart.py", "--devices", 2, "--strategy", "ddp", "--accelerator", "cpu", folder=tmp_path)
     assert "Largest difference of parameters and buffers between ranks: 0\n" in finished.stdout

@@ -60,10 +60,10 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     for path, run in sorted(runs.items(), key=lambda item: item[1].started):
         project = run.project or projects.get(run.id, "")  # one that has only begun doesn't say
         parts.setdefault((project, run.id) if path.suffix == ".wandb" else (str(path),), []).append(run)
-    return sorted(map(_joined, parts.values()), key=lambda run: run.started), skipped
+    return sorted(map(joined, parts.values()), key=lambda run: run.started), skipped
 
 
-def _joined(parts: Sequence[Record]) -> Record:
+def joined(parts: Sequence[Record]) -> Record:
     """One run of what was recorded from its start on and after each resumption."""
     whole, *later = {part.started: part for part in parts}.values()  # what began at one moment are copies
     for part in later:

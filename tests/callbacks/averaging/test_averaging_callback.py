@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit.callbacks.averaging.augmentation import TestTimeAugmentation
-from tests.process import run_script
+from tests import process
 from tests.toy import ToyModule, toy_data, toy_loaders, toy_trainer
 
 FLIP = {"views": "flip", "target": "net"}
@@ -364,7 +364,7 @@ def test_what_was_saved_is_said_once(caplog):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two_ranks")
-    run_script(Path(__file__).with_name("averaging_on_two_ranks.py"), folder, folder=folder, ranks=2)
+    process.run_ranks(Path(__file__).with_name("averaging_on_two_ranks.py"), folder, folder=folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -22,8 +22,8 @@ from lightning_trainingkit import (
 )
 from lightning_trainingkit.nn.averaging.member_files import find_members
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
+from tests import process
 from tests.callbacks.averaging.artifact_server import serving
-from tests.process import run_script
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
@@ -336,7 +336,6 @@ def test_a_step_that_raises_leaves_all_as_found(trained, crash):
         run(callback, module)
     assert same(before[0], state(module))
     assert same(before[1], state(another))
-    assert callback._read == []
 
 
 def test_layers_that_are_made_late_and_weights_of_the_module_that_is_tested(trained):
@@ -662,7 +661,7 @@ def test_greedy_weights_are_refused_around_masks(trained, masks_first):
 
 
 def test_greedy_weights_of_two_ranks_are_those_of_one(tmp_path):
-    run_script(pathlib.Path(__file__).with_name("greedy_ranks.py"), tmp_path, folder=tmp_path, ranks=2)
+    process.run_ranks(pathlib.Path(__file__).with_name("greedy_ranks.py"), tmp_path, folder=tmp_path)
     found = json.loads((tmp_path / "found.json").read_text())
     callback = EnsembleAverage(good_and_bad(), target="net", weights="greedy")
     run(callback, stage="validate")

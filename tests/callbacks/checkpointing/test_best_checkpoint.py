@@ -92,15 +92,16 @@ def test_last_is_the_last_and_not_the_last_of_the_best(tmp_path):
 
 def test_a_replaced_checkpoint_stays_until_the_last_one_no_longer_names_it(tmp_path):
     class Look(L.Callback):
+        def setup(self, trainer, pl_module, stage):
+            remove = trainer.strategy.remove_checkpoint
+            trainer.strategy.remove_checkpoint = lambda path: (self.on_validation_end(trainer, pl_module), remove(path))
+
         def on_validation_end(self, trainer, pl_module):
             for file in (tmp_path / "checkpoints").glob("last*.ckpt"):
                 state = next(iter(torch.load(file, weights_only=True)["callbacks"].values()))
                 assert Path(state["best_model_path"]).exists()
 
-    save = checkpoint(tmp_path, save_last=True)
-    remove = save._remove_checkpoint
-    save._remove_checkpoint = lambda *args: (Look().on_validation_end(None, None), remove(*args))
-    fit([5, 4, 3, 2, 1], Look(), save)
+    fit([5, 4, 3, 2, 1], Look(), checkpoint(tmp_path, save_last=True))
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -3,9 +3,11 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.callbacks.command_center.command_center import CommandCenter
 from lightning_trainingkit.dashboards.read.gather import gather
+from tests import process
 
 ACC = [0.1, 0.9, 0.5]
 LOSS = [3.0, 1.0, 2.0]
@@ -247,9 +250,7 @@ trainer.fit(Spy(), datamodule=Data(2))
 
 def run_script(script: str, root: Path) -> str:
     script = script.format(tests=str(Path(__file__).parent), root=str(root))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return process.run("-c", script).stdout
 
 
 def test_training_goes_on_when_the_service_dies(tmp_path):
@@ -257,6 +258,7 @@ def test_training_goes_on_when_the_service_dies(tmp_path):
     assert run_script(SERVICE_DIES, tmp_path).splitlines()[-1] == "1 6 True"
 
 
+@pytest.mark.slow
 def test_two_ranks_make_one_run(tmp_path):
     run_script(TWO_RANKS, tmp_path)
     (path,) = files(tmp_path)
@@ -294,28 +296,32 @@ def test_evaluation_without_a_fit_is_left_alone(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
+import sys, time
 sys.path.insert(0, {tests!r})
 from test_command_center import CommandCenter, Data, L, Spy, make_trainer
 
-class Kill(L.Callback):
+class Wait(L.Callback):
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 2:
-            import time
-            time.sleep(20)  # W&B writes its rows every 15 seconds
-            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
 
-trainer = make_trainer({root!r}, CommandCenter("g", name="doomed"), Kill())
+trainer = make_trainer({root!r}, CommandCenter("g", name="doomed"), Wait())
 trainer.fit(Spy(), datamodule=Data())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_told_from_one_that_goes_on(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path))
-    doomed = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    doomed = process.Process("-c", script)
     trainer = make_trainer(tmp_path, CommandCenter("g", name="alive"), max_epochs=1)
     trainer.fit(Spy(), datamodule=Data())
-    doomed.wait(timeout=100)
+    end = time.monotonic() + 120
+    while sum(len(run.curves["val/acc"].values) == 2 for run in gather([tmp_path])[0] if "val/acc" in run.curves) < 1:
+        assert time.monotonic() < end
+        time.sleep(1)  # W&B writes its rows every 15 seconds
+    os.kill(doomed.pid, signal.SIGKILL)
+    assert doomed.wait().returncode == -signal.SIGKILL
     runs, skipped = gather([tmp_path])
     assert skipped == {}
     assert {run.name: run.state for run in runs} == {"doomed": "killed", "alive": "running"}

@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lightning_trainingkit import EpochSeed, ImageClassifier, TransferLearning
+from tests import process
 from tests.callbacks.transfer.transfer_killed import KILLED, SCHEDULES, STEPS
-from tests.process import run_script
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
 THREE = [{"train": "head"}, {"train": ["head", "net.1"], "start": 1}, {"train": "all", "start": 2, "lr_scale": 0.1}]
@@ -338,6 +338,7 @@ def test_manual_optimization_with_several_optimizers():
     assert seen == [[False, False, True], [False, True, True], [True, True, True]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's compiler
 def test_compiled_modules():
     class Watch(L.Callback):
@@ -676,10 +677,11 @@ def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
-    run_script(Path(__file__).with_name("transfer_killed.py"), folder, folder=folder)
+    process.run(Path(__file__).with_name("transfer_killed.py"), folder, folder=folder)
     return json.loads((folder / "found.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("step", KILLED)
 def test_killed_in_each_phase_and_resumed(killed, schedule, step):
@@ -729,8 +731,8 @@ def test_phases_that_wait_for_the_metric_go_on_after_a_resume(tmp_path, restore)
 
 def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     script = Path(__file__).with_name("transfer_on_two_ranks.py")
-    run_script(script, tmp_path, 2, folder=tmp_path, ranks=2)
-    run_script(script, tmp_path, 1, folder=tmp_path)
+    process.run_ranks(script, tmp_path, 2, folder=tmp_path)
+    process.run(script, tmp_path, 1, folder=tmp_path)
     found = json.loads((tmp_path / "found.json").read_text())
     one, two = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("one", "two"))
     print(f"largest difference between the ranks: {found}; to one process: {difference(one, two)}")

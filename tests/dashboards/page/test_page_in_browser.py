@@ -13,6 +13,8 @@ from lightning_trainingkit.dashboards.read.record import Curve
 from tests.dashboards.browser import Page, open_browser
 from tests.dashboards.made import grid, run
 
+pytestmark = pytest.mark.slow
+
 SECTIONS = ["Loss", "Accuracy", "Learning rate", "Hyperparameters", "Averaging", "Runs", "Other metrics"]
 
 

@@ -10,13 +10,13 @@ import pytest
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.read import cache, gather
 from lightning_trainingkit.dashboards.read.record import Curve, Record
-from tests.process import run_script
+from tests import process
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    run_script(Path(__file__).with_name("write_runs.py"), root, folder=root)
+    process.run(Path(__file__).with_name("write_runs.py"), root, folder=root)
     return root
 
 
@@ -50,7 +50,7 @@ def test_what_wandb_wrote_is_read(written):
 
 
 def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
-    run_script(Path(__file__).with_name("write_runs.py"), tmp_path, "resume", folder=tmp_path)
+    process.run(Path(__file__).with_name("write_runs.py"), tmp_path, "resume", folder=tmp_path)
     assert len(list(tmp_path.glob("wandb/offline-run-*-same/run-same.wandb"))) == 2
     for _ in range(2):  # from the files, from the cache
         (run,), skipped = gather.gather([tmp_path])
@@ -160,7 +160,7 @@ def test_a_resumed_run_keeps_what_its_later_parts_do_not_say():
         "x", "n", "p", "g", "train", ["t"], started=1.0, seconds=2.0, note="cut", curves={"a": Curve(steps, steps)}
     )
     later = Record("x", "x", started=2.0, seconds=3.0, state="running", curves={"a": Curve(steps[2:], -steps[2:])})
-    run = gather._joined([first, first, later])
+    run = gather.joined([first, first, later])
     assert (run.name, run.project, run.group, run.job_type, run.tags) == ("n", "p", "g", "train", ["t"])
     assert (run.seconds, run.state) == (5.0, "running")
     assert run.note == "cut; resumed: the last 2 values were logged once more"

@@ -1,8 +1,5 @@
 import copy
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +10,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.nn.weights.batch_norm_statistics import reestimate_batch_norm
-from tests.process import environment
-
-ROOT = Path(__file__).parents[3]
+from tests.process import Process
 
 
 def make_net():
@@ -226,13 +221,8 @@ os._exit(0)
 
 def test_two_ranks_with_unequal_numbers_of_batches_end_equal(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, tmp_path / "script.py", tmp_path, str(rank)], env=environment(PYTHONPATH=str(ROOT))
-        )
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    ranks = [Process(tmp_path / "script.py", tmp_path, rank) for rank in range(2)]
+    assert [rank.wait().returncode for rank in ranks] == [0, 0]
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert one == other
     x = torch.arange(40.0).reshape(20, 2)
