@@ -9,10 +9,11 @@ Expected: exit 0. In one run, with a net of 90.6 %: full 0.99 and 1.00, early ex
 Cost:     11 min on 2 CPU cores, 1 min on an H200
 Command:  python tests/benchmarks/averaging.py
 
-1. A plain net of four convolutions is trained on Fashion-MNIST to about 90 % (digits, unless Debian's package dataset-fashion-mnist is installed). Ten
-   crops of 24 x 24 pixels of each test image are averaged by ttach and by ours, in full and with an early exit, both as
-   probabilities. The fewer samples a call has, the more its fixed cost counts, and the less an early exit saves: with
-   a SmallResNet on such small images this script printed 1.41 and 1.39 at 32 images (commits 4a10383, 7a75681).
+1. A plain net of four convolutions is trained on Fashion-MNIST to about 90 % (on digits, unless Debian's package
+   dataset-fashion-mnist is installed). Ten crops of 24 x 24 pixels of each test image are averaged by ttach and by ours,
+   in full and with an early exit, both as probabilities. The fewer samples a call has, the more its fixed cost counts,
+   and the less an early exit saves: with a SmallResNet on such small images this script printed 1.41 and 1.39 at 32
+   images (commits 4a10383, 7a75681).
 2. Ensembles of untrained SmallResNets and perceptrons: torchensemble, a loop written out, and ours, as a loop and with
    `vectorize=True`. What ours does around the members shows where one takes less than 1 ms, as a perceptron does on a
    CPU: such loops have no goal. One forward has a goal where it is for: on a GPU, 20 members, batches of 32.
@@ -93,7 +94,8 @@ def trained(args: Any) -> tuple[nn.Module, Tensor, Tensor, int, str]:
     except FileNotFoundError:
         data = kit.DigitsDataModule()
         data.setup()
-        crop, source = 6, "digits (for Fashion-MNIST install Debian's package dataset-fashion-mnist)"  # torchvision and ttach cut the same centre
+        crop = 6  # torchvision and ttach cut the same centre
+        source = "digits (for Fashion-MNIST install Debian's package dataset-fashion-mnist)"
     x, y = together(data.train_set)
     net = plain().to(DEVICE, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
