@@ -10,7 +10,7 @@ Cost:     11 min on 2 CPU cores, 1 min on an H200
 Command:  python tests/benchmarks/averaging.py
 
 1. A plain net of four convolutions is trained on Fashion-MNIST to about 90 % (on digits, unless Debian's package
-   dataset-fashion-mnist is installed). Ten crops of 24 x 24 pixels of each test image are averaged by ttach and by ours,
+   dataset-fashion-mnist is installed). Ten crops of 24 x 24 pixels of each test image are averaged by ttach and ours,
    in full and with an early exit, both as probabilities. The fewer samples a call has, the more its fixed cost counts,
    and the less an early exit saves: with a SmallResNet on such small images this script printed 1.41 and 1.39 at 32
    images (commits 4a10383, 7a75681).
