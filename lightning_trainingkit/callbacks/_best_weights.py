@@ -12,9 +12,20 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit.functional.metric_name import Mode, named_mode, resolve_mode
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 
-__all__ = ["BestWeights", "restore_weights"]
+__all__ = ["BestWeights", "restore_weights", "take_mode"]
+
+
+def take_mode(owner: str, monitor: str, mode: str | None) -> Mode:
+    """Decide which end of the metric is the better one, and say so where its name says the opposite."""
+    taken = resolve_mode(monitor, mode)
+    if (named := named_mode(monitor)) not in (None, taken):
+        rank_zero_info(
+            f"{owner}: follows {monitor} by mode={taken!r} as told, although the name sounds like {named!r}."
+        )
+    return taken
 
 
 def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
@@ -39,6 +50,7 @@ class BestWeights:
 
     owner: str  # class name of the callback
     monitor: str  # name of the metric
+    mode: str  # which end of it is the better one
     file: str = ""  # the best weights, empty where there are none
     resumed: bool = False  # whether the fit began from a checkpoint
     _named: str = ""  # the file that the newest checkpoint names: any other has its temporary name
@@ -93,9 +105,14 @@ class BestWeights:
         self.name(trainer)
 
     def restore(self, trainer: L.Trainer) -> bool:
-        """Load the best weights into the module. Returns False if there are none."""
+        """Load the best weights into the module, and say so. Returns False if there are none."""
+        best_by = f"best by {self.monitor} (mode={self.mode!r})"
         if file := self._find(trainer):
             restore_weights(trainer, file)
+            (epoch,) = re.findall(r"-epoch=(\d+)-step=\d+-\w+\.pt", file)
+            rank_zero_info(f"{self.owner}: restored the weights of epoch {epoch}, the {best_by}.")
+        else:
+            rank_zero_info(f"{self.owner}: restored no weights, since no epoch was the {best_by}.")
         return bool(file)
 
     def _find(self, trainer: L.Trainer) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "just_logged",
     "keep_random_state",
     "logged_by_step",
+    "logged_in_sanity_check",
     "may_stop",
     "refuse_sharding",
     "refuse_swa",
@@ -122,10 +123,22 @@ def just_logged(trainer: L.Trainer) -> set[str]:
 
     ``trainer.callback_metrics`` also holds the metrics of earlier epochs.
     """
+    return _names(trainer, lambda metric: not metric.has_reset)
+
+
+def logged_in_sanity_check(trainer: L.Trainer) -> set[str]:
+    """Names of the metrics that the sanity check has logged; call it in ``on_sanity_check_end``.
+
+    ``trainer.callback_metrics`` lacks those of several loaders then.
+    """
+    return _names(trainer, lambda metric: True) | set(trainer.callback_metrics)
+
+
+def _names(trainer: L.Trainer, which: Callable[[Any], bool]) -> set[str]:
     results = trainer._results
     if results is None:
         return set()
-    logged = [metric for metric in results.values() if metric.meta.on_epoch and not metric.has_reset]
+    logged = [metric for metric in results.values() if metric.meta.on_epoch and which(metric)]
     return {name for metric in logged for name in results._forked_name(metric, False)}
 
 

@@ -1,7 +1,7 @@
 """Stop when validation no longer improves, and go back to the best weights."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -10,17 +10,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
-from lightning_trainingkit.callbacks._best_weights import BestWeights
+from lightning_trainingkit.callbacks._best_weights import BestWeights, take_mode
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import (
     average_waits,
     checks_each_epoch,
     fast_dev_run,
     just_logged,
+    logged_in_sanity_check,
     may_stop,
 )
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
+from lightning_trainingkit.functional.metric_name import is_missing
 
 __all__ = ["EarlyStopping"]
 
@@ -43,10 +45,11 @@ class EarlyStopping(LightningEarlyStopping):
 
     Args:
         monitor: Name of a logged metric.
-        min_delta: Smallest change that counts as an improvement, in units of the metric.
+        min_delta: Smallest change that counts as an improvement, in units of the metric, not negative.
         patience: Checks without improvement after which training stops. One check happens after each validation.
         verbose: Log each improvement.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is, as an accuracy needs.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
+            ``monitor`` is a score by its name, such as an accuracy.
         strict: Whether a missing metric is an error.
         check_finite: Stop when the metric becomes NaN or infinite.
         stopping_threshold: Stop as soon as the metric is better than this.
@@ -61,10 +64,11 @@ class EarlyStopping(LightningEarlyStopping):
             ``a_t = s a_{t-1} + (1 - s) v_t``. The best weights are those of the best raw value.
 
     Raises:
-        ValueError: If ``smoothing`` or ``start_from_epoch`` are out of range, or a checkpoint callback judges the same
-            metric by another mode.
-        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed. Known after the first epoch, or
-            after the sanity check with ``check_on_train_epoch_end=False``, since training may log it too.
+        TypeError: If a number is expected and something different given.
+        ValueError: If a number is out of range, ``mode`` is needed and not given, or a checkpoint callback judges the
+            same metric by another mode.
+        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed. Known after the sanity check,
+            unless its name holds ``train``, a name logged there ends like it, or ``check_on_train_epoch_end=True``.
 
     Example:
         >>> import lightning as L
@@ -81,7 +85,7 @@ class EarlyStopping(LightningEarlyStopping):
         min_delta: float = 0.0,
         patience: int = 3,
         verbose: bool = False,
-        mode: str = "min",
+        mode: Literal["min", "max"] | None = None,
         strict: bool = True,
         check_finite: bool = True,
         stopping_threshold: float | None = None,
@@ -92,6 +96,11 @@ class EarlyStopping(LightningEarlyStopping):
         start_from_epoch: int = 0,
         smoothing: float = 0.0,
     ) -> None:
+        min_delta = _check.number("min_delta", min_delta, "0 counts each improvement.", least=0)
+        patience = _check.integer("patience", patience, "It counts checks.", least=0)
+        for name, threshold in (("stopping", stopping_threshold), ("divergence", divergence_threshold)):
+            if threshold is not None:
+                _check.number(f"{name}_threshold", threshold, "None sets no threshold.")
         _check.flag("restore_best", restore_best)
         _check.number("smoothing", smoothing, "0 judges the metric as it is.", least=0, below=1)
         _check.integer("start_from_epoch", start_from_epoch, "0 counts from the start.", least=0)
@@ -100,7 +109,7 @@ class EarlyStopping(LightningEarlyStopping):
             min_delta=min_delta,
             patience=patience,
             verbose=verbose,
-            mode=mode,
+            mode="min" if mode is None else mode,  # refuses others than min and max
             strict=strict,
             check_finite=check_finite,
             stopping_threshold=stopping_threshold,
@@ -108,6 +117,7 @@ class EarlyStopping(LightningEarlyStopping):
             check_on_train_epoch_end=check_on_train_epoch_end,
             log_rank_zero_only=log_rank_zero_only,
         )
+        take_mode("EarlyStopping", monitor, mode)  # refuses a score without a mode
         self.restore_best = restore_best
         self.start_from_epoch = start_from_epoch
         self.smoothing = smoothing
@@ -122,7 +132,7 @@ class EarlyStopping(LightningEarlyStopping):
         # What an improvement is measured against: smoothed, counted, beyond min_delta.
         self._judged_best = worst_value(self.mode)
         self._average: Tensor | None = None
-        self._weights = BestWeights("EarlyStopping", self.monitor)
+        self._weights = BestWeights("EarlyStopping", self.monitor, self.mode)
         self._stop_asked = False
         self._validation_logs_it = False
         self._whole_epoch = False  # whether this process ran the epoch from its first batch
@@ -164,8 +174,13 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say before training that the metric is missing, if validation logs others and training could not log it."""
-        if trainer.callback_metrics and self._check_on_train_epoch_end is False:
-            self._validate_condition_metric(trainer.callback_metrics)
+        logged = logged_in_sanity_check(trainer)
+        if self.strict and not self._check_on_train_epoch_end and is_missing(self.monitor, logged, training=True):
+            raise RuntimeError(
+                f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: {', '.join(sorted(logged))}. "
+                "A metric that training logs needs `check_on_train_epoch_end=True`, one that the sanity check leaves "
+                "out Trainer(num_sanity_val_steps=0)."
+            )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""

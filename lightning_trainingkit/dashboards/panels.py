@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from lightning_trainingkit.functional.metric_name import named_mode
+
 __all__ = [
     "Curves",
     "Dots",
@@ -99,12 +101,10 @@ def direction(metric: str) -> str | None:
     """Which end of a metric is the better one, ``"min"`` or ``"max"``, if its name says so.
 
     Example:
-        >>> direction("val/loss"), direction("val/acc"), direction("val/f1.max"), direction("val/f1")
+        >>> direction("val/loss"), direction("val/acc"), direction("val/width.max"), direction("val/width")
         ('min', 'max', 'max', None)
     """
-    if metric.endswith((".min", ".max")):
-        return metric[-3:]
-    return "min" if "loss" in metric else "max" if "acc" in metric else None
+    return metric[-3:] if metric.endswith((".min", ".max")) else named_mode(metric)
 
 
 def command_center(target: str = "val/loss") -> tuple[Section, ...]:

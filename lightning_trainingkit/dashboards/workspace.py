@@ -33,8 +33,8 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
 
     A noisy metric is a line plot of the real values with their moving average (W&B's scatter plots have one dot a run),
     and a second one of mean and deviation by group. Hyperparameters are compared by the best value of the target, which
-    ``CommandCenter`` has W&B keep as ``val/loss.min`` or ``val/acc.max``: the highest is the best where the name holds
-    "acc", the lowest where it holds "loss". Of another target the end must say so: ``val/f1.max``.
+    ``CommandCenter`` has W&B keep as ``val/loss.min`` or ``val/acc.max``: the lowest of a loss, the highest of a score
+    such as an accuracy. A target whose name is that of neither must say so at its end: ``val/width.max``.
 
     Args:
         entity: W&B user or team.

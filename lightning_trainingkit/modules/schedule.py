@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer, lr_scheduler
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.functional.schedules import cycle_ends, cyclic_cosine
 from lightning_trainingkit.modules.build import check_name, check_options
 
@@ -101,6 +102,8 @@ class Schedule:
         build = _BY_NAME[name]
         options = dict(options)
         monitor = options.pop("monitor", "val/loss")
+        if build is lr_scheduler.ReduceLROnPlateau:
+            options["mode"] = resolve_mode(monitor, options.get("mode"))
         length = _LENGTHS.get(build)
         if length and (length[0] in options or "epochs" in options):
             length = None

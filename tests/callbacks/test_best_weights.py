@@ -34,7 +34,7 @@ class Logs(ToyModule):
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
-        self.log("train/score", self.values[self.current_epoch], on_step=False, on_epoch=True)
+        self.log("train/cost", self.values[self.current_epoch], on_step=False, on_epoch=True)
         return loss
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
@@ -76,7 +76,7 @@ def own_files(folder):
         ("val/loss", 1, [5.0, 4.0, 1.0, 2.0, 3.0]),  # of the last epoch before it
         ("val/loss/dataloader_idx_0", 2, [5.0, 1.0, 2.0, 3.0, 4.0]),
         ("val/loss/dataloader_idx_0", 2, [5.0, 4.0, 1.0, 2.0, 3.0]),
-        ("train/score", 1, [5.0, 4.0, 3.0, 1.0, 2.0]),  # of the extension
+        ("train/cost", 1, [5.0, 4.0, 3.0, 1.0, 2.0]),  # of the extension
     ],
 )
 def test_a_finished_run_that_is_extended_ends_like_an_unbroken_one(tmp_path, kind, monitor, loaders, values):

@@ -180,17 +180,30 @@ def test_a_training_metric_is_judged_at_the_end_of_the_training_epoch():
 
 
 def test_an_unknown_metric_is_an_error_that_lists_the_logged_ones():
+    stopping = EarlyStopping("val/accuracy", mode="max")
     with pytest.raises(RuntimeError, match=r"val/accuracy.*not available.*val/loss"):
-        fit([1], EarlyStopping("val/accuracy"))
+        fit([1], stopping, num_sanity_val_steps=0)
     module = ScriptedModule([1])
-    with pytest.raises(RuntimeError, match=r"val/accuracy.*not available.*val/loss"):
-        toy_trainer(EarlyStopping("val/accuracy", check_on_train_epoch_end=False)).fit(module, *toy_loaders())
+    with pytest.raises(
+        RuntimeError, match=r"`monitor` must be a logged metric, got 'val/accuracy'. .*: val/acc, val/l"
+    ):
+        toy_trainer(stopping).fit(module, *toy_loaders())
     assert module.global_step == 0  # known after the sanity check
+    fit([1], EarlyStopping("val/accuracy", mode="max", strict=False), max_epochs=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [("smoothing", 1.0), ("smoothing", -0.1), ("start_from_epoch", -1)])
-def test_bad_arguments(name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must"):
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        *(("smoothing", 1.0, ValueError), ("smoothing", -0.1, ValueError), ("smoothing", "0.5", TypeError)),
+        *(("patience", -1, ValueError), ("patience", "5", TypeError), ("patience", 2.5, TypeError)),
+        *(("min_delta", -0.1, ValueError), ("min_delta", "0.1", TypeError), ("min_delta", float("nan"), ValueError)),
+        *(("stopping_threshold", "0.9", TypeError), ("divergence_threshold", float("nan"), ValueError)),
+        *(("start_from_epoch", -1, ValueError), ("start_from_epoch", "1", TypeError)),
+    ],
+)
+def test_bad_arguments(name, value, error):
+    with pytest.raises(error, match=f"`{name}` must"):
         EarlyStopping("val/loss", **{name: value})
 
 
@@ -216,9 +229,10 @@ def test_the_best_of_several_validations_in_an_epoch_comes_back(tmp_path):
             if not self.trainer.sanity_checking:
                 self.log("val/loss", float(self.values[len(self.seen) - 1]))
 
-    module = Quarters([5, 1, 6, 4, 3, 3, 3, 3])
+    module = Quarters([5, 1, 6, 4, 3, 3, 3, 3])  # logs nothing of it in the sanity check
     save = ModelCheckpoint(tmp_path, monitor="val/loss", save_on_train_epoch_end=True)
-    trainer = toy_trainer(EarlyStopping("val/loss", patience=20), save, max_epochs=2, val_check_interval=0.25)
+    options = {"val_check_interval": 0.25, "num_sanity_val_steps": 0}
+    trainer = toy_trainer(EarlyStopping("val/loss", patience=20), save, max_epochs=2, **options)
     trainer.fit(module, *toy_loaders())
     assert difference(module.state_dict(), module.seen[1]) == 0
 
@@ -246,5 +260,5 @@ def test_a_checkpoint_that_judges_the_metric_by_another_mode_is_an_error_before_
     with pytest.raises(
         ValueError, match=r"`mode` must be the same for all that monitor val/acc, got 'min' here and 'max'"
     ):
-        toy_trainer(EarlyStopping("val/acc"), save).fit(module, *toy_loaders())
+        toy_trainer(EarlyStopping("val/acc", mode="min"), save).fit(module, *toy_loaders())
     assert module.global_step == 0

@@ -54,10 +54,10 @@ def test_building_needs_no_account_and_no_network(built):
 
 
 def test_a_target_must_say_which_end_is_the_better_one():
-    with pytest.raises(ValueError, match=r"Take val/f1\.max or val/f1\.min"):
-        build_workspace("team", "digits", command_center("val/f1"), SETTINGS)
-    assert '"val/f1.max"' in json.dumps(
-        spec_of(build_workspace("team", "digits", command_center("val/f1.max"), SETTINGS))
+    with pytest.raises(ValueError, match=r"Take val/width\.max or val/width\.min"):
+        build_workspace("team", "digits", command_center("val/width"), SETTINGS)
+    assert '"val/width.max"' in json.dumps(
+        spec_of(build_workspace("team", "digits", command_center("val/width.max"), SETTINGS))
     ).replace("summary:", "")
 
 
@@ -102,7 +102,7 @@ def test_only_metrics_of_the_command_center_are_named(built):
 
 
 @pytest.mark.parametrize(
-    ("target", "best"), [("val/acc", "val/acc.max"), ("val/loss", "val/loss.min"), ("val/f1.max", "val/f1.max")]
+    ("target", "best"), [("val/acc", "val/acc.max"), ("val/loss", "val/loss.min"), ("val/width.max", "val/width.max")]
 )
 def test_runs_are_compared_by_their_best(target, best):
     words = json.dumps(spec_of(build_workspace("team", "digits", command_center(target), ["lr"])))

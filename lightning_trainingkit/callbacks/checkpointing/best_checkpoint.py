@@ -1,5 +1,6 @@
 """Keep the snapshot that was best on validation, and find it again in any process."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +12,20 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
-from lightning_trainingkit.callbacks._best_weights import restore_weights
+from lightning_trainingkit.callbacks._best_weights import restore_weights, take_mode
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
-from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_in_sanity_check
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
+from lightning_trainingkit.callbacks.checkpointing.repeated_epoch_end import explain_repeated_epoch_end
 from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
+from lightning_trainingkit.functional.metric_name import is_missing
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
 
 __all__ = ["BestCheckpoint"]
@@ -39,7 +43,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     Args:
         monitor: Name of a logged metric.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
+            ``monitor`` is a score by its name, such as an accuracy.
         dirpath: Folder to write to; by default Lightning's, in the logger's folder.
         filename: Name pattern as in ``ModelCheckpoint``, ``"{epoch}-{step}"`` by default.
         save_top_k: How many of the best snapshots stay; -1 keeps all.
@@ -57,7 +62,8 @@ class BestCheckpoint(ModelCheckpoint):
         verbose: Log each save.
 
     Raises:
-        ValueError: If ``mode`` or ``save_top_k`` are wrong, ``monitor`` is not logged (the logged ones are listed) or
+        TypeError: If a number is expected and something different given.
+        ValueError: If ``mode`` or a number are wrong, ``monitor`` is not logged (the logged ones are listed) or
             always NaN, or another ``BestCheckpoint`` writes to the same folder.
 
     Example:
@@ -68,7 +74,7 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(
         self,
         monitor: str,
-        mode: str,
+        mode: Literal["min", "max"] | None = None,
         *,
         dirpath: str | None = None,
         filename: str | None = None,
@@ -85,8 +91,11 @@ class BestCheckpoint(ModelCheckpoint):
         enable_version_counter: bool = True,
         verbose: bool = False,
     ) -> None:
-        _check.one_of("mode", mode, ("min", "max"), "An accuracy needs 'max', a loss 'min'.")
-        if save_top_k < -1 or save_top_k == 0:
+        save_top_k = _check.integer("save_top_k", save_top_k, "1 keeps the best one, -1 all.", least=-1)
+        for name, every in (("every_n_epochs", every_n_epochs), ("every_n_train_steps", every_n_train_steps)):
+            if every is not None:
+                _check.integer(name, every, "0 never saves by it.", least=0)
+        if save_top_k == 0:
             raise ValueError(
                 f"`save_top_k` must be positive, or -1 for all, got {save_top_k}. To save none, leave the callback out."
             )
@@ -99,7 +108,7 @@ class BestCheckpoint(ModelCheckpoint):
             save_top_k=save_top_k,
             save_on_exception=save_on_exception,
             save_weights_only=save_weights_only,
-            mode=mode,
+            mode=take_mode("BestCheckpoint", monitor, mode),
             auto_insert_metric_name=auto_insert_metric_name,
             every_n_train_steps=every_n_train_steps,
             train_time_interval=train_time_interval,
@@ -143,6 +152,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._named: set[str] = set()
         self._saving = False
         self._saw_nan = False
+        self._resumed_step: int | None = None
 
     @cached_property
     def state_key(self) -> str:
@@ -168,13 +178,15 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
+        self._resumed_step = checkpoint["global_step"] or None  # a learning-rate finder loads a checkpoint of step 0
         if trainer.state.fn != TrainerFn.FITTING and "current_model_state" in checkpoint:
             trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say before training that the metric is missing, if validation logs others."""
-        if trainer.callback_metrics and not self._save_on_train_epoch_end:
-            self._check_monitor(trainer.callback_metrics)
+        logged = logged_in_sanity_check(trainer)
+        if not self._save_on_train_epoch_end and is_missing(str(self.monitor), logged, training=False):
+            self._check_monitor(logged)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that no other callback writes the same manifest."""
@@ -191,6 +203,11 @@ class BestCheckpoint(ModelCheckpoint):
         if self._every_n_train_steps or self._train_time_interval is not None:
             super().on_train_batch_end(*args)
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Save if asked, and explain an exception that comes from resuming at the end of a validation."""
+        explain_repeated_epoch_end(trainer, exception, self._resumed_step)
+        super().on_exception(trainer, pl_module, exception)
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove what was replaced last, and say if nothing could be best."""
         super().on_train_end(trainer, pl_module)
@@ -203,9 +220,16 @@ class BestCheckpoint(ModelCheckpoint):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the best weights back if asked: after other callbacks' last word on them."""
-        if self.restore and self.best_model_path and not fast_dev_run(trainer):
+        """Put the best weights back if asked, after other callbacks' last word on them, and say which are the best."""
+        if not self.best_model_path or fast_dev_run(trainer):
+            return
+        if self.restore:
             restore_weights(trainer, self.best_model_path)
+        epoch, _ = self._positions.get(self.best_model_path, ("?", "?"))
+        rank_zero_info(
+            f"BestCheckpoint: {'restored' if self.restore else 'kept'} the weights of epoch {epoch}, the best by "
+            f"{self.monitor} (mode={self.mode!r}): {self.best_model_path}"
+        )
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         """Whether ``current`` is among the best; NaN and infinity are not."""
@@ -227,12 +251,13 @@ class BestCheckpoint(ModelCheckpoint):
             candidates[self.monitor] = mean_over_ranks(trainer, candidates[self.monitor])
         return candidates
 
-    def _check_monitor(self, metrics: dict[str, Tensor]) -> None:
+    def _check_monitor(self, metrics: Collection[str]) -> None:
         if self.monitor not in metrics:
             logged = ", ".join(sorted(metrics)) or "none"
             raise ValueError(
                 f"`monitor` must be a metric that was logged, got {self.monitor!r}. Logged: {logged}. "
-                "For a metric of the training epoch pass `save_on_train_epoch_end=True`."
+                "For a metric of the training epoch pass `save_on_train_epoch_end=True`, for one that the sanity check "
+                "leaves out Trainer(num_sanity_val_steps=0)."
             )
 
     def _save_topk_checkpoint(self, trainer: L.Trainer, monitor_candidates: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ class PhaseMonitor:
     def __init__(self, monitor: str, mode: str) -> None:
         self.monitor, self.mode = monitor, mode
         self.best = worst_value(mode)
-        self.weights = BestWeights("TransferLearning", monitor)
+        self.weights = BestWeights("TransferLearning", monitor, mode)
         self.begin_phase()
 
     def begin_phase(self) -> None:

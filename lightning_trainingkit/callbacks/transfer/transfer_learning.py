@@ -1,6 +1,6 @@
 """Freeze and unfreeze on a schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +12,12 @@ from rich.console import Console
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_trainingkit.callbacks._best_weights import take_mode
 from lightning_trainingkit.callbacks._lightning import (
     fast_dev_run,
     just_logged,
     logged_by_step,
+    logged_in_sanity_check,
     refuse_sharding,
     refuse_swa,
     restart_averages,
@@ -27,6 +29,7 @@ from lightning_trainingkit.callbacks.transfer.step_rates import StepRates
 from lightning_trainingkit.callbacks.transfer.transfer_plan import TransferPlan
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
+from lightning_trainingkit.functional.metric_name import is_missing
 from lightning_trainingkit.functional.phases import read_phases
 from lightning_trainingkit.nn.transfer.boundary import enclosing_parts
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
@@ -73,14 +76,16 @@ class TransferLearning(L.Callback):
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
             with ``on_epoch=True``. A resumed run judges the latter for epochs that it runs from their first batch.
             No check counts before an average of weights, which validation runs on, has begun.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
+            ``monitor`` is a score by its name, such as an accuracy.
         verbose: Whether to print the schedule before training.
 
     Raises:
         TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
         ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
             can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
-        RuntimeError: If ``monitor`` is needed and not among the metrics that are logged for an epoch; if a loss
+        RuntimeError: If ``monitor`` is needed and not among the metrics that are logged for an epoch, known after the
+            sanity check unless its name holds ``train`` or a name logged there ends like it; if a loss
             depends on nothing that trains; if the module switches what is frozen back to training mode in its step.
 
     Example:
@@ -104,14 +109,11 @@ class TransferLearning(L.Callback):
         cache_features: bool | Literal["memory", "disk"] = False,
         cache_limit: float = 4.0,
         monitor: str = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         verbose: bool = True,
     ) -> None:
-        if not isinstance(monitor, str):
-            raise TypeError(f"`monitor` must be the name of a metric, got {monitor!r}. Write 'val/loss', say.")
         caches = (False, True, "memory", "disk")
         _check.one_of("cache_features", cache_features, caches, "True keeps the features in memory.")
-        _check.one_of("mode", mode, ("min", "max"), "An accuracy needs 'max', a loss 'min'.")
         self.phases = phases
         self.lr_decay = _check.number("lr_decay", lr_decay, "1 gives all blocks the same rate.", above=0, most=1)
         self.warmup_steps = _check.integer("warmup_steps", warmup_steps, "0 means no warm-up.", least=0)
@@ -119,7 +121,7 @@ class TransferLearning(L.Callback):
         self.cache_features = cache_features
         self.cache_limit = _check.number("cache_limit", cache_limit, "It counts GiB.", above=0)
         self.monitor = monitor
-        self.mode = mode
+        self.mode = take_mode("TransferLearning", monitor, mode)
         self.verbose = _check.flag("verbose", verbose)
         self._phases = read_phases(phases)
         self._forget()
@@ -204,6 +206,12 @@ class TransferLearning(L.Callback):
             Console().print(plan.table(self.lr_decay, self.warmup_steps, cached if self.cache_features else None))
         self._open(trainer)
 
+    def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say before training that the metric is missing, if validation logs others."""
+        logged = logged_in_sanity_check(trainer)
+        if self._needs_monitor and is_missing(self.monitor, logged, training=True):
+            self._refuse_monitor(logged)
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """See that the best weights can be kept and, after a resume, are still there."""
         self._whole_epoch = False  # a learning-rate finder has trained before
@@ -286,10 +294,14 @@ class TransferLearning(L.Callback):
             )
         logs = trainer.callback_metrics
         if (self._validated or not trainer.enable_validation) and self.monitor not in logs:
-            raise RuntimeError(
-                f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
-                f"{', '.join(sorted(logs)) or 'none'}. Name one, or log it in validation or in `training_step`."
-            )
+            self._refuse_monitor(logs)
+
+    def _refuse_monitor(self, logged: Iterable[str]) -> None:
+        raise RuntimeError(
+            f"`monitor` must be a logged metric, got {self.monitor!r}. Logged are: "
+            f"{', '.join(sorted(logged)) or 'none'}. Name one, log it in validation, or in `training_step` under a "
+            "name with 'train'. A metric that the sanity check leaves out needs Trainer(num_sanity_val_steps=0)."
+        )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""

@@ -207,21 +207,19 @@ def test_hyperparameters_that_only_load_by_running_code_are_named_before_trainin
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"mode": "best"}, "`mode` must be one of 'min', 'max', got 'best'"),
-        ({"mode": "max", "save_top_k": 0}, "`save_top_k` must be positive"),
-        ({"mode": "max", "save_top_k": -2}, "`save_top_k` must be positive"),
+        ({"mode": "best"}, ValueError, "`mode` must be one of 'min', 'max', got 'best'"),
+        ({"save_top_k": 0}, ValueError, "`save_top_k` must be positive"),
+        ({"save_top_k": -2}, ValueError, "`save_top_k` must be at least -1"),
+        ({"save_top_k": "1"}, TypeError, "`save_top_k` must be an integer"),
+        ({"every_n_epochs": "2"}, TypeError, "`every_n_epochs` must be an integer"),
+        ({"every_n_train_steps": -1}, ValueError, "`every_n_train_steps` must be at least 0"),
     ],
 )
-def test_bad_arguments(options, message):
-    with pytest.raises(ValueError, match=message):
-        BestCheckpoint("val/acc", **options)
-
-
-def test_mode_has_no_default():
-    with pytest.raises(TypeError, match="mode"):
-        BestCheckpoint("val/acc")
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        BestCheckpoint("val/acc", **{"mode": "max"} | options)
 
 
 def test_two_in_one_folder(tmp_path):

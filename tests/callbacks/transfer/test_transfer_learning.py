@@ -205,11 +205,12 @@ def test_a_metric_that_validation_logs_every_other_epoch_is_judged_once():
 
 
 def test_a_metric_that_nobody_logs_is_an_error_after_the_first_epoch():
-    trainer = toy_trainer(transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor="val/f1"))
-    with pytest.raises(RuntimeError, match=r"`monitor` must be a logged metric, got 'val/f1'. Logged are: train/loss"):
+    callback = transfer([{"train": "head"}, {"train": "all", "patience": 2}], monitor="val/width")
+    trainer = toy_trainer(callback, num_sanity_val_steps=0)
+    with pytest.raises(RuntimeError, match=r"`monitor` must be a logged metric, got 'val/width'. Logged are: train/l"):
         trainer.fit(ToyModule(), *toy_loaders())
     assert trainer.current_epoch == 0
-    toy_trainer(transfer(monitor="val/f1"), max_epochs=3).fit(ToyModule(), *toy_loaders())  # which nothing asks for
+    toy_trainer(transfer(monitor="val/width"), max_epochs=3).fit(ToyModule(), *toy_loaders())  # which nothing asks for
 
 
 def test_validations_rarer_than_epochs_are_waited_for():

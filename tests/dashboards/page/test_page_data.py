@@ -78,14 +78,14 @@ def test_an_evaluation_beside_trainings_adds_no_hyperparameter():
 def test_which_end_of_a_target_is_the_better_one_is_never_guessed():
     runs = grid()
     for each in runs:
-        each.curves["val/f1"] = each.curves["val/acc"]
-    with pytest.raises(ValueError, match="`--better` must be min or max where no run says which end of val/f1"):
-        page_data(runs, command_center("val/f1"), "val/f1")
-    assert page_data(runs, command_center("val/f1"), "val/f1", better="max")["better"] == "max"
-    runs[3].goals["val/f1"] = "max"
-    data = page_data(runs, command_center("val/f1"), "val/f1")
+        each.curves["val/width"] = each.curves["val/acc"]
+    with pytest.raises(ValueError, match="`--better` must be min or max where no run says which end of val/width"):
+        page_data(runs, command_center("val/width"), "val/width")
+    assert page_data(runs, command_center("val/width"), "val/width", better="max")["better"] == "max"
+    runs[3].goals["val/width"] = "max"
+    data = page_data(runs, command_center("val/width"), "val/width")
     assert data["better"] == "max"
-    assert [panel["title"] for panel in data["sections"][-1]["panels"]] == ["val/f1"]
+    assert [panel["title"] for panel in data["sections"][-1]["panels"]] == ["val/width"]
 
 
 def test_an_axis_begins_logarithmic_where_that_shows_all():

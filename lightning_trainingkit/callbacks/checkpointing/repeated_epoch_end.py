@@ -1,0 +1,31 @@
+"""Why a resumed run ends an epoch without a batch."""
+
+import sys
+from traceback import walk_tb
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_warn
+
+__all__ = ["explain_repeated_epoch_end"]
+
+
+def explain_repeated_epoch_end(trainer: L.Trainer, exception: BaseException, resumed_step: int | None) -> None:
+    """Add the cause to an exception that ``on_train_epoch_end`` raised directly after a resume.
+
+    Args:
+        trainer: The Trainer that the exception interrupts.
+        exception: The exception.
+        resumed_step: Step of the checkpoint that the run was resumed from, None if it was not resumed.
+    """
+    hooks = {frame.f_code.co_name for frame, _ in walk_tb(exception.__traceback__)}
+    if trainer.global_step != resumed_step or "on_train_epoch_end" not in hooks:
+        return
+    note = (
+        "This run resumed from a checkpoint of the end of a validation, so Lightning ended its epoch again without a "
+        "batch: what `training_step` collects for `on_train_epoch_end` is empty there. Return early from the hook in "
+        "that case, or resume from checkpoints of `BestCheckpoint(..., save_on_train_epoch_end=True)`."
+    )
+    if sys.version_info >= (3, 11):
+        exception.add_note(note)
+    else:
+        rank_zero_warn(note)
