@@ -60,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dashboard(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.local import collect, title, write_center
     from lightning_trainingkit.dashboards.page.render import check_file, render
+    from lightning_trainingkit.dashboards.panels import direction
 
+    if args.better and direction(args.target) not in (None, args.better):
+        print(f"--better {args.better} is taken, although the name {args.target} says the opposite", file=sys.stderr)
     if not args.folders and not args.online:
         raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
     if not 0 <= args.port < 2**16:

@@ -16,6 +16,9 @@ def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
     assert "toys/version_0" in page
     assert main(["dashboard", str(tmp_path), "--output", str(tmp_path / "other" / "page.html")]) == 0
     assert (tmp_path / "other" / "page.html").is_file()
+    capsys.readouterr()
+    assert main(["dashboard", str(tmp_path), "--better", "max"]) == 0
+    assert "--better max is taken, although the name val/loss says the opposite" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):
@@ -26,7 +29,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):
         (["dashboard", "--online", "a/b"], "`--output` must be given"),
         (["dashboard", str(tmp_path), "--output", str(tmp_path)], "The page must be a file, got the folder"),
         (["dashboard", str(tmp_path), "--port", "99999"], "`--port` must be from 0 to 65535"),
-        (["dashboard", str(tmp_path), "--target", "f1"], "`--better` must be min or max"),
+        (["dashboard", str(tmp_path), "--target", "width"], "`--better` must be min or max"),
         (["dashboard", str(tmp_path / "file")], "which is a file"),
         (["dashboard", str(tmp_path), "--online", "a"], "`--online` must be ENTITY/PROJECT, got 'a'"),
     ):

@@ -109,7 +109,7 @@ class BestWeights:
         best_by = f"best by {self.monitor} (mode={self.mode!r})"
         if file := self._find(trainer):
             restore_weights(trainer, file)
-            (epoch,) = re.findall(r"-epoch=(\d+)-step=\d+-\w+\.pt", file)
+            (epoch,) = re.findall(r"-epoch=(\d+)-", Path(file).name)
             rank_zero_info(f"{self.owner}: restored the weights of epoch {epoch}, the {best_by}.")
         else:
             rank_zero_info(f"{self.owner}: restored no weights, since no epoch was the {best_by}.")

@@ -50,7 +50,8 @@ class ImageClassifier(L.LightningModule):
             ``exponential``, ``plateau``, any class of ``torch.optim.lr_scheduler``, or None for a constant rate.
         schedule_options: Arguments of the schedule. A length that is left out becomes the number of training steps (a
             third of them for ``step``), counted in steps. All else is counted in epochs, unless ``interval: step`` is
-            among the options. ``monitor`` is what ``plateau`` looks at, ``val/loss`` by default.
+            among the options. ``monitor`` is what ``plateau`` looks at, ``val/loss`` by default; a score such as
+            ``val/acc`` needs ``mode: max``.
 
     Raises:
         ValueError: If a name is unknown, an option does not fit, or a first batch has labels out of range or images

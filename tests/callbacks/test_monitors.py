@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from lightning_trainingkit import BestCheckpoint, EarlyStopping, TransferLearning
+from lightning_trainingkit import BestCheckpoint, CommandCenter, EarlyStopping, TransferLearning
 from tests.toy import ScriptedModule, difference, toy_loaders, toy_trainer
 
 
@@ -96,6 +96,8 @@ def test_a_mode_that_contradicts_the_name_is_taken_and_said_so(new, said):
     assert new("val/loss", "max").mode == "max"
     assert new("val/width", "max").mode == "max"
     first, second = said()
+    CommandCenter(best={"val/acc": "max", "val/loss": "max"})
+    assert len(said()) == 3
     assert "follows val/acc by mode='min' as told, although the name sounds like 'max'" in first
     assert "follows val/loss by mode='max' as told, although the name sounds like 'min'" in second
 

@@ -169,6 +169,12 @@ def test_plateau_follows_the_validation_loss():
     assert fit.lr_scheduler_configs[0].scheduler.best == pytest.approx(cross_entropy(module(x), y).item(), rel=1e-3)
 
 
+def test_plateau_of_a_score_needs_its_mode():
+    with pytest.raises(ValueError, match="`mode` must be given for 'val/acc', which by its name is a score"):
+        ImageClassifier(net(), 3, schedule="plateau", schedule_options={"monitor": "val/acc"})
+    ImageClassifier(net(), 3, schedule="plateau", schedule_options={"monitor": "val/acc", "mode": "max"})
+
+
 def test_a_resumed_training_ends_where_an_unbroken_one_ends(tmp_path):
     def run(epochs, ckpt=None):
         torch.manual_seed(0)

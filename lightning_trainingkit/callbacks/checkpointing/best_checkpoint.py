@@ -178,7 +178,9 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
-        self._resumed_step = checkpoint["global_step"] or None  # a learning-rate finder loads a checkpoint of step 0
+        self._resumed_step = (
+            checkpoint.get("global_step") or None
+        )  # a learning-rate finder loads a checkpoint of step 0
         if trainer.state.fn != TrainerFn.FITTING and "current_model_state" in checkpoint:
             trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
 

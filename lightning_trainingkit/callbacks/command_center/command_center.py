@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_trainingkit.callbacks._best_weights import take_mode
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
     mute_logger,
@@ -88,6 +89,7 @@ class CommandCenter(L.Callback):
     ) -> None:
         for metric, mode in (best or {}).items():
             _check.one_of(f"best[{metric!r}]", mode, ("min", "max"), f"Say which end of {metric} is the better one.")
+            take_mode("CommandCenter", metric, mode)  # says where the name contradicts
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
         if page is not None and find_spec("plotly") is None:
