@@ -84,7 +84,7 @@ def _dashboard(args: argparse.Namespace) -> int:
             if args.open:
                 webbrowser.open(server.url)
             server.serve_forever()
-    path = (args.output or args.folders[0] / "dashboard.html").resolve()
+    path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link is replaced, not its target
     check_file(path)
     data = write_center(path, args.folders, args.online, args.target, args.better)
     print(f"{path}: {data['counted']}")

@@ -38,3 +38,15 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):
         assert words in said
         assert said.count("\n") == 1
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_link_in_the_place_of_the_page_is_replaced_and_its_target_kept(tmp_path):
+    (tmp_path / "runs" / "version_0").mkdir(parents=True)
+    (tmp_path / "runs" / "version_0" / "metrics.csv").write_text("epoch,step,val/loss\n0,0,0.5\n1,9,0.4\n")
+    (tmp_path / "thesis.txt").write_text("precious")
+    page = tmp_path / "runs" / "dashboard.html"
+    page.symlink_to(tmp_path / "thesis.txt")
+    assert main(["dashboard", str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+    assert not page.is_symlink()
+    assert "version_0" in page.read_text(encoding="utf-8")

@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit._locks import Lock, hold
 from lightning_trainingkit.functional.metric_name import Mode, named_mode, resolve_mode
-from lightning_trainingkit.nn.weights.checkpoint import explain_failure
+from lightning_trainingkit.nn.weights.read_checkpoint import check_run, read_checkpoint
 
 __all__ = ["BestWeights", "restore_weights", "take_mode"]
 
@@ -28,11 +29,17 @@ def take_mode(owner: str, monitor: str, mode: str | None) -> Mode:
     return taken
 
 
-def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
-    """Load the weights of a checkpoint into the trained module, on every rank, running no code from the file."""
+def restore_weights(trainer: L.Trainer, path: str | Path, run: str = "") -> None:
+    """Load the weights of a checkpoint into the trained module, on every rank, running no code from the file.
+
+    Args:
+        trainer: The Trainer.
+        path: The file, as rank 0 knows it.
+        run: Token of the run that must have written it, if a token is known.
+    """
     path = trainer.strategy.broadcast(str(path))  # by an unsynchronised metric, a ModelCheckpoint's differs by rank
-    with explain_failure(path):
-        checkpoint = trainer.strategy.load_checkpoint(path, weights_only=True)
+    checkpoint = read_checkpoint(path, lambda file: trainer.strategy.load_checkpoint(file, weights_only=True))
+    check_run(path, checkpoint, run)
     if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
         trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
@@ -44,7 +51,7 @@ class BestWeights:
 
     - **Name**: no two files share one, so callbacks and runs with the same folder leave each other's files alone.
     - **New file**: its name is temporary until a checkpoint names it or the fit ends. After a kill in between the next
-      fit in that folder sweeps it.
+      fit in that folder sweeps it. Until then the process holds the file, so that no other process sweeps it.
     - **Former file**: it stays until the next one is written. By then the newest checkpoint names a later file.
     """
 
@@ -55,6 +62,7 @@ class BestWeights:
     resumed: bool = False  # whether the fit began from a checkpoint
     _named: str = ""  # the file that the newest checkpoint names: any other has its temporary name
     _former: str = ""  # the file that the checkpoints before named
+    _lock: Lock | None = None  # on a file with a temporary name
 
     def state(self) -> dict[str, Any]:
         """The names of the files, for a checkpoint."""
@@ -83,12 +91,13 @@ class BestWeights:
         """The weights that were just validated are better: write them, or only forget the former best."""
         if self.file not in ("", self._named):
             temporary(self.file).unlink(missing_ok=True)
+            self._lock = None
         self.file = ""
         if keep:
             metric = re.sub(r"[^\w.-]+", "_", self.monitor)
             name = f"{self.owner}-{metric}-epoch={trainer.current_epoch}-step={trainer.global_step}-{uuid4().hex[:8]}"
             file: str = trainer.strategy.broadcast(str(_folder(trainer) / f"{name}.pt"))
-            _write_validated_weights(trainer, temporary(file))
+            self._lock = _write_validated_weights(trainer, temporary(file))
             self._remove_former(trainer)
             self.file = file
 
@@ -97,6 +106,7 @@ class BestWeights:
         if self.file != self._named:
             if self.file and trainer.is_global_zero:
                 put_in_place(self.file)
+            self._lock = None
             self._former, self._named = self._named, self.file
 
     def finish(self, trainer: L.Trainer) -> None:
@@ -139,12 +149,16 @@ def _folder(trainer: L.Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir).absolute() / "checkpoints"
 
 
-def _write_validated_weights(trainer: L.Trainer, path: Path) -> None:
+def _write_validated_weights(trainer: L.Trainer, path: Path) -> Lock | None:
+    lock = None
     checkpoint = {"state_dict": trainer.strategy.lightning_module_state_dict()}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):  # puts the averaged weights in place
             callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
     if trainer.is_global_zero:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        lock = hold(path)
         torch.save({"state_dict": checkpoint["state_dict"]}, path)
     trainer.strategy.barrier()
+    return lock

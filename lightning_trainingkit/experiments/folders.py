@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
+from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
+
 __all__ = ["newest_checkpoint", "open_folder"]
 
 _FOLDER = "TRAININGKIT_FOLDER"  # tells the processes that Lightning starts for further ranks
@@ -56,7 +58,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
     def age(path: Path) -> tuple[int, bool]:
         # Files of weights alone can't be resumed from, and have no step.
-        step: int = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("global_step", -1)
+        content = read_checkpoint(path, lambda file: torch.load(file, map_location="cpu", weights_only=True, mmap=True))
+        step: int = content.get("global_step", -1) if isinstance(content, dict) else -1
         return step, path.name == "last.ckpt"  # of two from one step it is the later one, and knows of the other
 
     newest = max(folder.glob("*.ckpt"), key=age, default=None)

@@ -15,9 +15,9 @@ from .transfer.freezing import ParameterFreezer as ParameterFreezer
 from .transfer.linear_probe import linear_probe as linear_probe
 from .weights.batch_norm_statistics import reestimate_batch_norm as reestimate_batch_norm
 from .weights.checkpoint import best_path as best_path
-from .weights.checkpoint import explain_failure as explain_failure
 from .weights.checkpoint import load_best as load_best
 from .weights.checkpoint import load_weights as load_weights
 from .weights.checkpoint import read_manifest as read_manifest
+from .weights.read_checkpoint import explain_failure as explain_failure
 from .weights.soup import average_weights as average_weights
 from .weights.soup import greedy_soup as greedy_soup

@@ -5,6 +5,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+from uuid import uuid4
 from weakref import proxy
 
 import lightning as L
@@ -16,17 +17,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit._files import check_no_folder, claim, put_in_place, sweep, temporary
+from lightning_trainingkit._locks import Lock
 from lightning_trainingkit.callbacks._best_weights import restore_weights, take_mode
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_in_sanity_check
+from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
 from lightning_trainingkit.callbacks.checkpointing.repeated_epoch_end import explain_repeated_epoch_end
 from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.metric_name import is_missing
-from lightning_trainingkit.nn.weights.checkpoint import write_manifest
+from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
+from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run
 
 __all__ = ["BestCheckpoint"]
 
@@ -64,7 +68,7 @@ class BestCheckpoint(ModelCheckpoint):
     Raises:
         TypeError: If a number is expected and something different given.
         ValueError: If ``mode`` or a number are wrong, ``monitor`` is not logged (the logged ones are listed) or
-            always NaN, or another ``BestCheckpoint`` writes to the same folder.
+            always NaN, or another ``BestCheckpoint`` or another live run writes to the same folder.
 
     Example:
         >>> import lightning as L
@@ -117,6 +121,7 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=enable_version_counter,
         )
         self.restore = restore
+        self._lock: Lock | None = None  # on the folder, for the time of a fit
         self._forget()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -137,10 +142,20 @@ class BestCheckpoint(ModelCheckpoint):
                 "the averaged weights, which are those that are validated, out of such files."
             )
         self._forget()
+        self._run = trainer.strategy.broadcast(uuid4().hex)
+        if fast_dev_run(trainer):
+            return
+        self._lock = hold_folder(trainer, str(self.dirpath))
+        try:
+            check_no_folder(Path(str(self.dirpath)) / MANIFEST)
+        except IsADirectoryError as error:
+            raise ValueError(f"`dirpath` can't be used: {error}") from None
         if trainer.is_global_zero:
             sweep(str(self.dirpath))
 
     def _forget(self) -> None:
+        self._lock = None
+        self._run = ""  # token of this run, or of the run that it resumes
         self.best_k_models = {}
         self.best_model_path = self.kth_best_model_path = self.last_model_path = ""
         self.best_model_score = self.current_score = None
@@ -160,8 +175,12 @@ class BestCheckpoint(ModelCheckpoint):
         return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, where in training each snapshot was taken, and which file is to go."""
-        return super().state_dict() | {"positions": dict(self._positions), "outdated": list(self._outdated)}
+        """Lightning's state, where in training snapshots were taken, which file is to go, and the run's token."""
+        return super().state_dict() | {
+            "positions": dict(self._positions),
+            "outdated": list(self._outdated),
+            RUN: self._run,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
@@ -170,6 +189,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
         self._positions = dict(state_dict.get("positions", {}))
         self._outdated = list(state_dict.get("outdated", []))
+        self._run = state_dict.get(RUN, self._run)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which files a run that resumes from another callback's checkpoint will look for."""
@@ -178,9 +198,10 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
-        self._resumed_step = (
-            checkpoint.get("global_step") or None
-        )  # a learning-rate finder loads a checkpoint of step 0
+        # A learning-rate finder loads a checkpoint of step 0.
+        self._resumed_step = checkpoint.get("global_step") or None
+        if trainer.state.fn != TrainerFn.FITTING and str(trainer.ckpt_path) == self.best_model_path:
+            check_run(self.best_model_path, checkpoint, self._run)
         if trainer.state.fn != TrainerFn.FITTING and "current_model_state" in checkpoint:
             trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
 
@@ -206,9 +227,12 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(*args)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save if asked, and explain an exception that comes from resuming at the end of a validation."""
-        explain_repeated_epoch_end(trainer, exception, self._resumed_step)
-        super().on_exception(trainer, pl_module, exception)
+        """Save if asked, explain an exception that comes from resuming at a validation's end, and free the folder."""
+        try:
+            explain_repeated_epoch_end(trainer, exception, self._resumed_step)
+            super().on_exception(trainer, pl_module, exception)
+        finally:
+            self._lock = None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove what was replaced last, and say if nothing could be best."""
@@ -226,12 +250,16 @@ class BestCheckpoint(ModelCheckpoint):
         if not self.best_model_path or fast_dev_run(trainer):
             return
         if self.restore:
-            restore_weights(trainer, self.best_model_path)
+            restore_weights(trainer, self.best_model_path, self._run)
         epoch, _ = self._positions.get(self.best_model_path, ("?", "?"))
         rank_zero_info(
             f"BestCheckpoint: {'restored' if self.restore else 'kept'} the weights of epoch {epoch}, the best by "
             f"{self.monitor} (mode={self.mode!r}): {self.best_model_path}"
         )
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Free the folder."""
+        self._lock = None
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
         """Whether ``current`` is among the best; NaN and infinity are not."""
@@ -270,7 +298,16 @@ class BestCheckpoint(ModelCheckpoint):
         if self.save_last is True:  # Lightning's `last` is the last of the best, too old to resume from
             self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero and set(self.best_k_models) != known:
-            write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions)
+            write_manifest(
+                str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions, self._run
+            )
+
+    def file_exists(self, filepath: Any, trainer: L.Trainer) -> bool:
+        """Whether a name is taken: by a file or, where there are no locks, by a run that is about to write it too."""
+        if super().file_exists(filepath, trainer):
+            return True
+        taken = trainer.is_global_zero and self._lock is None and not claim(filepath)
+        return trainer.strategy.reduce_boolean_decision(taken, all=False)
 
     def _get_metric_interpolated_filepath_name(
         self, monitor_candidates: dict[str, Tensor], trainer: L.Trainer, del_filepath: str | None = None

@@ -5,7 +5,7 @@ import io
 import lightning as L
 import torch
 
-from lightning_trainingkit.nn.weights.checkpoint import explain_failure
+from lightning_trainingkit.nn.weights.read_checkpoint import explain_failure
 
 __all__ = ["check_hyperparameters"]
 

@@ -8,7 +8,9 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit._locks import Lock
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
+from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
 from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends
@@ -40,7 +42,8 @@ class SnapshotCheckpoint(L.Callback):
 
     Raises:
         ValueError: If ``cycles`` is no positive integer or larger than the number of optimizer steps, that number is
-            unknown, there are several optimizers, or the folder is remote or has snapshots of another run.
+            unknown, there are several optimizers, or the folder is remote, in use by another live run, or has snapshots
+            of another run.
 
     Example:
         >>> import lightning as L
@@ -56,6 +59,7 @@ class SnapshotCheckpoint(L.Callback):
         self._forget()
 
     def _forget(self) -> None:
+        self._lock: Lock | None = None  # on the folder, for the time of a fit
         self._folder = ""
         self._steps: list[int] = []  # at which the snapshots so far were taken
         self._left: list[int] = []  # at which others are due
@@ -119,6 +123,14 @@ class SnapshotCheckpoint(L.Callback):
                 f"{len(self._left)} of {self.cycles} cycles, with ends at {self._left}, did not end."
             )
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Free the folder."""
+        self._lock = None
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Free the folder."""
+        self._lock = None
+
     def _save_if_due(self, trainer: L.Trainer) -> None:
         if not self._left or trainer.global_step < self._left[0]:
             return
@@ -143,6 +155,7 @@ class SnapshotCheckpoint(L.Callback):
                 f"`dirpath` must be a local folder, where a file can be renamed, got {chosen}. Copy the files later."
             )
         self._folder = trainer.strategy.broadcast(str(Path(chosen).absolute()))
+        self._lock = hold_folder(trainer, self._folder)
         there, mine = [], [Path(path).name for path in self.paths]
         if trainer.is_global_zero:
             sweep(self._folder)

@@ -33,7 +33,9 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
         if not Path(folder).is_dir():
             what = "is a file" if Path(folder).exists() else "does not exist"
             raise FileNotFoundError(f"`DIR` must be a folder with runs, got {folder}, which {what}.")
-    paths = sorted({path.resolve() for folder in folders for path in _files(Path(folder))})
+    # Links to files keep their place: what is read of a run is kept beside the link, not where it points to.
+    links_last = sorted({path for folder in folders for path in _files(Path(folder).resolve())}, key=Path.is_symlink)
+    paths = sorted({path.resolve(): path for path in reversed(links_last)}.values())
     runs: dict[Path, Record] = {}
     for path in paths:
         if (known := cache.load(path)) is not None:

@@ -1,8 +1,8 @@
 """Find the checkpoints of an ensemble's members, and read them without running code from any."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.nn.structure.names import plain_names
-from lightning_trainingkit.nn.weights.checkpoint import explain_failure
 from lightning_trainingkit.nn.weights.find_files import find_files
+from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
 
 __all__ = ["MemberFile", "as_list", "find_members", "read_members"]
 
@@ -51,30 +51,34 @@ def find_members(members: Any) -> list[Path | nn.Module]:
         found += [each] if isinstance(each, nn.Module) else find_files("members", each)
     if not found:
         raise ValueError("`members` must hold at least one member, got none. Name checkpoints, or pass modules.")
-    for one, other in combinations(found, 2):
-        name = f"a {type(one).__name__} twice" if one is other else ""
-        if isinstance(one, Path) and isinstance(other, Path) and one.resolve() == other.resolve():
-            name = f"{one} and {other}, which are one file"
-        if name:
+    first: dict[Path | nn.Module, Path | nn.Module] = {}
+    for each in found:
+        key = each.resolve() if isinstance(each, Path) else each
+        if key in first:
+            twice = isinstance(each, nn.Module)
+            name = f"a {type(each).__name__} twice" if twice else f"{first[key]} and {each}, which are one file"
             raise ValueError(f"`members` must differ, got {name}. Give it a larger weight instead.")
+        first[key] = each
     return found
 
 
 def read_members(members: Any) -> list[MemberFile | nn.Module]:
     """Find members and read their files onto the CPU, without running code: a file that needs code is a ValueError."""
     read = [each if isinstance(each, nn.Module) else _read(each) for each in find_members(members)]
-    for one, other in combinations([each for each in read if isinstance(each, MemberFile)], 2):
-        if _equal(one.weights, other.weights):
-            raise ValueError(
-                f"`members` must differ, got the same weights from {one.path} and {other.path}. Is one a copy, as "
-                "`last.ckpt` may be? Leave it out."
-            )
+    first: dict[bytes, Path] = {}
+    for each in read:
+        if isinstance(each, MemberFile):
+            one = first.setdefault(_digest(each.weights), each.path)
+            if one is not each.path:
+                raise ValueError(
+                    f"`members` must differ, got the same weights from {one} and {each.path}. Is one a copy, as "
+                    "`last.ckpt` may be? Leave it out."
+                )
     return read
 
 
 def _read(path: Path) -> MemberFile:
-    with explain_failure(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
     content = dict(content) if isinstance(content, Mapping) else {}
     weights = content.get("state_dict", content)
     if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
@@ -84,8 +88,11 @@ def _read(path: Path) -> MemberFile:
     return MemberFile(path, content)
 
 
-def _equal(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    if one.keys() != other.keys():
-        return False
-    pairs = [(one[name], other[name]) for name in one if isinstance(one[name], Tensor)]
-    return all(isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b) for a, b in pairs)
+def _digest(weights: Mapping[str, Any]) -> bytes:
+    """Equal for equal weights."""
+    digest = hashlib.blake2b()
+    for name, value in sorted(weights.items()):
+        if isinstance(value, Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()

@@ -3,19 +3,16 @@
 import copy
 import json
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit._files import write_json
+from lightning_trainingkit.nn.structure.names import plain_name
+from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run, read_checkpoint
 
-__all__ = ["MANIFEST", "best_path", "explain_failure", "load_best", "load_weights", "read_manifest", "write_manifest"]
+__all__ = ["MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
 
 MANIFEST = "best.json"
 
@@ -71,6 +68,11 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     """
     directory = Path(directory)
     manifest = directory / MANIFEST
+    if directory.is_file():
+        raise FileNotFoundError(
+            f"`directory` must be a folder with a {MANIFEST}, got the file {directory}. Give {directory.parent} for "
+            "the best, or load this file by `module.load_state_dict(lightning_trainingkit.nn.load_weights(FILE))`."
+        )
     if not directory.is_dir():
         raise FileNotFoundError(f"`directory` must be a folder, got {directory}, which does not exist. Check the path.")
     if not manifest.is_file():
@@ -102,24 +104,23 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If the file is truncated, holds something else than weights, or would run code on loading.
+        ValueError: If the file is damaged, holds something else than weights, or would run code on loading.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> path = Path(tempfile.mkdtemp()) / "net.pt"
         >>> torch.save(nn.Linear(2, 1).state_dict(), path)
         >>> {name: tuple(tensor.shape) for name, tensor in load_weights(path).items()}
         {'weight': (1, 2), 'bias': (1,)}
     """
-    with explain_failure(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    return _weights(path, content)
+    return _weights(path, read_checkpoint(path))
 
 
 def load_best(module: nn.Module, directory: str | Path) -> Path:
     """Load the best snapshot of a training into ``module``, in this or any later process.
 
-    Parameters and buffers change in place and keep their device; if anything is wrong they stay as they were.
+    Parameters and buffers change in place and keep their device; if anything is wrong they stay as they were. Either of
+    the two modules may be compiled.
 
     Args:
         module: The module that was trained (the ``LightningModule``), built with the same arguments.
@@ -131,10 +132,10 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
     Raises:
         FileNotFoundError: If manifest or checkpoint are missing.
         TypeError: If ``module`` is none.
-        ValueError: If the checkpoint is unreadable, unsafe, or belongs to another architecture.
+        ValueError: If the checkpoint is unreadable, damaged, unsafe, or belongs to another run or architecture.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> folder = Path(tempfile.mkdtemp())
         >>> torch.save(nn.Linear(2, 1).state_dict(), folder / "epoch=3.ckpt")
         >>> _ = (folder / "best.json").write_text(json.dumps({"best": "epoch=3.ckpt"}))
@@ -144,15 +145,17 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
     if not isinstance(module, nn.Module):
         raise TypeError(f"`module` must be the module to load into, got {module!r}. The folder comes second.")
     path = best_path(directory)
-    with explain_failure(path):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
+    check_run(path, content, str(read_manifest(directory).get(RUN, "")))
     _weights(path, content)
     before = copy.deepcopy(module.state_dict())
     try:
         hook = getattr(module, "on_load_checkpoint", None)
         if callable(hook):  # a LightningModule may change what it loads
             hook(content)
-        module.load_state_dict(_weights(path, content), strict=getattr(module, "strict_loading", True))
+        names = {plain_name(name): name for name in before}  # the trained module may have been compiled, or this one
+        weights = {names.get(plain_name(name), name): value for name, value in _weights(path, content).items()}
+        module.load_state_dict(weights, strict=getattr(module, "strict_loading", True))
     except RuntimeError as error:
         module.load_state_dict(before, strict=False)
         raise ValueError(
@@ -170,7 +173,12 @@ def _weights(path: str | Path, content: Any) -> dict[str, Tensor]:
 
 
 def write_manifest(
-    directory: str, monitor: str, mode: str, scores: dict[str, Tensor], positions: dict[str, list[int]]
+    directory: str,
+    monitor: str,
+    mode: str,
+    scores: dict[str, Tensor],
+    positions: dict[str, list[int]],
+    run: str = "",
 ) -> None:
     """Write ``best.json``: which of the checkpoints in ``directory`` is best by which metric, and when it was taken.
 
@@ -180,6 +188,7 @@ def write_manifest(
         mode: ``"min"`` or ``"max"``.
         scores: Value of the metric by checkpoint path.
         positions: Epoch and optimizer step by checkpoint path.
+        run: Token of the run, as in its checkpoints.
     """
     best_first = sorted(scores, key=lambda path: float(scores[path]), reverse=mode == "max")
     top_k = [
@@ -191,43 +200,5 @@ def write_manifest(
         }
         for path in best_first
     ]
-    manifest = {"best": top_k[0]["path"], "monitor": monitor, "mode": mode, "top_k": top_k}
+    manifest = {"best": top_k[0]["path"], "monitor": monitor, "mode": mode, "top_k": top_k, RUN: run}
     write_json(Path(directory) / MANIFEST, manifest)
-
-
-@contextmanager
-def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator[None]:
-    """Turn what reading a bad checkpoint raises into one error that says what is wrong with which file.
-
-    Args:
-        name: The file's path or, with ``file``, what it is called in the error.
-        file: The opened file, where it has no path.
-
-    Example:
-        >>> with explain_failure("nowhere.ckpt"):
-        ...     torch.load("nowhere.ckpt", weights_only=True)
-        Traceback (most recent call last):
-        FileNotFoundError: `nowhere.ckpt` must be a checkpoint, got no such file. Was it moved or deleted?
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"`{name}` must be a checkpoint, got no such file. Was it moved or deleted?") from error
-    except pickle.UnpicklingError as error:
-        content = name if file is None else file
-        if not zipfile.is_zipfile(content):
-            raise ValueError(
-                f"`{name}` must be a checkpoint written by torch, got a truncated or foreign file."
-            ) from error
-        if file is not None:
-            file.seek(0)
-        held = ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(content)) or "an unknown operation"
-        raise ValueError(
-            f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint is "
-            'loaded. Leave it out, as in `self.save_hyperparameters(ignore=["model"])`.'
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(
-            f"`{name}` must be a whole checkpoint, got a truncated or damaged file "
-            f"({str(error) or type(error).__name__}). Use another one."
-        ) from error

@@ -1,7 +1,12 @@
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import lightning as L
@@ -11,9 +16,10 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
 
-from lightning_trainingkit import BestCheckpoint, best_path, load_best
-from lightning_trainingkit._files import temporary
+from lightning_trainingkit import BestCheckpoint, EarlyStopping, SnapshotCheckpoint, best_path, load_best
+from lightning_trainingkit._files import claim, temporary
 from lightning_trainingkit.nn.weights.checkpoint import load_weights
+from tests.locked import elsewhere, free
 from tests.toy import ScriptedModule, ToyModule, difference, toy_loaders, toy_trainer
 
 same_folder = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # on purpose
@@ -251,3 +257,140 @@ def test_a_moved_folder_is_resumed_with_its_best(tmp_path):
     assert save.best_model_score == 1
     assert best_path(tmp_path / "moved").parent == tmp_path / "moved"
     assert difference(module.state_dict(), load_weights(best_path(tmp_path / "moved"))) == 0
+
+
+class Act(L.Callback):
+    """Calls a function at a hook."""
+
+    def __init__(self, hook, function):
+        setattr(self, hook, lambda *_, **__: function())
+
+
+@pytest.mark.parametrize("kind", [BestCheckpoint, SnapshotCheckpoint])
+def test_a_folder_in_which_another_run_trains_is_refused_before_training(tmp_path, kind):
+    options = {"monitor": "val/loss", "mode": "min"} if kind is BestCheckpoint else {"cycles": 2}
+    save, module = kind(**options, dirpath=str(tmp_path)), ToyModule()
+    with (
+        elsewhere(tmp_path),
+        pytest.raises(ValueError, match="`dirpath` must be a folder that no other run is writing"),
+    ):
+        toy_trainer(save).fit(module, *toy_loaders())
+    assert module.global_step == 0
+    assert not list(tmp_path.iterdir())
+    held = []
+    toy_trainer(save, Act("on_train_batch_end", lambda: held.append(not free(tmp_path)))).fit(module, *toy_loaders())
+    assert held
+    assert all(held)
+    assert free(tmp_path)
+    toy_trainer(kind(**options, dirpath=str(tmp_path / "trial")), fast_dev_run=True).fit(ToyModule(), *toy_loaders())
+    assert not (tmp_path / "trial").exists()
+
+
+@same_folder
+@pytest.mark.parametrize("hook", ["setup", "on_train_start", "on_train_batch_end", "on_fit_end", "on_exception"])
+def test_the_folder_is_free_again_whatever_raises(tmp_path, hook):
+    def fail():
+        raise ArithmeticError
+
+    save = checkpoint(tmp_path)
+    fails = [Act(hook, fail), *([Act("on_train_start", fail)] if hook == "on_exception" else [])]
+    trainer, module = toy_trainer(*fails[1:], save, fails[0]), ToyModule()
+    if hook == "setup":  # the module's comes after all callbacks'
+        trainer, module.setup = toy_trainer(save), lambda stage: fail()
+    with pytest.raises(ArithmeticError):
+        trainer.fit(module, *toy_loaders())
+    assert free(tmp_path / "checkpoints") or hook == "on_exception"  # after which Lightning calls no other callback
+    trainer = toy_trainer(save, max_epochs=1)  # a second Trainer of this process
+    trainer.fit(ToyModule(), *toy_loaders())
+    assert free(tmp_path / "checkpoints")
+
+
+def test_all_callbacks_of_a_trainer_share_one_folder(tmp_path):
+    folder = str(tmp_path / "checkpoints")
+    save, snapshots = BestCheckpoint("val/loss", "min", dirpath=folder), SnapshotCheckpoint(2, dirpath=folder)
+    trainer = toy_trainer(EarlyStopping("val/loss"), save, snapshots, default_root_dir=tmp_path)
+    trainer.fit(ScriptedModule([1, 2]), *toy_loaders())
+    assert len(list(tmp_path.glob("checkpoints/*"))) == 5
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.EBADF, "as NFS says")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+@same_folder
+def test_without_locks_two_runs_in_step_keep_apart_and_one_line_says_so(tmp_path, without_locks, caplog):
+    caplog.set_level("INFO")
+    other = tmp_path / "checkpoints" / "epoch=0-step=4.ckpt"
+    other.parent.mkdir()
+    assert claim(other)  # another run is about to write it
+    save = checkpoint(tmp_path, restore=True, save_last=True)
+    module, _ = fit([1, 2], save)
+    assert Path(save.best_model_path).name == "epoch=0-step=4-v1.ckpt"
+    assert difference(module.state_dict(), module.seen[0]) == 0
+    assert not other.exists()
+    fit([1, 2], save)
+    assert caplog.text.count("has no locks") == 1
+    assert [path.name for path in tmp_path.glob("**/*.tmp")] == [f"{other.name}.claim.tmp"]
+
+
+@pytest.mark.parametrize("restore", [False, True])
+def test_weights_of_another_run_are_never_taken_for_the_best(tmp_path, restore):
+    fit([1], other := checkpoint(tmp_path / "other"), max_epochs=1)
+    save = checkpoint(tmp_path, restore=restore)
+
+    def overwrite():
+        shutil.copy(other.best_model_path, save.best_model_path)
+
+    trainer, module = toy_trainer(save, Act("on_train_end", overwrite), max_epochs=1), ScriptedModule([1])
+    refused = pytest.raises(ValueError, match="must be the file of this run, got a file that another run has put")
+    with refused if restore else contextlib.nullcontext():
+        trainer.fit(module, *toy_loaders())
+    assert difference(module.state_dict(), module.seen[0]) == 0
+    with refused:
+        trainer.test(module, toy_loaders()[1], ckpt_path="best")
+    with pytest.raises(ValueError, match="another run has put in its place"):
+        load_best(module, tmp_path / "checkpoints")
+
+
+@same_folder
+def test_a_resumed_run_is_the_same_run(tmp_path):
+    fit([1, 2], checkpoint(tmp_path, save_last=True), max_epochs=2)
+    save = checkpoint(tmp_path, save_last=True, restore=True)
+    module = ScriptedModule([1, 2, 3])
+    trainer = toy_trainer(save, max_epochs=3)
+    trainer.fit(module, *toy_loaders(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    trainer.test(module, toy_loaders()[1], ckpt_path="best", verbose=False)
+    load_best(module, tmp_path / "checkpoints")
+
+
+@same_folder
+def test_a_folder_in_the_place_of_the_manifest_is_refused_before_training(tmp_path):
+    mine = tmp_path / "checkpoints" / "best.json" / "mine"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    module = ScriptedModule([1])
+    with pytest.raises(ValueError, match=r"`.*best.json` must be free for a file, got a folder"):
+        toy_trainer(checkpoint(tmp_path)).fit(module, *toy_loaders())
+    assert module.global_step == 0
+    assert mine.read_text() == "precious"
+
+
+def test_a_damaged_best_file_is_an_error_and_changes_no_weights(tmp_path):
+    save = checkpoint(tmp_path, restore=True)
+
+    def damage():
+        path = Path(save.best_model_path)
+        content = bytearray(path.read_bytes())
+        with zipfile.ZipFile(path) as archive:
+            (record, *_) = (each for each in archive.infolist() if "/data/" in each.filename)
+        content[record.header_offset + 200] ^= 8
+        path.write_bytes(content)
+
+    trainer, module = toy_trainer(save, Act("on_train_end", damage), max_epochs=1), ScriptedModule([1])
+    with pytest.raises(ValueError, match="must be a whole checkpoint written by torch, got a truncated, damaged"):
+        trainer.fit(module, *toy_loaders())
+    assert difference(module.state_dict(), module.seen[0]) == 0

@@ -186,3 +186,34 @@ def test_a_kept_run_is_plain_numbers_and_json(root):
     with np.load(next(root.rglob("dashboard.npz")), allow_pickle=False) as kept:
         assert set(kept) == {"text", "numbers"}
         assert json.loads(kept["text"].tobytes())["record"]["project"]
+
+
+def test_a_linked_file_is_read_and_nothing_is_written_outside_of_the_folder(tmp_path):
+    table = "epoch,step,val/loss\n0,0,0.5\n1,9,0.4\n"
+    for name in ("outside", "runs/linked", "runs/own"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "outside" / "metrics.csv").write_text(table)
+    (tmp_path / "runs" / "own" / "metrics.csv").write_text(table)
+    (tmp_path / "runs" / "linked" / "metrics.csv").symlink_to(tmp_path / "outside" / "metrics.csv")
+    (tmp_path / "runs" / "linked2").mkdir()
+    (tmp_path / "runs" / "linked2" / "metrics.csv").symlink_to(tmp_path / "runs" / "own" / "metrics.csv")
+    for _ in range(2):
+        runs, _ = gather.gather([tmp_path / "runs", tmp_path / "runs" / "own"])
+        assert sorted(run.id for run in runs) == ["linked", "own"]
+    assert os.listdir(tmp_path / "outside") == ["metrics.csv"]  # noqa: PTH208
+    assert (tmp_path / "runs" / "linked" / "dashboard.npz").is_file()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_stands_in_the_place_of_the_cache_is_kept(tmp_path, kind):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.csv").write_text("epoch,step,val/loss\n0,0,0.5\n")
+    mine = tmp_path / "run" / "dashboard.npz" / "mine" if kind == "folder" else tmp_path / "mine"
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("precious")
+    if kind == "link":
+        (tmp_path / "run" / "dashboard.npz").symlink_to(mine)
+    (run,), _ = gather.gather([tmp_path])
+    assert run.curves["val/loss"].values.tolist() == [0.5]
+    assert mine.read_text() == "precious"
+    assert not list(tmp_path.glob("**/*.tmp"))

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import pathlib
 
@@ -7,6 +8,7 @@ from torch import nn
 
 from lightning_trainingkit import best_path, load_best
 from lightning_trainingkit.nn.weights.checkpoint import load_weights, write_manifest
+from lightning_trainingkit.nn.weights.read_checkpoint import RUN
 
 
 class RunsCode:
@@ -118,3 +120,36 @@ def test_swapped_arguments_and_a_folder_that_does_not_exist(tmp_path):
         load_best(tmp_path, nn.Linear(3, 2))
     with pytest.raises(FileNotFoundError, match=r"`directory` must be a folder, got .*nowhere, which does not exist"):
         best_path(tmp_path / "nowhere")
+
+
+class Net(nn.Module):
+    def __init__(self, compiled):
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+        if compiled:
+            self.net = torch.compile(self.net, backend="eager")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_compiled_and_plain_modules_load_each_others_best(tmp_path, saved, loaded):
+    source, module = Net(saved), Net(loaded)
+    save(tmp_path, {"state_dict": source.state_dict()})
+    load_best(module, tmp_path)
+    assert torch.equal(module.net.weight, source.net.weight)
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    save(tmp_path, {"state_dict": nn.Linear(3, 2).state_dict()}, "last.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"got the file .*last.ckpt. Give .* for the best, or load"):
+        load_best(nn.Linear(3, 2), tmp_path / "last.ckpt")
+
+
+def test_a_best_file_of_another_run_than_the_manifest_is_refused(tmp_path):
+    module = nn.Linear(3, 2)
+    save(tmp_path, {"state_dict": module.state_dict(), "callbacks": {"BestCheckpoint": {RUN: "other"}}})
+    manifest = json.loads((tmp_path / "best.json").read_text())
+    for run, fits in (("other", True), ("mine", False)):
+        (tmp_path / "best.json").write_text(json.dumps(manifest | {RUN: run}))
+        with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="another run has put in its place"):
+            load_best(module, tmp_path)

@@ -1,0 +1,118 @@
+"""Read a checkpoint: whole, as it was written, and without running code from it."""
+
+import logging
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+__all__ = ["RUN", "check_run", "explain_failure", "read_checkpoint"]
+
+RUN = "trainingkit_run"
+"""Name under which a callback's state and a manifest keep the token of the run that wrote them."""
+
+
+def read_checkpoint(path: str | Path, load: Callable[[str | Path], Any] | None = None) -> Any:
+    """Read a checkpoint onto the CPU. Its sums are compared first: ``torch.load`` does not look at them.
+
+    Args:
+        path: The file, or the folder of a sharded checkpoint, which has no sums.
+        load: Reads it in another way than ``torch.load``. It must run no code from the file.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If the file is truncated, damaged, no checkpoint, or would run code on loading.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "net.pt"
+        >>> torch.save({"epoch": 3}, path)
+        >>> read_checkpoint(path)
+        {'epoch': 3}
+    """
+    with explain_failure(path):
+        if (file := Path(path)).is_file():
+            stat = file.stat()
+            _check_sums(file.absolute(), stat.st_mtime_ns, stat.st_size)
+        return torch.load(path, map_location="cpu", weights_only=True) if load is None else load(path)
+
+
+@lru_cache(maxsize=1024)
+def _check_sums(file: Path, _mtime: int, _size: int) -> None:
+    """Compare each record with its CRC32, once for each state of a file."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(record.CRC for record in archive.infolist()):  # all are 0 after `set_crc32_options(False)`
+                if record := archive.testzip():
+                    raise zipfile.BadZipFile(f"the sum of {record} is wrong")
+                return
+    logging.getLogger("lightning_trainingkit").warning("%s has no sums: damage to its numbers would not show.", file)
+
+
+def check_run(path: str | Path, content: Any, run: str) -> None:
+    """Raise a ValueError if a checkpoint says that another run wrote it.
+
+    Args:
+        path: The file, for the error.
+        content: What was read from it.
+        run: Token of the run; empty if it is not known.
+    """
+    callbacks = content.get("callbacks") if isinstance(content, Mapping) else None
+    states = callbacks.values() if isinstance(callbacks, Mapping) else ()
+    found = {state[RUN] for state in states if isinstance(state, Mapping) and RUN in state}
+    if run and found and run not in found:
+        raise ValueError(
+            f"`{path}` must be the file of this run, got a file that another run has put in its place. "
+            "Give each run its own `dirpath`."
+        )
+
+
+@contextmanager
+def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator[None]:
+    """Turn what reading a bad checkpoint raises into one error that says what is wrong with which file.
+
+    Args:
+        name: The file's path or, with ``file``, what it is called in the error.
+        file: The opened file, where it has no path.
+
+    Example:
+        >>> with explain_failure("nowhere.ckpt"):
+        ...     torch.load("nowhere.ckpt", weights_only=True)
+        Traceback (most recent call last):
+        FileNotFoundError: `nowhere.ckpt` must be a checkpoint, got no such file. Was it moved or deleted?
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"`{name}` must be a checkpoint, got no such file. Was it moved or deleted?") from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise ValueError(f"`{name}` must be a file that can be read, got {error.strerror or error}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise what they like
+        content: Any = name if file is None else file
+        if isinstance(error, pickle.UnpicklingError) and (held := _code(content)):
+            raise ValueError(
+                f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint "
+                'is loaded. Leave it out, as in `self.save_hyperparameters(ignore=["model"])`.'
+            ) from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"`{name}` must be a whole checkpoint written by torch, got a truncated, damaged or foreign file "
+            f"({reason}). Use another one."
+        ) from error
+
+
+def _code(content: Any) -> str:
+    """What in a file would run code; empty if nothing is known of it."""
+    try:
+        if not isinstance(content, str | Path):
+            content.seek(0)
+        return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(content))
+    except Exception:  # a damaged file
+        return ""
