@@ -19,7 +19,7 @@ from lightning_trainingkit.callbacks._best_weights import restore_weights
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
-from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
+from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import say_left_out, without_unsafe
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.nn.weights.checkpoint import write_manifest
@@ -120,7 +120,7 @@ class BestCheckpoint(ModelCheckpoint):
                 f"`dirpath` must be a local folder, where a file can be renamed, got {self.dirpath}. "
                 "Lightning's `ModelCheckpoint` writes to remote storage."
             )
-        check_hyperparameters(trainer)
+        say_left_out(trainer)
         averages = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
         if self.save_weights_only and averages:
             raise ValueError(
@@ -255,7 +255,8 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         self._saving = True
         try:
-            self._save_whole(trainer, filepath)
+            with without_unsafe(trainer):
+                self._save_whole(trainer, filepath)
         finally:
             self._saving = False
 
