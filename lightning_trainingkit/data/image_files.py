@@ -7,7 +7,7 @@ from functools import cache
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -29,6 +29,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _LONGEST = 100  # times the shorter side
+_FEW = 16  # steps of brightness
 _NAMED = 10
 
 
@@ -82,7 +83,13 @@ class ImageReader:
         with _opened(path) as file:
             self._check_size(path, file)
             limits = self._limits(path, file)
+            halved = limits is None and ";16" in str(file.tile)  # Pillow keeps the upper 8 bits of colours of 16
             file.load()
+            if halved and np.asarray(file.convert("RGB")).max() < _FEW:
+                raise _RefusedError(
+                    f"`{path}` must use the upper bits of its 16, of which 8 are read in colour, got values below "
+                    f"{_FEW * 256}. Save it with 8 bits, or stretch its values to 0 .. 65535."
+                )
             image = _upright(file, self._colours(file) if limits is None else _scaled(path, file, *limits))
             cut: Tensor = F.pil_to_tensor(v2.CenterCrop(self.size)(v2.Resize(self.size)(image)))
             return cut.expand(3, -1, -1)
@@ -146,7 +153,7 @@ def read_all(paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
+def _opened(path: str) -> Iterator[ImageFile.ImageFile]:
     try:
         with Image.open(path, formats=_formats()) as file:
             yield file
@@ -157,7 +164,7 @@ def _opened(path: str) -> Iterator[Image.Image]:
         raise ValueError(f"`{path}` must be a readable image, got {found}. Remove or replace the file.") from error
 
 
-def _upright(file: Image.Image, image: Image.Image) -> Image.Image:
+def _upright(file: ImageFile.ImageFile, image: Image.Image) -> Image.Image:
     """Turn an image as the EXIF data of its file say; damaged EXIF data say nothing."""
     try:
         turn = _UPRIGHT.get(file.getexif().get(_ORIENTATION, 1))

@@ -29,8 +29,9 @@ class ImageFolderDataModule(ImageDataModule):
     ``test`` folder without classes is what ``predict`` reads, as images without labels, in the order of their names.
     Images are normalised by mean and standard deviation of the training part, measured in one pass of constant memory.
 
-    All formats that Pillow itself decodes are read, of several frames the first. Hidden files and folders are passed
-    over; one line counts all that is. Usual names of the parts (``Valid``, ``dev``, ``testing``) are known.
+    All formats that Pillow itself decodes are read: of several frames the first, of colours of 16 bits the upper 8.
+    Hidden files and folders are passed over; one line counts all that is. Usual names of the parts (``Valid``, ``dev``,
+    ``testing``) are known.
 
     Args:
         data_dir: The folder ``ROOT``. Classes are numbered by the alphabet.

@@ -77,6 +77,28 @@ def test_a_given_range_holds_for_16_bits_and_not_for_8(write):
     )
 
 
+def png_of_16_bits(path, pixels):
+    """Write colours of 16 bits, which Pillow reads and does not write."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(rows), b"IEND"]
+    parts = [struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return str(path)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_of_16_bits_keep_8_and_are_refused_where_few_values_are_left(tmp_path, channels):
+    pixels = np.full((12, 12, channels), 65535, np.uint16)
+    pixels[..., :3] = RAMP[..., None] * 20
+    x = decoded(png_of_16_bits(tmp_path / "x.png", pixels))
+    torch.testing.assert_close(x[0].float(), torch.tensor(RAMP * 20 / 257, dtype=torch.float32), atol=1, rtol=0)
+    pixels[..., :3] = RAMP[..., None]  # of 12 bits: 4 values would be left
+    with pytest.raises(ValueError, match=r"x.png` must use the upper bits of its 16.*got values below 4096"):
+        decoded(png_of_16_bits(tmp_path / "x.png", pixels))
+
+
 def test_nan_is_named(write):
     path = write(np.full((4, 4), np.nan, np.float32), "x.tif")
     with pytest.raises(ValueError, match=r"x.tif` must hold finite values"):

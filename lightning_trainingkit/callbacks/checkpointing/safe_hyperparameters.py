@@ -69,7 +69,7 @@ def _unsafe(hyperparameters: Mapping[str, Any]) -> list[str]:
 
 
 def _is_safe(value: Any) -> bool:
-    if isinstance(value, str | int | float | None):
+    if value is None or type(value) in (bool, int, float, str):  # not NumPy's float64, which is a float too
         return True
     if isinstance(value, nn.Module):  # large, as the case may be
         return False

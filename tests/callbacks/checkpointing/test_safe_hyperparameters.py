@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -47,7 +48,7 @@ def test_a_module_is_left_out_and_named(tmp_path, make, caplog):
         Careless.load_from_checkpoint(path)
 
 
-@pytest.mark.parametrize("value", [Path("x"), [nn.ReLU()], {"net": nn.ReLU}])
+@pytest.mark.parametrize("value", [Path("x"), np.float64(0.5), [nn.ReLU()], {"net": nn.ReLU}])
 def test_any_object_that_needs_code_is_left_out(tmp_path, value):
     _, content = saved(tmp_path, best(tmp_path), Careless(3, value=value))
     assert content["hyper_parameters"] == {"lr": 0.1, "sizes": [1, 2], "model": 3}
