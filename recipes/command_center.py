@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.local import write_center
-from lightning_trainingkit.experiments import comparison, wandb_runs
+from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
 
 RATES = (1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0)
 DROPOUT = (0.1, 0.3)
@@ -52,14 +52,16 @@ class Classifier(kit.ImageClassifier):
 def main() -> None:
     """Train the grid, or what is missing of it, test the best in four ways, and write the page."""
     parser = experiments.argument_parser("command_center", __doc__)
-    parser.add_argument("--epochs", type=int, default=25, help="at most (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=25, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="of one rank (%(default)s)")
-    parser.add_argument("--members", type=int, default=3, help="of the grid's best, in the ensemble (%(default)s)")
-    parser.add_argument("--passes", type=int, default=20, help="of Monte-Carlo dropout (%(default)s)")
+    parser.add_argument(
+        "--members", type=at_least(2), default=3, help="of the grid's best, in the ensemble (%(default)s)"
+    )
+    parser.add_argument("--passes", type=at_least(1), default=20, help="of Monte-Carlo dropout (%(default)s)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     args = parser.parse_args()
-    if args.epochs < 1 or args.passes < 1 or not 2 <= args.members <= len(RATES):
-        parser.error(f"--epochs and --passes must be at least 1, --members from 2 to {len(RATES)}.")
+    if args.members > len(RATES):
+        parser.error(f"--members must be at most {len(RATES)}, the learning rates of the grid, got {args.members}.")
     if args.open and args.wandb == "disabled":
         parser.error("--open needs a page, which is made of W&B's files: take --wandb offline.")
     start = time.perf_counter()
@@ -115,6 +117,8 @@ def main() -> None:
         rows,
         f"Files: {folder}/dashboard.html, {folder}/results.json, {folder}/grid/*/best.json",
         "Next:  python recipes/command_center.py --data fashion-mnist --epochs 3",
+        "         if its data is absent: apt install dataset-fashion-mnist, or",
+        "         python -c \"import torchvision; torchvision.datasets.FashionMNIST('data', download=True)\"",
         f"       trainingkit dashboard {folder} --serve --open    (beside a training: kept up to date)",
         *wandb_runs.center(args, folder),
     )

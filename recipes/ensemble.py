@@ -22,22 +22,24 @@ from torch.utils.data import Subset
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
-from lightning_trainingkit.experiments import comparison, wandb_runs
+from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
 from lightning_trainingkit.functional import AVERAGES, average_passes
 
 
 def main() -> None:
     """Train the members that are missing, then test each, and the average of 1 to all of them."""
     parser = experiments.argument_parser("ensemble", __doc__)
-    parser.add_argument("--members", type=int, default=5, help="how many, with seeds from --seed on (%(default)s)")
+    parser.add_argument(
+        "--members", type=at_least(2), default=5, help="how many, with seeds from --seed on (%(default)s)"
+    )
     parser.add_argument("--images", type=int, help="to train on (default: 400 of the digits, else all)")
-    parser.add_argument("--epochs", type=int, default=30, help="at most (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=30, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
     parser.add_argument("--average", choices=AVERAGES, default="probabilities", help="(%(default)s)")
     args = parser.parse_args()
     devices = max(1, int(args.devices)) if args.devices.isdigit() else 1
-    if args.members < 2 or args.epochs < 1 or args.batch_size < devices:
-        parser.error("--members must be at least 2, --epochs 1, and --batch-size the number of devices.")
+    if args.batch_size < devices:
+        parser.error(f"--batch-size must be at least the number of devices, {devices}, got {args.batch_size}.")
     start = time.perf_counter()
     experiments.quiet()
     try:

@@ -16,7 +16,7 @@ from torch import distributed
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
-from lightning_trainingkit.experiments import wandb_runs
+from lightning_trainingkit.experiments import at_least, wandb_runs
 from lightning_trainingkit.nn import load_weights, read_manifest
 
 NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "ChannelsLast", "CommandCenter"]
@@ -25,25 +25,26 @@ NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "Channe
 def main() -> None:
     """Train, or go on with a training that was killed, and show what the last and the best weights score."""
     parser = experiments.argument_parser("quickstart", __doc__)
-    parser.add_argument("--epochs", type=int, default=20, help="at most (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=20, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
     without = {"choices": NAMES, "metavar": "NAME", "action": "append", "default": []}
     parser.add_argument("--without", **without, help=f"leave a callback out, may be repeated: {', '.join(NAMES)}")
     parser.add_argument("--compare-to", type=Path, metavar="DIR", help="show how far the weights are from that run's")
     args = parser.parse_args()
     devices = max(1, int(args.devices)) if args.devices.isdigit() else 1
-    if args.epochs < 1 or args.batch_size < devices:
-        parser.error("--epochs must be at least 1, and --batch-size at least the number of devices.")
-    if args.compare_to and (
-        "BestCheckpoint" in args.without or not (args.compare_to / "checkpoints/last.ckpt").exists()
-    ):
-        parser.error(f"--compare-to must be a run with checkpoints, as this one must, got {args.compare_to}.")
+    if args.batch_size < devices:
+        parser.error(f"--batch-size must be at least the number of devices, {devices}, got {args.batch_size}.")
+    if args.compare_to and "BestCheckpoint" in args.without:
+        parser.error("--compare-to needs this run's checkpoints: take it without `--without BestCheckpoint`.")
+    if args.compare_to and not (args.compare_to / "checkpoints/last.ckpt").exists():
+        parser.error(f"--compare-to must be a run with checkpoints/last.ckpt, got {args.compare_to}.")
     start = time.perf_counter()
     experiments.quiet()
 
     # 1. Data and a model: any LightningModule would do.
     try:
         data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size // devices, seed=args.seed)
+        data.setup()  # says here if the data set is absent
         folder = experiments.open_folder("quickstart", args.output, resume=args.resume)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -120,6 +121,8 @@ def main() -> None:
         "Files: " + ", ".join(map(str, sorted(folder.iterdir()))),
         "Next:  python recipes/quickstart.py --without EarlyStopping",
         "       python recipes/quickstart.py --data fashion-mnist --epochs 5 --batch-size 128",
+        "         if its data is absent: apt install dataset-fashion-mnist, or",
+        "         python -c \"import torchvision; torchvision.datasets.FashionMNIST('data', download=True)\"",
         "       python recipes/plug_in.py    (the same callbacks in a project that knows nothing of the kit)",
         *([] if "CommandCenter" in left_out else wandb_runs.center(args, folder)),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -13,9 +13,10 @@ from lightning_trainingkit.data._lightning import unrepeated
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.split import stratified_split
 
-__all__ = ["ImageDataModule", "check_labels", "even_batches", "fit_normalisation", "split"]
+__all__ = ["ImageDataModule", "check_labels", "check_path", "even_batches", "fit_normalisation", "split"]
 
 Pair = tuple[Tensor, Tensor]
+T = TypeVar("T")
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -35,13 +36,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def __init__(self, batch_size: int, val_fraction: float, seed: int, num_workers: int) -> None:
         super().__init__()
-        _check.share("val_fraction", val_fraction, "Try 0.1.")
-        _check.integer("batch_size", batch_size, "Try 128.", least=1)
-        _check.integer("num_workers", num_workers, "Use 0 to load in the main process.", least=0)
-        self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.num_workers = num_workers
-        self.seed = seed
+        self.val_fraction = _check.share("val_fraction", val_fraction, "Try 0.1.")
+        self.batch_size = _check.integer("batch_size", batch_size, "Try 128.", least=1)
+        self.num_workers = _check.integer("num_workers", num_workers, "Use 0 to load in the main process.", least=0)
+        self.seed = _check.integer("seed", seed, "It fixes the split: try 0.")
         self._loaded = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -73,7 +71,7 @@ class ImageDataModule(L.LightningDataModule):
         """Return the test batches."""
         return self.test_dataloader()
 
-    def _evaluation_loader(self, part: Dataset[Pair], name: str) -> DataLoader[Pair]:
+    def _evaluation_loader(self, part: Dataset[T], name: str) -> DataLoader[T]:
         sampler = unrepeated(part, name, self.trainer)
         if sampler is None:
             return self._loader(part)
@@ -82,7 +80,7 @@ class ImageDataModule(L.LightningDataModule):
             part, sampler=sampler, batch_size=even_batches(images, sampler.num_replicas, self.batch_size)
         )
 
-    def _loader(self, part: Dataset[Pair], batch_size: int | None = None, **options: Any) -> DataLoader[Pair]:
+    def _loader(self, part: Dataset[T], batch_size: int | None = None, **options: Any) -> DataLoader[T]:
         return DataLoader(
             part,
             batch_size=batch_size or self.batch_size,
@@ -102,6 +100,13 @@ def even_batches(images: int, ranks: int, batch_size: int) -> int:
     if images % ranks == 0:
         return batch_size
     return next((size for size in range(batch_size, 1, -1) if fewest % size), batch_size)
+
+
+def check_path(name: str, value: Any, hint: str) -> str:
+    """Return a path as a string, which any checkpoint can hold; raise TypeError if it is none."""
+    if not isinstance(value, str | Path):
+        raise TypeError(f"`{name}` must be a path, got {value!r}. {hint}")
+    return str(value)
 
 
 def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:

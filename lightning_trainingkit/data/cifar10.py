@@ -7,8 +7,9 @@ import numpy as np
 import torch
 import torchvision
 
-from lightning_trainingkit.data._base import ImageDataModule
+from lightning_trainingkit.data._base import ImageDataModule, check_path
 from lightning_trainingkit.data._memory import serve_from_memory
+from lightning_trainingkit.functional import _check
 
 __all__ = ["CIFAR10DataModule"]
 
@@ -56,10 +57,10 @@ class CIFAR10DataModule(ImageDataModule):
         download: bool = False,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
-        data_dir = None if data_dir is None else str(data_dir)
+        data_dir = None if data_dir is None else check_path("data_dir", data_dir, "Give a folder, or leave it out.")
         self.save_hyperparameters()
         self.data_dir = data_dir
-        self.download = download
+        self.download = _check.flag("download", download)
 
     def prepare_data(self) -> None:
         """Download if that was asked for and the data set is not there."""

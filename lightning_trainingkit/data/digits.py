@@ -50,8 +50,7 @@ class DigitsDataModule(ImageDataModule):
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
         self.save_hyperparameters()
-        _check.share("test_fraction", test_fraction, "Try 0.1.")
-        self.test_fraction = test_fraction
+        self.test_fraction = _check.share("test_fraction", test_fraction, "Try 0.1.")
 
     def _load(self) -> None:
         try:

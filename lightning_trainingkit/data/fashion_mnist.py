@@ -10,8 +10,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from lightning_trainingkit.data._base import ImageDataModule
+from lightning_trainingkit.data._base import ImageDataModule, check_path
 from lightning_trainingkit.data._memory import serve_from_memory
+from lightning_trainingkit.functional import _check
 
 __all__ = ["FashionMNISTDataModule"]
 
@@ -62,10 +63,10 @@ class FashionMNISTDataModule(ImageDataModule):
         download: bool = False,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
-        data_dir = None if data_dir is None else str(data_dir)
+        data_dir = None if data_dir is None else check_path("data_dir", data_dir, "Give a folder, or leave it out.")
         self.save_hyperparameters()
         self.data_dir = data_dir
-        self.download = download
+        self.download = _check.flag("download", download)
 
     def prepare_data(self) -> None:
         """Download if that was asked for and nothing is found."""

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
+from lightning.pytorch.utilities import rank_zero_info
+from PIL import ImageColor
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.transforms import v2
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from lightning_trainingkit.data._base import ImageDataModule, Pair, fit_normalisation, split
+from lightning_trainingkit.data._base import ImageDataModule, Pair, check_path, fit_normalisation, split
+from lightning_trainingkit.data.image_files import ImageReader, read_all
+from lightning_trainingkit.data.image_tree import Skipped, class_names, find_parts, images_below, list_folder
 from lightning_trainingkit.functional import _check
 
 __all__ = ["ImageFolderDataModule"]
@@ -22,31 +24,43 @@ Sample = tuple[str, int]
 class ImageFolderDataModule(ImageDataModule):
     """Colour images from ``ROOT/CLASS/*.png`` or ``ROOT/{train,val,test}/CLASS/*.png``, of one size.
 
-    The shorter side is resized to ``image_size``, then the centre is cut out. A ``val`` or ``test`` folder that is not
-    there is split from the training images, by class; the test part first. Images are normalised by mean and standard
-    deviation of the training part, measured in one pass of constant memory.
+    Images are turned upright (EXIF), the shorter side is resized to ``image_size``, then the centre is cut out. A
+    ``val`` or ``test`` folder that is not there is split from the training images, by class; the test part first. A
+    ``test`` folder without classes is what ``predict`` reads, as images without labels, in the order of their names.
+    Images are normalised by mean and standard deviation of the training part, measured in one pass of constant memory.
+
+    All formats that Pillow itself decodes are read: of several frames the first, of colours of 16 bits the upper 8.
+    Hidden files and folders are passed over; one line counts all that is. Usual names of the parts (``Valid``, ``dev``,
+    ``testing``) are known.
 
     Args:
         data_dir: The folder ``ROOT``. Classes are numbered by the alphabet.
         image_size: Height and width in pixels.
         batch_size: Images per batch and rank.
         val_fraction: Share of the training images that validates, where there is no ``val`` folder.
-        test_fraction: Share of the training images that tests, where there is no ``test`` folder.
+        test_fraction: Share of the training images that tests, where there is no ``test`` folder with classes.
         mean: Mean of red, green and blue in ``[0, 1]``, in place of the measured one; saves a pass over the images.
         std: The standard deviations, given if and only if ``mean`` is.
         seed: Fixes the splits.
         num_workers: Processes that decode images.
+        background: Colour behind transparent pixels, by name (``white``) or as ``#rrggbb``.
+        value_range: Values of grey images with more than 8 bits that become 0 and 1; others are clipped. None: 0 and
+            65,535 for 16 bits. Images of 32 bits and floats have no range of their own.
 
     Raises:
         FileNotFoundError: If ``data_dir`` holds no class folder.
-        ValueError: If an argument is outside its range, a part has no images or unknown classes, or a file cannot be
-            read, which the error names.
+        ValueError: If an argument is outside its range, a part or a class has no images, a part has unknown classes, or
+            files can't be used, which the error names.
+        TypeError: If an argument has another type.
 
     Example:
         >>> data = ImageFolderDataModule("flowers", image_size=64)  # doctest: +SKIP
         >>> data.num_classes, data.image_shape  # doctest: +SKIP
         (5, (3, 64, 64))
     """
+
+    predict_set: Dataset[Tensor] | None = None
+    """Images without labels, of a test folder without classes."""
 
     def __init__(
         self,
@@ -59,103 +73,172 @@ class ImageFolderDataModule(ImageDataModule):
         std: list[float] | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        background: str = "black",
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers)
-        data_dir = str(data_dir)
+        data_dir = check_path("data_dir", data_dir, "Give the folder that holds the classes.")
         self.save_hyperparameters()
-        _check.share("test_fraction", test_fraction, "Try 0.1.")
-        _check.integer("image_size", image_size, "Try 224.", least=1)
-        if (mean is None) != (std is None) or any(len(given) != 3 for given in (mean, std) if given is not None):
-            raise ValueError(
-                f"`mean` and `std` must both be three numbers or both be None, got {mean} and {std}. Give both."
-            )
-        self.data_dir = Path(data_dir)
+        self.test_fraction = _check.share("test_fraction", test_fraction, "Try 0.1.")
+        image_size = _check.integer("image_size", image_size, "Try 224.", least=1)
+        self._given = _normalisation(mean, std)
+        self._reader = ImageReader(image_size, _colour(background), _limits(value_range))
         self.image_shape = (3, image_size, image_size)
-        self.test_fraction = test_fraction
-        self._given = None if mean is None or std is None else (mean, std)
-        self._train_dir = self.data_dir / "train" if _class_names(self.data_dir / "train") else self.data_dir
-        self.classes = _class_names(self._train_dir)
+        self.data_dir = Path(data_dir)
+        self._folders = find_parts(self.data_dir)
+        train = self._folders["train"]
+        self.classes = class_names(train)
         if not self.classes:
             raise FileNotFoundError(
-                f"`data_dir` must hold one folder per class, got none in {self._train_dir}. "
+                f"`data_dir` must hold one folder per class, got none in {train}. "
                 "Put the images into ROOT/CLASS/ or ROOT/{train,val,test}/CLASS/."
             )
         if len(self.classes) == 1:
             raise ValueError(
                 f"`data_dir` must hold a folder for each of at least two classes, got {self.classes[0]} alone in "
-                f"{self._train_dir}. Put each class into its own folder."
+                f"{train}. Put each class into its own folder."
             )
         self.num_classes = len(self.classes)
 
+    def predict_dataloader(self) -> DataLoader[Tensor] | DataLoader[Pair]:  # type: ignore[override]
+        """Return the images of a test folder without classes, or the test batches."""
+        if self.predict_set is None:
+            return self.test_dataloader()
+        return self._evaluation_loader(self.predict_set, "predict_set")
+
     def _load(self) -> None:
-        train = self._samples(self._train_dir)
+        skipped = Skipped()
+        train = self._samples("train", skipped)
         parts = {"val": self.val_fraction, "test": self.test_fraction}
+        unlabelled = self._unlabelled()
         served: dict[str, list[Sample]] = {}
         for part in ("test", "val"):
-            folder = self.data_dir / part
-            if self._train_dir != self.data_dir and folder.is_dir():
-                served[part] = self._samples(folder)
+            if part in self._folders and not (part == "test" and unlabelled):
+                served[part] = self._samples(part, skipped)
             else:
                 targets = torch.tensor([target for _, target in train])
                 rest, taken = split(targets, f"{part}_fraction", parts[part], self.seed)
                 served[part] = [train[i] for i in taken.tolist()]
                 train = [train[i] for i in rest.tolist()]
-        _check_headers(train + served["val"] + served["test"])
-        size = self.image_shape[1]
-        self.mean, self.std = self._given or fit_normalisation(_decode(path, size)[None] for path, _ in train)
-        self.train_set = FolderImages(train, size, self.mean, self.std)
-        self.val_set = FolderImages(served["val"], size, self.mean, self.std)
-        self.test_set = FolderImages(served["test"], size, self.mean, self.std)
+        self._say(skipped, len(unlabelled))
+        every = [path for path, _ in train + served["val"] + served["test"]] + unlabelled
+        for _ in read_all(every, self._reader.check):
+            pass
+        pixels = read_all((path for path, _ in train), self._reader.decode)
+        self.mean, self.std = self._given or fit_normalisation(x[None] for x in pixels)
+        self.train_set, self.val_set, self.test_set = (
+            FolderImages(samples, self._reader, self.mean, self.std)
+            for samples in (train, served["val"], served["test"])
+        )
+        if unlabelled:
+            self.predict_set = UnlabelledImages(unlabelled, self._reader, self.mean, self.std)
 
-    def _samples(self, folder: Path) -> list[Sample]:
-        unknown = sorted(set(_class_names(folder)) - set(self.classes))
+    def _samples(self, part: str, skipped: Skipped) -> list[Sample]:
+        folder = self._folders[part]
+        names = class_names(folder)
+        unknown = sorted(set(names) - set(self.classes))
         if unknown:
             raise ValueError(
-                f"`{folder}` must hold classes of {self._train_dir} only, got {unknown}. Rename or remove them."
+                f"`{folder}` must hold classes of {self._folders['train']} only, got {unknown}. Rename or remove them."
             )
-        numbers = {name: number for number, name in enumerate(self.classes)}
-        samples = make_dataset(folder, numbers, extensions=IMG_EXTENSIONS, allow_empty=True)
-        if not samples:
-            raise ValueError(f"`{folder}` must hold images ({', '.join(IMG_EXTENSIONS)}), got none. Put some in.")
-        return list(samples)
+        folders, images = list_folder(folder, skipped)
+        skipped.read_already += len(folders) - len(names)
+        skipped.outside += images
+        found = {name: images_below(folder / name, skipped) for name in names}
+        empty = [name for name, paths in found.items() if not paths]
+        if not any(found.values()) or (empty and part == "train"):
+            what = (
+                f"images of each class, got none of {', '.join(empty)}" if names else "one folder per class, got none"
+            )
+            raise ValueError(
+                f"`{folder}` must hold {what}. Put images there, in a format that Pillow decodes, or remove the folder."
+                + (f" Passed over: {skipped}." if str(skipped) else "")
+            )
+        return [(path, self.classes.index(name)) for name, paths in found.items() for path in paths]
+
+    def _unlabelled(self) -> list[str]:
+        """Images of a test folder without class folders."""
+        folder = self._folders.get("test")
+        if folder is None or class_names(folder):
+            return []
+        return [str(folder / name) for name in list_folder(folder, Skipped())[1]]
+
+    def _say(self, skipped: Skipped, unlabelled: int) -> None:
+        if self._folders["train"] != self.data_dir:
+            folders, images = list_folder(self.data_dir, skipped)
+            known = {folder.name for folder in self._folders.values()}
+            skipped.outside += [name for name in folders if name not in known] + images
+        if unlabelled:
+            rank_zero_info(f"{self._folders['test']} has no classes: its {unlabelled:,} images are for predict alone.")
+        if str(skipped):
+            rank_zero_info(f"ImageFolderDataModule passes over in {self.data_dir}: {skipped}.")
 
 
 class FolderImages(Dataset[Pair]):
     """Decode, resize, cut and normalise image files, one at a time."""
 
-    def __init__(self, samples: Sequence[Sample], image_size: int, mean: list[float], std: list[float]) -> None:
-        self.samples, self.image_size, self.mean, self.std = samples, image_size, mean, std
+    def __init__(self, samples: Sequence[Sample], reader: ImageReader, mean: list[float], std: list[float]) -> None:
+        self.samples = samples
+        self._images = UnlabelledImages([path for path, _ in samples], reader, mean, std)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Pair:
-        path, target = self.samples[index]
-        x = F.to_dtype(_decode(path, self.image_size), torch.float32, scale=True)
-        return F.normalize(x, self.mean, self.std), torch.tensor(target)
+        return self._images[index], torch.tensor(self.samples[index][1])
 
 
-def _class_names(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
+class UnlabelledImages(Dataset[Tensor]):
+    """The same without labels."""
+
+    def __init__(self, paths: Sequence[str], reader: ImageReader, mean: list[float], std: list[float]) -> None:
+        self.paths, self.reader, self.mean, self.std = paths, reader, mean, std
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        x = F.to_dtype(self.reader.decode(self.paths[index]), torch.float32, scale=True)
+        normalised: Tensor = F.normalize(x, self.mean, self.std)
+        return normalised
 
 
-def _check_headers(samples: list[Sample]) -> None:
-    for path, _ in samples:
-        try:
-            Image.open(path).close()
-        except OSError as error:
-            raise ValueError(f"`{path}` must be a readable image, got {error}. Remove or replace the file.") from error
+def _normalisation(mean: list[float] | None, std: list[float] | None) -> tuple[list[float], list[float]] | None:
+    if mean is None and std is None:
+        return None
+    hint = "Give three numbers for each, or leave both out."
+    given: tuple[Any, Any] = (mean, std)
+    for numbers in given:
+        if not isinstance(numbers, Sequence) or isinstance(numbers, str) or len(numbers) != 3:
+            raise ValueError(
+                f"`mean` and `std` must both be three numbers or both be None, got {mean} and {std}. Give both."
+            )
+    return (
+        [_check.number("mean", value, hint) for value in mean or ()],
+        [_check.number("std", value, hint, above=0) for value in std or ()],
+    )
 
 
-def _decode(path: str, image_size: int) -> Tensor:
-    """Read one file as bytes ``(3, image_size, image_size)``."""
+def _colour(background: str) -> tuple[int, int, int]:
+    hint = "Try 'white' or '#808080'."
+    if not isinstance(background, str):
+        raise TypeError(f"`background` must be the name of a colour, got {background!r}. {hint}")
     try:
-        with Image.open(path) as file:
-            # Pillow warns of a palette with transparency on the way to RGB, not to RGBA.
-            image = (file.convert("RGBA") if "transparency" in file.info else file).convert("RGB")
-    except (OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
-        raise ValueError(f"`{path}` must be a readable image, got {error}. Remove or replace the file.") from error
-    cut: Tensor = F.pil_to_tensor(v2.CenterCrop(image_size)(v2.Resize(image_size)(image)))
-    return cut
+        red, green, blue, *alpha = ImageColor.getrgb(background)
+    except ValueError as error:
+        raise ValueError(f"`background` must be the name of a colour, got {background!r}. {hint}") from error
+    if alpha:
+        raise ValueError(f"`background` must be a colour without transparency, got {background!r}. {hint}")
+    return red, green, blue
+
+
+def _limits(value_range: tuple[float, float] | None) -> tuple[float, float] | None:
+    if value_range is None:
+        return None
+    hint = "Give the values that become 0 and 1: (0, 4095), say."
+    if not isinstance(value_range, Sequence) or isinstance(value_range, str) or len(value_range) != 2:
+        raise TypeError(f"`value_range` must be two numbers, got {value_range!r}. {hint}")
+    low, high = (_check.number("value_range", value, hint) for value in value_range)
+    if low >= high:
+        raise ValueError(f"`value_range` must rise, got {value_range}. {hint}")
+    return low, high

@@ -1,6 +1,7 @@
 from . import comparison as comparison
 from . import wandb_runs as wandb_runs
 from .arguments import argument_parser as argument_parser
+from .arguments import at_least as at_least
 from .arguments import data_module as data_module
 from .folders import newest_checkpoint as newest_checkpoint
 from .folders import open_folder as open_folder

@@ -1,6 +1,7 @@
 """The options that recipes and benchmarks share, and the data that they choose."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
@@ -8,7 +9,7 @@ from lightning_trainingkit.data.digits import DigitsDataModule
 from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
 from lightning_trainingkit.data.image_folder import ImageFolderDataModule
 
-__all__ = ["argument_parser", "data_module"]
+__all__ = ["argument_parser", "at_least", "data_module"]
 
 
 def argument_parser(name: str, description: str | None, *, trains: bool = True) -> argparse.ArgumentParser:
@@ -43,6 +44,17 @@ def argument_parser(name: str, description: str | None, *, trains: bool = True) 
         "--wandb", choices=["offline", "online", "disabled"], default="offline", help="Weights & Biases (%(default)s)"
     )
     return parser
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Make a ``type`` for ``add_argument``: an integer of at least ``least``, or an error that names the option."""
+
+    def integer(given: str) -> int:
+        if (value := int(given)) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return integer
 
 
 def data_module(

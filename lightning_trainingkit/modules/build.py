@@ -15,8 +15,10 @@ from lightning_trainingkit.nn.layers.small_resnet import SmallResNet
 __all__ = ["build_model", "check_name", "check_options", "optimizer_class"]
 
 
-def check_name(argument: str, value: str, known: Iterable[str], rule: str) -> None:
-    """Raise ValueError with the near names if ``value`` is not among the known ones."""
+def check_name(argument: str, value: Any, known: Iterable[str], rule: str) -> None:
+    """Raise ValueError with the near names if ``value`` is not among the known ones, TypeError if it is no name."""
+    if not isinstance(value, str):
+        raise TypeError(f"`{argument}` must be a name, got {value!r}. It is {rule}.")
     names = sorted(known)
     if value not in names:
         near = ", ".join(_check.nearest(value, names))

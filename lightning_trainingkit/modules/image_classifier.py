@@ -1,6 +1,6 @@
 """A classifier of images for any model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import lightning as L
@@ -21,6 +21,7 @@ from lightning_trainingkit.modules.build import (
 )
 from lightning_trainingkit.modules.first_batch import check_target, first_forward, unpack
 from lightning_trainingkit.modules.schedule import Schedule
+from lightning_trainingkit.nn.structure.head import replace_head
 
 __all__ = ["ImageClassifier"]
 
@@ -82,6 +83,18 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         num_classes = _check.integer("num_classes", num_classes, "Count the classes from 1.", least=2)
+        lr = _check.number("lr", lr, "Try 0.001 (YAML takes 1.0e-3 for a number, and 1e-3 for a string).", least=0)
+        weight_decay = _check.number("weight_decay", weight_decay, "Try 0.01, or 0 for none.", least=0)
+        if not isinstance(model, str | nn.Module):
+            raise TypeError(f"`model` must be a module or a name, got {model!r}. Try 'small_resnet'.")
+        options = {
+            "model_options": model_options,
+            "optimizer_options": optimizer_options,
+            "schedule_options": schedule_options,
+        }
+        for name, given in options.items():
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"`{name}` must be a dict or None, got {given!r}. Write {{'name': value}}.")
         self.save_hyperparameters(ignore=["model"] if isinstance(model, nn.Module) else [])
         if isinstance(model, nn.Module) and model_options:
             raise ValueError(f"`model_options` must be left out with a built model, got {model_options}. Name a model.")
@@ -133,6 +146,23 @@ class ImageClassifier(L.LightningModule):
         """Return class probabilities ``(N, num_classes)`` of a batch; targets in it are ignored."""
         x = batch[0] if isinstance(batch, list | tuple) else batch
         return self._logits(x, "predict").softmax(dim=1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the number of classes of the head, which ``replace_head`` may have changed."""
+        checkpoint["num_classes"] = self.num_classes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the head as it was before the checkpoint was saved; the weights are loaded after this."""
+        num_classes = checkpoint.get("num_classes", self.num_classes)
+        if num_classes == self.num_classes:
+            return
+        own, saved = self.state_dict(), checkpoint["state_dict"]
+        changed = {name.rpartition(".")[0] for name in own.keys() & saved if own[name].shape != saved[name].shape}
+        if len(changed) > 1:  # another architecture, which the loading of the weights refuses
+            return
+        if changed:
+            replace_head(self, num_classes)
+        self.num_classes = num_classes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Build the optimizer and the schedule; frozen parameters are in it too, so that they can be thawed."""

@@ -27,7 +27,7 @@ from torch.utils.data import TensorDataset, default_collate
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
-from lightning_trainingkit.experiments import wandb_runs
+from lightning_trainingkit.experiments import at_least, wandb_runs
 
 CURVES = ("train/loss", "val/loss", "train/acc", "val/acc")
 
@@ -36,15 +36,15 @@ def main() -> None:
     """Train each seed with and without early stopping, compare them on test, and draw the curves."""
     parser = experiments.argument_parser("early_stopping", __doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from --seed on (%(default)s)")
-    parser.add_argument("--images", type=int, default=200, help="to train on (%(default)s)")
+    parser.add_argument("--images", type=at_least(1), default=200, help="to train on (%(default)s)")
     parser.add_argument("--shuffled", type=float, default=0.2, help="share of them with shuffled labels (%(default)s)")
     parser.add_argument("--epochs", type=int, default=100, help="of the training that does not stop (%(default)s)")
     parser.add_argument("--patience", type=int, default=10, help="of EarlyStopping, in epochs (%(default)s)")
     args = parser.parse_args()
     if args.seeds < 2:
         parser.error(f"--seeds must be at least 2, got {args.seeds}: one seed has no interval.")
-    if not 0 <= args.shuffled <= 1 or args.images < 1:
-        parser.error("--shuffled must be a share from 0 to 1, and --images at least 1.")
+    if not 0 <= args.shuffled <= 1:
+        parser.error(f"--shuffled must be a share from 0 to 1, got {args.shuffled}.")
     try:
         from matplotlib.figure import Figure
         from scipy.stats import t  # comes with scikit-learn

@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
-from lightning_trainingkit.experiments import comparison, wandb_runs
+from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
 from lightning_trainingkit.functional import average_passes
 
 VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}
@@ -40,15 +40,17 @@ def main() -> None:
     parser = experiments.argument_parser("ensembles_and_tta", __doc__)
     parser.set_defaults(data="both")
     parser.add_argument("--members", type=int, default=10, help="trained for each data set (%(default)s)")
-    parser.add_argument("--size", type=int, default=5, help="of an ensemble (%(default)s)")
-    parser.add_argument("--groups", type=int, default=50, help="ensembles drawn from the members (%(default)s)")
+    parser.add_argument("--size", type=at_least(2), default=5, help="of an ensemble (%(default)s)")
+    parser.add_argument("--groups", type=at_least(5), default=50, help="ensembles drawn from the members (%(default)s)")
     parser.add_argument("--images", type=int, help="to train on (default: 400 digits, 10,000 of Fashion-MNIST)")
     parser.add_argument("--epochs", type=int, help="default: 40 for the digits, 8 for Fashion-MNIST")
     parser.add_argument("--full", action="store_true", help="train on all of Fashion-MNIST")
     args = parser.parse_args()
     sets = list(VIEWS) if args.data == "both" else [args.data]
-    if not set(sets) <= set(VIEWS) or args.groups < 5 or not 2 <= args.size <= args.members:
-        parser.error("--data must be both, digits or fashion-mnist; --groups at least 5; --size from 2 to --members.")
+    if not set(sets) <= set(VIEWS):
+        parser.error(f"--data must be both, digits or fashion-mnist, got {args.data}.")
+    if args.size > args.members:
+        parser.error(f"--size must be at most the number of --members, {args.members}, got {args.size}.")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

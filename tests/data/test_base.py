@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 
 from lightning_trainingkit.data._base import check_labels, fit_normalisation, split
+from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 from lightning_trainingkit.data.digits import DigitsDataModule
+from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
 
 
 @given(n=st.integers(1, 9), channels=st.integers(1, 4), piece=st.integers(1, 5), seed=st.integers(0, 99))
@@ -80,3 +82,19 @@ def test_workers_serve_the_same_batches():
     for ours, theirs in zip(alone.val_dataloader(), loader, strict=True):
         assert torch.equal(ours[0], theirs[0])
         assert torch.equal(ours[1], theirs[1])
+
+
+@pytest.mark.parametrize("kind", [FashionMNISTDataModule, CIFAR10DataModule])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": "32"}, "`batch_size` must be an integer, got '32'"),
+        ({"val_fraction": "0.1"}, "`val_fraction` must be a number, got '0.1'"),
+        ({"seed": 0.5}, "`seed` must be an integer, got 0.5"),
+        ({"data_dir": 3}, "`data_dir` must be a path, got 3"),
+        ({"download": "yes"}, "`download` must be True or False, got 'yes'"),
+    ],
+)
+def test_arguments_of_a_wrong_type(kind, options, message):
+    with pytest.raises(TypeError, match=message):
+        kind(**options)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.functional.losses import multiclass_hinge
 from lightning_trainingkit.modules.image_classifier import ImageClassifier
+from lightning_trainingkit.nn import replace_head
 
 QUIET = {
     "logger": False,
@@ -207,6 +208,44 @@ def test_checkpoint_loads_without_arguments_and_with_weights_only(tmp_path):
     assert torch.equal(found(x), with_net(x))
 
 
+@pytest.mark.parametrize("classes", [2, 9])
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_a_replaced_head_is_saved_and_loaded(tmp_path, classes, weights_only):
+    module = ImageClassifier(**SMALL)
+    replace_head(module, classes)
+    fit = trainer()
+    fit.fit(module, loader(classes=classes), loader(classes=classes))
+    fit.save_checkpoint(tmp_path / "a.ckpt", weights_only=weights_only)
+    x = torch.randn(4, 1, 8, 8)
+    found = ImageClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert torch.equal(found.eval()(x), module.eval()(x))
+    assert found.num_classes == classes
+    scores = [trainer().test(each, loader(classes=classes), verbose=False) for each in (module, found)]
+    assert scores[0] == scores[1]
+    fit.save_checkpoint(tmp_path / "again.ckpt", weights_only=weights_only)
+    assert ImageClassifier.load_from_checkpoint(tmp_path / "again.ckpt").num_classes == classes
+
+
+def test_a_replaced_head_of_a_built_model_is_loaded(tmp_path):
+    module = ImageClassifier(net(), 3)
+    replace_head(module, 5)
+    fit = trainer()
+    fit.fit(module, loader(classes=5), loader(classes=5))
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    for model in (net(3), net(5)):
+        found = ImageClassifier.load_from_checkpoint(tmp_path / "a.ckpt", model=model)
+        assert found.num_classes == 5
+        assert torch.equal(found.model[1].weight, module.model[1].weight)
+
+
+def test_another_architecture_with_another_head_is_refused(tmp_path):
+    fit = trainer()
+    fit.fit(ImageClassifier(**SMALL), loader(), loader())
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        ImageClassifier.load_from_checkpoint(tmp_path / "a.ckpt", num_classes=4, model_options={"width": 3})
+
+
 def test_copies_and_pickles():
     module = ImageClassifier(**SMALL)
     x = torch.randn(2, 1, 8, 8)
@@ -269,6 +308,34 @@ def test_timm_missing(monkeypatch):
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         ImageClassifier(**{**SMALL, "model_options": None, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": "10"}, "`num_classes` must be an integer, got '10'"),
+        ({"lr": "1e-3"}, "`lr` must be a number, got '1e-3'.*1.0e-3"),
+        ({"lr": None}, "`lr` must be a number, got None"),
+        ({"weight_decay": "0.1"}, "`weight_decay` must be a number, got '0.1'"),
+        ({"model": 18}, "`model` must be a module or a name, got 18"),
+        ({"model": nn.Linear, "model_options": None}, "`model` must be a module or a name, got <class"),
+        ({"loss": cross_entropy}, "`loss` must be a name, got <function"),
+        ({"optimizer": torch.optim.SGD}, "`optimizer` must be a name, got <class"),
+        ({"schedule": 3}, "`schedule` must be a name, got 3"),
+        ({"model_options": "width"}, "`model_options` must be a dict or None, got 'width'"),
+        ({"optimizer_options": ["momentum"]}, r"`optimizer_options` must be a dict or None, got \['momentum'\]"),
+        ({"schedule_options": 3}, "`schedule_options` must be a dict or None, got 3"),
+    ],
+)
+def test_arguments_of_a_wrong_type(options, message):
+    with pytest.raises(TypeError, match=message):
+        ImageClassifier(**{**SMALL, **options})
+
+
+@pytest.mark.parametrize("options", [{"lr": -0.1}, {"lr": math.nan}, {"weight_decay": -1}])
+def test_rates_below_zero_and_nan(options):
+    with pytest.raises(ValueError, match=r"` must be .*at least 0, got"):
+        ImageClassifier(**{**SMALL, **options})
 
 
 @pytest.mark.parametrize("stage", ["train", "val", "test"])

@@ -75,7 +75,10 @@ def test_a_folder_that_is_not_empty_is_refused(run_recipe, tmp_path):
         (["--data", "nowhere"], "`--data` must be digits, fashion-mnist, cifar10 or a folder, got 'nowhere'"),
         (["--resume"], "`--resume` must find a run, got no runs/quickstart"),
         (["--compare-to", "nowhere"], "--compare-to must be a run with checkpoints"),
-        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--epochs", "0"], "argument --epochs: must be at least 1, got 0"),
+        (["--devices", "3", "--batch-size", "2"], "--batch-size must be at least the number of devices, 3, got 2."),
+        (["--compare-to", "x", "--without", "BestCheckpoint"], "take it without `--without BestCheckpoint`"),
+        (["--data", "fashion-mnist", "--data-dir", "nowhere"], "`data_dir` must hold the four files of Fashion-MNIST"),
     ],
 )
 def test_bad_options_are_one_line_before_training(refused, tmp_path, arguments, message):

@@ -25,7 +25,7 @@ from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_in_s
 from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
 from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
 from lightning_trainingkit.callbacks.checkpointing.repeated_epoch_end import explain_repeated_epoch_end
-from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
+from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import say_left_out, without_unsafe
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.metric_name import is_missing
@@ -134,7 +134,7 @@ class BestCheckpoint(ModelCheckpoint):
                 f"`dirpath` must be a local folder, where a file can be renamed, got {self.dirpath}. "
                 "Lightning's `ModelCheckpoint` writes to remote storage."
             )
-        check_hyperparameters(trainer)
+        say_left_out(trainer)
         averages = any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
         if self.save_weights_only and averages:
             raise ValueError(
@@ -319,7 +319,8 @@ class BestCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         self._saving = True
         try:
-            self._save_whole(trainer, filepath)
+            with without_unsafe(trainer):
+                self._save_whole(trainer, filepath)
         finally:
             self._saving = False
 

@@ -1,21 +1,83 @@
-"""Check that a checkpoint will load without running code."""
+"""Keep out of checkpoints the hyperparameters that would load by running code alone."""
 
 import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
-from lightning_trainingkit.nn.weights.read_checkpoint import explain_failure
+__all__ = ["LEFT_OUT", "say_left_out", "without_unsafe"]
 
-__all__ = ["check_hyperparameters"]
+LEFT_OUT = "hyper_parameters_left_out"
+"""Key of a checkpoint: names of the hyperparameters that it lacks, by class."""
 
 
-def check_hyperparameters(trainer: L.Trainer) -> None:
-    """Raise a ValueError if the saved hyperparameters would make checkpoints that only load by running code."""
+def say_left_out(trainer: L.Trainer) -> None:
+    """Say before training which hyperparameters the checkpoints will lack."""
     for owner in (trainer.lightning_module, trainer.datamodule):  # type: ignore[attr-defined]
-        if owner is not None and owner.hparams:
-            file = io.BytesIO()
-            torch.save(dict(owner.hparams), file)
-            file.seek(0)
-            with explain_failure(f"hyperparameters of {type(owner).__name__}", file):
-                torch.load(file, weights_only=True)
+        names = _unsafe(owner.hparams) if owner is not None else []
+        if names:
+            kind = type(owner).__name__
+            given = ", ".join(f"{name}=..." for name in names)
+            rank_zero_info(
+                f"Checkpoints leave out these hyperparameters of {kind}, which would load by running code alone: "
+                f"{', '.join(names)}. Load by `{kind}.load_from_checkpoint(path, {given})`."
+            )
+
+
+@contextmanager
+def without_unsafe(trainer: L.Trainer) -> Iterator[None]:
+    """Leave hyperparameters such as modules out of the checkpoints that are saved within; each file names them."""
+    module = trainer.lightning_module
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    own = vars(module).get("on_save_checkpoint")
+    found = module.on_save_checkpoint  # the last hook before Lightning writes, also with `save_weights_only`
+
+    def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
+        found(checkpoint)
+        left_out = {}
+        for owner in (module, datamodule):
+            saved = None if owner is None else checkpoint.get(owner.CHECKPOINT_HYPER_PARAMS_KEY)
+            if not saved:
+                continue
+            names = _unsafe(saved)
+            checkpoint[owner.CHECKPOINT_HYPER_PARAMS_KEY] = {
+                name: value for name, value in saved.items() if name not in names
+            }
+            checkpoint.pop(owner.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # a class of omegaconf
+            if names:
+                left_out[type(owner).__name__] = names
+        if left_out:
+            checkpoint[LEFT_OUT] = left_out
+
+    vars(module)["on_save_checkpoint"] = on_save_checkpoint
+    try:
+        yield
+    finally:
+        if own is None:
+            del vars(module)["on_save_checkpoint"]
+        else:
+            vars(module)["on_save_checkpoint"] = own
+
+
+def _unsafe(hyperparameters: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in hyperparameters.items() if not _is_safe(value)]
+
+
+def _is_safe(value: Any) -> bool:
+    if value is None or type(value) in (bool, int, float, str):  # not NumPy's float64, which is a float too
+        return True
+    if isinstance(value, nn.Module):  # large, as the case may be
+        return False
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # what a class of the user's raises on pickling
+        return False
+    return True

@@ -11,7 +11,7 @@ from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit._locks import Lock
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
 from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
-from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import check_hyperparameters
+from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import say_left_out, without_unsafe
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends
 
@@ -82,7 +82,7 @@ class SnapshotCheckpoint(L.Callback):
         """Begin anew with each fit (a resumed checkpoint's state is loaded after this)."""
         if stage == "fit":
             self._forget()
-            check_hyperparameters(trainer)
+            say_left_out(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Plan the snapshots, and see that they have a folder of their own."""
@@ -136,7 +136,10 @@ class SnapshotCheckpoint(L.Callback):
             return
         self._left = [end for end in self._left if end > trainer.global_step]
         self._steps.append(trainer.global_step)
-        path = self.paths[-1]
+        with without_unsafe(trainer):
+            self._save(trainer, self.paths[-1])
+
+    def _save(self, trainer: L.Trainer, path: str) -> None:
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):  # writes later
             trainer.save_checkpoint(path, weights_only=True)
             return

@@ -14,7 +14,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from torch import nn
 
 from lightning_trainingkit import BestCheckpoint, EarlyStopping, SnapshotCheckpoint, best_path, load_best
 from lightning_trainingkit._files import claim, temporary
@@ -199,17 +198,6 @@ def test_a_training_metric_is_saved_by_at_the_end_of_the_epoch_if_asked(tmp_path
     save = checkpoint(tmp_path, "train/loss", save_on_train_epoch_end=True)
     toy_trainer(save).fit(ToyModule(), *toy_loaders())
     assert best_path(tmp_path / "checkpoints").exists()
-
-
-@pytest.mark.filterwarnings("ignore:Attribute 'model' is an instance of `nn.Module`")  # Lightning's own advice
-def test_hyperparameters_that_only_load_by_running_code_are_named_before_training(tmp_path):
-    class Careless(ToyModule):
-        def __init__(self, model):
-            super().__init__()
-            self.save_hyperparameters({"lr": 0.1, "model": model})
-
-    with pytest.raises(ValueError, match=r"hyperparameters of Careless.*torch.nn.modules.linear.Linear"):
-        toy_trainer(checkpoint(tmp_path)).fit(Careless(nn.Linear(1, 1)), *toy_loaders())
 
 
 @pytest.mark.parametrize(

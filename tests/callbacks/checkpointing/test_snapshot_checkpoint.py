@@ -309,14 +309,3 @@ def test_unfit_trainings_show_before_training(cycles, options, message):
 def test_remote_folders_are_refused():
     with pytest.raises(ValueError, match="`dirpath` must be a local folder"):
         fit(SnapshotCheckpoint(2, dirpath="memory://folder"))
-
-
-@pytest.mark.filterwarnings("ignore:Attribute 'model' is an instance of `nn.Module`")  # Lightning's own advice
-def test_hyperparameters_that_only_load_by_running_code_are_named_before_training():
-    class Careless(ToyModule):
-        def __init__(self, model):
-            super().__init__()
-            self.save_hyperparameters({"lr": 0.1, "model": model})
-
-    with pytest.raises(ValueError, match=r"hyperparameters of Careless.*torch.nn.modules.linear.Linear"):
-        fit(SnapshotCheckpoint(2), module=Careless(nn.Linear(1, 1)))
