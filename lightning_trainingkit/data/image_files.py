@@ -119,7 +119,7 @@ class ImageReader:
             )
         if self.value_range is not None:
             return self.value_range
-        # Before version 12, Pillow has PNGs of 16 bits in mode I.
+        # PGM is read as mode I and stretched to 16 bits; older versions of Pillow read PNGs of 16 bits as mode I too.
         if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
             return 0, 65535
         kind = "floats" if file.mode == "F" else "integers of 32 bits"
