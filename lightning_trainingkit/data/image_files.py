@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -119,7 +119,7 @@ class ImageReader:
             )
         if self.value_range is not None:
             return self.value_range
-        # Before version 12, Pillow has PNGs of 16 bits in mode I.
+        # PGM is read as mode I and stretched to 16 bits; older versions of Pillow read PNGs of 16 bits as mode I too.
         if file.mode.startswith("I;16") or (file.mode == "I" and file.format in ("PNG", "PPM")):
             return 0, 65535
         kind = "floats" if file.mode == "F" else "integers of 32 bits"
@@ -130,9 +130,11 @@ class ImageReader:
 
     def _colours(self, image: Image.Image) -> Image.Image:
         if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-            above = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", above.size, (*self.background, 255)), above)
-        return image.convert("RGB")
+            plain = image.convert("LA") if image.mode == "La" else image
+            above = plain if plain.mode == "RGBA" else plain.convert("RGBA")
+            image = Image.new("RGB", above.size, self.background)
+            image.paste(above, mask=above)
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_all(paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
@@ -174,9 +176,11 @@ def _upright(file: ImageFile.ImageFile, image: Image.Image) -> Image.Image:
 
 
 def _scaled(path: str, file: Image.Image, low: float, high: float) -> Image.Image:
-    values = np.array(file, dtype=np.float64)
+    # Integers of 32 bits need the 53 bits of float64; all others are exact in float32, which is half as large.
+    kind: type[np.floating[Any]] = np.float64 if file.mode == "I" else np.float32
+    values = np.array(file, dtype=kind)
     if not np.isfinite(values).all():
         raise _RefusedError(f"`{path}` must hold finite values, got NaN or infinity. Replace these pixels.")
     values -= low
     values /= high - low
-    return Image.fromarray(values.clip(0, 1, out=values).astype(np.float32))
+    return Image.fromarray(values.clip(0, 1, out=values).astype(np.float32, copy=False))
