@@ -1,6 +1,7 @@
 """What the callbacks that average at test time share."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -8,14 +9,18 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_trainingkit.callbacks._lightning import compiler_of
+from lightning_trainingkit.callbacks._lightning import compiler_of, is_compiled
 from lightning_trainingkit.callbacks.averaging.forward_patch import (
     ForwardPatch,
     PassProvider,
     refuse_masks_within,
 )
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
-from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.averaging.batch_targets import class_targets
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.output_use import OutputUse
+from lightning_trainingkit.nn.averaging.sources import Call, Source
 from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["AveragingCallback"]
@@ -33,6 +38,7 @@ class AveragingCallback(L.Callback):
         early_exit: bool,
         max_batch: int | None,
         stages: str | list[str] | tuple[str, ...],
+        output: str,
     ) -> None:
         check_settings(average, early_exit, max_batch)
         if target is not None and not isinstance(target, str):
@@ -49,22 +55,31 @@ class AveragingCallback(L.Callback):
             raise ValueError(
                 f"`stages` must be some of {', '.join(STAGES)}, got {stages!r}. Leave it out for test, predict."
             )
+        _check.one_of("output", output, ("auto", "classes"), "The default is 'auto'.")
         self.target = target
         self.average = average
         self.early_exit = early_exit
         self.max_batch = max_batch
         self.stages = stages
+        self.output = output
         self.passes_per_sample: float | None = None
         """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
         self._patch: ForwardPatch | None = None
+        self._watching = ExitStack()
+        self._watched: OutputUse | None = None
+        self._known: bool | None = None  # whether outputs are class scores, as an earlier stage has shown
+        self._refusal = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is in a module for the time of a stage."""
-        return {**vars(self), "_patch": None}
+        return {**vars(self), "_patch": None, "_watching": ExitStack(), "_watched": None}
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         """Return where the passes of this stage come from; ``module`` is the target."""
         raise NotImplementedError
+
+    def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
+        """Look at the first call, before it is averaged."""
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
         """Look at the average of each call."""
@@ -82,6 +97,12 @@ class AveragingCallback(L.Callback):
         """Put the average in place if this stage is asked for."""
         self._begin("predict", trainer, pl_module)
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
+
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
@@ -91,8 +112,15 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("validate", pl_module, batch_idx + dataloader_idx)
+        self._check_output("validate", batch)
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
 
     def on_test_batch_end(
         self,
@@ -103,8 +131,15 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("test", pl_module, batch_idx + dataloader_idx)
+        self._check_output("test", batch)
+
+    def on_predict_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
 
     def on_predict_batch_end(
         self,
@@ -115,8 +150,9 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("predict", pl_module, batch_idx + dataloader_idx)
+        self._check_output("predict", batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the share of passes that an early exit has saved."""
@@ -152,7 +188,11 @@ class AveragingCallback(L.Callback):
 
     def _begin(self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._end()
-        if stage not in ([self.stages] if isinstance(self.stages, str) else self.stages):
+        stages = [self.stages] if isinstance(self.stages, str) else self.stages
+        if stage not in stages:
+            if trainer.state.fn == stage:
+                name = type(self).__name__
+                rank_zero_info(f"{name} does not average in trainer.{stage}: its stages are {', '.join(stages)}.")
             return
         source = self._source(trainer, pl_module, find_target(pl_module, self.target))
         self._join(pl_module, self, source)
@@ -161,10 +201,13 @@ class AveragingCallback(L.Callback):
         """Add passes to the target's."""
         module = find_target(pl_module, self.target)
         self._patch = ForwardPatch.of(module, self.target or "", compiler_of(pl_module))
+        self._patch.insists |= self.output == "classes"
         self._patch.add(user, source)
         refuse_masks_within(pl_module)
 
     def _end(self) -> None:
+        self._watching.close()
+        self._watched = None
         if self._patch is not None:
             place, self._patch = self._patch, None
             place.remove(self)
@@ -178,6 +221,42 @@ class AveragingCallback(L.Callback):
             f"`target` must be called by {STAGES[stage]}_step, got {target}, which the first batch did not call. "
             f"Set it to the submodule that returns the logits. There are {', '.join(names[:20]) or 'none'}."
         )
+
+    def _watch(self, pl_module: L.LightningModule) -> None:
+        """Begin to follow the target's output, unless this stage has a batch behind it or another callback does."""
+        if self._patch is None or self._patch.use is not None:
+            return
+        self._patch.use = self._watched = OutputUse()
+        if not is_compiled(pl_module, outside=self._patch.module):  # the mode would become part of compiled code
+            self._watching.enter_context(self._watched)
+
+    def _check_output(self, stage: str, batch: Any) -> None:
+        """Raise if the first batch shows that the target's output is no class scores."""
+        if self._watched is None or self._patch is None:
+            return
+        self._watching.close()
+        use, self._watched = self._watched, None
+        use.conclude()
+        if self._patch.insists or use.shape is None:
+            return
+        step, target = f"{STAGES[stage]}_step", repr(self.target) if self.target else "the module"
+        shown, reason = use.other is None and (use.classes is not None or None), f"{step} {use.other}"
+        if shown is None and stage == "predict":
+            shown, reason = self._known, self._refusal
+        elif shown is None:
+            shown, reason = class_targets(batch, use.inputs, use.shape)
+            reason = f"have {reason} in the batch"
+        if shown is None:
+            rank_zero_info(
+                f"{type(self).__name__} averages class probabilities: {step} shows no other use of {target}."
+            )
+            return
+        self._known, self._refusal = shown, reason
+        if not shown:
+            raise ValueError(
+                f"`target` must return class scores, whose softmax is averaged, got {target}, whose outputs {reason}. "
+                "Name the submodule that returns class scores, or insist with output='classes'."
+            )
 
     def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:
         if self._patch is None or self._patch.averaging is None:
