@@ -175,6 +175,5 @@ class MonteCarloDropout(AveragingCallback):
         for loader, (*totals, samples) in enumerate(reduced.tolist()):
             suffix = f"/dataloader_idx_{loader}" if count > 1 else ""
             for name, total in zip(("entropy", "mutual_information"), totals, strict=False):
-                # The value is equal on all ranks already.
-                log = {"sync_dist": True, "add_dataloader_idx": False}
-                pl_module.log(f"{prefix}/{name}{suffix}", total / max(1, samples), **log)
+                key, mean = f"{prefix}/{name}{suffix}", total / max(1, samples)  # equal on all ranks already
+                pl_module.log(key, mean, sync_dist=True, add_dataloader_idx=False)

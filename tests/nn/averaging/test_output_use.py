@@ -114,7 +114,9 @@ def use_of(step, made=lambda: VALUES.clone()):
     return use
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension", "ignore:reduction:", "ignore:No negative", "ignore:No positive")
+@pytest.mark.filterwarnings(
+    "ignore:Implicit dimension", "ignore:reduction:", "ignore:No negative", "ignore:No positive"
+)
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("name", [*CLASSES, *OTHERS, *SILENT])
 def test_kinds_of_steps(name, autocast):
