@@ -1,7 +1,6 @@
 """What the callbacks that average at test time share."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import lightning as L
@@ -9,17 +8,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from lightning_trainingkit.callbacks._lightning import compiler_of, is_compiled
+from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.callbacks.averaging.forward_patch import (
     ForwardPatch,
     PassProvider,
     refuse_masks_within,
 )
+from lightning_trainingkit.callbacks.averaging.output_check import OutputCheck
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
-from lightning_trainingkit.nn.averaging.batch_targets import class_targets
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
-from lightning_trainingkit.nn.averaging.output_use import OutputUse
 from lightning_trainingkit.nn.averaging.sources import Call, Source
 from lightning_trainingkit.nn.structure.submodule import find_target
 
@@ -65,14 +63,11 @@ class AveragingCallback(L.Callback):
         self.passes_per_sample: float | None = None
         """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
         self._patch: ForwardPatch | None = None
-        self._watching = ExitStack()
-        self._watched: OutputUse | None = None
-        self._known: bool | None = None  # whether outputs are class scores, as an earlier stage has shown
-        self._refusal = ""
+        self._output_check = OutputCheck()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is in a module for the time of a stage."""
-        return {**vars(self), "_patch": None, "_watching": ExitStack(), "_watched": None}
+        return {**vars(self), "_patch": None}
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         """Return where the passes of this stage come from; ``module`` is the target."""
@@ -206,8 +201,7 @@ class AveragingCallback(L.Callback):
         refuse_masks_within(pl_module)
 
     def _end(self) -> None:
-        self._watching.close()
-        self._watched = None
+        self._output_check.close()
         if self._patch is not None:
             place, self._patch = self._patch, None
             place.remove(self)
@@ -223,40 +217,12 @@ class AveragingCallback(L.Callback):
         )
 
     def _watch(self, pl_module: L.LightningModule) -> None:
-        """Begin to follow the target's output, unless this stage has a batch behind it or another callback does."""
-        if self._patch is None or self._patch.use is not None:
-            return
-        self._patch.use = self._watched = OutputUse()
-        if not is_compiled(pl_module, outside=self._patch.module):  # the mode would become part of compiled code
-            self._watching.enter_context(self._watched)
+        if self._patch is not None:
+            self._output_check.begin(pl_module, self._patch)
 
     def _check_output(self, stage: str, batch: Any) -> None:
-        """Raise if the first batch shows that the target's output is no class scores."""
-        if self._watched is None or self._patch is None:
-            return
-        self._watching.close()
-        use, self._watched = self._watched, None
-        use.conclude()
-        if self._patch.insists or use.shape is None:
-            return
-        step, target = f"{STAGES[stage]}_step", repr(self.target) if self.target else "the module"
-        shown, reason = use.other is None and (use.classes is not None or None), f"{step} {use.other}"
-        if shown is None and stage == "predict":
-            shown, reason = self._known, self._refusal
-        elif shown is None:
-            shown, reason = class_targets(batch, use.inputs, use.shape)
-            reason = f"have {reason} in the batch"
-        if shown is None:
-            rank_zero_info(
-                f"{type(self).__name__} averages class probabilities: {step} shows no other use of {target}."
-            )
-            return
-        self._known, self._refusal = shown, reason
-        if not shown:
-            raise ValueError(
-                f"`target` must return class scores, whose softmax is averaged, got {target}, whose outputs {reason}. "
-                "Name the submodule that returns class scores, or insist with output='classes'."
-            )
+        if self._patch is not None:
+            self._output_check.end(type(self).__name__, STAGES[stage], self._patch, batch)
 
     def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:
         if self._patch is None or self._patch.averaging is None:
