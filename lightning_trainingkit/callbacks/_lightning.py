@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveragi
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -94,9 +95,10 @@ def compiler_of(pl_module: L.LightningModule) -> Callable[..., Any]:
     return context["dynamo_ctx"] if context else torch.compile
 
 
-def is_compiled(pl_module: L.LightningModule) -> bool:
-    """Whether the module, or a part of it, is compiled."""
-    parts = pl_module.modules()
+def is_compiled(pl_module: L.LightningModule, outside: nn.Module | None = None) -> bool:
+    """Whether the module, or a part of it that is not ``outside``'s, is compiled."""
+    left_out = set() if outside is None else set(outside.modules())
+    parts = [each for each in pl_module.modules() if each not in left_out]
     return bool(pl_module._compiler_ctx) or any(
         isinstance(each, OptimizedModule) or each._compiled_call_impl is not None for each in parts
     )

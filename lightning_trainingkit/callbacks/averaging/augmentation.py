@@ -36,6 +36,8 @@ class TestTimeAugmentation(AveragingCallback):
             None: each view of a batch is one call. Arguments whose first dimension is the number of images are cut
             with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
+        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
+            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
 
     Raises:
         ValueError: If an argument is wrong; if the target does not exist, is not called by the first batch (those that
@@ -61,8 +63,9 @@ class TestTimeAugmentation(AveragingCallback):
         early_exit: bool = False,
         max_batch: int | None = None,
         stages: str | list[str] | tuple[str, ...] = ("test", "predict"),
+        output: str = "auto",
     ) -> None:
-        super().__init__(target, average, early_exit, max_batch, stages)
+        super().__init__(target, average, early_exit, max_batch, stages, output)
         self.views = views
         self._views = Views(views)
 

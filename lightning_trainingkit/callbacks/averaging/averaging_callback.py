@@ -14,8 +14,11 @@ from lightning_trainingkit.callbacks.averaging.forward_patch import (
     PassProvider,
     refuse_masks_within,
 )
+from lightning_trainingkit.callbacks.averaging.output_check import OutputCheck
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.averaging.average import Averaging, check_settings
-from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
+from lightning_trainingkit.nn.averaging.sources import Call, Source
 from lightning_trainingkit.nn.structure.submodule import find_target
 
 __all__ = ["AveragingCallback"]
@@ -33,6 +36,7 @@ class AveragingCallback(L.Callback):
         early_exit: bool,
         max_batch: int | None,
         stages: str | list[str] | tuple[str, ...],
+        output: str,
     ) -> None:
         check_settings(average, early_exit, max_batch)
         if target is not None and not isinstance(target, str):
@@ -49,14 +53,17 @@ class AveragingCallback(L.Callback):
             raise ValueError(
                 f"`stages` must be some of {', '.join(STAGES)}, got {stages!r}. Leave it out for test, predict."
             )
+        _check.one_of("output", output, ("auto", "classes"), "The default is 'auto'.")
         self.target = target
         self.average = average
         self.early_exit = early_exit
         self.max_batch = max_batch
         self.stages = stages
+        self.output = output
         self.passes_per_sample: float | None = None
         """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
         self._patch: ForwardPatch | None = None
+        self._output_check = OutputCheck()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is in a module for the time of a stage."""
@@ -65,6 +72,9 @@ class AveragingCallback(L.Callback):
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         """Return where the passes of this stage come from; ``module`` is the target."""
         raise NotImplementedError
+
+    def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
+        """Look at the first call, before it is averaged."""
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
         """Look at the average of each call."""
@@ -82,6 +92,12 @@ class AveragingCallback(L.Callback):
         """Put the average in place if this stage is asked for."""
         self._begin("predict", trainer, pl_module)
 
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
+
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
@@ -91,8 +107,15 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("validate", pl_module, batch_idx + dataloader_idx)
+        self._check_output("validate", batch)
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
 
     def on_test_batch_end(
         self,
@@ -103,8 +126,15 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("test", pl_module, batch_idx + dataloader_idx)
+        self._check_output("test", batch)
+
+    def on_predict_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Follow the target's output through the first batch."""
+        self._watch(pl_module)
 
     def on_predict_batch_end(
         self,
@@ -115,8 +145,9 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target."""
+        """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("predict", pl_module, batch_idx + dataloader_idx)
+        self._check_output("predict", batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the share of passes that an early exit has saved."""
@@ -152,7 +183,11 @@ class AveragingCallback(L.Callback):
 
     def _begin(self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._end()
-        if stage not in ([self.stages] if isinstance(self.stages, str) else self.stages):
+        stages = [self.stages] if isinstance(self.stages, str) else self.stages
+        if stage not in stages:
+            if trainer.state.fn == stage:
+                name = type(self).__name__
+                rank_zero_info(f"{name} does not average in trainer.{stage}: its stages are {', '.join(stages)}.")
             return
         source = self._source(trainer, pl_module, find_target(pl_module, self.target))
         self._join(pl_module, self, source)
@@ -161,10 +196,12 @@ class AveragingCallback(L.Callback):
         """Add passes to the target's."""
         module = find_target(pl_module, self.target)
         self._patch = ForwardPatch.of(module, self.target or "", compiler_of(pl_module))
+        self._patch.insists |= self.output == "classes"
         self._patch.add(user, source)
         refuse_masks_within(pl_module)
 
     def _end(self) -> None:
+        self._output_check.close()
         if self._patch is not None:
             place, self._patch = self._patch, None
             place.remove(self)
@@ -178,6 +215,14 @@ class AveragingCallback(L.Callback):
             f"`target` must be called by {STAGES[stage]}_step, got {target}, which the first batch did not call. "
             f"Set it to the submodule that returns the logits. There are {', '.join(names[:20]) or 'none'}."
         )
+
+    def _watch(self, pl_module: L.LightningModule) -> None:
+        if self._patch is not None:
+            self._output_check.begin(pl_module, self._patch)
+
+    def _check_output(self, stage: str, batch: Any) -> None:
+        if self._patch is not None:
+            self._output_check.end(type(self).__name__, STAGES[stage], self._patch, batch)
 
     def _report(self, trainer: L.Trainer, pl_module: L.LightningModule, name: str | None) -> None:
         if self._patch is None or self._patch.averaging is None:

@@ -9,14 +9,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit.callbacks._lightning import is_compiled
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.callbacks.averaging.greedy_selection import Selection
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import check_weights
+from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.member_files import MemberFile, as_list
 from lightning_trainingkit.nn.averaging.member_match import match
 from lightning_trainingkit.nn.averaging.members import Members
-from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.averaging.shared_parts import check_shared_parts
+from lightning_trainingkit.nn.averaging.sources import Call, Source
 from lightning_trainingkit.nn.averaging.vectorized import check_vectorize
 from lightning_trainingkit.nn.structure.submodule import find_target
 
@@ -58,6 +61,8 @@ class EnsembleAverage(AveragingCallback):
         vectorize: Run members of one architecture as one ``torch.vmap`` forward. The first batch compares it with the
             loop. Not beside ``offload``, early exits, ``max_batch`` or random masks.
         offload: Bring one member at a time to the device: slower, for members that don't fit there together.
+        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
+            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
 
     Attributes:
         selected_weights: What ``"greedy"`` has chosen, a number for each member in the order of their names; None
@@ -69,8 +74,8 @@ class EnsembleAverage(AveragingCallback):
         torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
         ValueError: If an argument is wrong; if a file is damaged, would run code, is there twice, or holds another
             architecture that can't be built or other classes; if the weights don't fit the members or are still to be
-            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``. Also
-            if ``vectorize`` can't run the members or differs from the loop.
+            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``; or if
+            members differ before the target. Also if ``vectorize`` can't run the members or differs from the loop.
 
     Example:
         >>> import lightning as L
@@ -94,8 +99,9 @@ class EnsembleAverage(AveragingCallback):
         stages: str | list[str] | tuple[str, ...] = ("test", "predict"),
         vectorize: bool = False,
         offload: bool = False,
+        output: str = "auto",
     ) -> None:
-        super().__init__(target, average, early_exit, max_batch, stages)
+        super().__init__(target, average, early_exit, max_batch, stages, output)
         check_vectorize(vectorize, {"offload": offload, "early_exit": early_exit, "max_batch": max_batch})
         _check_members(members)
         if isinstance(weights, str) and weights not in ("uniform", "greedy"):
@@ -114,6 +120,11 @@ class EnsembleAverage(AveragingCallback):
         """Leave out what was read for a stage, too."""
         return {**super().__getstate__(), "_read": [], "_members": None, "_selection": None}
 
+    def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
+        """Let members have the classes of the tested module."""
+        assert self._members is not None  # it is their call
+        self._members.expect_outputs(call, module, arguments)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Read the members, if they will be asked for."""
         self._let_go()
@@ -128,20 +139,6 @@ class EnsembleAverage(AveragingCallback):
         self._read = load_members(self.members)
         if not choosing and not isinstance(self._numbers, str):
             check_weights("weights", self._numbers, len(self._read), "member")
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note what each member said, if weights are to be chosen."""
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        if self._selection is not None:
-            self._selection.end_batch(batch)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the weights, if they are to be chosen."""
@@ -166,6 +163,24 @@ class EnsembleAverage(AveragingCallback):
     @property
     def _numbers(self) -> str | list[float]:
         return (self.selected_weights or "uniform") if self.weights == "greedy" else self.weights
+
+    def _check_called(self, stage: str, pl_module: L.LightningModule, batches: int) -> None:
+        """Also raise if a member has other weights before the target: it would run on the features of another one."""
+        super()._check_called(stage, pl_module, batches)
+        if self.target is None or batches or self._patch is None or self._patch.use is None or self._members is None:
+            return
+        read = None if is_compiled(pl_module, outside=self._patch.module) else self._patch.use.read_before
+        states: dict[str, Mapping[str, Any]] = {}
+        for name, each in zip(self._members.names, self._read, strict=True):
+            if isinstance(each, MemberFile | L.LightningModule):
+                states[name] = each.weights if isinstance(each, MemberFile) else each.state_dict()
+        check_shared_parts(pl_module, self.target, read, states)
+
+    def _check_output(self, stage: str, batch: Any) -> None:
+        """Also note what each member said, if weights are to be chosen."""
+        if self._selection is not None:
+            self._selection.end_batch(batch)
+        super()._check_output(stage, batch)
 
     def _wanted(self, evaluation: str, stage: str) -> bool:
         """Whether members run in an evaluation, which may be the validation of a fit."""

@@ -1,6 +1,7 @@
 """Put an average over passes in the place of a module's forward, and take it away again."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from itertools import permutations
 from typing import Any, Protocol
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
-from lightning_trainingkit.nn.averaging.sources import Source
+from lightning_trainingkit.nn.averaging.output_use import OutputUse
+from lightning_trainingkit.nn.averaging.sources import Call, Source
+from lightning_trainingkit.nn.structure.replaced_forward import take_away
 
 __all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within"]
 
@@ -24,6 +27,9 @@ class PassProvider(Protocol):
     average: str
     early_exit: bool
     max_batch: int | None
+
+    def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
+        """Look at the first call, before it is averaged."""
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
         """Look at the average of each call."""
@@ -48,6 +54,10 @@ class ForwardPatch:
         self.users: list[tuple[PassProvider, Source]] = []
         self.averaging: Averaging | None = None
         self.called = False
+        self.use: OutputUse | None = None
+        """What the step does with the averages of the stage's first batch."""
+        self.insists = False
+        """Whether a callback was told that outputs are class scores."""
         self._inside = False
         self._found = {key: vars(module)[key] for key in _KEYS if key in vars(module)}
         self._forward = inner = module.forward
@@ -96,6 +106,7 @@ class ForwardPatch:
             self._build()
             return
         self.averaging = None  # if somebody has wrapped the forward since, ours is a detour from now on
+        take_away(self.module, self._ours["forward"], self._found.get("forward"))
         self._take_away()
 
     def _build(self) -> None:
@@ -117,11 +128,18 @@ class ForwardPatch:
     def _run(self, arguments: Arguments, compiling: bool) -> Any:
         if self.averaging is None or self._inside:  # a forward that calls itself is one pass
             return self._forward(*arguments[0], **arguments[1])
-        self.called = self._inside = True
+        first, self.called, self._inside = not self.called, True, True
+        call = self._call_compiled if compiling else self._call
+        use = self.use if self.use is not None and self.use.active else None
         try:
-            result = self.averaging(self._call_compiled if compiling else self._call, self.module, arguments)
+            with use.paused() if use is not None else nullcontext():
+                for user, _ in self.users if first else ():
+                    user.look_at_first(call, self.module, arguments)
+                result = self.averaging(call, self.module, arguments)
         finally:
             self._inside = False
+        if use is not None:
+            use.follow(result, arguments)
         for user, _ in self.users:
             user.observe(result, self.averaging)
         return result

@@ -1,5 +1,7 @@
 """Leave dropout on at test time, average over masks, and tell how unsure the model is."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -25,9 +27,10 @@ class MonteCarloDropout(AveragingCallback):
       passes, which more training data could settle; 0 for one pass.
 
     Their means over all samples of all ranks are logged as ``test/entropy`` and ``test/mutual_information``, in
-    validation as ``val/...``. Beside ``TestTimeAugmentation`` and ``EnsembleAverage`` with the same target the passes
-    multiply, in whichever order the callbacks stand, and both numbers are over all of them. The layers that are random
-    are printed, and held in ``random_layers``.
+    validation as ``val/...``; with several data loaders for each one, as ``test/entropy/dataloader_idx_0``. Beside
+    ``TestTimeAugmentation`` and ``EnsembleAverage`` with the same target the passes multiply, in whichever order the
+    callbacks stand, and both numbers are over all of them. The layers that are random are printed, and held in
+    ``random_layers``.
 
     The masks of a stage depend on the rank and on the seed that torch was given last (``L.seed_everything``,
     ``EpochSeed``) alone, so that a stage that is run again gives the same numbers; for other masks, seed differently.
@@ -44,6 +47,8 @@ class MonteCarloDropout(AveragingCallback):
         max_batch: Most samples in one call of the target: larger batches are cut, views of smaller ones put together.
             Arguments whose first dimension is the number of samples are cut with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
+        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
+            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
 
     Raises:
         TypeError: If ``layers`` is neither a string nor a list of strings.
@@ -68,8 +73,9 @@ class MonteCarloDropout(AveragingCallback):
         average: str = "probabilities",
         max_batch: int | None = None,
         stages: str | list[str] | tuple[str, ...] = ("test", "predict"),
+        output: str = "auto",
     ) -> None:
-        super().__init__(target, average, False, max_batch, stages)
+        super().__init__(target, average, False, max_batch, stages, output)
         RandomMasks(passes, layers=layers)  # raises if they are wrong
         self.passes = passes
         self.layers = layers
@@ -81,9 +87,10 @@ class MonteCarloDropout(AveragingCallback):
         self.random_layers: dict[str, str] = {}
         """By name within the target, the class of each layer that was random in the last stage."""
         self._measured: list[Tensor] = []
+        self._loaders: list[int] = []  # that each of them comes from
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
-        self.entropy, self.mutual_information, self._measured = None, None, []
+        self.entropy, self.mutual_information, self._measured, self._loaders = None, None, [], []
         seed = (torch.initial_seed() + trainer.global_rank) % 2**63
         return RandomMasks(self.passes, layers=self.layers, seed=seed)
 
@@ -101,6 +108,32 @@ class MonteCarloDropout(AveragingCallback):
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             rank_zero_info(f"Monte-Carlo dropout: {self.passes} passes, random in {', '.join(names[:5])}{more}.")
 
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the data loader."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._note_loader(dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the data loader."""
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self._note_loader(dataloader_idx)
+
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the mean entropy and mutual information."""
         super().on_validation_epoch_end(trainer, pl_module)
@@ -116,20 +149,31 @@ class MonteCarloDropout(AveragingCallback):
         super().on_predict_epoch_end(trainer, pl_module)
         self._summarise(trainer, pl_module, None)
 
+    def _note_loader(self, index: int) -> None:
+        self._loaders += [index] * (len(self._measured) - len(self._loaders))
+
     def _summarise(self, trainer: L.Trainer, pl_module: L.LightningModule, prefix: str | None) -> None:
         if self._patch is None:
             return
+        rows = 2 if self.average == "probabilities" else 1
         with torch.inference_mode(False), torch.no_grad():  # so that the values are ordinary tensors
-            rows = 2 if self.average == "probabilities" else 1
             values = torch.cat([torch.empty(rows, 0, device=pl_module.device), *self._measured], dim=1).cpu()
         self.entropy, self.mutual_information = values[0], values[1] if rows == 2 else None
-        self._measured = []
+        self._note_loader(self._loaders[-1] if self._loaders else 0)  # for a hook of the module's that calls the target
+        sizes = [each.shape[1] for each in self._measured]
+        parts = list(zip(self._loaders, torch.split(values, sizes, dim=1), strict=True))
+        self._measured, self._loaders = [], []
         if prefix is None:
             return
+        count = len(trainer.num_test_batches if prefix == "test" else trainer.num_val_batches)
         exact = torch.float32 if pl_module.device.type == "mps" else torch.float64  # which has no double precision
-        sums = torch.tensor(
-            [*values.sum(1, dtype=torch.float64), values.shape[1]], dtype=exact, device=pl_module.device
-        )
-        *totals, samples = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        for name, total in zip(("entropy", "mutual_information"), totals, strict=False):
-            pl_module.log(f"{prefix}/{name}", total / max(1, samples), sync_dist=True)  # equal on all ranks already
+        sums = torch.zeros(count, rows + 1, dtype=torch.float64)
+        for loader, part in parts:
+            sums[loader, :rows] += part.sum(1, dtype=torch.float64)
+            sums[loader, rows] += part.shape[1]
+        reduced = trainer.strategy.reduce(sums.to(pl_module.device, exact), reduce_op="sum")
+        for loader, (*totals, samples) in enumerate(reduced.tolist()):
+            suffix = f"/dataloader_idx_{loader}" if count > 1 else ""
+            for name, total in zip(("entropy", "mutual_information"), totals, strict=False):
+                key, mean = f"{prefix}/{name}{suffix}", total / max(1, samples)  # equal on all ranks already
+                pl_module.log(key, mean, sync_dist=True, add_dataloader_idx=False)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional._view_sets import same_step
 from lightning_trainingkit.functional.averaging import AVERAGES, EXACT_EARLY_EXIT, check_weights, log_softmax
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments, CallArguments
 from lightning_trainingkit.nn.averaging.outputs import check_logits, refuse_probabilities
@@ -99,6 +100,8 @@ class Averaging:
                 self._views = view_steps(
                     [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
                 )
+        # Views of the kit's take the last two dimensions for height and width; a user's function may do otherwise.
+        self._by_place = any(same_step(step, step) for view in self._views for step in view.steps)
         self._checked: set[str] = set()
         self._classes: dict[str, int] = {}
         self._writes = False  # whether the module was seen to write into what it is given
@@ -116,7 +119,7 @@ class Averaging:
             module: The module to call.
             arguments: Positional and named arguments.
         """
-        batch = CallArguments(arguments)
+        batch = self._batch(arguments)
         self.samples += batch.size
         parts = [RunningAverage(part, self.average, self._whole, self._keep_entropy) for part in self._cut(batch)]
         for outer in self._outers(call):
@@ -131,11 +134,17 @@ class Averaging:
 
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
         """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
-        parts = self._cut(CallArguments(arguments))
+        parts = self._cut(self._batch(arguments))
         for outer in self._outers(call, one_by_one=True):
             made = [(part, SharedSteps()) for part in parts]
             for view in self._views:
                 yield torch.cat([self._call(outer, module, each.view(part, view)) for part, each in made])
+
+    def _batch(self, arguments: Arguments) -> CallArguments:
+        batch = CallArguments(arguments)
+        if self._by_place:
+            batch.refuse_channels_last()
+        return batch
 
     def _cut(self, batch: CallArguments) -> list[CallArguments]:
         if self.max_batch is None or batch.size <= self.max_batch:

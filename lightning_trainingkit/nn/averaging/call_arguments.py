@@ -117,6 +117,15 @@ class CallArguments:
             )
         return self._with([view(row) if _are_images(row) else row for row in self.rows], self.size)
 
+    def refuse_channels_last(self) -> None:
+        """Raise ValueError if the last dimension of images looks like their channels."""
+        for row in filter(_are_images, self.rows):
+            if row.shape[3] in (1, 3, 4) and min(row.shape[1:3]) > 4:
+                raise ValueError(
+                    f"`target` must be called with images (N, channels, height, width), got {tuple(row.shape)}, which "
+                    "looks like (N, height, width, channels). Call it with x.permute(0, 3, 1, 2)."
+                )
+
     def dense(self) -> "CallArguments":
         """The same samples with images in one piece, which crops are not: a forward may call ``view`` on them."""
         if all(row.is_contiguous() for row in self.rows if _are_images(row)):

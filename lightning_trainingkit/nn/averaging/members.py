@@ -91,6 +91,7 @@ class Members:
                 "submodule that returns logits, or leave `vectorize` out."
             )
         self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
+        self._outputs: int | None = None  # that each module must have
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,6 +120,12 @@ class Members:
                 return torch.stack(self._all(call, slots, arguments))
 
         return members
+
+    def expect_outputs(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
+        """Let members that are modules have as many outputs as the averaged module has in this call, from now on."""
+        if any(isinstance(self.members[index], nn.Module) for index in self._run):
+            out = call(module, CallArguments(arguments).copy().arguments)
+            self._outputs = out.shape[-1] if isinstance(out, Tensor) and out.ndim == 2 else None
 
     def put_back(self) -> None:
         """Bring modules back to where they were, and let go of copies."""
@@ -161,7 +168,13 @@ class Members:
         self._bring(index, slots)
         if isinstance(member, nn.Module):
             with evaluating(member):
-                return call(member, arguments)
+                out = call(member, arguments)
+            if isinstance(out, Tensor) and out.ndim == 2 and self._outputs not in (None, out.shape[1]):
+                raise ValueError(
+                    f"`members` must have the same classes, got {out.shape[1]} from {self.names[index]} and "
+                    f"{self._outputs} in the tested module. Leave it out."
+                )
+            return out
         with torch.no_grad(), slots.lending() as put:
             put(self._here[index])
             return call(slots.module, arguments)

@@ -1,5 +1,6 @@
 """Check the output of a pass."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +14,23 @@ def check_logits(out: Any, rows: tuple[int, ...]) -> None:
     shape = tuple(out.shape) if isinstance(out, Tensor) and out.is_floating_point() else (0,)
     if shape[:-1] != rows or shape[-1] < 2:
         found = f"{tuple(out.shape)} of {out.dtype}" if isinstance(out, Tensor) else type(out).__name__
+        if _names(out).count("logits") == 1:
+            raise ValueError(
+                f"`target` must return logits (N, C) as one tensor, got {found} with {', '.join(_names(out))}. Name as "
+                "`target` a module whose forward returns the `logits` alone."
+            )
         raise ValueError(
             f"`target` must return logits of shape (N, C) = ({rows[-1]}, number of classes), floats and at least "
             f"two classes, got {found}. Name a submodule that does."
         )
+
+
+def _names(out: Any) -> list[str]:
+    """Names of the fields of a dict, a named tuple or another object that a model may return."""
+    if isinstance(out, Tensor):
+        return []
+    fields = out if isinstance(out, Mapping) else getattr(out, "_fields", getattr(out, "__dict__", ()))
+    return [str(name) for name in fields]
 
 
 def refuse_probabilities(out: Tensor) -> None:

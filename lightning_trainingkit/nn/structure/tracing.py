@@ -1,6 +1,7 @@
 """Trace as much of a module's forward as can be traced, with its layers kept whole."""
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 LEAVES = (*LAYERS, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
 PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")  # which carry a tensor's values on
+_ONE_AT_A_TIME = threading.RLock()  # fx patches `nn.Module` for all threads while it traces
 
 
 def layer_names(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
@@ -54,7 +56,7 @@ class Trace:
 
     def __init__(self, module: nn.Module) -> None:
         tracer = _Tracer()
-        with _left_as_found(module):
+        with _ONE_AT_A_TIME, _left_as_found(module):
             try:
                 parameters = list(inspect.signature(module.forward).parameters.values())
                 defaults = {p.name: p.default for p in parameters[1:] if p.default is not p.empty}
@@ -90,6 +92,13 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=factories)
         self._autowrap_search.append(torch)  # sizes that they are given are proxies too
         self.opaque: dict[str, str] = {}
+        self._thread = threading.get_ident()
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return an attribute of a module, or its proxy in the thread that traces."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a submodule stays one call in the graph."""
@@ -101,6 +110,8 @@ class _Tracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace a submodule without its hooks, or keep it whole where that is impossible."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         if isinstance(m, torch.jit.ScriptModule):  # it takes proxies, and keeps to itself which layers it calls
             name = self.path_of_module(m)
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys
+from lightning_trainingkit.nn.structure.replaced_forward import take_away
 from lightning_trainingkit.nn.transfer.boundary import Boundary, NoBoundaryError, same_features
 
 __all__ = ["FeatureCache", "replace_forward"]
@@ -89,10 +90,5 @@ def replace_forward(module: nn.Module, run: Callable[..., Any]) -> Callable[[], 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return run(*args, **kwargs) if self is module else own(self, *args, **kwargs)
 
-    def put_back() -> None:
-        if vars(module).get("forward") is patch:
-            del vars(module)["forward"]
-            vars(module).update({} if found is None else {"forward": found})
-
     patch = vars(module)["forward"] = MethodType(forward, module)
-    return put_back
+    return lambda: take_away(module, patch, found)

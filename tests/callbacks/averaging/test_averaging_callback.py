@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit.callbacks.averaging.augmentation import TestTimeAugmentation
+from lightning_trainingkit.callbacks.transfer.transfer_learning import TransferLearning
 from tests import process
 from tests.toy import ToyModule, toy_data, toy_loaders, toy_trainer
 
@@ -392,3 +393,29 @@ def test_ranks_validate_on_averages_in_a_fit(found):
 
 def test_target_that_no_rank_calls_raises_on_all(found):
     assert all("There are " in each["not_called"] for each in found)
+
+
+@pytest.mark.parametrize("averages_first", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_forward_under_a_feature_cache_is_put_back_when_validation_raises(averages_first, error):
+    class Cached(ToyModule):
+        fails = True
+
+        def validation_step(self, batch, batch_idx):
+            if self.fails and not self.trainer.sanity_checking:
+                raise error("in mid-validation")
+            super().validation_step(batch, batch_idx)
+
+    module, handler = Cached(), signal.getsignal(signal.SIGINT)
+    module.net[4] = nn.Identity()  # no dropout before the head
+    callbacks = [
+        TransferLearning([{"train": "head"}], cache_features=True, verbose=False),
+        TestTimeAugmentation("flip", target="net", stages="validate"),
+    ]
+    trainer = toy_trainer(*callbacks[:: -1 if averages_first else 1], max_epochs=1)
+    with pytest.raises(SystemExit if error is KeyboardInterrupt else error):
+        trainer.fit(module, DataLoader(toy_data(), 8), loader())
+    signal.signal(signal.SIGINT, handler)
+    assert all("forward" not in vars(each) for each in module.modules())
+    module.fails = False
+    assert toy_trainer().validate(module, loader(), verbose=False)

@@ -175,12 +175,17 @@ def test_one_pass():
     assert logged["test/entropy"] > 0.1
 
 
-def test_several_loaders_come_one_after_the_other():
+@pytest.mark.parametrize("sizes", [(9, 5), (24, 5, 8)])
+def test_each_loader_has_an_entropy_of_its_own(sizes):
     callback = MonteCarloDropout(3)
-    (first, second) = toy_trainer(callback).test(Plain(), [loader(9), loader(5)], verbose=False)
-    assert callback.entropy.shape == callback.mutual_information.shape == (14,)
-    logged = first | second
-    assert logged["test/entropy"] == pytest.approx(callback.entropy.double().mean().item(), abs=1e-6)
+    logged = {}
+    for each in toy_trainer(callback).test(Plain(), [loader(size) for size in sizes], verbose=False):
+        logged |= each
+    for name, measured in (("entropy", callback.entropy), ("mutual_information", callback.mutual_information)):
+        assert measured.shape == (sum(sizes),)  # one after the other
+        found = [logged[f"test/{name}/dataloader_idx_{index}"] for index in range(len(sizes))]
+        assert found == pytest.approx([part.double().mean().item() for part in measured.split(sizes)], abs=1e-6)
+        assert f"test/{name}" not in logged
 
 
 class Plain(ToyModule):

@@ -1,0 +1,78 @@
+"""Refuse outputs that are no class scores, as the first batch of a stage shows them."""
+
+from contextlib import ExitStack
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_trainingkit.callbacks._lightning import is_compiled
+from lightning_trainingkit.callbacks.averaging.forward_patch import ForwardPatch
+from lightning_trainingkit.nn.averaging.batch_targets import class_targets
+from lightning_trainingkit.nn.averaging.output_use import OutputUse
+
+__all__ = ["OutputCheck"]
+
+
+class OutputCheck:
+    """Follows the target's output through the first batch of each stage; one callback of a target does so.
+
+    The calls of the step decide, then the targets in the batch, in predict what an earlier stage has shown. If nothing
+    shows anything, outputs are taken for class scores, which is said.
+    """
+
+    def __init__(self) -> None:
+        self._entered = ExitStack()
+        self._use: OutputUse | None = None
+        self._known: bool | None = None  # whether outputs are class scores, as an earlier stage has shown
+        self._reason = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is there for the time of a batch."""
+        return {**vars(self), "_entered": ExitStack(), "_use": None}
+
+    def begin(self, pl_module: L.LightningModule, patch: ForwardPatch) -> None:
+        """Begin to follow, unless this stage has a batch behind it or another callback follows."""
+        if patch.use is not None:
+            return
+        patch.use = self._use = OutputUse()
+        if not is_compiled(pl_module, outside=patch.module):  # the mode would become part of compiled code
+            self._entered.enter_context(self._use)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._entered.close()
+        self._use = None
+
+    def end(self, name: str, stage: str, patch: ForwardPatch, batch: Any) -> None:
+        """Stop following, and raise ValueError if the batch shows that outputs are no class scores.
+
+        Args:
+            name: Name of the callback.
+            stage: ``"validation"``, ``"test"`` or ``"predict"``.
+            patch: Where the average stands.
+            batch: The batch.
+        """
+        use = self._use
+        if use is None:
+            return
+        self.close()
+        use.conclude()
+        if patch.insists or use.shape is None:
+            return
+        shown, reason = use.other is None and (use.classes is not None or None), f"{stage}_step {use.other}"
+        if shown is None and stage == "predict":
+            shown, reason = self._known, self._reason
+        elif shown is None:
+            shown, targets = class_targets(batch, use.inputs, use.shape)
+            reason = f"have {targets} in the batch"
+        target = repr(patch.name) if patch.name else "the module"
+        if shown is None:
+            rank_zero_info(f"{name} averages class probabilities: {stage}_step shows no other use of {target}.")
+            return
+        self._known, self._reason = shown, reason
+        if not shown:
+            raise ValueError(
+                f"`target` must return class scores, whose softmax is averaged, got {target}, whose outputs {reason}. "
+                "Name the submodule that returns class scores, or insist with output='classes'."
+            )

@@ -1,0 +1,61 @@
+"""What the tensors of a batch say about the outputs that belong to it."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["class_targets"]
+
+
+def class_targets(batch: Any, inputs: Collection[int], shape: Sequence[int]) -> tuple[bool | None, str]:
+    """Tell whether a batch holds targets for class scores.
+
+    Class targets are integers ``(N,)`` from 0 to ``C - 1``, or rows ``(N, C)`` that are positive and sum to 1. It waits
+    for the device.
+
+    Args:
+        batch: Tensors anywhere in dicts, lists and tuples.
+        inputs: ``id`` of the tensors of the batch that are no targets. If none of them is in it, its first tensor is no
+            target.
+        shape: ``(N, C)`` of the outputs.
+
+    Returns:
+        True for class targets, False for others, None if there are none; and a description of the other targets.
+
+    Example:
+        >>> import torch
+        >>> x = torch.rand(3, 1, 4, 4)
+        >>> class_targets((x, torch.tensor([0, 4, 1])), {id(x)}, (3, 5))
+        (True, '')
+        >>> class_targets((x, torch.ones(3, 5)), {id(x)}, (3, 5))
+        (False, 'targets (3, 5) of torch.float32')
+    """
+    size, classes = shape
+    tensors = [each for each in tree_leaves(batch) if isinstance(each, Tensor)]
+    left = [each for each in tensors if id(each) not in inputs]
+    targets = left if len(left) < len(tensors) else tensors[1:]
+    rows = [each for each in targets if tuple(each.shape) == (size, classes)]
+    if rows:
+        wrong = [each for each in rows if not _are_distributions(each)]
+        return not wrong, _described(wrong)
+    numbers = [each for each in targets if tuple(each.shape) in ((size,), (size, 1))]
+    if any(_are_indices(each, classes) for each in numbers):
+        return True, ""
+    floats = [each for each in numbers if each.is_floating_point()]
+    return (False if floats else None), _described(floats)
+
+
+def _are_distributions(rows: Tensor) -> bool:
+    rows = rows.detach().float()
+    return bool(((rows >= 0).all() & ((rows.sum(1) - 1).abs() < 1e-2).all()).item())
+
+
+def _are_indices(numbers: Tensor, classes: int) -> bool:
+    whole = not (numbers.is_floating_point() or numbers.is_complex())
+    return whole and bool(((numbers >= 0) & (numbers < classes)).all().item())
+
+
+def _described(targets: Sequence[Tensor]) -> str:
+    return f"targets {tuple(targets[0].shape)} of {targets[0].dtype}" if targets else ""
