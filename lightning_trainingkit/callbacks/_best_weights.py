@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit.nn.weights.checkpoint import explain_failure
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["BestWeights", "restore_weights"]
 
@@ -25,6 +26,7 @@ def restore_weights(trainer: L.Trainer, path: str | Path) -> None:
     if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
         trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
+    mark_trained(trainer.lightning_module)
 
 
 @dataclass

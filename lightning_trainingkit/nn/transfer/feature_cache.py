@@ -1,9 +1,7 @@
 """Compute the frozen part of a module once for each image, and continue from the stored features."""
 
-import tempfile
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.transfer.boundary import Boundary, NoBoundaryError, same_features
+from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
 
 __all__ = ["FeatureCache", "replace_forward"]
 
@@ -21,11 +20,11 @@ _BLOCK_BYTES = 2**22
 class FeatureCache:
     """Features before a boundary, stored by the content of the images.
 
-    They stay on the device of the images, or in memory-mapped files in ``folder``, which disappear with the process.
+    They stay on the device of the images, or in ``room`` on a disk.
     """
 
-    def __init__(self, boundary: Boundary, folder: Path | None = None) -> None:
-        self.boundary, self._folder = boundary, folder
+    def __init__(self, boundary: Boundary, room: DiskRoom | None = None) -> None:
+        self.boundary, self._room = boundary, room
         self.hits = self.misses = self.bytes = 0  # images that were known, and others; size of the stored features
         self.compares = False  # whether two known images are to be computed again
         self._rows: dict[Any, int] = {}
@@ -72,11 +71,9 @@ class FeatureCache:
 
     def _allocate(self, row: Tensor) -> Tensor:
         shape = torch.Size((max(1, _BLOCK_BYTES // max(1, row.nbytes)), *row.shape))
-        if self._folder is None:
+        if self._room is None:
             return torch.empty(shape, dtype=row.dtype, device=row.device)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="features-", suffix=".tmp") as file:
-            return torch.from_file(file.name, shared=True, size=shape.numel(), dtype=row.dtype).view(shape)
+        return self._room.take(shape.numel() * row.itemsize).view(row.dtype).view(shape)
 
 
 def replace_forward(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
