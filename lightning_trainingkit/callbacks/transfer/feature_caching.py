@@ -20,7 +20,7 @@ from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed
 from lightning_trainingkit.nn.structure.names import join
 from lightning_trainingkit.nn.transfer.boundary import NoBoundaryError, find_boundary
 from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
-from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, replace_forward
+from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, block_bytes, replace_forward
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
 __all__ = ["FeatureCaching", "targets"]
@@ -55,7 +55,7 @@ class FeatureCaching:
             )
         self._trainer, self._freezer, self._limit = trainer, freezer, limit
         self._room = None if folder is None else DiskRoom(folder)
-        self._needed = 0  # bytes that the features of one phase need, the most of all phases
+        self._room_needed: dict[int, dict[str, int]] = {}  # bytes on the disk by phase and module
         self._phase, self._in_each_phase = phase, in_each_phase
         self._caches: dict[tuple[Any, ...], FeatureCache] = {}  # by module, phase, training, mode and precision
         self._reasons: dict[tuple[Any, ...], str] = {}  # where there is none
@@ -156,9 +156,10 @@ class FeatureCaching:
         images, size = _count(self._trainer, training), features[0].nbytes
         what = f"{name} before {boundary.place} in phase {phase + 1}, {'training' if training else 'evaluation'}"
         rank_zero_info(f"TransferLearning caches {what}: {images or 'unknown'} images x {size / 2**10:.4g} KiB")
-        needed = size * (images + _count(self._trainer, not training))
-        self._check_limit(needed, f"phase {phase + 1} needs")
-        self._needed = max(self._needed, needed)
+        others = _count(self._trainer, not training)
+        self._check_limit(size * (images + others), f"phase {phase + 1} needs")
+        room = sum(block_bytes(features[0], count) for count in (images, others))
+        self._room_needed.setdefault(phase, {})[name] = room
         self._caches[key] = FeatureCache(boundary, self._room)
         return self._caches[key]
 
@@ -168,7 +169,7 @@ class FeatureCaching:
             return
         fault: ValueError | None = None
         try:
-            self._room.reserve(self._needed)
+            self._room.reserve(max((sum(each.values()) for each in self._room_needed.values()), default=0))
         except ValueError as error:
             fault = error
         if not self._trainer.strategy.reduce_boolean_decision(fault is None, all=True):

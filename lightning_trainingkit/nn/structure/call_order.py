@@ -79,16 +79,16 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
         return CallOrder(own, [""])
     if not layers and type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None:
         return CallOrder(own, [])  # a norm or an activation, which a trace would tell nothing more of
+    missing = False
     if not isinstance(module, LEAVES):
         try:
             traced = _in_graph(Trace(module), layers, skip)
             return traced if traced.last else replace(traced, hooked=_hooked(module))
-        except UntraceableError:
-            pass
+        except UntraceableError as error:
+            missing = _misses_a_tensor(error)
     order = [name for name in own if "." not in name] if isinstance(module, LEAVES) else []
     last: list[str] = []
-    with_layers = [each for each in module.children() if not isinstance(each, skip) and layers_of(each, skip)]
-    hooked = _hooked(module) if len(with_layers) > 1 else []
+    hooked = _hooked(module) if missing else []
     for name, child in module.named_children():
         if isinstance(child, skip):
             continue
@@ -135,6 +135,14 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
             taken.add(node)
     last = [name for node, names in used.items() if node in alive and node not in taken for name in names]
     return CallOrder(order, list(dict.fromkeys(last)), list(dict.fromkeys(hooked)))
+
+
+def _misses_a_tensor(error: UntraceableError) -> bool:
+    """Whether a forward may have failed for want of what its hooks store, and not over the proxies of the trace."""
+    cause = error.__cause__
+    if isinstance(cause, fx.proxy.TraceError | NotImplementedError):
+        return False
+    return not any(word in str(cause) for word in ("Proxy", "symbolic"))
 
 
 def _hooked(module: nn.Module) -> list[str]:

@@ -4,6 +4,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import torch
@@ -30,7 +31,9 @@ class DiskRoom:
         self._size = self._used = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=folder, prefix="features-", suffix=".tmp")  # noqa: SIM115
+            self._file, name = tempfile.mkstemp(dir=folder, prefix="features-", suffix=".tmp")
+            weakref.finalize(self, os.close, self._file)
+            Path(name).unlink()
         except OSError as error:
             raise ValueError(
                 f"`cache_features='disk'` must have a folder that can be written to, got {folder} ({error}). "
@@ -42,9 +45,9 @@ class DiskRoom:
         if size <= self._size:
             return
         try:
-            _allocate(self._file.fileno(), self._size, size - self._size)
+            _allocate(self._file, self._size, size - self._size)
         except OSError as error:
-            os.ftruncate(self._file.fileno(), self._size)
+            os.ftruncate(self._file, self._size)
             raise ValueError(
                 f"`cache_features='disk'` must have room for the features in {self.folder}, got "
                 f"{(self._size + shutil.disk_usage(self.folder).free) / 2**30:.4g} GiB of {size / 2**30:.4g} GiB "
@@ -54,9 +57,14 @@ class DiskRoom:
 
     def take(self, size: int) -> Tensor:
         """Map the next ``size`` bytes, uint8; more than was reserved is allocated now."""
-        start, self._used = self._used, self._used + -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        start, self._used = self._used, self._used + self.rounded(size)
         self.reserve(self._used)
-        return torch.frombuffer(mmap.mmap(self._file.fileno(), size, offset=start), dtype=torch.uint8)
+        return torch.frombuffer(mmap.mmap(self._file, size, offset=start), dtype=torch.uint8)
+
+    @staticmethod
+    def rounded(size: int) -> int:
+        """Bytes that a piece takes up: whole pages."""
+        return -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
     def clear(self) -> None:
         """Hand out the pieces from the first on again; nobody may use the old ones."""

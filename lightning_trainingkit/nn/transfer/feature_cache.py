@@ -12,7 +12,7 @@ from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.transfer.boundary import Boundary, NoBoundaryError, same_features
 from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
 
-__all__ = ["FeatureCache", "replace_forward"]
+__all__ = ["FeatureCache", "block_bytes", "replace_forward"]
 
 _BLOCK_BYTES = 2**22
 
@@ -70,10 +70,20 @@ class FeatureCache:
                 self.bytes += row.nbytes
 
     def _allocate(self, row: Tensor) -> Tensor:
-        shape = torch.Size((max(1, _BLOCK_BYTES // max(1, row.nbytes)), *row.shape))
+        shape = torch.Size((_rows_per_block(row), *row.shape))
         if self._room is None:
             return torch.empty(shape, dtype=row.dtype, device=row.device)
         return self._room.take(shape.numel() * row.itemsize).view(row.dtype).view(shape)
+
+
+def block_bytes(row: Tensor, images: int) -> int:
+    """Bytes of the blocks for the features of so many images, each like ``row``."""
+    rows = _rows_per_block(row)
+    return -(-images // rows) * DiskRoom.rounded(rows * row.nbytes)
+
+
+def _rows_per_block(row: Tensor) -> int:
+    return max(1, _BLOCK_BYTES // max(1, row.nbytes))
 
 
 def replace_forward(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
