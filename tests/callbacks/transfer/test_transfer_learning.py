@@ -433,6 +433,31 @@ def test_phases_that_do_not_fit_are_errors_before_training(phases, said):
     assert not module.steps
 
 
+class Hooked(Watched):
+    """Reads its features through a forward hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.net = self.net[5], self.net[:5], nn.Identity()
+        self.features = []
+        self.body.register_forward_hook(lambda module, args, output: self.features.append(output))
+
+    def forward(self, x):
+        self.body(x)
+        return self.head(self.features.pop())
+
+
+@pytest.mark.parametrize("train", ["head", "last 2"])
+def test_a_head_behind_a_forward_hook_must_be_named(train):
+    module = Hooked()
+    said = rf"`phases\[1\]` must name what trains .* forward hook \(body\), got '{train}'. Name some of head, body"
+    with pytest.raises(ValueError, match=said):
+        toy_trainer(transfer([{"train": "all"}, {"train": train, "start": 1}])).fit(module, *toy_loaders())
+    assert not module.steps
+    toy_trainer(transfer([{"train": "head.*"}]), max_epochs=1).fit(module, *toy_loaders())
+    assert module.steps[0]["open"] == ["head.weight", "head.bias"]
+
+
 def test_other_errors_before_training():
     class Filtered(Watched):
         def configure_optimizers(self):
