@@ -50,7 +50,8 @@ class TransferLearning(L.Callback):
     and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
 
     - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it, or several, with what comes after;
-      where the module has no forward that can be traced, in the last of its parts by definition), ``last n`` (it and
+      where the module has no forward that can be traced, in the last of its parts by definition; refused where
+      features may leave through a forward hook), ``last n`` (it and
       up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
       forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
