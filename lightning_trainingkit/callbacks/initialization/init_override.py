@@ -41,19 +41,20 @@ class _Drawn:
 class InitOverride(L.Callback):
     """Initialise the linear and convolutional layers anew before a fit, with the gain of what really follows each.
 
-    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), with ``Din = k * k * C_in / groups``. The gain
-    is that of the activation after the layer, found by tracing the forward through norm, pooling and reshaping.
+    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), with ``Din = k * k * C_in / groups`` and the
+    gain of the activation after the layer, found by tracing the forward.
 
-    Norm layers, embeddings, the layers of metrics and those that no pattern names stay as they are. It happens in
-    ``setup`` and, for layers made there, right after the module's own ``setup`` and ``configure_model``: before the
-    optimizer is made or a checkpoint is restored, so a resumed run goes on from its checkpoint. All ranks then hold
-    the parameters and buffers of rank 0. ``report`` holds a `LayerInit` for each layer.
+    Layers are drawn before and right after the module's own ``setup`` and ``configure_model``: before the optimizer is
+    made or a checkpoint is restored, so a resumed run goes on from its checkpoint. All ranks then hold the weights of
+    rank 0.
+    ``report`` holds a `LayerInit` for each layer.
 
-    - **Frozen copies** of a drawn layer (bit-equal weights: a momentum encoder) get the same new values.
+    - **Frozen copies** of a drawn layer (bit-equal: a momentum encoder) get the same new values.
     - **Other frozen layers** are drawn only if a pattern other than ``*`` names them.
-    - **Trained layers** are refused: those that the kit has seen in a fit or has loaded. A second fit with the same
-      callback object leaves its layers alone.
+    - **Trained layers**, which the kit has seen in a fit or has loaded, are refused; in a second fit with the same
+      callback object its layers stay.
     - **Beside ``TransferLearning``** all drawn layers must train in its first phase.
+    - **Norm layers**, embeddings and the layers of metrics stay.
 
     Args:
         scheme: ``constant(value)``, ``normal(std)``, ``zeros``, ``orthogonal``, ``xavier_normal``, ``xavier_uniform``,
