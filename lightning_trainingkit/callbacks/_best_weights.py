@@ -15,6 +15,7 @@ from lightning_trainingkit._files import put_in_place, sweep, temporary
 from lightning_trainingkit._locks import Lock, hold
 from lightning_trainingkit.functional.metric_name import Mode, named_mode, resolve_mode
 from lightning_trainingkit.nn.weights.read_checkpoint import check_run, read_checkpoint
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["BestWeights", "restore_weights", "take_mode"]
 
@@ -43,6 +44,7 @@ def restore_weights(trainer: L.Trainer, path: str | Path, run: str = "") -> None
     if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
         trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
+    mark_trained(trainer.lightning_module)
 
 
 @dataclass

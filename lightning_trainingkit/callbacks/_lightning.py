@@ -30,6 +30,7 @@ __all__ = [
     "may_stop",
     "refuse_sharding",
     "refuse_swa",
+    "refuse_twice",
     "restart_averages",
     "wrap_again",
 ]
@@ -199,6 +200,13 @@ def refuse_swa(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
             "`callbacks` must not hold StochasticWeightAveraging beside TransferLearning where there are BatchNorms: "
             "it forgets the statistics of frozen ones. Use Lightning's EMAWeightAveraging or WeightAveraging."
         )
+
+
+def refuse_twice(trainer: L.Trainer, callback: L.Callback, hint: str) -> None:
+    """Raise ValueError where a Trainer holds a second callback of the same class; ``hint`` says what to do."""
+    count = sum(isinstance(each, type(callback)) for each in trainer.callbacks)  # type: ignore[attr-defined]
+    if count > 1:
+        raise ValueError(f"`callbacks` must hold one {type(callback).__name__}, got {count}. {hint}")
 
 
 def wrap_again(trainer: L.Trainer) -> None:

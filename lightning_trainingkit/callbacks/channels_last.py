@@ -9,7 +9,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_trainingkit.callbacks._lightning import after_build
+from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["ChannelsLast"]
 
@@ -38,6 +39,7 @@ class ChannelsLast(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Convert the weights, before they are restored, compiled or wrapped."""
+        refuse_twice(trainer, self, "Keep one.")
         self._put_back()
         self._undo_hooks = after_build(pl_module, lambda: self._convert(pl_module))
 
@@ -64,6 +66,10 @@ class ChannelsLast(L.Callback):
     ) -> None:
         """Convert the batch."""
         self._convert_batch(pl_module, batch)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the module is trained."""
+        mark_trained(pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put the weights back."""

@@ -23,6 +23,7 @@ from lightning_trainingkit.callbacks._lightning import (
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.improvement import is_better, smooth, worst_value
 from lightning_trainingkit.functional.metric_name import is_missing
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["EarlyStopping"]
 
@@ -231,6 +232,7 @@ class EarlyStopping(LightningEarlyStopping):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the best weights back, after other callbacks' last word on them, also when nothing was left to train."""
+        mark_trained(pl_module)
         if self.restore_best and not fast_dev_run(trainer):
             self._weights.finish(trainer)
             self._weights.restore(trainer)

@@ -6,7 +6,9 @@ import lightning as L
 import numpy as np
 import torch
 
+from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["EpochSeed"]
 
@@ -37,9 +39,17 @@ class EpochSeed(L.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = _check.integer("seed", seed, "Any seed, such as 0, will do.", least=0)
 
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a second one: the last would win."""
+        refuse_twice(trainer, self, "Keep one.")
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reseed every generator of this process."""
         words = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)
         torch.manual_seed(int(words[0]))
         np.random.seed(words[1])  # noqa: NPY002 - the global generator is what the user's code draws from
         random.seed(int(words[2]))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the module is trained."""
+        mark_trained(pl_module)

@@ -19,6 +19,7 @@ from lightning_trainingkit.nn.weights.batch_norm_statistics import (
     reestimate_batch_norm,
     running_batch_norms,
 )
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["ReestimateBatchNorm"]
 
@@ -120,6 +121,7 @@ class ReestimateBatchNorm(L.Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Estimate the statistics, where there is data to do it from."""
+        mark_trained(pl_module)
         model, limit = self._model(pl_module), min(self.batches or float("inf"), trainer.num_training_batches)
         if trainer.train_dataloader is None or not 0 < limit < float("inf"):
             return  # nothing was trained

@@ -48,6 +48,13 @@ class ImageDataModule(L.LightningDataModule):
             self._load()
             self._loaded = True
 
+    def __getattr__(self, name: str) -> Any:
+        """Say what a part that is not there yet waits for."""
+        if name in ("train_set", "val_set", "test_set"):
+            kind = type(self).__name__
+            raise AttributeError(f"`{name}` must be loaded, got {kind} before its `setup`. Call `setup()` first.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def _load(self) -> None:
         raise NotImplementedError
 

@@ -1,6 +1,7 @@
 """Phases of transfer learning: what trains from when on, and how fast."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from numbers import Integral
@@ -72,7 +73,7 @@ def read_phases(phases: Any) -> list[Phase]:
                 "Write [{'train': 'head'}, {'train': 'all', 'start': 3}], say."
             )
         phases = PRESETS[phases]
-    if not isinstance(phases, list | tuple) or not all(isinstance(phase, dict) for phase in phases):
+    if not isinstance(phases, Sequence) or not all(isinstance(phase, Mapping) for phase in phases):
         raise TypeError(f"`phases` must be the name of a preset or a list of dicts, got {phases!r}. Write a list.")
     if not phases:
         raise ValueError("`phases` must hold at least one phase, got []. Leave the callback out to train everything.")
@@ -84,7 +85,7 @@ def read_phases(phases: Any) -> list[Phase]:
     return found
 
 
-def _read(number: int, given: dict[str, Any]) -> Phase:
+def _read(number: int, given: Mapping[str, Any]) -> Phase:
     name = f"phases[{number}]"
     unknown = [key for key in given if key not in _KEYS]
     if unknown or "train" not in given:
@@ -92,7 +93,7 @@ def _read(number: int, given: dict[str, Any]) -> Phase:
             f"`{name}` must have `train`, and no keys but {', '.join(_KEYS)}, got {list(given)}. Write these names."
         )
     train = [given["train"]] if isinstance(given["train"], str) else given["train"]
-    if not isinstance(train, list | tuple) or not all(isinstance(each, str) for each in train):
+    if not isinstance(train, Sequence) or not all(isinstance(each, str) for each in train):
         raise TypeError(f"`{name}['train']` must be a string or a list of them, got {train!r}. Use {_SELECTORS}.")
     if not train or not all(each.strip() for each in train):
         raise ValueError(f"`{name}['train']` must name something, got {train!r}. Use {_SELECTORS}.")
@@ -129,14 +130,14 @@ def _read_start(name: str, start: Any, patience: Any, *, first: bool) -> tuple[i
 
 
 def _read_scale(name: str, scale: Any) -> float | dict[str, float]:
-    given = scale if isinstance(scale, dict) else {"all": scale}
+    given = scale if isinstance(scale, Mapping) else {"all": scale}
     for key, value in given.items():
         if not isinstance(key, str):
             raise TypeError(f"`{name}` must be a number, or a dict of name patterns to numbers, got {scale!r}.")
         _check.number(
             name, value, "Give a number or a dict of them. To freeze a part, leave it out of `train`.", above=0
         )
-    return {key: float(value) for key, value in given.items()} if isinstance(scale, dict) else float(scale)
+    return {key: float(value) for key, value in given.items()} if isinstance(scale, Mapping) else float(scale)
 
 
 def last_blocks(selector: str) -> int | None:

@@ -181,6 +181,31 @@ def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(case, tmp_
             assert repr(getattr(built, argument)) == repr(getattr(callback, argument))
 
 
+SAVED = {
+    "InitOverride": {"scheme": {"net.*": "zeros", "head": "normal(0.1)"}},
+    "TestTimeAugmentation": {"views": ["flip", ["identity", "vflip"]]},
+    "TransferLearning": {
+        "phases": [{"train": "head"}, {"train": ["net.0", "head"], "start": 1, "lr_scale": {"net.0": 0.1}}]
+    },
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_config_that_lightning_saves_can_be_run_again(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    callback = {"class_path": f"lightning_trainingkit.{name}", "init_args": SAVED[name]}
+    trainer = {"callbacks": [callback], "logger": False, "accelerator": "cpu"}
+    text = yaml.safe_dump({"seed_everything": False, "trainer": trainer}, sort_keys=False)
+    for number in range(2):
+        (tmp_path / f"{number}.yaml").write_text(text)
+        arguments = ["--config", str(tmp_path / f"{number}.yaml")]
+        cli = LightningCLI(ToyModule, run=False, save_config_callback=None, args=arguments)
+        text = cli.parser.dump(cli.config, skip_none=False)
+    (built,) = [each for each in cli.trainer.callbacks if type(each).__name__ == name]
+    ((argument, value),) = SAVED[name].items()
+    assert repr(getattr(built, argument)) == repr(value)
+
+
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_every_argument_can_be_read_back(name):
     (callback,) = build(name)

@@ -1,3 +1,4 @@
+from collections import UserDict, UserList
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,18 @@ def test_presets(name):
     phases = read_phases(name)
     assert phases[0].train == ("head",)
     assert read_phases([phase.plain for phase in phases]) == phases
+
+
+def test_sequences_and_mappings_are_as_good_as_lists_and_dicts():  # as hydra gives them
+    plain = [{"train": "head"}, {"train": ["a", "b"], "start": 1, "lr_scale": {"a": 0.5}}]
+    given = UserList(
+        [
+            UserDict({"train": "head"}),
+            UserDict({"train": UserList(["a", "b"]), "start": 1, "lr_scale": UserDict({"a": 0.5})}),
+        ]
+    )
+    assert read_phases(given) == read_phases(plain)
+    assert [phase.plain for phase in read_phases(given)] == [phase.plain for phase in read_phases(plain)]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class TestTimeAugmentation(AveragingCallback):
 
     def __init__(
         self,
-        views: str | Callable[..., Any] | list[Any] = "flip",
+        views: str | list[Any] | Callable[..., Any] = "flip",
         *,
         target: str | None = None,
         average: str = "probabilities",

@@ -31,6 +31,7 @@ from lightning_trainingkit.functional.improvement import worst_value
 from lightning_trainingkit.functional.metric_name import is_missing
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
 from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["BestCheckpoint"]
 
@@ -237,6 +238,7 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Remove what was replaced last, and say if nothing could be best."""
         super().on_train_end(trainer, pl_module)
+        mark_trained(pl_module)
         self._named = set()
         self._sweep(trainer)
         if self._saw_nan and not self.best_model_path:

@@ -14,6 +14,7 @@ from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
 from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import say_left_out, without_unsafe
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.schedules import cycle_ends
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["SnapshotCheckpoint"]
 
@@ -117,6 +118,7 @@ class SnapshotCheckpoint(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what is missing."""
+        mark_trained(pl_module)
         if self._left:
             rank_zero_warn(
                 f"Training ended after {trainer.global_step} optimizer steps with {len(self._steps)} snapshots: "

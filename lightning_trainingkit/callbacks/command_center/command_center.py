@@ -26,6 +26,7 @@ from lightning_trainingkit.callbacks.command_center.settings import settings_of
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.page.render import check_file
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -158,6 +159,8 @@ class CommandCenter(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put the logger's methods back."""
+        if stage == "fit" and trainer.global_step:
+            mark_trained(pl_module)
         if self._release is not None:
             # Lightning finalizes the loggers after this hook: done here, guarded, its own call finds nothing to do.
             if (logger := _wandb_logger(trainer)) is not None:

@@ -1,44 +1,60 @@
 """Initialise the layers of an existing model again, by one scheme or by name pattern."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
 import lightning as L
+from lightning.pytorch.callbacks import BaseFinetuning
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_trainingkit.callbacks._broadcast import broadcast_module
-from lightning_trainingkit.callbacks._lightning import after_build
+from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
+from lightning_trainingkit.callbacks.initialization.drawing import check_layers, copy_layer, draw_layer, plan_row
 from lightning_trainingkit.callbacks.initialization.report import LayerInit, other_matrices, table
+from lightning_trainingkit.callbacks.initialization.rules import Rule, read_bias, read_rules
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.gain import parse_activation
-from lightning_trainingkit.functional.init import InitScheme, init_, parse_scheme
-from lightning_trainingkit.nn.initialization.layer_weight import fill_, weight_fault, weight_holder, weight_std
-from lightning_trainingkit.nn.structure.activation_after import FollowingActivations, activation_after
+from lightning_trainingkit.nn.initialization.frozen_layers import find_copies, is_frozen
+from lightning_trainingkit.nn.initialization.layer_weight import weight_fault, weight_holder, weight_std
+from lightning_trainingkit.nn.structure.activation_after import activation_after
 from lightning_trainingkit.nn.structure.head import find_head
 from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
+from lightning_trainingkit.nn.weights.trained import is_trained, mark_trained
 
 __all__ = ["InitOverride", "LayerInit"]
 
-Rule = InitScheme | Callable[[Tensor], Any]
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What was done to a layer in this fit."""
+
+    rule: Rule
+    row: LayerInit  # its `std_after` is that of the weight right after it was drawn
+    is_kept_frozen: bool  # whether the layer was frozen, and drawn all the same
 
 
 class InitOverride(L.Callback):
     """Initialise the linear and convolutional layers anew before a fit, with the gain of what really follows each.
 
-    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), with ``Din = k * k * C_in / groups``. The gain
-    is that of the activation after the layer, found by tracing the forward through norm, pooling and reshaping.
+    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), with ``Din = k * k * C_in / groups`` and the
+    gain of the activation after the layer, found by tracing the forward.
 
-    Layers that no pattern names stay as they are, and so do norm layers, embeddings and the layers of metrics.
-    It happens in ``setup`` and, for layers made there, right after the module's own ``setup`` and ``configure_model``:
-    before the optimizer is made, a learning-rate finder runs or a checkpoint is restored, so a resumed run goes on
-    from its checkpoint. A second fit with the same callback object leaves trained layers alone (a copy of it, or one
-    in a spawned process, does not know of them); to train on from weights loaded by hand, leave the callback out.
-    Frozen layers are initialised like the others. All ranks then hold the parameters and buffers of rank 0.
+    Layers are drawn before and right after the module's own ``setup`` and ``configure_model``: before the optimizer is
+    made or a checkpoint is restored, so a resumed run goes on from its checkpoint. All ranks then hold the weights of
+    rank 0.
     ``report`` holds a `LayerInit` for each layer.
+
+    - **Frozen copies** of a drawn layer (bit-equal: a momentum encoder) get the same new values.
+    - **Other frozen layers** are drawn only if a pattern other than ``*`` names them.
+    - **Trained layers**, which the kit has seen in a fit or has loaded, are refused; in a second fit with the same
+      callback object its layers stay.
+    - **Beside ``TransferLearning``** all drawn layers must train in its first phase.
+    - **Norm layers**, embeddings and the layers of metrics stay.
 
     Args:
         scheme: ``constant(value)``, ``normal(std)``, ``zeros``, ``orthogonal``, ``xavier_normal``, ``xavier_uniform``,
@@ -49,12 +65,14 @@ class InitOverride(L.Callback):
         bias: ``zeros``, ``constant(value)`` or ``normal(std)`` for the biases of these layers, None to keep them.
         nonlinearity: Activation to take after every layer, such as ``"relu"`` or ``"leaky_relu(0.2)"``, instead of
             the one found. Needed where a forward cannot be traced.
+        again: Whether to draw trained layers again too, in each fit.
         verbose: Whether to print the report.
 
     Raises:
         TypeError: If ``scheme`` is neither a string nor a dict of strings or functions.
         ValueError: If a scheme or a name is unknown; in ``setup``, if a pattern matches no layer, a layer's weight is
-            empty or does not exist yet, or a gain is needed and what follows the layer is unknown.
+            empty or does not exist yet, a gain is needed and what follows the layer is unknown, a layer is trained, or
+            one would be drawn that another callback freezes.
 
     Example:
         >>> import lightning as L
@@ -72,14 +90,16 @@ class InitOverride(L.Callback):
         *,
         bias: str | None = "zeros",
         nonlinearity: str | None = None,
+        again: bool = False,
         verbose: bool = True,
     ) -> None:
         self.scheme = scheme
         self.bias = bias
         self.nonlinearity = nonlinearity
+        self.again = _check.flag("again", again)
         self.verbose = verbose
-        self._rules = _read_rules(scheme)
-        self._bias_rule = None if bias is None else _read_bias(bias)
+        self._rules = read_rules(scheme)
+        self._bias_rule = None if bias is None else read_bias(bias)
         if nonlinearity is not None:
             parse_activation(nonlinearity)
         self.report: list[LayerInit] = []
@@ -90,23 +110,38 @@ class InitOverride(L.Callback):
         """Initialise the layers that are there, and those that the module's own hooks make."""
         if stage != "fit":
             return
-        rows: dict[nn.Module, tuple[Rule, LayerInit]] = {}
+        refuse_twice(trainer, self, "Put all patterns into one dict.")
+        if any(isinstance(each, BaseFinetuning) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "`callbacks` must not hold Lightning's BaseFinetuning beside InitOverride, which would draw the layers "
+                "that it freezes. Use TransferLearning, or initialise the new layers where they are made."
+            )
+        done: dict[nn.Module, _Drawn] = {}
         turns = 1 + sum(is_overridden(name, pl_module) for name in ("setup", "configure_model"))
 
         def initialise() -> None:
             nonlocal turns
             turns -= 1
-            layers = self._initialise(pl_module, rows, last=not turns)
+            layers, left = self._initialise(trainer, pl_module, done, last=not turns)
             broadcast_module(trainer, pl_module)
-            done = {layer: rows[layer][1] for layer in layers.values() if layer in rows}
-            if done and not turns:
-                self._initialised.update(done)
-                self.report = [replace(row, std_after=weight_std(layer)) for layer, row in done.items()]
+            rows = {layer: done[layer].row for layer in layers.values() if layer in done}
+            if left and not rows and not turns and self._initialised.isdisjoint(layers.values()):
+                raise ValueError(
+                    f"`scheme` must name the frozen layers that are to be drawn, got {self.scheme!r}, and all that it "
+                    f"matches are frozen: {_listed(left)}. Give a dict of name patterns, or leave the callback out."
+                )
+            if rows and not turns:
+                self._initialised.update(rows)
+                self.report = [replace(row, std_after=weight_std(layer)) for layer, row in rows.items()]
                 if self.verbose and trainer.is_global_zero:
                     rest = other_matrices(pl_module, layers) if isinstance(self.scheme, str) else []
-                    Console().print(table(self.report, rest))
+                    Console().print(table(self.report, left, rest))
 
         self._put_back = after_build(pl_module, initialise)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that the module is trained."""
+        mark_trained(pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put back the module's hooks."""
@@ -115,8 +150,10 @@ class InitOverride(L.Callback):
             self._put_back = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put back the module's hooks."""
+        """Put back the module's hooks, and note whether the module is trained."""
         self.teardown(trainer, pl_module, "fit")
+        if trainer.global_step:
+            mark_trained(pl_module)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_initialised", "_put_back")}
@@ -125,31 +162,88 @@ class InitOverride(L.Callback):
         vars(self).update(state, _initialised=WeakSet(), _put_back=None)
 
     def _initialise(
-        self, pl_module: L.LightningModule, rows: dict[nn.Module, tuple[Rule, LayerInit]], *, last: bool
-    ) -> dict[str, nn.Module]:
-        """Fill each layer once, and again only if a later hook of the module changed its rule or what follows it."""
+        self, trainer: L.Trainer, pl_module: L.LightningModule, done: dict[nn.Module, _Drawn], *, last: bool
+    ) -> tuple[dict[str, nn.Module], list[str]]:
+        """Fill each layer once, and again only if a later hook of the module changed its rule or what follows it.
+
+        Returns:
+            The layers by name, and the names of the frozen layers that were left alone.
+        """
+        phases = [each for each in trainer.callbacks if hasattr(each, "first_trainable")]  # type: ignore[attr-defined]
+        if phases and not last:  # what trains first is known once all layers are made
+            return {}, []
         after = activation_after(pl_module, skip=(Metric,))
         layers = {name: m for name, m in pl_module.named_modules() if name in after.known or name in after.unknown}
-        rules = self._match(pl_module, layers, last=last)
-        rules = {name: rule for name, rule in rules.items() if layers[name] not in self._initialised}
+        rules, named = self._match(pl_module, layers, last=last)
+        known = () if self.again else self._initialised
+        rules = {name: rule for name, rule in rules.items() if layers[name] not in known}
+        frozen = {name: layer for name, layer in layers.items() if layer not in known and is_frozen(layer)}
+        for name in frozen:
+            _refuse_late_freeze(name, layers[name], done)
+        left = [name for name in rules if name in frozen and name not in named]
+        rules = {name: rule for name, rule in rules.items() if name not in left}
         if last:  # until then a hook may still make a layer, give it a shape, or complete the forward
-            self._check(rules, layers, after)
-        seen = {weight_holder(layer) for layer in layers.values() if layer in self._initialised}
+            check_layers(rules, layers, after, self.nonlinearity)
+        seen = {weight_holder(layer) for layer in layers.values() if layer in known}
+        draws: dict[str, _Drawn] = {}
         for name, layer in layers.items():
             if name not in rules or weight_fault(layer) or weight_holder(layer) in seen:
                 continue
             seen.add(weight_holder(layer))
-            rule, row = rules[name], self._plan(name, rules[name], after)
+            row = plan_row(name, rules[name], after, self.nonlinearity)
             if row is None:
                 continue
-            old_rule, old = rows.get(layer, (None, replace(row, std_before=weight_std(layer))))
-            rows[layer] = rule, replace(row, std_before=old.std_before)
-            if old_rule is None or (old_rule, old.gain) != (rule, row.gain):
-                self._fill(name, layer, rule, row.gain)
-        return layers
+            old = done.get(layer)
+            if old is None or (old.rule, old.row.gain) != (rules[name], row.gain):
+                std = weight_std(layer) if old is None else old.row.std_before
+                draws[name] = _Drawn(rules[name], replace(row, std_before=std), name in frozen)
+        trainable = {name: layers[name] for name in draws if name not in frozen}
+        copies = find_copies(frozen, trainable)
+        others = {name: layer for name, layer in frozen.items() if name not in draws and name not in copies}
+        copies |= find_copies(others, {name: layers[name] for name in draws if name in frozen and name not in copies})
+        draws = {name: draw for name, draw in draws.items() if name not in copies}
+        self._refuse(trainer, pl_module, phases, {name: layers[name] for name in [*draws, *copies]}, set(draws))
+        for name, draw in draws.items():
+            draw_layer(name, layers[name], draw.rule, draw.row.gain, self._bias_rule)
+            done[layers[name]] = replace(draw, row=replace(draw.row, std_after=weight_std(layers[name])))
+        for name, source in copies.items():
+            draw, std = draws[source], weight_std(layers[name])
+            copy_layer(name, layers[name], layers[source], biases=self._bias_rule is not None)
+            row = replace(draw.row, layer=name, scheme=f"copy of {source}", std_before=std)
+            done[layers[name]] = _Drawn(draw.rule, row, True)
+        return layers, [name for name in left if layers[name] not in done]
 
-    def _match(self, pl_module: L.LightningModule, layers: dict[str, nn.Module], *, last: bool) -> dict[str, Rule]:
+    def _refuse(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        phases: list[Any],
+        layers: dict[str, nn.Module],
+        drawn: set[str],
+    ) -> None:
+        """Raise ValueError if a layer is trained, or is frozen by another callback when the training begins."""
+        trained = [name for name, layer in layers.items() if trainer.global_step or is_trained(layer)]
+        if trained and not self.again:
+            raise ValueError(
+                "`again` must be True where layers are trained, or have loaded weights, got False and "
+                f"{_listed(trained)}. Leave InitOverride out to train on, or name the new layers alone."
+            )
+        for callback in phases:
+            first = callback.first_trainable(pl_module)
+            closed = [name for name in layers if name in drawn and first.isdisjoint(layers[name].parameters())]
+            if closed:
+                raise ValueError(
+                    f"`scheme` must be a dict whose patterns match only what the first phase of "
+                    f"{type(callback).__name__} trains, got {self.scheme!r}, which matches {_listed(closed)}. "
+                    "Write {'head': 'normal(0.01)'}, say."
+                )
+
+    def _match(
+        self, pl_module: L.LightningModule, layers: dict[str, nn.Module], *, last: bool
+    ) -> tuple[dict[str, Rule], set[str]]:
+        """The rule of each layer, and the names of the layers that a pattern other than `*` matches."""
         chosen: dict[str, Rule] = {}
+        named: set[str] = set()
         for pattern, rule in self._rules.items():
             if pattern != "head":
                 names = match(pattern, layers)
@@ -159,71 +253,19 @@ class InitOverride(L.Callback):
             if last and not names:
                 raise no_match("scheme", "have patterns that match a layer", pattern, layers)
             chosen.update(dict.fromkeys(names, rule))
-        return chosen
-
-    def _check(self, rules: dict[str, Rule], layers: dict[str, nn.Module], after: FollowingActivations) -> None:
-        for name in rules:
-            if problem := weight_fault(layers[name]):
-                raise ValueError(f"`{name}` {problem}")
-        lost = [name for name in after.unknown if _needs_gain(rules.get(name))]
-        if lost and self.nonlinearity is None:
-            reasons = "; ".join(dict.fromkeys(after.unknown[name] for name in lost))
-            raise ValueError(
-                f"`nonlinearity` must be given where what follows a layer is unknown, got None for {', '.join(lost)} "
-                f"({reasons}). Give the activation, such as nonlinearity='relu', or give these layers a scheme that "
-                "needs no gain, such as xavier_normal."
-            )
-
-    def _plan(self, name: str, rule: Rule, after: FollowingActivations) -> LayerInit | None:
-        activation = parse_activation(self.nonlinearity) if self.nonlinearity else after.known.get(name)
-        if _needs_gain(rule) and activation is None:
-            return None
-        gain = None
-        if isinstance(rule, InitScheme) and activation is not None and rule.needs_gain:
-            gain = activation.gain
-        elif isinstance(rule, InitScheme) and rule.mode:
-            gain = 1.0
-        label = str(rule) if isinstance(rule, InitScheme) else getattr(rule, "__name__", type(rule).__name__)
-        return LayerInit(name, label, activation.name if activation else None, gain, float("nan"), float("nan"))
-
-    def _fill(self, name: str, layer: nn.Module, rule: Rule, gain: float | None) -> None:
-        def fill(weight: Tensor) -> Any:
-            if not isinstance(rule, InitScheme):
-                return rule(weight)
-            groups, transposed = getattr(layer, "groups", 1), getattr(layer, "transposed", False)
-            return init_(weight, rule, gain=gain or 1.0, groups=groups, transposed=transposed)
-
-        bias = self._bias_rule
-        try:
-            fill_(layer, "weight", fill)
-            if bias is not None and layer.bias is not None:
-                fill_(layer, "bias", lambda tensor: init_(tensor, bias))
-        except ValueError as error:
-            raise ValueError(f"`{name}` {error}") from error
+            named.update(names if pattern != "*" else ())
+        return chosen, named
 
 
-def _read_rules(scheme: Any) -> dict[str, Rule]:
-    if isinstance(scheme, str):
-        return {"*": parse_scheme(scheme)}
-    if not isinstance(scheme, dict) or not all(isinstance(pattern, str) for pattern in scheme):
-        raise TypeError(
-            f"`scheme` must be a string or a dict of name patterns, got {scheme!r}. "
-            "A function for all layers is {'*': function}."
+def _refuse_late_freeze(name: str, layer: nn.Module, done: dict[nn.Module, _Drawn]) -> None:
+    """Raise ValueError if a hook of the module has frozen a layer as InitOverride had drawn it."""
+    draw = done.get(layer)
+    if draw is not None and not draw.is_kept_frozen and weight_std(layer) == draw.row.std_after:
+        raise ValueError(
+            f"`{name}` must be frozen in `__init__`, got a layer that `setup` or `configure_model` freezes after "
+            "InitOverride has drawn it. Freeze it earlier, or leave it out by giving a dict of name patterns."
         )
-    if not scheme:
-        raise ValueError("`scheme` must name at least one pattern, got {}. Leave the callback out to change nothing.")
-    for pattern, rule in scheme.items():
-        if not isinstance(rule, str) and not callable(rule):
-            raise TypeError(f"`scheme[{pattern!r}]` must be a string or a function, got {rule!r}. Write 'zeros', say.")
-    return {pattern: parse_scheme(rule) if isinstance(rule, str) else rule for pattern, rule in scheme.items()}
 
 
-def _read_bias(bias: str) -> InitScheme:
-    name = bias.partition("(")[0]
-    if name not in ("zeros", "constant", "normal"):
-        raise ValueError(f"`bias` must be zeros, constant(value), normal(std) or None, got {bias!r}. Choose one.")
-    return parse_scheme(bias)
-
-
-def _needs_gain(rule: Rule | None) -> bool:
-    return isinstance(rule, InitScheme) and rule.needs_gain
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -16,7 +16,7 @@ class LayerInit:
 
     Args:
         layer: Name of the layer.
-        scheme: Scheme, or name of the function, that filled its weight.
+        scheme: Scheme, or name of the function, that filled its weight; ``copy of ...`` for a frozen copy.
         activation: Activation that follows it, None where that is unknown and was not needed.
         gain: Factor on the weight, None for schemes without one.
         std_before: Standard deviation of the weight as it was found.
@@ -37,9 +37,10 @@ def other_matrices(module: nn.Module, layers: dict[str, nn.Module]) -> list[str]
     return [name for name, p in module.named_parameters() if p.dim() > 1 and not name.startswith(inside)]
 
 
-def table(report: list[LayerInit], rest: list[str]) -> Table:
-    """Lay out a report, and name below it the matrices that were left alone."""
-    caption = f"Left as they were, being no layer's weight: {', '.join(rest)}" if rest else None
+def table(report: list[LayerInit], frozen: list[str], rest: list[str]) -> Table:
+    """Lay out a report, and name below it the frozen layers and the other matrices that were left alone."""
+    kinds = {"being frozen": frozen, "being no layer's weight": rest}
+    caption = "\n".join(f"Left as they were, {kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
     lines = Table(
         title="InitOverride", caption=caption and escape(caption), box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0)
     )

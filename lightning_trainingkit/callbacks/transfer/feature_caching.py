@@ -19,7 +19,8 @@ from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed
 from lightning_trainingkit.nn.structure.names import join
 from lightning_trainingkit.nn.transfer.boundary import NoBoundaryError, find_boundary
-from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, replace_forward
+from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
+from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, block_bytes, replace_forward
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
 
 __all__ = ["FeatureCaching", "targets"]
@@ -52,7 +53,9 @@ class FeatureCaching:
                 "`cache_features` must be False where images change, got a training set whose first sample is not the "
                 "same twice: augmentation. Take the random transforms out, or train without cache_features."
             )
-        self._trainer, self._freezer, self._limit, self._folder = trainer, freezer, limit, folder
+        self._trainer, self._freezer, self._limit = trainer, freezer, limit
+        self._room = None if folder is None else DiskRoom(folder)
+        self._room_needed: dict[int, dict[str, int]] = {}  # bytes on the disk by phase and module
         self._phase, self._in_each_phase = phase, in_each_phase
         self._caches: dict[tuple[Any, ...], FeatureCache] = {}  # by module, phase, training, mode and precision
         self._reasons: dict[tuple[Any, ...], str] = {}  # where there is none
@@ -74,6 +77,8 @@ class FeatureCaching:
         self._whole = self._known = False
         self._caches.clear()
         self._reasons.clear()
+        if self._room is not None:
+            self._room.clear()
 
     def begin_epoch(self) -> None:
         """Count the images of an epoch from here on."""
@@ -126,6 +131,7 @@ class FeatureCaching:
         try:
             if not self._checked and self._trainer.training:
                 self._in_each_phase(lambda: self._cache(name, module, forward, x))
+                self._reserve()
             cache = self._cache(name, module, forward, x)
             if cache is not None and not (x.requires_grad and torch.is_grad_enabled()):
                 features = cache.features(x)
@@ -150,9 +156,27 @@ class FeatureCaching:
         images, size = _count(self._trainer, training), features[0].nbytes
         what = f"{name} before {boundary.place} in phase {phase + 1}, {'training' if training else 'evaluation'}"
         rank_zero_info(f"TransferLearning caches {what}: {images or 'unknown'} images x {size / 2**10:.4g} KiB")
-        self._check_limit(size * (images + _count(self._trainer, not training)), f"phase {phase + 1} needs")
-        self._caches[key] = FeatureCache(boundary, self._folder)
+        others = _count(self._trainer, not training)
+        self._check_limit(size * (images + others), f"phase {phase + 1} needs")
+        room = sum(block_bytes(features[0], count) for count in (images, others))
+        self._room_needed.setdefault(phase, {})[name] = room
+        self._caches[key] = FeatureCache(boundary, self._room)
         return self._caches[key]
+
+    def _reserve(self) -> None:
+        """Reserve the room on the disk; raise ValueError on all ranks if one of them lacks it."""
+        if self._room is None:
+            return
+        fault: ValueError | None = None
+        try:
+            self._room.reserve(max((sum(each.values()) for each in self._room_needed.values()), default=0))
+        except ValueError as error:
+            fault = error
+        if not self._trainer.strategy.reduce_boolean_decision(fault is None, all=True):
+            raise fault or ValueError(
+                f"`cache_features='disk'` must have room for the features of each rank, got {self._room.folder} "
+                "without it on another one. Free the room, or give the Trainer another `default_root_dir`."
+            )
 
     def _check_limit(self, needed: int, what: str) -> None:
         if needed > self._limit:

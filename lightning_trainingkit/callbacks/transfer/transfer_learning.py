@@ -33,6 +33,7 @@ from lightning_trainingkit.functional.metric_name import is_missing
 from lightning_trainingkit.functional.phases import read_phases
 from lightning_trainingkit.nn.transfer.boundary import enclosing_parts
 from lightning_trainingkit.nn.transfer.freezing import ParameterFreezer
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["TransferLearning"]
 
@@ -52,7 +53,8 @@ class TransferLearning(L.Callback):
     and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
 
     - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it, or several, with what comes after;
-      where the module has no forward that can be traced, in the last of its parts by definition), ``last n`` (it and
+      where the module has no forward that can be traced, in the last of its parts by definition; refused where
+      features may leave through a forward hook), ``last n`` (it and
       up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
       forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
@@ -160,6 +162,10 @@ class TransferLearning(L.Callback):
             refuse_sharding(trainer)
             refuse_swa(trainer, pl_module)
             self._forget()
+
+    def first_trainable(self, pl_module: L.LightningModule) -> set[nn.Parameter]:
+        """The parameters that train in the first phase, for a callback that changes weights before the training."""
+        return set(TransferPlan(pl_module, self._phases[:1], self.lr_decay).steps[0].factors)
 
     def state_dict(self) -> dict[str, Any]:
         """Where in the schedule the training is."""
@@ -306,9 +312,12 @@ class TransferLearning(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
         self._undo(modes=not trainer.evaluating)
+        if trainer.global_step:
+            mark_trained(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Warn of a phase that should have begun by now: not all lengths are known before."""
+        """Note that the module is trained, and warn of a phase that should have begun: some lengths are unknown."""
+        mark_trained(pl_module)
         late = [number for number in range(self.phase + 1, len(self._phases)) if self._phases[number].start is not None]
         if late and not trainer.should_stop and not fast_dev_run(trainer):
             rank_zero_warn(

@@ -14,8 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lightning_trainingkit.functional.phases import Phase, layer_factor, warmup_factor
+from lightning_trainingkit.functional.phases import Phase, last_blocks, layer_factor, warmup_factor
 from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
+from lightning_trainingkit.nn.structure.call_order import call_order
 from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.structure.parameter_patterns import parameter_names, select
 
@@ -64,6 +65,7 @@ class TransferPlan:
         if not self.names:
             raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
         mine = set(self.names.values())
+        _refuse_guess(module, phases)
         blocks = find_blocks(module, skip=(Metric,))
         kept = [Block(plain_name(each.name), tuple(p for p in each.parameters if p in mine)) for each in blocks]
         self.blocks = [block for block in kept if block.parameters]
@@ -208,6 +210,20 @@ def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
     length = min(epochs, max_steps / steps)
     epoch, within = divmod(last, steps)
     return length, length, max(last / max_steps, (epoch + within * every / batches) / epochs)
+
+
+def _refuse_guess(module: nn.Module, phases: Sequence[Phase]) -> None:
+    """Raise ValueError for a selector that counts from the head, where the head is a guess."""
+    hooks = any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
+    hooked = call_order(module, skip=(Metric,)).hooked if hooks else []
+    for number, phase in enumerate(phases if hooked else ()):
+        for selector in [*phase.train, *(phase.lr_scale if isinstance(phase.lr_scale, dict) else ())]:
+            if selector == "head" or last_blocks(selector):
+                parts = [name for name, each in module.named_children() if next(each.parameters(), None) is not None]
+                raise ValueError(
+                    f"`phases[{number}]` must name what trains where features may leave through a forward hook "
+                    f"({', '.join(hooked[:8])}), got {selector!r}. Name some of {', '.join(parts)}, or parts of them."
+                )
 
 
 def _scaled(

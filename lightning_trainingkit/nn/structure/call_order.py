@@ -1,7 +1,7 @@
 """What a forward uses, in which order, and which layers are its last."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
@@ -31,10 +31,13 @@ class CallOrder:
     Args:
         order: Names of its parameters, in the order of their use, as often as they are used.
         last: Names of its last layers, those whose output no other layer takes, in the order of their call.
+        hooked: Names of submodules with a forward hook, in a part whose last layer no trace shows: features may leave
+            through the hook, and ``last`` is then a guess.
     """
 
     order: list[str]
     last: list[str]
+    hooked: list[str] = field(default_factory=list)
 
 
 def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
@@ -76,27 +79,31 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
         return CallOrder(own, [""])
     if not layers and type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None:
         return CallOrder(own, [])  # a norm or an activation, which a trace would tell nothing more of
+    missing = False
     if not isinstance(module, LEAVES):
         try:
-            return _in_graph(Trace(module), layers, skip)
-        except UntraceableError:
-            pass
+            traced = _in_graph(Trace(module), layers, skip)
+            return traced if traced.last else replace(traced, hooked=_hooked(module))
+        except UntraceableError as error:
+            missing = _misses_a_tensor(error)
     order = [name for name in own if "." not in name] if isinstance(module, LEAVES) else []
     last: list[str] = []
+    hooked = _hooked(module) if missing else []
     for name, child in module.named_children():
         if isinstance(child, skip):
             continue
         part = _uses(child, skip)
         order += [join(name, each) for each in part.order]
         last = [join(name, each) for each in part.last] or last
+        hooked += [join(name, each) for each in part.hooked]
     if isinstance(module, _LISTS) and all(name in layers for name in module._modules):
         last = list(module._modules)  # several classifiers, as a list
-    return CallOrder(order, last)
+    return CallOrder(order, last, list(dict.fromkeys(hooked)))
 
 
 def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> CallOrder:
     """Read the order off a graph, and follow each layer's output to see whether another layer takes it."""
-    module, order = trace.module, []
+    module, order, hooked = trace.module, [], []
     hidden = tuple(f"{name}." for name in trace.opaque)
     skipped = tuple(name for name, each in module.named_modules() if isinstance(each, skip))
     used: dict[fx.Node, list[str]] = {}
@@ -111,6 +118,7 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
         if node in trace.calls:
             part = _uses(module.get_submodule(target), skip)
             order += [join(target, each) for each in part.order]
+            hooked += [join(target, each) for each in part.hooked]
             if part.last:
                 used[node] = [join(target, each) for each in part.last]
         elif node.op == "get_attr":
@@ -126,7 +134,30 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
         if any(user in alive and (user in used or user in taken) for user in node.users):
             taken.add(node)
     last = [name for node, names in used.items() if node in alive and node not in taken for name in names]
-    return CallOrder(order, list(dict.fromkeys(last)))
+    return CallOrder(order, list(dict.fromkeys(last)), list(dict.fromkeys(hooked)))
+
+
+def _misses_a_tensor(error: UntraceableError) -> bool:
+    """Whether a forward may have failed for want of what its hooks store, and not over the proxies of the trace."""
+    cause = error.__cause__
+    if isinstance(cause, fx.proxy.TraceError | NotImplementedError):
+        return False
+    return not any(word in str(cause) for word in ("Proxy", "symbolic"))
+
+
+def _hooked(module: nn.Module) -> list[str]:
+    """Name the parts of a module that have a forward hook of the user's: those of torch compute weights."""
+    found = {
+        name: [*each._forward_hooks.values(), *each._forward_pre_hooks.values()]
+        for name, each in module.named_modules()
+    }
+    own = ("torch.nn.utils", "torch.ao")
+    return [
+        name
+        for name, hooks in found.items()
+        if name
+        and any(not str(getattr(hook, "__module__", "") or type(hook).__module__).startswith(own) for hook in hooks)
+    ]
 
 
 def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]:

@@ -29,7 +29,7 @@ def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> 
         skip: Types of submodules to leave out.
 
     Raises:
-        ValueError: If the module has no layer.
+        ValueError: If the module has no layer, or features may leave through a forward hook, which no trace shows.
 
     Example:
         >>> find_heads(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2), nn.LogSoftmax(dim=1)))
@@ -38,7 +38,14 @@ def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> 
     if not layers_of(module, skip):
         kind = type(module).__name__
         raise ValueError(f"`module` must have a linear or convolutional layer, got {kind} without one. Add a head.")
-    return call_order(module, skip=skip).last or layers_of(module, skip)[-1:]
+    found = call_order(module, skip=skip)
+    if found.hooked:
+        raise ValueError(
+            f"`module` must have a last layer that a trace of its forward shows, got {type(module).__name__}, whose "
+            f"features may leave through a forward hook ({', '.join(found.hooked[:8])}). Give the layer itself, or a "
+            "part of the module that is called as a whole."
+        )
+    return found.last or layers_of(module, skip)[-1:]
 
 
 def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> str:

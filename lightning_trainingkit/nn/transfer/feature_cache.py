@@ -1,9 +1,7 @@
 """Compute the frozen part of a module once for each image, and continue from the stored features."""
 
-import tempfile
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.structure.replaced_forward import take_away
 from lightning_trainingkit.nn.transfer.boundary import Boundary, NoBoundaryError, same_features
+from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
 
-__all__ = ["FeatureCache", "replace_forward"]
+__all__ = ["FeatureCache", "block_bytes", "replace_forward"]
 
 _BLOCK_BYTES = 2**22
 
@@ -22,11 +21,11 @@ _BLOCK_BYTES = 2**22
 class FeatureCache:
     """Features before a boundary, stored by the content of the images.
 
-    They stay on the device of the images, or in memory-mapped files in ``folder``, which disappear with the process.
+    They stay on the device of the images, or in ``room`` on a disk.
     """
 
-    def __init__(self, boundary: Boundary, folder: Path | None = None) -> None:
-        self.boundary, self._folder = boundary, folder
+    def __init__(self, boundary: Boundary, room: DiskRoom | None = None) -> None:
+        self.boundary, self._room = boundary, room
         self.hits = self.misses = self.bytes = 0  # images that were known, and others; size of the stored features
         self.compares = False  # whether two known images are to be computed again
         self._rows: dict[Any, int] = {}
@@ -72,12 +71,20 @@ class FeatureCache:
                 self.bytes += row.nbytes
 
     def _allocate(self, row: Tensor) -> Tensor:
-        shape = torch.Size((max(1, _BLOCK_BYTES // max(1, row.nbytes)), *row.shape))
-        if self._folder is None:
+        shape = torch.Size((_rows_per_block(row), *row.shape))
+        if self._room is None:
             return torch.empty(shape, dtype=row.dtype, device=row.device)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="features-", suffix=".tmp") as file:
-            return torch.from_file(file.name, shared=True, size=shape.numel(), dtype=row.dtype).view(shape)
+        return self._room.take(shape.numel() * row.itemsize).view(row.dtype).view(shape)
+
+
+def block_bytes(row: Tensor, images: int) -> int:
+    """Bytes of the blocks for the features of so many images, each like ``row``."""
+    rows = _rows_per_block(row)
+    return -(-images // rows) * DiskRoom.rounded(rows * row.nbytes)
+
+
+def _rows_per_block(row: Tensor) -> int:
+    return max(1, _BLOCK_BYTES // max(1, row.nbytes))
 
 
 def replace_forward(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:

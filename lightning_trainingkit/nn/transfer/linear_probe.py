@@ -1,6 +1,6 @@
 """A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -92,6 +92,12 @@ def linear_probe(
         )
     if problem := weight_fault(head):
         raise ValueError(f"`model`: `{name}` {problem}")
+    for argument, loader in (("train", train), ("val", val)):
+        if loader is not None and not hasattr(loader, "__iter__"):
+            raise TypeError(
+                f"`{argument}` must be batches of images and class indices, got {type(loader).__name__}. "
+                "Give a DataLoader; of a DataModule, call `setup()`, then give its `train_dataloader()`."
+            )
     batches = iter(train)
     first = list(islice(batches, 1))
     features, targets = _features(model, name, head, chain(first, batches))
@@ -143,8 +149,7 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
     try:
         with evaluating(model), torch.no_grad():
             for batch in loader:
-                if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], Tensor):
-                    raise TypeError(f"`train` and `val` must yield images and class indices, got {type(batch)}.")
+                _check_batch(batch)
                 seen.clear()
                 model(_images(model, head, batch))
                 if len(seen) != 1 or seen[0].ndim != 2:
@@ -173,6 +178,21 @@ def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any
     if not bool(torch.isfinite(found).all()):
         raise ValueError("`train` and `val` must give finite features, got NaN or infinity. Look at the images.")
     return found, labels.long()
+
+
+def _check_batch(batch: Any) -> None:
+    """Raise TypeError unless a batch is a pair of images and class indices."""
+    rule = "`train` and `val` must yield images and class indices"
+    if isinstance(batch, Mapping):
+        names = ", ".join(map(str, batch))
+        raise TypeError(
+            f"{rule}, got a {type(batch).__name__} of {names}. Give the pairs: "
+            "((batch['image'], batch['label']) for batch in loader), with your names."
+        )
+    if not isinstance(batch, list | tuple) or len(batch) < 2 or not isinstance(batch[0], Tensor):
+        raise TypeError(f"{rule}, got {type(batch)}. Give a DataLoader whose batches begin with these two.")
+    if torch.as_tensor(batch[1]).ndim == 0:
+        raise TypeError(f"{rule} by batches, got a single label. Give a DataLoader, not the data set itself.")
 
 
 def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:

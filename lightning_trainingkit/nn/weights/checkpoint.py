@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_trainingkit._files import write_json
 from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run, read_checkpoint
+from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
 
@@ -162,6 +163,7 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
             f"`module` must have the architecture that {path} was saved from, got {type(module).__name__}: {error} "
             "Build it with the arguments of that training."
         ) from error
+    mark_trained(module)
     return path
 
 

@@ -1,4 +1,5 @@
 import copy
+import errno
 import logging
 import os
 
@@ -558,6 +559,25 @@ def test_the_limit_is_known_before_the_first_step_for_all_phases():
     module = Counted()
     toy_trainer(transfer(), max_epochs=2).fit(module, loader, toy_loaders()[1])
     assert module.of_epoch(1) <= 2
+
+
+def test_room_on_the_disk_is_reserved_before_the_first_step_for_all_phases(tmp_path, monkeypatch):
+    allocate = os.posix_fallocate
+
+    def small(file, start, size):
+        if start + size > 2**21:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        allocate(file, start, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", small)
+    later = [{"train": "all"}, {"train": "head", "start": 2}]
+    for phases in (later, "small_data"):
+        module = Counted()
+        trainer = toy_trainer(transfer(phases, "disk"), max_epochs=4, default_root_dir=tmp_path, limit_val_batches=0)
+        with pytest.raises(ValueError, match=rf"`cache_features='disk'` must have room .*{tmp_path}, got .* GiB"):
+            trainer.fit(module, DataLoader(toy_data(32), 8), toy_loaders()[1])
+        assert trainer.global_step == 0
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("options", [{"cache_features": "tape"}, {"cache_limit": 0}])

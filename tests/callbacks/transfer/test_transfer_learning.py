@@ -434,6 +434,31 @@ def test_phases_that_do_not_fit_are_errors_before_training(phases, said):
     assert not module.steps
 
 
+class Hooked(Watched):
+    """Reads its features through a forward hook."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.body, self.net = self.net[5], self.net[:5], nn.Identity()
+        self.features = []
+        self.body.register_forward_hook(lambda module, args, output: self.features.append(output))
+
+    def forward(self, x):
+        self.body(x)
+        return self.head(self.features.pop())
+
+
+@pytest.mark.parametrize("train", ["head", "last 2"])
+def test_a_head_behind_a_forward_hook_must_be_named(train):
+    module = Hooked()
+    said = rf"`phases\[1\]` must name what trains .* forward hook \(body\), got '{train}'. Name some of head, body"
+    with pytest.raises(ValueError, match=said):
+        toy_trainer(transfer([{"train": "all"}, {"train": train, "start": 1}])).fit(module, *toy_loaders())
+    assert not module.steps
+    toy_trainer(transfer([{"train": "head.*"}]), max_epochs=1).fit(module, *toy_loaders())
+    assert module.steps[0]["open"] == ["head.weight", "head.bias"]
+
+
 def test_other_errors_before_training():
     class Filtered(Watched):
         def configure_optimizers(self):
@@ -740,6 +765,8 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     assert found["ours"] == found["ours, cached"] == 0
     assert found["ours, cached, to not cached"] < 1e-5
     assert difference(one, two) < 1e-6
+    assert "without it on another one" in found["without room"][0]  # both ranks stop
+    assert "No space left on device" in found["without room"][1]
     assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing
 
 

@@ -1,7 +1,9 @@
 """Run by torchrun on two gloo ranks, or alone: five epochs with two unfreezings, by ours or by BackboneFinetuning."""
 
+import errno
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -62,6 +64,16 @@ def fit(folder: Path, callback: L.Callback, ranks: int) -> L.LightningModule:
     return module
 
 
+def no_room(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def gathered(text: str) -> list[str]:
+    texts = [""] * distributed.get_world_size()
+    distributed.all_gather_object(texts, text)
+    return texts
+
+
 def main(folder: Path, ranks: int) -> None:
     ours = fit(folder, TransferLearning(PHASES, warmup_steps=5, verbose=False), ranks)
     if ranks == 1:
@@ -70,11 +82,18 @@ def main(folder: Path, ranks: int) -> None:
     found = {"ours": spread(ours.state_dict().values())}
     if distributed.get_rank() == 0:
         torch.save(ours.state_dict(), folder / "two.pt")
-    cached = fit(folder, TransferLearning(PHASES, warmup_steps=5, cache_features=True, verbose=False), ranks)
+    cached = fit(folder, TransferLearning(PHASES, warmup_steps=5, cache_features="disk", verbose=False), ranks)
     found["ours, cached"] = spread(cached.state_dict().values())
     found["ours, cached, to not cached"] = difference(cached.state_dict(), ours.state_dict())
     theirs = fit(folder, BackboneFinetuning(unfreeze_backbone_at_epoch=1), ranks)
     found["BackboneFinetuning"] = spread(theirs.state_dict().values())
+    if distributed.get_rank() == 1:
+        os.posix_fallocate = no_room
+    try:
+        fit(folder, TransferLearning(PHASES, cache_features="disk", verbose=False), ranks)
+    except ValueError as error:
+        said = str(error)
+    found["without room"] = gathered(said)
     if distributed.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(found))
 

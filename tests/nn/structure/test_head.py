@@ -173,6 +173,61 @@ def test_the_users_hooks_are_not_called():
     assert not seen
 
 
+class Hooked(nn.Module):
+    """The features leave through a hook, into a list, a dict or an attribute."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.projector = nn.Linear(4, 4)
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self.kept = copy.copy(kept)
+        self.body.register_forward_hook(self.keep)
+
+    def keep(self, module, args, output):
+        if isinstance(self.kept, list):
+            self.kept.append(output)
+        elif isinstance(self.kept, dict):
+            self.kept["x"] = output
+        else:
+            self.kept = output
+
+    def forward(self, x):
+        self.body(x)
+        features = self.kept.pop() if isinstance(self.kept, list) else self.kept
+        return self.projector(features["x"] if isinstance(features, dict) else features.relu())
+
+
+@pytest.mark.parametrize("kept", [[], {}, None])
+def test_a_head_behind_a_forward_hook_is_refused_and_hooks_that_look_are_not(kept):
+    with pytest.raises(ValueError, match=r"may leave through a forward hook \(body\)"):
+        find_head(Hooked(kept))
+    with pytest.raises(ValueError, match=r"may leave through a forward hook \(net.body\)"):
+        find_head(nn.ModuleDict({"net": Hooked(kept)}))
+
+    class Looping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+            self.body.register_forward_hook(lambda *_: None)
+
+        def forward(self, x):
+            return self.head(self.body(x)) if x.sum() > 0 else x
+
+    assert find_head(Looping()) == "head"
+
+
+def test_features_that_a_hook_alone_returns_have_no_head():
+    class Only(Hooked):
+        def forward(self, x):
+            self.body(x)
+            return self.kept["x"]
+
+    model = Only({})
+    model(torch.rand(2, 4))
+    with pytest.raises(ValueError, match=r"may leave through a forward hook"):
+        find_head(model)
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning", "ignore:.*torch.jit.script:DeprecationWarning")
 def test_torchscript_is_refused_whole_and_left_alone_as_a_part():
     scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 7)))

@@ -8,13 +8,15 @@ import torch
 from torch import nn
 
 from lightning_trainingkit.nn.transfer.boundary import Boundary
+from lightning_trainingkit.nn.transfer.disk_room import DiskRoom
 from lightning_trainingkit.nn.transfer.feature_cache import FeatureCache, replace_forward
 
 
 def cached(folder=None, dtype=torch.float32):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5).requires_grad_(False), nn.Linear(5, 2)).to(dtype)
-    return model, FeatureCache(Boundary(model, model.forward, "1"), folder)
+    room = None if folder is None else DiskRoom(folder)
+    return model, FeatureCache(Boundary(model, model.forward, "1"), room)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])

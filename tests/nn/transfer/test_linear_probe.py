@@ -142,6 +142,14 @@ def test_errors():
         linear_probe(net, batches(torch.randn(2, 4), torch.rand(2, 2)))
     with pytest.raises(TypeError, match="images and class indices"):
         linear_probe(net, [torch.randn(2, 4)])
+    with pytest.raises(TypeError, match=r"got a dict of image, label. Give the pairs: "):
+        linear_probe(net, [{"image": torch.randn(2, 4), "label": torch.zeros(2).long()}])
+    with pytest.raises(TypeError, match="Give a DataLoader, not the data set itself"):
+        linear_probe(net, list(TensorDataset(torch.randn(2, 4), torch.zeros(2).long())))
+    with pytest.raises(TypeError, match=r"got DigitsDataModule. Give a DataLoader; of a DataModule, call `setup\(\)`"):
+        linear_probe(net, DigitsDataModule())
+    with pytest.raises(AttributeError, match="`train_set` must be loaded, got DigitsDataModule before its `setup`"):
+        linear_probe(net, DigitsDataModule().train_dataloader())
     with pytest.raises(ValueError, match="at least one batch"):
         linear_probe(net, [])
     with pytest.raises(ValueError, match=r"`l2` must be .*at least 0"):
