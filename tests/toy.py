@@ -1,10 +1,11 @@
 """Small real trainings for the tests: a module that knows nothing of the kit, its data, and a quiet Trainer."""
 
-import lightning as L
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_trainingkit._lightning import L
 
 
 class ToyModule(L.LightningModule):

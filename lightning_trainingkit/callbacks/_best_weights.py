@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit._lightning import L, WeightAveraging, rank_zero_info
 from lightning_trainingkit._locks import Lock, hold
 from lightning_trainingkit.functional.metric_name import Mode, named_mode, resolve_mode
 from lightning_trainingkit.nn.weights.read_checkpoint import check_run, read_checkpoint

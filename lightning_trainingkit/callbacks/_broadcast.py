@@ -2,10 +2,11 @@
 
 from itertools import chain
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+
+from lightning_trainingkit._lightning import L
 
 __all__ = ["broadcast_module", "mean_over_ranks"]
 

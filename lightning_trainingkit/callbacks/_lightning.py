@@ -5,16 +5,23 @@ from functools import wraps
 from itertools import chain
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.fabric.utilities.seed import _collect_rng_states, _set_rng_states
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_trainingkit._lightning import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    L,
+    SingleDeviceStrategy,
+    StochasticWeightAveraging,
+    WeightAveraging,
+    is_overridden,
+    rank_zero_warn,
+)
+from lightning_trainingkit._lightning import collect_rng_states as _collect_rng_states
+from lightning_trainingkit._lightning import set_rng_states as _set_rng_states
 
 __all__ = [
     "after_build",

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
@@ -39,6 +38,7 @@ class ChannelsLast(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Convert the weights, before they are restored, compiled or wrapped."""
+        refuse_other_package(self, trainer)
         refuse_twice(trainer, self, "Keep one.")
         self._put_back()
         self._undo_hooks = after_build(pl_module, lambda: self._convert(pl_module))

@@ -3,13 +3,11 @@
 from functools import cached_property
 from typing import Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
+from lightning_trainingkit._lightning import EarlyStopping as LightningEarlyStopping
+from lightning_trainingkit._lightning import EarlyStoppingReason, L, ModelCheckpoint, refuse_other_package
 from lightning_trainingkit.callbacks._best_weights import BestWeights, take_mode
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import (
@@ -140,6 +138,7 @@ class EarlyStopping(LightningEarlyStopping):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin anew with each fit; a resumed checkpoint's state is loaded after this."""
+        refuse_other_package(self, trainer)
         if stage == "fit":
             self._forget()
 

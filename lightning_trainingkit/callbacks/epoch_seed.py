@@ -2,10 +2,10 @@
 
 import random
 
-import lightning as L
 import numpy as np
 import torch
 
+from lightning_trainingkit._lightning import L, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.trained import mark_trained
@@ -41,6 +41,7 @@ class EpochSeed(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a second one: the last would win."""
+        refuse_other_package(self, trainer)
         refuse_twice(trainer, self, "Keep one.")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -4,14 +4,20 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
+from lightning_trainingkit._lightning import (
+    CombinedLoader,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    L,
+    ModelParallelStrategy,
+    is_overridden,
+    isolate_rng,
+    rank_zero_warn,
+    refuse_other_package,
+)
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.batch_norm_statistics import (
     estimate_batch_norm,
@@ -72,6 +78,7 @@ class ReestimateBatchNorm(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Come after every other callback."""
+        refuse_other_package(self, trainer)
         if stage != "fit":
             return
         if isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy):

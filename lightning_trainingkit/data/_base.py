@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_trainingkit._lightning import L, refuse_other_package
 from lightning_trainingkit.data._lightning import unrepeated
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.split import stratified_split
@@ -41,6 +41,11 @@ class ImageDataModule(L.LightningDataModule):
         self.num_workers = _check.integer("num_workers", num_workers, "Use 0 to load in the main process.", least=0)
         self.seed = _check.integer("seed", seed, "It fixes the split: try 0.")
         self._loaded = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "trainer" and value is not None:
+            refuse_other_package(self, value)
+        super().__setattr__(name, value)
 
     def setup(self, stage: str | None = None) -> None:
         """Load, split and measure once; every rank and every process comes to the same parts."""

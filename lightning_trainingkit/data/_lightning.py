@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import Dataset
+
+from lightning_trainingkit._lightning import L, TrainerFn, UnrepeatedDistributedSampler
 
 __all__ = ["unrepeated"]
 

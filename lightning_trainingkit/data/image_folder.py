@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import ImageColor
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
+from lightning_trainingkit._lightning import rank_zero_info
 from lightning_trainingkit.data._base import ImageDataModule, Pair, check_path, fit_normalisation, split
 from lightning_trainingkit.data.image_files import ImageReader, read_all
 from lightning_trainingkit.data.image_tree import Skipped, class_names, find_parts, images_below, list_folder

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
+
+from lightning_trainingkit._lightning import L
 
 __all__ = ["correct", "gain", "interval", "losses", "predictions", "scores", "shown", "verdict"]
 

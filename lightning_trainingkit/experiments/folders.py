@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import distributed
 
+from lightning_trainingkit._lightning import rank_zero_only
 from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
 
 __all__ = ["newest_checkpoint", "open_folder"]

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
 from lightning_trainingkit._files import write_json
+from lightning_trainingkit._lightning import rank_zero_only
 from lightning_trainingkit._version import versions
 
 __all__ = ["finished_metrics", "print_table", "write_results"]

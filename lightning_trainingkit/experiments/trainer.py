@@ -6,8 +6,9 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
+
+from lightning_trainingkit._lightning import L
 
 __all__ = ["default_precision", "new_trainer", "quiet"]
 
@@ -51,7 +52,7 @@ def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, 
 
 def quiet() -> None:
     """Keep Lightning's advice off the screen. Its advice on data workers does not hold for data in memory."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger(L.__name__).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from lightning.pytorch.utilities import rank_zero_only
-
+from lightning_trainingkit._lightning import rank_zero_only
 from lightning_trainingkit.callbacks.command_center.command_center import CommandCenter
 
 __all__ = ["center", "project", "record", "recorded"]

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.averaging import AVERAGES, average_passes, check_weights
 from lightning_trainingkit.modules.averaging_report import AveragingReport

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.averaging.member_files import MemberFile
 from lightning_trainingkit.nn.averaging.member_match import match
 from lightning_trainingkit.nn.averaging.member_weights import Slots

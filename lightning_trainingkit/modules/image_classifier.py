@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import lightning as L
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_trainingkit._lightning import L, OptimizerLRScheduler
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.decay import decay_groups
 from lightning_trainingkit.functional.losses import multiclass_hinge

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch.utilities.types import LRSchedulerConfigType
 from torch.optim import Optimizer, lr_scheduler
 
+from lightning_trainingkit._lightning import LRSchedulerConfigType
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.functional.schedules import cycle_ends, cyclic_cosine

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import lightning as L
 import torch
 
 import lightning_trainingkit
+from lightning_trainingkit._lightning import L
 from tests.toy import ToyModule
 
 ALWAYS = ["validate", "test", "predict"]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 from torch import nn
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.nn.averaging.averaged import Views
 from lightning_trainingkit.nn.averaging.sources import Source

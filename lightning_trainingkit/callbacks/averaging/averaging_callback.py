@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.callbacks.averaging.forward_patch import (
     ForwardPatch,
@@ -68,6 +67,10 @@ class AveragingCallback(L.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is in a module for the time of a stage."""
         return {**vars(self), "_patch": None}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse the Trainer of the other Lightning package."""
+        refuse_other_package(self, trainer)
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         """Return where the passes of this stage come from; ``module`` is the target."""

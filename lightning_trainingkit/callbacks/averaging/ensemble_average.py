@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
+from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit.callbacks._lightning import is_compiled
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.callbacks.averaging.greedy_selection import Selection
@@ -127,6 +126,7 @@ class EnsembleAverage(AveragingCallback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Read the members, if they will be asked for."""
+        super().setup(trainer, pl_module, stage)
         self._let_go()
         if not self._wanted("validate" if stage == "fit" else stage, stage):
             return

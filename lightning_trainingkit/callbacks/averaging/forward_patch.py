@@ -6,10 +6,10 @@ from functools import wraps
 from itertools import permutations
 from typing import Any, Protocol
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.output_use import OutputUse

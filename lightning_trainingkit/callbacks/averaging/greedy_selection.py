@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional.ensemble_selection import greedy_weights
 from lightning_trainingkit.nn.averaging.average import Averaging
 from lightning_trainingkit.nn.averaging.call_arguments import Arguments

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.functional.uncertainty import predictive_entropy
 from lightning_trainingkit.nn.averaging.average import Averaging

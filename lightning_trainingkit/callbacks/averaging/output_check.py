@@ -3,9 +3,7 @@
 from contextlib import ExitStack
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_info
-
+from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit.callbacks._lightning import is_compiled
 from lightning_trainingkit.callbacks.averaging.forward_patch import ForwardPatch
 from lightning_trainingkit.nn.averaging.batch_targets import class_targets

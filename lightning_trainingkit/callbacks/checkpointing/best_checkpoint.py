@@ -8,16 +8,20 @@ from typing import Any, Literal
 from uuid import uuid4
 from weakref import proxy
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit._files import check_no_folder, claim, put_in_place, sweep, temporary
+from lightning_trainingkit._lightning import (
+    AsyncCheckpointIO,
+    L,
+    ModelCheckpoint,
+    TrainerFn,
+    WeightAveraging,
+    rank_zero_info,
+    refuse_other_package,
+)
 from lightning_trainingkit._locks import Lock
 from lightning_trainingkit.callbacks._best_weights import restore_weights, take_mode
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
@@ -127,6 +131,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin anew with each fit (a resumed checkpoint's state is loaded after this); sweep up after a killed one."""
+        refuse_other_package(self, trainer)
         super().setup(trainer, pl_module, stage)
         if stage != "fit":
             return

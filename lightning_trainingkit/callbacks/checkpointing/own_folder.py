@@ -5,9 +5,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_info
-
+from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit._locks import Lock, hold
 
 __all__ = ["hold_folder"]

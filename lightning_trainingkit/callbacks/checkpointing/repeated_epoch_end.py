@@ -3,8 +3,7 @@
 import sys
 from traceback import walk_tb
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning_trainingkit._lightning import L, rank_zero_warn
 
 __all__ = ["explain_repeated_epoch_end"]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
+
+from lightning_trainingkit._lightning import L, rank_zero_info
 
 __all__ = ["LEFT_OUT", "say_left_out", "without_unsafe"]
 

@@ -3,11 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-
 from lightning_trainingkit._files import put_in_place, sweep, temporary
+from lightning_trainingkit._lightning import AsyncCheckpointIO, L, rank_zero_info, rank_zero_warn, refuse_other_package
 from lightning_trainingkit._locks import Lock
 from lightning_trainingkit.callbacks._lightning import fast_dev_run
 from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
@@ -81,6 +78,7 @@ class SnapshotCheckpoint(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin anew with each fit (a resumed checkpoint's state is loaded after this)."""
+        refuse_other_package(self, trainer)
         if stage == "fit":
             self._forget()
             say_left_out(trainer)

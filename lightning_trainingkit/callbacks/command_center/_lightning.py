@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning_trainingkit._lightning import WandbLogger
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -9,11 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning as L
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_warn
-
+from lightning_trainingkit._lightning import (
+    EarlyStopping,
+    L,
+    ModelCheckpoint,
+    WandbLogger,
+    rank_zero_warn,
+    refuse_other_package,
+)
 from lightning_trainingkit.callbacks._best_weights import take_mode
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
@@ -128,6 +131,7 @@ class CommandCenter(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the fit's run and guard the logger."""
+        refuse_other_package(self, trainer)
         if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
             return
         logger = _wandb_logger(trainer)

@@ -6,9 +6,9 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 from torch.optim import Optimizer
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit._version import versions
 
 __all__ = ["settings_of"]

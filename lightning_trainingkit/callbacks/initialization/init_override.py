@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakSet
 
-import lightning as L
-from lightning.pytorch.callbacks import BaseFinetuning
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_trainingkit._lightning import BaseFinetuning, L, is_overridden, refuse_other_package
 from lightning_trainingkit.callbacks._broadcast import broadcast_module
 from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
 from lightning_trainingkit.callbacks.initialization.drawing import check_layers, copy_layer, draw_layer, plan_row
@@ -108,6 +106,7 @@ class InitOverride(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Initialise the layers that are there, and those that the module's own hooks make."""
+        refuse_other_package(self, trainer)
         if stage != "fit":
             return
         refuse_twice(trainer, self, "Put all patterns into one dict.")

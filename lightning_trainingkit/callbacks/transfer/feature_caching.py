@@ -5,15 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import lightning as L
 import torch
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from lightning_trainingkit._lightning import L, is_overridden, rank_zero_info
 from lightning_trainingkit.callbacks._lightning import is_compiled, keep_random_state
 from lightning_trainingkit.functional.content_keys import content_keys
 from lightning_trainingkit.nn.structure.bypass import are_caches_bypassed

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import lightning as L
-
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks._best_weights import BestWeights
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import average_waits

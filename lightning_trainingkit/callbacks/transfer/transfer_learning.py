@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_trainingkit._lightning import L, TrainerFn, rank_zero_info, rank_zero_warn, refuse_other_package
 from lightning_trainingkit.callbacks._best_weights import take_mode
 from lightning_trainingkit.callbacks._lightning import (
     fast_dev_run,
@@ -158,6 +156,7 @@ class TransferLearning(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Begin anew with each fit, and refuse a strategy that can't do this; a checkpoint's state is loaded after."""
+        refuse_other_package(self, trainer)
         if stage == "fit":
             refuse_sharding(trainer)
             refuse_swa(trainer, pl_module)

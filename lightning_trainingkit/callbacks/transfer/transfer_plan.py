@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import lightning as L
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_trainingkit._lightning import GradientAccumulationScheduler, L
 from lightning_trainingkit.functional.phases import Phase, last_blocks, layer_factor, warmup_factor
 from lightning_trainingkit.nn.structure.blocks import Block, find_blocks
 from lightning_trainingkit.nn.structure.call_order import call_order

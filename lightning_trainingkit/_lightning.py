@@ -1,0 +1,70 @@
+"""Lightning, as ``L``, from the package that the project uses: ``lightning`` or ``pytorch_lightning``, two class trees.
+
+The variable ``TRAININGKIT_LIGHTNING`` names it; else it is the only one of both that has been imported when the kit's
+first class is loaded; else it is ``lightning``. No other file imports Lightning.
+"""
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["L", "refuse_other_package"]
+
+_PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
+
+
+def _package() -> str:
+    chosen = os.environ.get("TRAININGKIT_LIGHTNING")
+    if chosen is None:
+        imported = [name for name, module in _PACKAGES.items() if module in sys.modules]
+        chosen = imported[0] if len(imported) == 1 else "lightning"
+    if chosen not in _PACKAGES:
+        raise ValueError(f"`TRAININGKIT_LIGHTNING` must be {' or '.join(_PACKAGES)}, got {chosen!r}. Unset it.")
+    return _PACKAGES[chosen]
+
+
+if TYPE_CHECKING:
+    import lightning.pytorch as L
+    import lightning.pytorch.overrides.distributed
+    import lightning.pytorch.plugins.io  # noqa: F401
+else:
+    L = import_module(_package())
+    import_module(f"{L.__name__}.overrides.distributed")
+
+AsyncCheckpointIO = L.plugins.io.AsyncCheckpointIO
+BaseFinetuning = L.callbacks.BaseFinetuning
+CombinedLoader = L.utilities.CombinedLoader
+DDPStrategy = L.strategies.DDPStrategy
+DeepSpeedStrategy = L.strategies.DeepSpeedStrategy
+EarlyStopping = L.callbacks.EarlyStopping
+EarlyStoppingReason = L.callbacks.early_stopping.EarlyStoppingReason
+FSDPStrategy = L.strategies.FSDPStrategy
+GradientAccumulationScheduler = L.callbacks.GradientAccumulationScheduler
+LRSchedulerConfigType = L.utilities.types.LRSchedulerConfigType
+ModelCheckpoint = L.callbacks.ModelCheckpoint
+ModelParallelStrategy = L.strategies.ModelParallelStrategy
+OptimizerLRScheduler = L.utilities.types.OptimizerLRScheduler
+SingleDeviceStrategy = L.strategies.SingleDeviceStrategy
+StochasticWeightAveraging = L.callbacks.StochasticWeightAveraging
+TrainerFn = L.trainer.states.TrainerFn
+UnrepeatedDistributedSampler = L.overrides.distributed.UnrepeatedDistributedSampler
+WandbLogger = L.loggers.WandbLogger
+WeightAveraging = L.callbacks.WeightAveraging
+collect_rng_states = L.utilities.seed._collect_rng_states  # type: ignore[attr-defined]
+is_overridden = L.utilities.model_helpers.is_overridden
+isolate_rng = L.utilities.seed.isolate_rng
+rank_zero_info = L.utilities.rank_zero_info
+rank_zero_only = L.utilities.rank_zero_only
+rank_zero_warn = L.utilities.rank_zero_warn
+set_rng_states = L.utilities.seed._set_rng_states  # type: ignore[attr-defined]
+
+
+def refuse_other_package(user: object, trainer: Any) -> None:
+    """Raise TypeError if a Trainer is of the other package than the kit's classes."""
+    if not isinstance(trainer, L.Trainer):
+        theirs = type(trainer).__module__.partition(".")[0]
+        raise TypeError(
+            f"`trainer` must be a Trainer of {L.__name__} beside {type(user).__name__}, got one of {theirs}, which is "
+            f"another class tree. Set the variable TRAININGKIT_LIGHTNING={theirs}, or import one package everywhere."
+        )
