@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 if TYPE_CHECKING:
     from wandb import Run
 
-__all__ = ["guard_logger", "mute_logger", "open_run", "take_run", "unused_run"]
+__all__ = ["guard_logger", "mute_logger", "open_run", "tags_of", "take_run", "unused_run"]
 
 _LOGGER_METHODS = (
     *("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize", "watch"),
@@ -28,8 +28,17 @@ def unused_run(logger: WandbLogger) -> "Run | None":
     return run if isinstance(run, wandb.Run) and run not in _TAKEN else None
 
 
+def tags_of(logger: WandbLogger) -> list[str]:
+    """Return the tags that ``logger`` was given for its runs."""
+    tags = logger._wandb_init.get("tags") or []
+    return [tags] if isinstance(tags, str) else list(tags)
+
+
 def take_run(logger: WandbLogger, run: "Run") -> None:
     """Make ``run`` that of one fit, and let the logger open its next one in the same place."""
+    from lightning_trainingkit.callbacks.command_center.run import adopt
+
+    adopt(run)
     _TAKEN.add(run)
     # A logger that was handed its run (`experiment=run`) would open the next one online, in the default project.
     logger._wandb_init.update(
@@ -44,7 +53,7 @@ def take_run(logger: WandbLogger, run: "Run") -> None:
 
 def open_run(logger: WandbLogger, **init: Any) -> "Run":
     """Give ``logger`` a new run, whichever it had before, opened with ``init`` where that is not None."""
-    import wandb
+    from lightning_trainingkit.callbacks.command_center.run import start
 
     # W&B may have handed out another fit's open run, and an id that was asked for is still to come.
     if logger._id is None or logger._id in (run.id for run in _TAKEN):
@@ -57,7 +66,7 @@ def open_run(logger: WandbLogger, **init: Any) -> "Run":
     logger._checkpoint_callbacks = {}
     logger._experiment = None
     # Not through `logger.experiment`, which takes a global run where there is one. It would also set the axes.
-    logger._experiment = run = wandb.init(**logger._wandb_init)
+    logger._experiment = run = start(**logger._wandb_init)
     take_run(logger, run)
     return run
 
