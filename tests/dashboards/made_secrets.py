@@ -66,12 +66,14 @@ def values():
     }
 
 
-_NAMES = """api_key apikey api-key API_KEY apiKey wandb_api_key secret client_secret secretKey password passwd db_pass
-pwd passphrase token hf_token access_token accessToken refreshToken auth_token authorization cookie
-session_cookie headers.Authorization session_id sessionid credentials cred creds private_key privateKey sshkey ssh_key sas_token dsn pat otp
-connection_string database_url db_url webhook webhook_url github_pat jwt bearer x-api-key tokens.0 api_keys.0 secrets.0
-passwords.0 wandb_key comet_key encryption_key signing_key license_key HUGGINGFACE_HUB_TOKEN user_token_value smtp_pass
-uuid_api_key md5_secret env.WANDB_API_KEY callbacks.X.headers.Other token2"""
+_NAMES = """
+api_key apikey api-key API_KEY apiKey wandb_api_key secret client_secret secretKey password passwd db_pass pwd
+passphrase token hf_token access_token accessToken refreshToken auth_token authorization cookie session_cookie
+headers.Authorization session_id sessionid credentials cred creds private_key privateKey sshkey ssh_key sas_token
+dsn pat otp connection_string database_url db_url webhook webhook_url github_pat jwt bearer x-api-key tokens.0
+api_keys.0 secrets.0 passwords.0 wandb_key comet_key encryption_key signing_key license_key HUGGINGFACE_HUB_TOKEN
+user_token_value smtp_pass uuid_api_key md5_secret env.WANDB_API_KEY callbacks.X.headers.Other token2
+"""
 NAMES = _NAMES.split()
 
 ORDINARY = {

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 if TYPE_CHECKING:
     from wandb import Run
 
-__all__ = ["guard_logger", "mute_logger", "open_run", "tags_of", "take_run", "unused_run"]
+__all__ = ["guard_logger", "mute_logger", "open_run", "take_run", "unused_run"]
 
 _LOGGER_METHODS = (
     *("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize", "watch"),
@@ -26,12 +26,6 @@ def unused_run(logger: WandbLogger) -> "Run | None":
 
     run = logger._experiment
     return run if isinstance(run, wandb.Run) and run not in _TAKEN else None
-
-
-def tags_of(logger: WandbLogger) -> list[str]:
-    """Return the tags that ``logger`` was given for its runs."""
-    tags = logger._wandb_init.get("tags") or []
-    return [tags] if isinstance(tags, str) else list(tags)
 
 
 def take_run(logger: WandbLogger, run: "Run") -> None:

@@ -18,7 +18,6 @@ from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
     mute_logger,
     open_run,
-    tags_of,
     take_run,
     unused_run,
 )
@@ -42,8 +41,8 @@ class CommandCenter(L.Callback):
     The run's config holds the hyperparameters (which Lightning logs where ``save_hyperparameters`` was called), the
     settings of trainer, optimizers and callbacks, and the versions. Its summary holds a metric's best value, not the
     last. A fit that raises ends its run as failed. If W&B fails, a warning says so once, and training goes on without
-    it until the next fit. Secrets are hidden (``***``) in names, tags, notes, config and the command line, but not in
-    what the program prints or in files.
+    it until the next fit. Secrets become ``***`` in names, tags, notes, config and command line, but not in printed
+    text or files.
 
     A ``WandbLogger`` of the Trainer is used. Where there is none, one is appended to ``trainer.loggers`` and stays
     there; its mode is ``WANDB_MODE`` or offline, its project ``WANDB_PROJECT`` or ``lightning_trainingkit``, its folder
@@ -140,7 +139,6 @@ class CommandCenter(L.Callback):
             if logger is None:
                 logger = self._new_logger(trainer)
                 trainer.loggers = [*trainer.loggers, logger]
-            _check_tags(tags_of(logger))
             if trainer.is_global_zero:
                 self._open(trainer, logger)
         if self._run is not None and logger is not None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import wandb
 from lightning.pytorch.utilities import rank_zero_info
+from wandb.sdk.wandb_config import Config
+from wandb.sdk.wandb_summary import Summary
 
 from lightning_trainingkit.dashboards.secret import hide, hide_settings
 
-__all__ = ["adopt", "start"]
+__all__ = ["adopt", "say_ignored", "start"]
 
 # What W&B reads from the environment where `wandb.init` is not given it.
 _VARIABLES = {
@@ -36,9 +38,7 @@ def start(**init: Any) -> wandb.Run:
             init[name] = text.split(",") if name == "tags" else text
         if init.get(name) is not None:
             init[name] = _hidden(init[name])
-    config = init.get("config")
-    if isinstance(config, Mapping | argparse.Namespace):
-        init["config"] = hide_settings(vars(config) if isinstance(config, argparse.Namespace) else config)
+    init["config"] = _hidden_settings(init.get("config"))
     arguments = sys.argv
     # W&B reads the command line itself, and no setting of W&B changes what it keeps of it.
     sys.argv = hide_settings({"argv": arguments})["argv"]
@@ -52,12 +52,14 @@ def start(**init: Any) -> wandb.Run:
 
 def adopt(run: wandb.Run) -> None:
     """Make ``run`` hide secrets from now on."""
+    if isinstance(run, _WithoutTensorBoard):
+        return
+    if run.disabled:  # of another class, and it keeps nothing
+        run.__class__ = type("_DisabledRun", (_WithoutTensorBoard, type(run)), {})
+        return
     run.__class__ = _Run
-    if not run.disabled:
-        config, summary = vars(run.config), vars(run.summary)
-        config["_callback"] = _config_sender(config["_callback"])
-        update = run.summary.update
-        summary["update"] = lambda values: update(_hidden_values(values))
+    object.__setattr__(run.config, "__class__", _Config)  # whose own `__setattr__` sets a setting
+    object.__setattr__(run.summary, "__class__", _Summary)
 
 
 def _hidden(value: Any) -> Any:
@@ -76,17 +78,10 @@ def _hidden_values(values: Any) -> Any:
     }
 
 
-def _config_sender(send: Callable[..., None]) -> Callable[..., None]:
-    """Every change of the config goes through W&B's one function ``send``."""
-
-    def send_hidden(key: Any = None, val: Any = None, data: Mapping[str, Any] | None = None) -> None:
-        if isinstance(key, str):
-            ((key, val),) = hide_settings({key: val}).items()
-        if data is not None:
-            data = hide_settings(data)
-        send(key=key, val=val, data=data)
-
-    return send_hidden
+def _hidden_settings(settings: Any) -> Any:
+    if isinstance(settings, argparse.Namespace):
+        settings = vars(settings)
+    return hide_settings(settings) if isinstance(settings, Mapping) else settings
 
 
 def _hiding(found: Any) -> Any:
@@ -94,7 +89,16 @@ def _hiding(found: Any) -> Any:
     return property(found.fget, lambda run, value: found.fset(run, _hidden(value)))
 
 
-class _Run(wandb.Run):
+class _WithoutTensorBoard:
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        # A module that loops over all loggers for TensorBoard's sake calls these on a W&B run too.
+        if name.startswith("add_") or name in ("flush", "close"):
+            say_ignored()
+            return _ignore
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+class _Run(_WithoutTensorBoard, wandb.Run):
     name = _hiding(wandb.Run.name)
     notes = _hiding(wandb.Run.notes)
     tags = _hiding(wandb.Run.tags)
@@ -106,12 +110,25 @@ class _Run(wandb.Run):
         # W&B allows an asterisk only at the end of a name. A name that holds a secret loses its rule.
         return super().define_metric(hide(name).replace("***", ""), *args, **options)
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        # A module that loops over all loggers for TensorBoard's sake calls these on a W&B run too.
-        if name.startswith("add_") or name in ("flush", "close"):
-            _say_ignored()
-            return _ignore
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+class _Config(Config):
+    # Hidden before it is stored: W&B sends the whole config again whenever the run's name or tags change.
+    def __setitem__(self, key: str, val: Any) -> None:
+        ((key, val),) = hide_settings({key: val}).items()
+        super().__setitem__(key, val)
+
+    __setattr__ = __setitem__
+
+    def update(self, d: Any, allow_val_change: bool | None = None) -> None:
+        super().update(_hidden_settings(d), allow_val_change)
+
+    def setdefaults(self, d: Any) -> None:
+        super().setdefaults(_hidden_settings(d))
+
+
+class _Summary(Summary):
+    def update(self, d: dict[str, Any]) -> None:
+        super().update(_hidden_values(d))
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:
@@ -119,7 +136,8 @@ def _ignore(*args: Any, **kwargs: Any) -> None:
 
 
 @cache
-def _say_ignored() -> None:
+def say_ignored() -> None:
+    """Say once that TensorBoard's methods do nothing on a W&B run."""
     rank_zero_info(
         "A W&B run has none of TensorBoard's methods (add_image, add_scalar, ...): such calls do nothing there. For "
         "images in W&B call WandbLogger's log_image."
