@@ -41,8 +41,8 @@ class CommandCenter(L.Callback):
     The run's config holds the hyperparameters (which Lightning logs where ``save_hyperparameters`` was called), the
     settings of trainer, optimizers and callbacks, and the versions. Its summary holds a metric's best value, not the
     last. A fit that raises ends its run as failed. If W&B fails, a warning says so once, and training goes on without
-    it until the next fit. Secrets become ``***`` in names, tags, notes, config and command line, but not in printed
-    text or files.
+    it until the next fit. Secrets become ``***`` in names, tags, notes and config, but not in printed text, in
+    files, or in what your own ``WandbLogger`` opens its first run with.
 
     A ``WandbLogger`` of the Trainer is used. Where there is none, one is appended to ``trainer.loggers`` and stays
     there; its mode is ``WANDB_MODE`` or offline, its project ``WANDB_PROJECT`` or ``lightning_trainingkit``, its folder

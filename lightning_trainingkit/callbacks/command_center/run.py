@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import wandb
@@ -39,13 +40,8 @@ def start(**init: Any) -> wandb.Run:
         if init.get(name) is not None:
             init[name] = _hidden(init[name])
     init["config"] = _hidden_settings(init.get("config"))
-    arguments = sys.argv
-    # W&B reads the command line itself, and no setting of W&B changes what it keeps of it.
-    sys.argv = hide_settings({"argv": arguments})["argv"]
-    try:
-        run = wandb.init(**init)
-    finally:
-        sys.argv = arguments
+    init["settings"] = _settings(init.get("settings"), [str(init.get("dir") or ""), str(Path.cwd()), *sys.argv])
+    run = wandb.init(**init)
     adopt(run)
     return run
 
@@ -60,6 +56,19 @@ def adopt(run: wandb.Run) -> None:
     run.__class__ = _Run
     object.__setattr__(run.config, "__class__", _Config)  # whose own `__setattr__` sets a setting
     object.__setattr__(run.summary, "__class__", _Summary)
+
+
+def _settings(settings: Any, recorded: list[str]) -> Any:
+    """Keep W&B from recording folders and the command line, by itself and as they are, where they hold a secret."""
+    if hide_settings({"recorded": recorded})["recorded"] == recorded:
+        return settings
+    rank_zero_info(
+        "The command line or the name of a folder holds a secret: W&B records neither, nor the machine and the commit."
+    )
+    without = {"x_disable_meta": True}
+    return (
+        settings.model_copy(update=without) if isinstance(settings, wandb.Settings) else {**(settings or {}), **without}
+    )
 
 
 def _hidden(value: Any) -> Any:
@@ -115,15 +124,15 @@ class _Config(Config):
     # Hidden before it is stored: W&B sends the whole config again whenever the run's name or tags change.
     def __setitem__(self, key: str, val: Any) -> None:
         ((key, val),) = hide_settings({key: val}).items()
-        super().__setitem__(key, val)
+        super().__setitem__(key, val)  # type: ignore[no-untyped-call]
 
     __setattr__ = __setitem__
 
     def update(self, d: Any, allow_val_change: bool | None = None) -> None:
-        super().update(_hidden_settings(d), allow_val_change)
+        super().update(_hidden_settings(d), allow_val_change)  # type: ignore[no-untyped-call]
 
     def setdefaults(self, d: Any) -> None:
-        super().setdefaults(_hidden_settings(d))
+        super().setdefaults(_hidden_settings(d))  # type: ignore[no-untyped-call]
 
 
 class _Summary(Summary):
