@@ -9,6 +9,7 @@ from lightning_trainingkit.dashboards.page.render import render, write_page
 from lightning_trainingkit.dashboards.panels import command_center
 from lightning_trainingkit.dashboards.read.gather import gather
 from lightning_trainingkit.dashboards.read.wandb_online import read_project
+from lightning_trainingkit.dashboards.secret import hide
 
 __all__ = ["collect", "title", "write_center"]
 
@@ -29,6 +30,7 @@ def collect(
         ValueError: If a project can't be read, or if nothing says which end of the target is the better one.
     """
     runs, skipped = gather(folders)
+    target = hide(target)  # as the page names it
     return page_data(
         [*(run for path in online for run in read_project(path)), *runs],
         command_center(target),
@@ -59,4 +61,4 @@ def title(folders: Sequence[Path], online: Sequence[str] = ()) -> str:
         'grid, fold'
     """
     parts = (folder.resolve() for folder in folders)
-    return ", ".join([*(each.parent.name if each.name == "wandb" else each.name for each in parts), *online])
+    return hide(", ".join([*(each.parent.name if each.name == "wandb" else each.name for each in parts), *online]))

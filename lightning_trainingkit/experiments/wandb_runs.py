@@ -73,7 +73,9 @@ def record(
         return
     import wandb
 
-    with wandb.init(
+    from lightning_trainingkit.callbacks.command_center.run import start
+
+    with start(
         dir=folder,
         mode=cast(Literal["online", "offline"], args.wandb),
         project=project(args.data),

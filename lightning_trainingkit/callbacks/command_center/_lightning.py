@@ -30,6 +30,9 @@ def unused_run(logger: WandbLogger) -> "Run | None":
 
 def take_run(logger: WandbLogger, run: "Run") -> None:
     """Make ``run`` that of one fit, and let the logger open its next one in the same place."""
+    from lightning_trainingkit.callbacks.command_center.run import adopt
+
+    adopt(run)
     _TAKEN.add(run)
     # A logger that was handed its run (`experiment=run`) would open the next one online, in the default project.
     logger._wandb_init.update(
@@ -44,7 +47,7 @@ def take_run(logger: WandbLogger, run: "Run") -> None:
 
 def open_run(logger: WandbLogger, **init: Any) -> "Run":
     """Give ``logger`` a new run, whichever it had before, opened with ``init`` where that is not None."""
-    import wandb
+    from lightning_trainingkit.callbacks.command_center.run import start
 
     # W&B may have handed out another fit's open run, and an id that was asked for is still to come.
     if logger._id is None or logger._id in (run.id for run in _TAKEN):
@@ -57,7 +60,7 @@ def open_run(logger: WandbLogger, **init: Any) -> "Run":
     logger._checkpoint_callbacks = {}
     logger._experiment = None
     # Not through `logger.experiment`, which takes a global run where there is one. It would also set the axes.
-    logger._experiment = run = wandb.init(**logger._wandb_init)
+    logger._experiment = run = start(**logger._wandb_init)
     take_run(logger, run)
     return run
 

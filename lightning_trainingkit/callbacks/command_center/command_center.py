@@ -18,6 +18,7 @@ from lightning_trainingkit._lightning import (
     refuse_other_package,
 )
 from lightning_trainingkit.callbacks._best_weights import take_mode
+from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
     mute_logger,
@@ -28,6 +29,7 @@ from lightning_trainingkit.callbacks.command_center._lightning import (
 from lightning_trainingkit.callbacks.command_center.settings import settings_of
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.page.render import check_file
+from lightning_trainingkit.dashboards.secret import hide
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
@@ -45,7 +47,8 @@ class CommandCenter(L.Callback):
     The run's config holds the hyperparameters (which Lightning logs where ``save_hyperparameters`` was called), the
     settings of trainer, optimizers and callbacks, and the versions. Its summary holds a metric's best value, not the
     last. A fit that raises ends its run as failed. If W&B fails, a warning says so once, and training goes on without
-    it until the next fit.
+    it until the next fit. Secrets become ``***`` in names, tags, notes and config, but not in printed text, in
+    files, or in what your own ``WandbLogger`` opens its first run with.
 
     A ``WandbLogger`` of the Trainer is used. Where there is none, one is appended to ``trainer.loggers`` and stays
     there; its mode is ``WANDB_MODE`` or offline, its project ``WANDB_PROJECT`` or ``lightning_trainingkit``, its folder
@@ -70,8 +73,9 @@ class CommandCenter(L.Callback):
             ends with everything. None writes none.
 
     Raises:
-        ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, or if the Trainer's own ``WandbLogger``
-            has started its run with another group or job type.
+        ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, if a tag is empty or longer than 64
+            characters, if a Trainer has two of this callback, or if the Trainer's own ``WandbLogger`` has started its
+            run with another group or job type.
         TypeError: If ``tags`` is one string.
         IsADirectoryError: If ``page`` is a folder.
         ImportError: If a page is asked for and plotly is not installed.
@@ -96,6 +100,7 @@ class CommandCenter(L.Callback):
             take_mode("CommandCenter", metric, mode)  # says where the name contradicts
         if isinstance(tags, str):
             raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
+        _check_tags(tags)
         if page is not None and find_spec("plotly") is None:
             raise ImportError("`page` needs plotly. Run: pip install 'lightning-trainingkit[dashboard]'.")
         if page is not None:
@@ -132,6 +137,7 @@ class CommandCenter(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Open the fit's run and guard the logger."""
         refuse_other_package(self, trainer)
+        refuse_twice(trainer, self, "Give all arguments to one.")
         if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
             return
         logger = _wandb_logger(trainer)
@@ -268,6 +274,14 @@ class CommandCenter(L.Callback):
         if self._release is not None:
             self._release()
             self._release = None
+
+
+def _check_tags(tags: Sequence[str]) -> None:
+    for tag in (hide(str(tag)) for tag in tags):
+        if not 1 <= len(tag) <= 64:
+            raise ValueError(
+                f"`tags` must have 1 to 64 characters each, got {len(tag)} in {tag!r}. W&B would drop all: shorten it."
+            )
 
 
 def _end(run: "Run", page: str | None) -> None:

@@ -5,12 +5,12 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.page.secret import is_secret
 from lightning_trainingkit.dashboards.page.thinning import thin
 from lightning_trainingkit.dashboards.panels import (
     Curves,
@@ -24,6 +24,7 @@ from lightning_trainingkit.dashboards.panels import (
     direction,
 )
 from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.dashboards.secret import hide, hide_settings
 
 __all__ = ["page_data"]
 
@@ -40,6 +41,8 @@ def page_data(
 ) -> dict[str, Any]:
     """Bring runs and sections together: panels that have something to show, settings that differ, thinned curves.
 
+    Secrets are hidden in every text.
+
     Args:
         runs: What was recorded.
         sections: The center. Metrics that no panel of it shows get a section of their own.
@@ -51,6 +54,8 @@ def page_data(
     Raises:
         ValueError: If nothing says which end of the target is the better one.
     """
+    runs = [_without_secrets(run) for run in runs]
+    target = hide(target)
     goals = {name: goal for run in runs for name, goal in run.goals.items()}
     better = better or goals.get(target) or direction(target)
     if better is None:
@@ -88,7 +93,7 @@ def page_data(
         "settings": sorted(settings),
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
-        "skipped": dict(skipped or {}),
+        "skipped": {hide(file): hide(why) for file, why in (skipped or {}).items()},
         "sections": [
             {
                 "id": re.sub(r"\W+", "-", name).lower(),
@@ -113,6 +118,23 @@ def page_data(
             for place, run in enumerate(runs)
         ],
     }
+
+
+def _without_secrets(run: Record) -> Record:
+    return replace(
+        run,
+        id=hide(run.id),
+        name=hide(run.name),
+        project=hide(run.project),
+        group=hide(run.group),
+        job_type=hide(run.job_type),
+        note=hide(run.note),
+        tags=[hide(tag) for tag in run.tags],
+        config=hide_settings(run.config),
+        goals={hide(name): goal for name, goal in run.goals.items()},
+        summary={hide(name): value for name, value in run.summary.items()},
+        curves={hide(name): curve for name, curve in run.curves.items()},
+    )
 
 
 def _panels(
@@ -153,11 +175,11 @@ def _described(panel: Panel) -> dict[str, Any]:
 
 
 def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
-    """Values of each setting, run by run; what may be secret is left out."""
+    """Values of each setting, run by run."""
     found: dict[str, list[Any]] = {}
     for place, run in enumerate(runs):
         for name, value in run.config.items():
-            if value is None or is_secret(name, str(value)):
+            if value is None:
                 continue
             if isinstance(value, float) and not np.isfinite(value):
                 value = str(value)
@@ -184,7 +206,7 @@ def _hyperparameters(settings: Mapping[str, list[Any]]) -> list[str]:
         there = [value for value in settings[name] if value is not None]
         numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
         kinds = {str(value) for value in settings[name]}
-        if len(kinds) < 2 or name.startswith("versions."):
+        if len(kinds) < 2 or name.startswith("versions.") or any(kind.startswith("***") for kind in kinds):
             continue
         if not numeric and (len(kinds) > 12 or len(kinds) == len(settings[name]) > 2):
             continue

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import main_thread
 
 import numpy as np
 
@@ -45,15 +46,14 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     if new:
         workers = os.cpu_count() or 1
         count = -(-len(new) // workers // _TOGETHER) * workers  # so many that all workers end at the same time
-        with ThreadPoolExecutor(workers) as pool:
-            for path, found in _shown(pool.map(_read, (new[place::count] for place in range(count))), len(new)):
-                if isinstance(found, Record):
-                    runs[path] = found
-                elif path.suffix == ".wandb" and is_alive(path.parent) is not None:
-                    # W&B keeps what was logged back for a quarter of a minute.
-                    runs[path] = _begun(path, found)
-                else:
-                    skipped[str(path)] = found
+        for path, found in _shown(_read_all([new[place::count] for place in range(count)], workers), len(new)):
+            if isinstance(found, Record):
+                runs[path] = found
+            elif path.suffix == ".wandb" and is_alive(path.parent) is not None:
+                # W&B keeps what was logged back for a quarter of a minute.
+                runs[path] = _begun(path, found)
+            else:
+                skipped[str(path)] = found
     for path, run in runs.items():
         if run.state == "unknown" and (alive := is_alive(path.parent)) is not None:
             run.state = "running" if alive else "killed"
@@ -116,6 +116,14 @@ def _begun(path: Path, why: str) -> Record:
     return Record(name, name, started=path.stat().st_ctime, source=str(path), note=f"nothing to read yet: {why}")
 
 
+def _read_all(batches: Sequence[Sequence[Path]], workers: int) -> Iterator[list[tuple[Path, Record | str]]]:
+    if not main_thread().is_alive():  # at the end of the process Python starts no threads
+        yield from map(_read, batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(_read, batches)
+
+
 def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:
     """Read some runs and keep what they hold; why there is none where there is none."""
     before = {path: cache.signature(path) for path in paths}
@@ -140,7 +148,7 @@ def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:
 def _shown(parts: Iterator[list[tuple[Path, Record | str]]], count: int) -> Iterator[tuple[Path, Record | str]]:
     """Show a bar while runs are read, where there are many."""
     found = (each for part in parts for each in part)
-    if count < 4:
+    if count < 4 or not main_thread().is_alive():
         yield from found
         return
     from rich.progress import track

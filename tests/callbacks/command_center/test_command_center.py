@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -21,8 +22,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.callbacks.command_center.command_center import CommandCenter
+from lightning_trainingkit.callbacks.command_center.run import say_ignored
 from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.secret import hide
 from tests import process
+from tests.dashboards.made_secrets import drawn
 
 ACC = [0.1, 0.9, 0.5]
 LOSS = [3.0, 1.0, 2.0]
@@ -419,3 +423,134 @@ def test_rejects_what_it_cannot_mean():
         CommandCenter(best={"val/acc": "highest"})
     with pytest.raises(TypeError, match="`tags` must be a list of strings, got 'a'"):
         CommandCenter(tags="a")
+    with pytest.raises(
+        ValueError, match=r"`tags` must have 1 to 64 characters each, got 65 in 'xxx.*'\. W&B would drop"
+    ):
+        CommandCenter(tags=["short", "x" * 65])
+    with pytest.raises(ValueError, match=r"`tags` must have 1 to 64 .* got 0"):
+        CommandCenter(tags=[""])
+    assert len(CommandCenter(tags=["x" * 64, "gh" + "p_" + "x" * 90]).tags) == 2  # a secret that is hidden is short
+
+
+def test_refuses_a_second_center(tmp_path):
+    with pytest.raises(ValueError, match="`callbacks` must hold one CommandCenter, got 2"):
+        make_trainer(tmp_path, CommandCenter("a"), CommandCenter("b")).fit(Spy(), datamodule=Data())
+
+
+class Notifier(L.Callback):
+    """A user's own callback, whose arguments become settings of the run."""
+
+    def __init__(self, token, headers):
+        self.token, self.headers = token, headers
+
+
+class Careless(Spy):
+    """Has secrets in hyperparameters and metric names, and writes more of them to the run by hand."""
+
+    def __init__(self, secrets):
+        super().__init__()
+        self.secrets = secrets
+        self.hparams.update({"hf_token": secrets[0], "url": f"https://x.example/?token={secrets[1]}", secrets[2]: 1})
+        self.save_hyperparameters(self.hparams)
+
+    def on_train_start(self):
+        self.log(f"val/{self.secrets[3]}", 1.0)
+        run = self.logger.experiment
+        run.config["password"] = self.secrets[4]
+        run.config.update({"argv": ["--auth", self.secrets[5]]})
+        run.summary[self.secrets[6]] = 1
+        run.summary["text"] = self.secrets[7]
+        run.log({"note": f"Bearer {self.secrets[8]}", "train/seen": 3})
+        run.name, run.notes = f"a {self.secrets[9]}", self.secrets[10]
+        run.tags = (*run.tags, self.secrets[11])
+        run.define_metric(self.secrets[12], summary="max")
+
+
+def test_no_secret_goes_into_the_run(tmp_path, monkeypatch):
+    secrets = ["gh" + "p_" + drawn(36) for _ in range(24)]
+    monkeypatch.setattr(
+        sys, "argv", ["train.py", "--lr", "0.1", "--password", "hunter2x", f"--url=a?sig={secrets[13]}"]
+    )
+    for variable, place in (("NOTES", 14), ("PROJECT", 20), ("TAGS", 21)):
+        monkeypatch.setenv(f"WANDB_{variable}", secrets[place])
+    center = CommandCenter(
+        f"g {secrets[15]}", f"j {secrets[16]}", tags=[secrets[17]], name=f"n {secrets[18]}", best={secrets[19]: "max"}
+    )
+    notifier = Notifier(secrets[22], {"X-Any": "hunter3x", "more": [secrets[23]]})
+    model = Careless(secrets)
+    make_trainer(tmp_path, center, notifier, max_epochs=1).fit(model, datamodule=Data())
+    center.finish()
+    assert model.hparams.hf_token == secrets[0]  # in training nothing is hidden
+    (path,) = files(tmp_path)
+    found = records(path)
+    text = json.dumps(found)
+    assert not [place for place, secret in enumerate(secrets) if secret in text]
+    assert "hunter" not in text
+    read = summary(path)
+    assert (read["project"], read["name"]) == (hide(secrets[20]), hide(f"a {secrets[9]}"))
+    assert sorted(read["tags"]) == sorted(hide(secrets[place]) for place in (11, 17, 21))
+    assert read["config"]["hf_token"] == hide(secrets[0])
+    headers = {"X-Any": "***", "more": [hide(secrets[23])]}
+    assert read["config"]["callbacks"]["Notifier"] == {"token": hide(secrets[22]), "headers": headers}
+    assert read["summary"][hide(f"val/{secrets[3]}")] == 1.0
+    assert read["summary"]["train/seen"] == 3
+
+
+def test_w_and_b_records_the_command_line_unless_it_or_a_folder_holds_a_secret(tmp_path, monkeypatch):
+    def recorded(*folders):
+        root = tmp_path.joinpath(*folders)
+        center = CommandCenter()
+        make_trainer(root, center, max_epochs=1).fit(Spy(), datamodule=Data())
+        center.finish()
+        return [each["environment"] for each in records(files(root)[0]) if each["type"] == "environment"]
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "--lr", "0.1"])
+    assert recorded("a")[0]["args"] == ["--lr", "0.1"]
+    assert recorded("b", "gh" + "p_" + drawn(36)) == []
+    monkeypatch.setattr(sys, "argv", ["train.py", "--password", "hunter2x"])
+    assert recorded("c") == []
+
+
+def test_no_secret_goes_into_the_run_of_the_users_logger_after_it_was_opened(tmp_path):
+    secrets = ["gh" + "p_" + drawn(36) for _ in range(13)]
+    center, logger = CommandCenter(), WandbLogger(save_dir=tmp_path, mode="offline", notes="mine", tags=["mine"])
+    make_trainer(tmp_path, center, logger=logger, max_epochs=1).fit(Careless(secrets), datamodule=Data())
+    center.finish()
+    text = json.dumps(records(files(tmp_path)[0]))
+    assert not [place for place, secret in enumerate(secrets) if secret in text]
+
+
+class Pictures(Spy):
+    def on_train_epoch_end(self):
+        for logger in self.loggers:
+            logger.experiment.add_image("x", torch.zeros(3, 4, 4), self.current_epoch)
+            logger.experiment.flush()
+        assert not hasattr(self.loggers[0].experiment, "no_such_method")
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_module_that_calls_tensorboards_methods_trains_and_a_line_says_so_once(tmp_path, monkeypatch, caplog, mode):
+    say_ignored.cache_clear()
+    monkeypatch.setenv("WANDB_MODE", mode)
+    center = CommandCenter()
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, center, max_epochs=2).fit(Pictures(), datamodule=Data())
+    center.finish()
+    assert caplog.text.count("A W&B run has none of TensorBoard's methods") == 1
+
+
+WITHOUT_FINISH = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_command_center import CommandCenter, Data, Spy, make_trainer
+
+for n in range(4):
+    make_trainer({root!r}, CommandCenter(page={root!r} + "/page.html"), max_epochs=1).fit(Spy(), datamodule=Data())
+"""
+
+
+@pytest.mark.slow
+def test_the_page_is_whole_after_a_script_that_never_calls_finish(tmp_path):
+    run_script(WITHOUT_FINISH, tmp_path)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert re.findall(r'"counted":"([^"]*)"', text) == ["4 runs (4 finished)"]
