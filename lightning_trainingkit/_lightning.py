@@ -62,8 +62,9 @@ set_rng_states = L.utilities.seed._set_rng_states  # type: ignore[attr-defined]
 
 def refuse_other_package(user: object, trainer: Any) -> None:
     """Raise TypeError if a Trainer is of the other package than the kit's classes."""
-    if not isinstance(trainer, L.Trainer):
-        theirs = type(trainer).__module__.partition(".")[0]
+    packages = {each.__module__.partition(".")[0] for each in type(trainer).__mro__} & _PACKAGES.keys()
+    if packages and not isinstance(trainer, L.Trainer):
+        (theirs,) = packages
         raise TypeError(
             f"`trainer` must be a Trainer of {L.__name__} beside {type(user).__name__}, got one of {theirs}, which is "
             f"another class tree. Set the variable TRAININGKIT_LIGHTNING={theirs}, or import one package everywhere."
