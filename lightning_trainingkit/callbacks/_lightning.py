@@ -209,6 +209,12 @@ def refuse_swa(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         )
 
 
+def evaluation_loaders(trainer: L.Trainer) -> int:
+    """Number of data loaders that an evaluation's ``dataloader_idx`` tells apart."""
+    combined = trainer._evaluation_loop._combined_loader
+    return len(combined.flattened) if combined is not None and combined._mode == "sequential" else 1
+
+
 def refuse_twice(trainer: L.Trainer, callback: L.Callback, hint: str) -> None:
     """Raise ValueError where a Trainer holds a second callback of the same class; ``hint`` says what to do."""
     count = sum(isinstance(each, type(callback)) for each in trainer.callbacks)  # type: ignore[attr-defined]

@@ -157,10 +157,12 @@ class ImageFolderDataModule(ImageDataModule):
         return [(path, self.classes.index(name)) for name, paths in found.items() for path in paths]
 
     def _unlabelled(self) -> list[str]:
-        """Images of a test folder without class folders."""
+        """Images of a test folder without class folders, or of ``images`` or ``test`` in it."""
         folder = self._folders.get("test")
-        if folder is None or class_names(folder):
+        names = [] if folder is None else class_names(folder)
+        if folder is None or len(names) > 1 or not {*names} <= {"images", folder.name} - {*self.classes}:
             return []
+        folder = folder / names[0] if names else folder
         return [str(folder / name) for name in list_folder(folder, Skipped())[1]]
 
     def _say(self, skipped: Skipped, unlabelled: int) -> None:

@@ -11,7 +11,7 @@ __all__ = ["Skipped", "class_names", "find_parts", "images_below", "list_folder"
 
 _PARTS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
     "test": ("test", "testing"),
 }
 _HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
@@ -72,7 +72,7 @@ def find_parts(root: Path) -> dict[str, Path]:
     train = [name for name in found["train"] if class_names(root / name)]
     if not train:
         others = [name for part in ("val", "test") for name in found[part]]
-        if found["train"] and others and len(names) == len(found["train"]) + len(others):
+        if found["train"] and others:
             raise ValueError(
                 f"`{root / found['train'][0]}` must hold one folder per class, got none. "
                 "Put the images into ROOT/CLASS/ or ROOT/{train,val,test}/CLASS/."

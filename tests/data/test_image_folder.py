@@ -350,3 +350,16 @@ def test_bad_arguments(tmp_path, options, error, message):
     write(tmp_path, {"a": 1})
     with pytest.raises(error, match=message):
         ImageFolderDataModule(**{"data_dir": str(tmp_path), **options})
+
+
+@pytest.mark.parametrize("name", ["images", "test"])
+def test_one_folder_of_a_usual_name_in_the_test_folder_is_for_predict(tmp_path, name):
+    write(tmp_path / "train", {"a": 10, "b": 10})
+    write(tmp_path / "test", {name: 5})
+    assert len(loaded(tmp_path).predict_set) == 5
+
+
+def test_parts_without_classes_are_no_classes(tmp_path):
+    write(tmp_path, {"train": 4, "test": 4, "extra": 4})
+    with pytest.raises(ValueError, match=r"train` must hold one folder per class, got none"):
+        loaded(tmp_path)

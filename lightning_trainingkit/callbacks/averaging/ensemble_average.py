@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_trainingkit._artifacts import load_members
-from lightning_trainingkit._lightning import L, rank_zero_info
+from lightning_trainingkit._lightning import L, rank_zero_info, rank_zero_warn
 from lightning_trainingkit.callbacks._lightning import is_compiled
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.callbacks.averaging.greedy_selection import Selection
@@ -174,7 +174,12 @@ class EnsembleAverage(AveragingCallback):
         for name, each in zip(self._members.names, self._read, strict=True):
             if isinstance(each, MemberFile | L.LightningModule):
                 states[name] = each.weights if isinstance(each, MemberFile) else each.state_dict()
-        check_shared_parts(pl_module, self.target, read, states)
+        try:
+            check_shared_parts(pl_module, self.target, read, states)
+        except ValueError as error:
+            if read is not None:
+                raise
+            rank_zero_warn(f"{error} Compiled code hides whether it is.")
 
     def _check_output(self, stage: str, batch: Any) -> None:
         """Also note what each member said, if weights are to be chosen."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit._lightning import L, rank_zero_info
+from lightning_trainingkit.callbacks._lightning import evaluation_loaders
 from lightning_trainingkit.callbacks.averaging.averaging_callback import AveragingCallback
 from lightning_trainingkit.functional.uncertainty import predictive_entropy
 from lightning_trainingkit.nn.averaging.average import Averaging
@@ -164,7 +165,7 @@ class MonteCarloDropout(AveragingCallback):
         self._measured, self._loaders = [], []
         if prefix is None:
             return
-        count = len(trainer.num_test_batches if prefix == "test" else trainer.num_val_batches)
+        count = evaluation_loaders(trainer)
         exact = torch.float32 if pl_module.device.type == "mps" else torch.float64  # which has no double precision
         sums = torch.zeros(count, rows + 1, dtype=torch.float64)
         for loader, part in parts:

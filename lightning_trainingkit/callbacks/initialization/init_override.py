@@ -47,7 +47,7 @@ class InitOverride(L.Callback):
     rank 0.
     ``report`` holds a `LayerInit` for each layer.
 
-    - **Frozen copies** of a drawn layer (bit-equal: a momentum encoder) get the same new values.
+    - **Frozen copies** of a drawn layer (bit-equal and not constant: a momentum encoder) get the same new values.
     - **Other frozen layers** are drawn only if a pattern other than ``*`` names them.
     - **Trained layers**, which the kit has seen in a fit or has loaded, are refused; in a second fit with the same
       callback object its layers stay.

@@ -9,11 +9,14 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["class_targets"]
 
 
+_IGNORED = -100  # by cross_entropy
+
+
 def class_targets(batch: Any, inputs: Collection[int], shape: Sequence[int]) -> tuple[bool | None, str]:
     """Tell whether a batch holds targets for class scores.
 
-    Class targets are integers ``(N,)`` from 0 to ``C - 1``, or rows ``(N, C)`` that are positive and sum to 1. It waits
-    for the device.
+    Class targets are integers ``(N,)`` from 0 to ``C - 1`` (or -100: ignored), or rows ``(N, C)`` that are positive and
+    sum to 1. It waits for the device.
 
     Args:
         batch: Tensors anywhere in dicts, lists and tuples.
@@ -54,7 +57,10 @@ def _are_distributions(rows: Tensor) -> bool:
 
 def _are_indices(numbers: Tensor, classes: int) -> bool:
     whole = not (numbers.is_floating_point() or numbers.is_complex())
-    return whole and bool(((numbers >= 0) & (numbers < classes)).all().item())
+    if not whole:
+        return False
+    known = (numbers >= 0) & (numbers < classes)
+    return bool((known.any() & (known | (numbers == _IGNORED)).all()).item())
 
 
 def _described(targets: Sequence[Tensor]) -> str:

@@ -24,14 +24,15 @@ _CLASS_CALLS = {  # the position of `dim` among the arguments, and its default
     "gumbel_softmax": (4, -1),
 }
 _OTHER_CALLS = _names(
-    "sigmoid logsigmoid hardsigmoid expit special_expit binary_cross_entropy binary_cross_entropy_with_logits "
+    "hardsigmoid binary_cross_entropy binary_cross_entropy_with_logits "
     "multilabel_margin_loss multilabel_soft_margin_loss soft_margin_loss hinge_embedding_loss mse_loss l1_loss "
     "smooth_l1_loss huber_loss gaussian_nll_loss poisson_nll_loss cosine_embedding_loss margin_ranking_loss "
     "triplet_margin_loss triplet_margin_with_distance_loss linear bilinear conv1d conv2d conv3d conv_transpose1d "
-    "conv_transpose2d conv_transpose3d matmul rmatmul mm addmm bmm baddbmm einsum tensordot normalize norm linalg_norm "
-    "linalg_vector_norm pairwise_distance cdist pdist dist cosine_similarity layer_norm batch_norm group_norm "
+    "conv_transpose2d conv_transpose3d matmul rmatmul mm addmm bmm baddbmm einsum tensordot normalize "
+    "pairwise_distance cdist pdist dist cosine_similarity layer_norm batch_norm group_norm "
     "instance_norm multi_head_attention_forward scaled_dot_product_attention xlogy lgamma digamma"
 )
+_WEAK_CALLS = _names("sigmoid logsigmoid expit special_expit norm linalg_norm linalg_vector_norm")
 _DIFFERENCES = {"sub", "rsub", "subtract"}
 _FOLLOWED = _names(
     "view view_as reshape flatten unflatten squeeze unsqueeze getitem index_select gather take_along_dim select narrow "
@@ -49,7 +50,8 @@ class OutputUse(TorchFunctionMode):
     - **Class scores** go to a softmax, argmax, cross-entropy and their kin, along all ``C`` outputs.
     - **Other outputs** go to a sigmoid, a distance, a layer, or to a softmax of some of the ``C`` outputs.
 
-    A call of the second kind decides, since an average of softmax would make it wrong. No tensor is read.
+    A call of the second kind decides, since an average of softmax would make it wrong. Beside a loss of class scores
+    along all ``C`` outputs, a sigmoid, a norm and what is done with some of the outputs don't. No tensor is read.
     """
 
     def __init__(self) -> None:
@@ -66,7 +68,9 @@ class OutputUse(TorchFunctionMode):
         """``id`` of each tensor that functions were called with before the module was."""
         self.active = True
         """Whether outputs are still followed."""
+        self._weak: str | None = None  # counts if the step has no loss of class scores
         self._difference: str | None = None
+        self._loss = False
         self._known: dict[int, Tensor] = {}  # they are kept, so that no other tensor gets their id
         self._paused = False
 
@@ -94,13 +98,15 @@ class OutputUse(TorchFunctionMode):
         """End; a difference to another tensor counts if no call took the outputs for class scores."""
         self.active = False
         self._known.clear()
-        self.other = self.other or (None if self.classes else self._difference)
+        self.other = self.other or (None if self._loss else self._weak) or (None if self.classes else self._difference)
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Call the function, and note it."""
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # a function that the step has compiled is traced with the mode in it
+            return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if self._paused:
             return result
@@ -117,21 +123,24 @@ class OutputUse(TorchFunctionMode):
         self, name: str, output: Tensor, given: list[Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
         assert self.shape is not None
-        if name in _OTHER_CALLS:
+        if name in _WEAK_CALLS:
+            self._weak = self._weak or f"passes to {name}"
+        elif name in _OTHER_CALLS:
             self.other = self.other or f"passes to {name}"
         elif name in _DIFFERENCES:
             others = [each for each in given if id(each) not in self._known and each.is_floating_point()]
             if any(each.shape == output.shape for each in others):
                 self._difference = self._difference or "subtracts from another tensor"
         elif name in _CLASS_LOSSES or name in _CLASS_CALLS:
-            count = _entries(name, output, args, kwargs)
+            count = _entries(name, output, self.shape[-1], args, kwargs)
             if count == self.shape[-1]:
                 self.classes = self.classes or name
+                self._loss = self._loss or name in _CLASS_LOSSES
             elif count:
-                self.other = self.other or f"passes to {name}, {count} of {self.shape[-1]} at a time"
+                self._weak = self._weak or f"passes to {name}, {count} of {self.shape[-1]} at a time"
 
 
-def _entries(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+def _entries(name: str, output: Tensor, classes: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Number of entries that a call takes for the scores of one sample, 0 if it works along another dimension."""
     if name in _CLASS_LOSSES:
         dim: Any = min(1, output.ndim - 1)
@@ -142,6 +151,8 @@ def _entries(name: str, output: Tensor, args: tuple[Any, ...], kwargs: Mapping[s
         (dim,) = dim
     if dim is None and "softm" in name:
         dim = 0 if output.ndim in (0, 1, 3) else 1  # as torch chooses it
+    if output.ndim == 1 and "softm" not in name and output.numel() != classes:
+        return 0  # values of a batch
     if dim is None:
         return output.numel() if output.ndim and output.numel() == output.shape[-1] else 0
     last = isinstance(dim, int) and output.ndim > 0 and dim % output.ndim == output.ndim - 1

@@ -26,10 +26,14 @@ def check_shared_parts(
         read: ``id`` of each tensor that was read before the target ran, None if that is unknown.
         members: By name, the ``state_dict`` of whole members. What it does not hold is not checked.
     """
+    parts = module.named_modules()
+    scripted = tuple(f"{plain_name(name)}." for name, part in parts if isinstance(part, torch.jit.ScriptModule))
+    used = "may be used" if read is None else "is used"
     target, states = plain_name(target), {name: plain_names(state) for name, state in members.items()}
     for name, own in chain(module.named_parameters(), module.named_buffers()):
         name = plain_name(name)
-        if name.startswith(f"{target}.") or (read is not None and id(own) not in read):
+        unread = read is not None and id(own) not in read and not name.startswith(scripted)
+        if name.startswith(f"{target}.") or unread:
             continue
         for member, state in states.items():
             if isinstance(state.get(name), Tensor) and not _equal(state[name], own):
@@ -39,7 +43,7 @@ def check_shared_parts(
                 advice = f"Set target={around!r}" if around else "Leave `target` out"
                 raise ValueError(
                     f"`target` must hold all layers in which members differ, got {target!r}, and {member} has another "
-                    f"{name}, which is used before it. {advice}, so that members run on features of their own."
+                    f"{name}, which {used} before it. {advice}, so that members run on features of their own."
                 )
 
 

@@ -6,6 +6,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout, one_hot
 from torch.utils.data import DataLoader
@@ -186,6 +187,17 @@ def test_each_loader_has_an_entropy_of_its_own(sizes):
         found = [logged[f"test/{name}/dataloader_idx_{index}"] for index in range(len(sizes))]
         assert found == pytest.approx([part.double().mean().item() for part in measured.split(sizes)], abs=1e-6)
         assert f"test/{name}" not in logged
+
+
+def test_loaders_that_run_together_have_one_entropy():
+    together = CombinedLoader({"a": loader(9), "b": loader(9)}, "max_size")
+
+    class Both(ToyModule):
+        def test_step(self, batch, batch_idx):
+            self(batch["a"][0])
+
+    (logged,) = toy_trainer(MonteCarloDropout(3)).test(Both(), together, verbose=False)
+    assert {name for name in logged if "entropy" in name} == {"test/entropy"}
 
 
 class Plain(ToyModule):

@@ -94,3 +94,23 @@ def test_nothing_around_both_but_the_module_itself():
 def test_members_with_other_classes_than_the_tested_module():
     with pytest.raises(ValueError, match=r"the same classes, got 7 from member 0 \(Sequential\) and 4 in the tested"):
         evaluate(Parts(), EnsembleAverage([make_net(7), make_net(7)], target="net"))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+def test_a_scripted_backbone_before_the_target():
+    class Scripted(Parts):
+        def __init__(self, seed=0, backbone_seed=0):
+            super().__init__(seed, backbone_seed)
+            self.net[0] = torch.jit.trace(self.net[0].eval(), X[:5])
+
+    with pytest.raises(ValueError, match=r"must hold all layers in which members differ, got 'net\.2'"):
+        evaluate(Scripted(), EnsembleAverage([Scripted(1, 3), Scripted(2, 4)], target="net.2"))
+
+
+def test_in_a_compiled_module_a_difference_outside_of_the_target_is_a_warning():
+    module, members = Parts(), [Parts(1), Parts(2)]
+    for seed, each in enumerate(members):
+        torch.nn.init.constant_(each.teacher[1].weight, seed + 1)
+    module.compile(backend="eager")
+    with pytest.warns(UserWarning, match=r"has another teacher.1.weight, which may be used before it.*Compiled code"):
+        evaluate(module, EnsembleAverage(members, target="net.2"))

@@ -23,6 +23,8 @@ ROWS = torch.rand(4, 3)  # images of a table, with as many columns as there are 
         ((X, ONE_HOT.bool()), [X], True),
         ((X, 0.6 * ONE_HOT + 0.4 * ONE_HOT.flip(0)), [X], True),
         ((X, (0.6 * ONE_HOT + 0.4 / 3).bfloat16()), [X], True),
+        ((X, torch.tensor([0, -100, 2, 1])), [X], True),  # one is ignored
+        ((X, torch.tensor([-100] * 4)), [X], None),
         ((ROWS, LABELS), [ROWS], True),
         ((ROWS, LABELS), [], True),
         ((X, LABELS, torch.rand(4)), [X], True),  # with weights of the samples

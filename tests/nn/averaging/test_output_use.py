@@ -54,6 +54,14 @@ CLASSES = {
     "accuracy": torchmetrics.Accuracy(task="multiclass", num_classes=C),
     "calibration": torchmetrics.CalibrationError(task="multiclass", num_classes=C),
     "AUROC": torchmetrics.AUROC(task="multiclass", num_classes=C),
+    # Beside a loss of all classes:
+    "one class against the others": lambda out: (F.cross_entropy(out, LABELS), (out[:, 1] - out[:, 0]).sigmoid()),
+    "some of the classes": lambda out: (F.cross_entropy(out, LABELS), out[:, [1, 3]].argmax(1)),
+    "length of the logits": lambda out: (F.cross_entropy(out, LABELS), out.norm(dim=1).mean()),
+    "largest score of the batch": lambda out: (
+        F.cross_entropy(out, LABELS),
+        out.gather(1, LABELS[:, None])[:, 0].max(),
+    ),
 }
 OTHERS = {
     "multi-label": lambda out: F.binary_cross_entropy_with_logits(out, MANY),
@@ -138,8 +146,9 @@ def test_what_a_step_does_is_said(name, text):
     assert use_of(OTHERS[name]).other == text
 
 
-def test_a_compiled_function_of_the_output_raises_nothing():
-    loss = torch.compile(lambda out: F.cross_entropy(out, LABELS), backend="eager")
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_a_compiled_function_of_the_output_raises_nothing(fullgraph):
+    loss = torch.compile(lambda out: F.cross_entropy(out, LABELS), backend="eager", fullgraph=fullgraph)
     assert use_of(loss).other is None
 
 
