@@ -17,10 +17,11 @@ _LONG = 16  # characters; a shorter secret could be guessed from its hash
 # follow an unbounded part can fail.
 _PREFIXED = re.compile(
     r"""(?<![A-Za-z0-9])(?:
-    sk-(?:proj|ant|or|svcacct|admin)-[\w-]{16,} | (?:sk|gsk|xai|pplx)[-_][A-Za-z0-9]{20,}
+    sk-(?:proj|ant|or|svcacct|admin)-[\w-]{16,} | (?:sk|gsk|xai|pplx)[-_](?=[A-Za-z]{0,99}\d)[A-Za-z0-9]{20,}
   | (?:[spr]k_(?:live|test)|whsec)_\w{10,}
-  | gh[a-z]_\w{16,} | github_pat_\w{16,} | gl[a-z]{2,5}-[\w-]{16,}
-  | (?:hf|npm|r8|shpat|figd|rpa|ntn)_[A-Za-z0-9]{20,} | (?:wandb_v1|dckr_pat|dop_v1|lin_api|sntry[su])_[\w-]{16,}
+  | gh[a-z]_\w{16,} | github_pat_\w{16,} | gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|oas|soat|ffct|wt)-[\w-]{16,}
+  | (?:hf|npm|r8|shpat|figd|rpa|ntn)_(?=[A-Za-z]{0,99}\d)[A-Za-z0-9]{20,}
+  | (?:wandb_v1|dckr_pat|dop_v1|lin_api|sntry[su])_[\w-]{16,}
   | A(?:KI|SI|GP|ID|RO|NP)A[A-Z0-9]{16}(?![A-Za-z0-9]) | AIza[\w-]{30,} | ya29\.[\w-]{16,}
   | xox[a-z]-[\w-]{10,} | xapp-[\w-]{16,} | hvs\.[\w-]{20,} | (?:dapi|key-|local-)[0-9a-f]{32,}
   | pypi-[\w-]{40,} | nvapi-[\w-]{20,} | ATATT[\w-]{20,} | SG\.[\w-]{16,32}\.[\w-]{16,}
@@ -34,7 +35,7 @@ _PREFIXED = re.compile(
 )
 _ADDRESS = re.compile(r"(?<=://)([^\s/:@]{0,256}):([^\s/]{1,1024})(?=@)")  # USER:PASSWORD@
 _HEADER = re.compile(
-    r"\b(bearer|basic|token)(\s{1,3})(?=\S{0,256}?(?:\d|(?-i:[a-z][A-Z])))([\w.~+/=-]{20,}|(?<=er\s)[\w.~+/=-]{6,})",
+    r"\b(bearer|basic|token)(\s{1,3})(?=\S{0,256}?(?:\d|(?-i:[a-z][A-Z])))([\w+/=]{20,}(?![.~-])|(?<=er\s)[\w.~+/=-]{6,})",
     re.IGNORECASE,
 )
 _NAME = re.compile(
@@ -59,7 +60,8 @@ _TEXT_NAME = re.compile(
   | (?:^|\b(?!(?:low|high|band|all|one|two|multi|single|first|second|forward|backward|full|per)\ )\w+\ )pass$
   | (?:^|\b(?!(?:pad|eos|bos|cls|class|mask|unk|sep|start|end|stop|special|image|img|text|audio|video|visual|prefix
       |suffix|register|dist|distillation|patch|next|first|last|num|n|max|min|per|total|new|vocab|word|sub|query|prompt|input
-      |output|target|source|think|tool|pool|mean|avg)\ )\w+\ )tokens?(?:\ value|\ string)?$
+      |output|target|source|think|tool|pool|mean|avg
+      |train|val|test|context|summary|global|time|action|state|memory)\ )\w+\ )tokens?(?:\ value|\ string)?$
   | \b(?:auth|cookies?|pat|login|session\ id|webhooks?(?:\ ur[li])?|conn(?:ection)?\ str(?:ing)?)$
   | \b(?:database|db|redis|mongo(?:db)?|postgres(?:ql)?|mysql|sqlalchemy|amqp|broker)\ ur[li]$
   | (?:^|\b(?:http|request|extra|default)\ )headers$
@@ -68,9 +70,10 @@ _TEXT_NAME = re.compile(
       |gcp|google|azure|hf|huggingface|github|gitlab|slack|kaggle)\ keys?$""",
     re.VERBOSE | re.MULTILINE,
 )
-_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w+/=-]{16,}")  # what a key of any other name must look like
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])(?!.*_.*_)[\w+/=-]{16,}")  # what a key of any other name must look like
 _PLAIN = re.compile(
-    r"|none|null|true|false|yes|no|on|off|auto|<[^<>]*>|\[[A-Z]{2,12}\]|\*{3}[0-9a-f]{0,4}", re.IGNORECASE
+    r"|none|null|true|false|yes|no|on|off|auto|\d+(?:\.\d+)?[KMBT]|<[^<>]*>|\[[A-Z]{2,12}\]|\*{3}[0-9a-f]{0,4}",
+    re.IGNORECASE,
 )
 
 

@@ -16,11 +16,12 @@ _LOSSES = """
 """
 # A score that is missing here counts as a loss. A word that is here by mistake only makes the user give the mode.
 _SCORES = """
-    acc accuracy ap ari auc aucpr auprc auroc bleu chrf cider completeness concordance corr correlation dcg dice dsc
-    dunn elbo em explained f05 f1 f2 fbeta fidelity gain hit hits homogeneity hota intelligibility iou jaccard kappa
-    likelihood mallows map mar match matthews mcc meteor miou mota mrr ndcg nmi npv oa pck pearson pearsonr pesq
-    plcc ppv pq precision psnr purity quality r2 recall return reward rouge score sdr sensitivity signal similarity
-    snr spearman spearmanr specificity spice squad srcc ssim stoi success tnr top tpr uar union
+    acc accuracy ap ar ari auc aucpr aucroc auprc auroc bleu chrf cider cindex completeness concordance corr
+    correlation dcg dice dsc dunn elbo em explained f05 f1 f2 fbeta fidelity gain hit hitrate hits homogeneity hota
+    intelligibility iou jaccard kappa likelihood mallows map mar match matthews mcc meteor miou mota mrr ndcg nmi
+    npv oa pck pearson pearsonr pesq plcc ppv pq precision psnr purity quality qwk r2 recall return rew reward
+    rocauc rouge score sdr sensitivity signal similarity snr spearman spearmanr specificity spice squad srcc ssim
+    stoi success tnr top tpr uar union win wins
 """
 _MODES: dict[str, Mode] = {**dict.fromkeys(_LOSSES.split(), "min"), **dict.fromkeys(_SCORES.split(), "max")}
 _GLUED = re.compile("(loss|error|acc|accuracy|auc|auroc|dice|f1|iou|precision|psnr|recall|reward|score|sdr|snr|ssim)$")

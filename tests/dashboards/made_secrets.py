@@ -89,6 +89,9 @@ ORDINARY |= {
     "dataset_md5": "d41d8cd98f00b204e9800998ecf8427e",
 }
 ORDINARY |= {"run_uuid": "123e4567-e89b-12d3-a456-426614174000", "author": "A. Name", "pin_memory": True, "patch": 4}
+ORDINARY |= {"base": "glue-mnli-roberta-base", "net": "hf_BertForSequenceClassification", "train_tokens": "10B"}
+ORDINARY |= {"peer": "sk_GradientBoostingClassifier", "text": "basic resnet18-cifar10-baseline-long, tokens=300B"}
+ORDINARY |= {"image_key": "observation_image_480x640", "context_token": "global", "layer": "global-average-pooling-1"}
 ORDINARY |= {"session": "morning", "sas_urls": 0, "bearing": 0.3, "certainty": 0.9, "login_node": "n1", "auth": None}
 ORDINARY |= {"url": "https://data.example/cifar.tar?version=2", "model": "vit_base_patch16_224.augreg2_in21k_ft_in1k"}
 ORDINARY |= {"query_key_norm": True, "cookie_cutter": "v2", "webhooks_enabled": False, "salt_and_pepper": 0.02}

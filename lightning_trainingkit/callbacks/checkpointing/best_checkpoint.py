@@ -9,7 +9,7 @@ from uuid import uuid4
 from weakref import proxy
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from lightning_trainingkit._files import check_no_folder, claim, put_in_place, sweep, temporary
@@ -27,7 +27,7 @@ from lightning_trainingkit.callbacks._best_weights import restore_weights, take_
 from lightning_trainingkit.callbacks._broadcast import mean_over_ranks
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, logged_in_sanity_check
 from lightning_trainingkit.callbacks.checkpointing.own_folder import hold_folder
-from lightning_trainingkit.callbacks.checkpointing.relocated_state import relocated_state
+from lightning_trainingkit.callbacks.checkpointing.relocated_state import bring_best, relocated_state
 from lightning_trainingkit.callbacks.checkpointing.repeated_epoch_end import explain_repeated_epoch_end
 from lightning_trainingkit.callbacks.checkpointing.safe_hyperparameters import say_left_out, without_unsafe
 from lightning_trainingkit.functional import _check
@@ -133,6 +133,7 @@ class BestCheckpoint(ModelCheckpoint):
         """Begin anew with each fit (a resumed checkpoint's state is loaded after this); sweep up after a killed one."""
         refuse_other_package(self, trainer)
         super().setup(trainer, pl_module, stage)
+        self._in_fit = False
         if stage != "fit":
             return
         if "://" in str(self.dirpath):
@@ -151,6 +152,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._run = trainer.strategy.broadcast(uuid4().hex)
         if fast_dev_run(trainer):
             return
+        self._in_fit = True
         self._lock = hold_folder(trainer, str(self.dirpath))
         try:
             check_no_folder(Path(str(self.dirpath)) / MANIFEST)
@@ -174,6 +176,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._saving = False
         self._saw_nan = False
         self._resumed_step: int | None = None
+        self._in_fit = False
 
     @cached_property
     def state_key(self) -> str:
@@ -191,11 +194,17 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
         if state_dict["dirpath"] != self.dirpath:
+            if self._in_fit:
+                bring_best(state_dict, str(self.dirpath))
             state_dict = relocated_state(state_dict, str(self.dirpath))
         super().load_state_dict(state_dict)
         self._positions = dict(state_dict.get("positions", {}))
         self._outdated = list(state_dict.get("outdated", []))
         self._run = state_dict.get(RUN, self._run)
+        folder = Path(str(self.dirpath))
+        first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+        if first and self._in_fit and Path(self.best_model_path).parent == folder and not (folder / MANIFEST).exists():
+            self._write_manifest()  # a folder of its own has none yet
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which files a run that resumes from another callback's checkpoint will look for."""
@@ -214,7 +223,8 @@ class BestCheckpoint(ModelCheckpoint):
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say before training that the metric is missing, if validation logs others."""
         logged = logged_in_sanity_check(trainer)
-        if not self._save_on_train_epoch_end and is_missing(str(self.monitor), logged, training=False):
+        in_training = self._save_on_train_epoch_end or self._every_n_train_steps
+        if not in_training and is_missing(str(self.monitor), logged, training=False):
             self._check_monitor(logged)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -305,9 +315,10 @@ class BestCheckpoint(ModelCheckpoint):
         if self.save_last is True:  # Lightning's `last` is the last of the best, too old to resume from
             self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero and set(self.best_k_models) != known:
-            write_manifest(
-                str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions, self._run
-            )
+            self._write_manifest()
+
+    def _write_manifest(self) -> None:
+        write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions, self._run)
 
     def file_exists(self, filepath: Any, trainer: L.Trainer) -> bool:
         """Whether a name is taken: by a file or, where there are no locks, by a run that is about to write it too."""

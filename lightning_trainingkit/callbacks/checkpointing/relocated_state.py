@@ -1,12 +1,37 @@
-"""The state of a checkpoint callback after its folder was moved."""
+"""The state of a checkpoint callback in another folder than that in which it was saved."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["relocated_state"]
+import torch
+
+from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit._lightning import rank_zero_only
+
+__all__ = ["bring_best", "relocated_state"]
 
 _PATHS = ("best_model_path", "best_k_models", "kth_best_model_path", "last_model_path", "positions", "outdated")
+
+
+def bring_best(state: dict[str, Any], folder: str) -> None:
+    """Copy the best files of a state into the folder of now, where they are neither there nor gone.
+
+    A resumed run often has a folder of its own (``version_1``). Rank 0 copies, all ranks wait.
+    """
+    try:
+        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            for path in map(Path, {*state["best_k_models"], state["best_model_path"]} - {""}):
+                there = Path(folder) / os.path.relpath(path, state["dirpath"])
+                if path.is_file() and not there.exists():
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, temporary(there))
+                    put_in_place(there)
+    except OSError:
+        pass  # the best begins anew then, as Lightning's callback says
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def relocated_state(state: dict[str, Any], folder: str) -> dict[str, Any]:

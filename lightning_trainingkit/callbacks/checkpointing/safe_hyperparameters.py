@@ -1,5 +1,6 @@
 """Keep out of checkpoints the hyperparameters that would load by running code alone."""
 
+import inspect
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,11 +10,11 @@ import torch
 from torch import nn
 
 from lightning_trainingkit._lightning import L, rank_zero_info
+from lightning_trainingkit.nn.weights.checkpoint import LEFT_OUT
 
-__all__ = ["LEFT_OUT", "say_left_out", "without_unsafe"]
+__all__ = ["say_left_out", "without_unsafe"]
 
-LEFT_OUT = "hyper_parameters_left_out"
-"""Key of a checkpoint: names of the hyperparameters that it lacks, by class."""
+_TEXT = "left out of the checkpoint, since it would load by running code"
 
 
 def say_left_out(trainer: L.Trainer) -> None:
@@ -46,7 +47,9 @@ def without_unsafe(trainer: L.Trainer) -> Iterator[None]:
                 continue
             names = _unsafe(saved)
             checkpoint[owner.CHECKPOINT_HYPER_PARAMS_KEY] = {
-                name: value for name, value in saved.items() if name not in names
+                name: _TEXT if name in names else value
+                for name, value in saved.items()
+                if name not in names or _has_default(owner, name)
             }
             checkpoint.pop(owner.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # a class of omegaconf
             if names:
@@ -62,6 +65,12 @@ def without_unsafe(trainer: L.Trainer) -> Iterator[None]:
             del vars(module)["on_save_checkpoint"]
         else:
             vars(module)["on_save_checkpoint"] = own
+
+
+def _has_default(owner: object, name: str) -> bool:
+    """Whether the class would be built without the argument, and no word about it."""
+    given = inspect.signature(type(owner).__init__).parameters.get(name)
+    return given is not None and given.default is not inspect.Parameter.empty
 
 
 def _unsafe(hyperparameters: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_trainingkit.nn.structure.names import plain_names
+from lightning_trainingkit.nn.weights.checkpoint import LEFT_OUT
 from lightning_trainingkit.nn.weights.find_files import find_files
 from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
 
@@ -27,6 +28,10 @@ class MemberFile:
     def weights(self) -> dict[str, Any]:
         """Weights by name, as they are without ``torch.compile``."""
         return plain_names(self.content.get("state_dict", self.content))
+
+    def left_out(self, kind: str) -> list[str]:
+        """Names of the arguments of a class that were left out of the file, since they would load by running code."""
+        return list(self.content.get(LEFT_OUT, {}).get(kind, []))
 
     @property
     def hyper_parameters(self) -> dict[str, Any] | None:

@@ -26,6 +26,9 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module 
     weights, fault = _weights(file, module, place, target)
     saved, own = file.hyper_parameters, getattr(module, "hparams", None)
     own = dict(own) if isinstance(own, Mapping) else {}
+    left_out = file.left_out(type(module).__name__)
+    if saved is not None:  # those that no file can hold are the tested module's
+        saved |= {name: own[name] for name in left_out if name in own}
     if not fault and (saved is None or _equal(saved, own)):
         return weights
     classes = [each.get("num_classes") for each in (saved or {}, own)]
@@ -35,7 +38,7 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module 
             "module. Leave it out."
         )
     try:
-        built = find_target(_build(file, type(module), saved), target)
+        built = find_target(_build(file, type(module), saved, left_out), target)
     except _BuildError as reason:
         if not fault:
             return weights
@@ -66,9 +69,11 @@ class _BuildError(Exception):
     """Says why."""
 
 
-def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None) -> nn.Module:
+def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None, left_out: list[str]) -> nn.Module:
     if saved is None:
         raise _BuildError("it holds no hyperparameters")
+    if left_out:
+        raise _BuildError(f"it lacks hyperparameters that would load by running code ({', '.join(left_out)})")
     parameters = inspect.signature(kind.__init__).parameters
     if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):  # as `load_from_checkpoint` does
         saved = {name: value for name, value in saved.items() if name in parameters}

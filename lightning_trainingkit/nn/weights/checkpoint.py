@@ -13,8 +13,10 @@ from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run, read_checkpoint
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
-__all__ = ["MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
+__all__ = ["LEFT_OUT", "MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
 
+LEFT_OUT = "hyper_parameters_left_out"
+"""Key of a checkpoint: names of the hyperparameters that it lacks, by class."""
 MANIFEST = "best.json"
 
 

@@ -382,3 +382,23 @@ def test_a_damaged_best_file_is_an_error_and_changes_no_weights(tmp_path):
     with pytest.raises(ValueError, match="must be a whole checkpoint written by torch, got a truncated, damaged"):
         trainer.fit(module, *toy_loaders())
     assert difference(module.state_dict(), module.seen[0]) == 0
+
+
+def test_a_resume_in_a_new_folder_knows_the_old_best(tmp_path):
+    fit([3, 1, 2], checkpoint(tmp_path, save_last=True), max_epochs=3)
+    save = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "version_1"), restore=True)
+    module = ScriptedModule([3, 1, 2, 5, 4])
+    toy_trainer(save, max_epochs=5).fit(module, *toy_loaders(), ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    assert save.best_model_score == 1
+    best = load_weights(best_path(tmp_path / "version_1"))
+    assert difference(best, load_weights(best_path(tmp_path / "checkpoints"))) == 0
+    assert difference(module.state_dict(), best) == 0
+    test = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "version_2"))
+    toy_trainer(test).test(module, toy_loaders()[1], ckpt_path=tmp_path / "checkpoints" / "last.ckpt", verbose=False)
+    assert not (tmp_path / "version_2").exists()  # nothing is copied by an evaluation
+
+
+def test_a_metric_of_training_steps_is_no_matter_of_the_sanity_check(tmp_path):
+    save = checkpoint(tmp_path, "train/loss", every_n_train_steps=2)
+    toy_trainer(save, max_epochs=1, num_sanity_val_steps=1).fit(ToyModule(), *toy_loaders())
+    assert save.best_model_path

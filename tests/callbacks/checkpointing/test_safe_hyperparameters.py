@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightning_trainingkit import BestCheckpoint, DigitsDataModule, SnapshotCheckpoint
+from lightning_trainingkit import BestCheckpoint, DigitsDataModule, EnsembleAverage, SnapshotCheckpoint
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute 'model' is an instance of `nn.Module`")  # Lightning's advice
@@ -96,3 +96,32 @@ def test_a_config_of_omegaconf_becomes_a_dict(tmp_path):
     _, content = saved(tmp_path, best(tmp_path), module)
     assert content["hyper_parameters"]["lr"] == 0.1
     assert content["hyper_parameters_left_out"] == {"ToyModule": ["net"]}
+
+
+class Activated(ToyModule):
+    def __init__(self, width=4, act=nn.ReLU):
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, width), act(), nn.Linear(width, 2))
+
+
+def test_a_left_out_argument_with_a_default_is_no_default(tmp_path):
+    module = Activated(act=nn.Tanh)
+    path, content = saved(tmp_path, best(tmp_path), module)
+    assert content["hyper_parameters"]["width"] == 4
+    with pytest.raises(TypeError, match="'str' object is not callable"):
+        Activated.load_from_checkpoint(path)
+    found = Activated.load_from_checkpoint(path, act=nn.Tanh)
+    assert difference(found.state_dict(), module.state_dict()) == 0
+
+
+def test_members_take_what_was_left_out_from_the_tested_module(tmp_path):
+    module = Activated(act=nn.Tanh)
+    path, _ = saved(tmp_path, best(tmp_path), module)
+    module.eval()
+    tested = Activated(act=nn.Tanh)
+    found = torch.cat(toy_trainer(EnsembleAverage([str(path)])).predict(tested, toy_loaders()[1]))
+    expected = torch.cat([module(x).softmax(1) for x, _ in toy_loaders()[1]])
+    torch.testing.assert_close(found.softmax(1), expected)
+    with pytest.raises(ValueError, match="lacks hyperparameters that would load by running code \\(act\\)"):
+        toy_trainer(EnsembleAverage([str(path)])).predict(Activated(5, nn.Tanh), toy_loaders()[1])
