@@ -394,7 +394,9 @@ def test_a_resume_in_a_new_folder_knows_the_old_best(tmp_path):
     assert difference(best, load_weights(best_path(tmp_path / "checkpoints"))) == 0
     assert difference(module.state_dict(), best) == 0
     test = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / "version_2"))
-    toy_trainer(test).test(module, toy_loaders()[1], ckpt_path=tmp_path / "checkpoints" / "last.ckpt", verbose=False)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        toy_trainer(test).test(module, toy_loaders()[1], ckpt_path=last, verbose=False)
     assert not (tmp_path / "version_2").exists()  # nothing is copied by an evaluation
 
 
