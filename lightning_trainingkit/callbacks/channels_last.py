@@ -112,8 +112,15 @@ class ChannelsLast(L.Callback):
 
 def _channels_last(tensor: Tensor) -> Tensor:
     if tensor.dim() == 4 and tensor.is_floating_point():
-        # In the evaluation loops' inference mode, a user's own tensor would come out unfit for training.
-        with torch.inference_mode(tensor.is_inference()):
-            # Not `contiguous`: a tensor of one channel lies both ways, and would keep the strides of the slow one.
-            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+        inference = tensor.is_inference()
+        if inference == torch.is_inference_mode_enabled():  # nothing to switch, which takes longer than the rest
+            _restride(tensor)
+        else:  # in the evaluation loops' inference mode, a user's own tensor would come out unfit for training
+            with torch.inference_mode(inference):
+                _restride(tensor)
     return tensor
+
+
+def _restride(tensor: Tensor) -> None:
+    # Not `contiguous`: a tensor of one channel lies both ways, and would keep the strides of the slow one.
+    tensor.data = tensor.data.to(memory_format=torch.channels_last)
