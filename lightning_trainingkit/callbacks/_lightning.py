@@ -17,11 +17,11 @@ from lightning_trainingkit._lightning import (
     SingleDeviceStrategy,
     StochasticWeightAveraging,
     WeightAveraging,
+    collect_rng_states,
     is_overridden,
     rank_zero_warn,
+    set_rng_states,
 )
-from lightning_trainingkit._lightning import collect_rng_states as _collect_rng_states
-from lightning_trainingkit._lightning import set_rng_states as _set_rng_states
 
 __all__ = [
     "after_build",
@@ -30,6 +30,7 @@ __all__ = [
     "compiler_of",
     "fast_dev_run",
     "is_compiled",
+    "evaluation_loaders",
     "just_logged",
     "keep_random_state",
     "logged_by_step",
@@ -114,8 +115,8 @@ def is_compiled(pl_module: L.LightningModule, outside: nn.Module | None = None) 
 
 def keep_random_state() -> Callable[[], None]:
     """Note the state of all random generators, and return what puts it back."""
-    states = _collect_rng_states()
-    return lambda: _set_rng_states(states)
+    states = collect_rng_states()
+    return lambda: set_rng_states(states)
 
 
 def may_stop(trainer: L.Trainer) -> bool:

@@ -244,7 +244,8 @@ class EarlyStopping(LightningEarlyStopping):
             return
         current = mean_over_ranks(trainer, logs[self.monitor].squeeze())
         if is_better(current, self.best_score, self.mode):
-            self._weights.replace(trainer, keep=self.restore_best and trainer.lightning_module is not None)
+            in_a_fit = trainer.lightning_module is not None  # Lightning's own tests check outside of one
+            self._weights.replace(trainer, keep=self.restore_best and in_a_fit)
             self.best_score = current
         asked, reason = False, None
         if trainer.current_epoch >= self.start_from_epoch or (self.check_finite and not torch.isfinite(current)):

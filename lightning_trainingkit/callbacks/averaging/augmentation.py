@@ -29,9 +29,9 @@ class TestTimeAugmentation(AveragingCallback):
             see ``functional.views.make_views``.
         target: Name of the submodule that takes the images and returns logits ``(N, C)``; None for the module itself.
         average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more: given the same outputs of
-            each pass every argmax, and so the accuracy, is that of the full average, while probabilities are those of
-            the passes made. The share that was saved is logged as ``test/passes_saved``.
+        early_exit: Leave out the passes of a sample that can't change its argmax any more. The accuracy is that of the
+            full average. Probabilities are averages of the passes made. The saved share of the passes is logged as
+            ``test/passes_saved``.
         max_batch: Most images in one call of the target: larger batches are cut, views of smaller ones put together.
             None: each view of a batch is one call. Arguments whose first dimension is the number of images are cut
             with them.
@@ -40,8 +40,8 @@ class TestTimeAugmentation(AveragingCallback):
             them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
 
     Raises:
-        ValueError: If an argument is wrong; if the target does not exist, is not called by the first batch (those that
-            were are listed), or does not return ``(N, C)``; or if an image is smaller than its crop.
+        ValueError: If an argument is wrong. If the target does not exist, is not called by the first batch (those that
+            were are listed), or returns no class scores ``(N, C)``. If an image is smaller than its crop.
 
     Example:
         >>> import lightning as L

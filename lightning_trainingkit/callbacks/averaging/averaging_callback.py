@@ -112,7 +112,7 @@ class AveragingCallback(L.Callback):
     ) -> None:
         """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("validate", pl_module, batch_idx + dataloader_idx)
-        self._check_output("validate", batch)
+        self._end_batch("validate", batch, dataloader_idx)
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -131,7 +131,7 @@ class AveragingCallback(L.Callback):
     ) -> None:
         """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("test", pl_module, batch_idx + dataloader_idx)
-        self._check_output("test", batch)
+        self._end_batch("test", batch, dataloader_idx)
 
     def on_predict_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -150,7 +150,7 @@ class AveragingCallback(L.Callback):
     ) -> None:
         """Raise if the first batch did not call the target, or did not take its output for class scores."""
         self._check_called("predict", pl_module, batch_idx + dataloader_idx)
-        self._check_output("predict", batch)
+        self._end_batch("predict", batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the share of passes that an early exit has saved."""
@@ -223,7 +223,7 @@ class AveragingCallback(L.Callback):
         if self._patch is not None:
             self._output_check.begin(pl_module, self._patch)
 
-    def _check_output(self, stage: str, batch: Any) -> None:
+    def _end_batch(self, stage: str, batch: Any, loader: int) -> None:
         if self._patch is not None:
             self._output_check.end(type(self).__name__, STAGES[stage], self._patch, batch)
 

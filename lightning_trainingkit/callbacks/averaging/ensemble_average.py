@@ -51,9 +51,9 @@ class EnsembleAverage(AveragingCallback):
             ``trainer.validate`` with this callback, which comes first. There all members run, whatever ``stages`` says,
             and the module logs the scores of their equal average; the targets are the batch's only integers ``(N,)``.
             A member of weight 0 is not run.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more: every argmax, and so the
-            accuracy, is that of the full average, while probabilities are those of the passes made. The share that was
-            saved is logged as ``test/passes_saved``.
+        early_exit: Leave out the passes of a sample that can't change its argmax any more. The accuracy is that of the
+            full average. Probabilities are averages of the passes made. The saved share of the passes is logged as
+            ``test/passes_saved``.
         max_batch: Most samples in one call of a member. Arguments whose first dimension is the number of samples are
             cut with them.
         stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
@@ -71,10 +71,10 @@ class EnsembleAverage(AveragingCallback):
         ConnectionError: If an artifact can't be had from W&B.
         FileNotFoundError: If no member is found.
         torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
-        ValueError: If an argument is wrong; if a file is damaged, would run code, is there twice, or holds another
-            architecture that can't be built or other classes; if the weights don't fit the members or are still to be
-            chosen; if the target does not exist, is not called by the first batch, or does not return ``(N, C)``; or if
-            members differ before the target. Also if ``vectorize`` can't run the members or differs from the loop.
+        ValueError: If an argument is wrong. If a file is damaged, would run code, is there twice, or holds other
+            classes or another architecture that can't be built. If the weights don't fit the members or are still to
+            be chosen. If the target does not exist, is not called by the first batch, returns no class scores
+            ``(N, C)``, or members differ before it. If ``vectorize`` can't run the members or differs from the loop.
 
     Example:
         >>> import lightning as L
@@ -181,11 +181,11 @@ class EnsembleAverage(AveragingCallback):
                 raise
             rank_zero_warn(f"{error} Compiled code hides whether it is.")
 
-    def _check_output(self, stage: str, batch: Any) -> None:
+    def _end_batch(self, stage: str, batch: Any, loader: int) -> None:
         """Also note what each member said, if weights are to be chosen."""
         if self._selection is not None:
             self._selection.end_batch(batch)
-        super()._check_output(stage, batch)
+        super()._end_batch(stage, batch, loader)
 
     def _wanted(self, evaluation: str, stage: str) -> bool:
         """Whether members run in an evaluation, which may be the validation of a fit."""

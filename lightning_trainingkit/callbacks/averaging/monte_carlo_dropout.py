@@ -108,32 +108,6 @@ class MonteCarloDropout(AveragingCallback):
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             rank_zero_info(f"Monte-Carlo dropout: {self.passes} passes, random in {', '.join(names[:5])}{more}.")
 
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note the data loader."""
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        self._note_loader(dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Note the data loader."""
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-        self._note_loader(dataloader_idx)
-
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the mean entropy and mutual information."""
         super().on_validation_epoch_end(trainer, pl_module)
@@ -149,8 +123,10 @@ class MonteCarloDropout(AveragingCallback):
         super().on_predict_epoch_end(trainer, pl_module)
         self._summarise(trainer, pl_module, None)
 
-    def _note_loader(self, index: int) -> None:
-        self._loaders += [index] * (len(self._measured) - len(self._loaders))
+    def _end_batch(self, stage: str, batch: Any, loader: int) -> None:
+        """Also note which data loader the calls belong to."""
+        super()._end_batch(stage, batch, loader)
+        self._loaders += [loader] * (len(self._measured) - len(self._loaders))
 
     def _summarise(self, trainer: L.Trainer, pl_module: L.LightningModule, prefix: str | None) -> None:
         if self._patch is None:
@@ -159,7 +135,8 @@ class MonteCarloDropout(AveragingCallback):
         with torch.inference_mode(False), torch.no_grad():  # so that the values are ordinary tensors
             values = torch.cat([torch.empty(rows, 0, device=pl_module.device), *self._measured], dim=1).cpu()
         self.entropy, self.mutual_information = values[0], values[1] if rows == 2 else None
-        self._note_loader(self._loaders[-1] if self._loaders else 0)  # for a hook of the module's that calls the target
+        later = len(self._measured) - len(self._loaders)  # calls from a hook of the module's after the batches
+        self._loaders += [self._loaders[-1] if self._loaders else 0] * later
         sizes = [each.shape[1] for each in self._measured]
         parts = list(zip(self._loaders, torch.split(values, sizes, dim=1), strict=True))
         self._measured, self._loaders = [], []

@@ -16,22 +16,29 @@ _PATHS = ("best_model_path", "best_k_models", "kth_best_model_path", "last_model
 
 
 def bring_best(state: dict[str, Any], folder: str) -> None:
-    """Copy the best files of a state into the folder of now, where they are neither there nor gone.
+    """Copy the best files of a state from its folder into the folder of now, unless they are there.
 
     A resumed run often has a folder of its own (``version_1``). Rank 0 copies, all ranks wait.
     """
-    try:
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            for path in map(Path, {*state["best_k_models"], state["best_model_path"]} - {""}):
-                there = Path(folder) / os.path.relpath(path, state["dirpath"])
-                if path.is_file() and not there.exists():
-                    there.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, temporary(there))
-                    put_in_place(there)
-    except OSError:
-        pass  # the best begins anew then, as Lightning's callback says
+    before = Path(state["dirpath"])
+    if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        for path in map(Path, {*state["best_k_models"], state["best_model_path"]}):
+            if not path.is_relative_to(before) or not path.is_file():
+                continue
+            there = Path(folder) / path.relative_to(before)
+            if not there.exists():
+                _copy(path, there)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+def _copy(path: Path, there: Path) -> None:
+    try:
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, temporary(there))
+        put_in_place(there)
+    except OSError:  # the best begins anew then, as Lightning's callback says
+        temporary(there).unlink(missing_ok=True)
 
 
 def relocated_state(state: dict[str, Any], folder: str) -> dict[str, Any]:

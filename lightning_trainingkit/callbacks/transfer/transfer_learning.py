@@ -50,11 +50,11 @@ class TransferLearning(L.Callback):
     model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
     and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
 
-    - ``train``: ``all``, ``head`` (the last layer, as ``replace_head`` finds it, or several, with what comes after;
-      where the module has no forward that can be traced, in the last of its parts by definition; refused where
-      features may leave through a forward hook), ``last n`` (it and
-      up to ``n`` blocks before it: residual blocks, transformer layers, layers that are in none, in the order of the
-      forward), or `fnmatch` patterns over names of modules or of parameters; one, or a list of them.
+    - ``train``: what trains, one of these or a list of them. ``all``. ``head``: the last layer or layers, as
+      ``replace_head`` finds them, with what comes after. ``last n``: the head and up to ``n`` blocks before it, in the
+      order of the forward: residual blocks, transformer layers, other layers. `fnmatch` patterns over names of modules
+      or of parameters. A module without a forward that can be traced has its head in its last part by definition.
+      ``head`` and ``last n`` are refused where features may leave through a forward hook.
     - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
       so many checks of ``monitor`` without improvement in the phase before, or never if a later one starts first. The
       first phase has neither.
@@ -84,9 +84,9 @@ class TransferLearning(L.Callback):
         TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
         ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
             can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
-        RuntimeError: If ``monitor`` is needed and not among the metrics that are logged for an epoch, known after the
-            sanity check unless its name holds ``train`` or a name logged there ends like it; if a loss
-            depends on nothing that trains; if the module switches what is frozen back to training mode in its step.
+        RuntimeError: If ``monitor`` is needed and not logged for an epoch. This is known after the sanity check, unless
+            its name holds ``train`` or a name that is logged there ends like it. If a loss depends on nothing that
+            trains. If the module switches frozen parts back to training mode in its step.
 
     Example:
         >>> import lightning as L

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -73,12 +73,11 @@ def check_run(path: str | Path, content: Any, run: str) -> None:
 
 
 @contextmanager
-def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator[None]:
+def explain_failure(name: str | Path) -> Iterator[None]:
     """Turn what reading a bad checkpoint raises into one error that says what is wrong with which file.
 
     Args:
-        name: The file's path or, with ``file``, what it is called in the error.
-        file: The opened file, where it has no path.
+        name: The file's path.
 
     Example:
         >>> with explain_failure("nowhere.ckpt"):
@@ -95,8 +94,7 @@ def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator
     except MemoryError:
         raise
     except Exception as error:  # damaged files raise what they like
-        content: Any = name if file is None else file
-        if isinstance(error, pickle.UnpicklingError) and (held := _code(content)):
+        if isinstance(error, pickle.UnpicklingError) and (held := _code(name)):
             raise ValueError(
                 f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint "
                 'is loaded. Leave it out, as in `self.save_hyperparameters(ignore=["model"])`.'
@@ -108,11 +106,9 @@ def explain_failure(name: str | Path, file: IO[bytes] | None = None) -> Iterator
         ) from error
 
 
-def _code(content: Any) -> str:
+def _code(path: str | Path) -> str:
     """What in a file would run code; empty if nothing is known of it."""
     try:
-        if not isinstance(content, str | Path):
-            content.seek(0)
-        return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(content))
+        return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a damaged file
         return ""
