@@ -1,10 +1,10 @@
 """The local command center: how long until the page is there, how large it is, how soon it draws, what a fit pays.
 
-Expected: 20 runs: page from cold in 15 s (reading them one by one takes 30 s), from the cache in 0.5 s, 10.9 MB, first
-          panel 0.4 to 0.6 s after that of two points; Plotly's page of all values: 27.7 MB, 3 s. 200 runs: 19 MB, 0.4
-          to 0.6 s. The longest stall, 1.2 to 1.9 s, is that of Plotly's parallel coordinates without a graphics card.
-          CommandCenter's share 0.6 %
-Cost:     4 to 5 min on 2 CPU cores; Debian's chromium and chromium-driver
+Expected: 20 runs: page from cold in 10 to 15 s (reading them one by one takes 17 to 30 s), from the cache in 0.3 to
+          0.5 s, 10.9 MB, first panel 0.3 to 0.6 s after that of two points; Plotly's page of all values: 27.7 MB, 2 to
+          3 s. 200 runs: 19 MB, 0.3 to 0.6 s. The longest stall, 0.8 to 1.9 s, is that of Plotly's parallel coordinates
+          without a graphics card. CommandCenter's share 0.3 to 0.6 %
+Cost:     3 to 5 min on 2 CPU cores; Debian's chromium and chromium-driver
 Command:  python tests/benchmarks/dashboard.py
 
 1. 20 runs of 5,000 steps and 10 metrics, written by the wandb client. The page by `trainingkit dashboard`, a process of

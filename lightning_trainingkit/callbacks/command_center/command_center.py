@@ -280,7 +280,7 @@ def _check_tags(tags: Sequence[str]) -> None:
     for tag in (hide(str(tag)) for tag in tags):
         if not 1 <= len(tag) <= 64:
             raise ValueError(
-                f"`tags` must have 1 to 64 characters each, got {len(tag)} in {tag!r}. Change it: W&B would drop all tags."
+                f"`tags` must have 1 to 64 characters each, got {len(tag)} in {tag!r}. Change it: W&B would drop all."
             )
 
 
