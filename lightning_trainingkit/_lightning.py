@@ -1,7 +1,7 @@
 """Lightning, as ``L``, from the package that the project uses: ``lightning`` or ``pytorch_lightning``, two class trees.
 
-The variable ``TRAININGKIT_LIGHTNING`` names it; else it is the only one of both that has been imported when the kit's
-first class is loaded; else it is ``lightning``. No other file imports Lightning.
+The variable ``TRAININGKIT_LIGHTNING`` names the package. Without it, a package that the project has imported alone
+before the kit's first class is taken, and otherwise ``lightning``. No other file imports Lightning.
 """
 
 import os

@@ -104,9 +104,9 @@ def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tenso
     r"""Tell the samples whose argmax no later pass can change.
 
     A pass of weight :math:`w` adds at most :math:`w` to the sum of any class and takes nothing from the leader's, for
-    probabilities and votes alike. So the leader :math:`a` stays ahead if its lead is larger than the weight :math:`R`
-    of all passes to come: if :math:`s_a > s_b + R` for each other class :math:`b`, then the final sums are
-    :math:`s_a' \ge s_a > s_b + R \ge s_b'`, and the argmax is that of the full average of the same outputs.
+    probabilities and votes alike. Let :math:`R` be the weight of all passes to come, and let the leader :math:`a` have
+    :math:`s_a > s_b + R` for each other class :math:`b`. Then the final sums are
+    :math:`s_a' \ge s_a > s_b + R \ge s_b'`. The argmax is that of the full average of the same outputs.
 
     The sums are rounded, so that the lead must be larger by a margin. Let :math:`\epsilon` be the distance of 1 to the
     next float. A sum :math:`s \le 1` that is held as :math:`\log s` moves by :math:`s |\log s| \epsilon / 2 \le 0.2

@@ -35,10 +35,10 @@ class EnsembleAverage(AveragingCallback):
     callbacks stand.
 
     Files are read before the test, onto the CPU and without running code from them. A checkpoint whose hyperparameters
-    are those of the tested module holds weights for its target, which run in the target itself. One with other
-    hyperparameters is built by the module's class, so that architectures may differ, and used as a module of its own if
-    it computes something else than the target does. Members run one after the other, all of them on the batch's device
-    for the stage.
+    are those of the tested module holds weights for its target, which run in the target itself. From a checkpoint with
+    other hyperparameters the module's class builds a module, so that architectures may differ. Hyperparameters that
+    ``BestCheckpoint`` has left out of the file are taken from the tested module. Members run one after the other, all
+    of them on the batch's device for the stage.
 
     Args:
         members: Checkpoints of the LightningModule, or saved ``state_dict`` of the target: a folder that
