@@ -424,7 +424,7 @@ def test_rejects_what_it_cannot_mean():
     with pytest.raises(TypeError, match="`tags` must be a list of strings, got 'a'"):
         CommandCenter(tags="a")
     with pytest.raises(
-        ValueError, match=r"`tags` must have 1 to 64 characters each, got 65 in 'xxx.*'\. W&B would drop"
+        ValueError, match=r"`tags` must have 1 to 64 characters each, got 65 in 'xxx.*'\. Change it: W&B would drop"
     ):
         CommandCenter(tags=["short", "x" * 65])
     with pytest.raises(ValueError, match=r"`tags` must have 1 to 64 .* got 0"):
