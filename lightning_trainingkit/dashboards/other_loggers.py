@@ -1,0 +1,42 @@
+"""Which folders hold the same training as a W&B run, written by the Trainer's other loggers."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lightning_trainingkit._files import write_json
+
+__all__ = ["note_log_dirs", "noted_log_dirs"]
+
+_FILE = "other_loggers.json"
+_MAX_BYTES = 100_000
+
+
+def note_log_dirs(run_folder: str | Path, log_dirs: Iterable[str | Path]) -> None:
+    """Write beside a W&B run where the Trainer's other loggers record the same training.
+
+    Paths are relative to the run's folder, so that they stay true when all of it is moved.
+
+    Args:
+        run_folder: The run's folder, which holds ``run-ID.wandb``.
+        log_dirs: The ``log_dir`` of each other logger.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+    folder = Path(run_folder).resolve()
+    write_json(folder / _FILE, {"log_dirs": [os.path.relpath(Path(each).resolve(), folder) for each in log_dirs]})
+
+
+def noted_log_dirs(run_folder: str | Path) -> list[Path]:
+    """The folders that :func:`note_log_dirs` wrote down, resolved; none where no such file can be read."""
+    folder = Path(run_folder).resolve()
+    path = folder / _FILE
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+            return []
+        found = json.loads(path.read_text(encoding="utf-8"))["log_dirs"]
+        return [(folder / each).resolve() for each in found if isinstance(each, str)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError):
+        return []
