@@ -1,17 +1,24 @@
 """The command ``trainingkit``: opens command centers."""
 
 import argparse
+import os
+import signal
 import sys
+import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning_trainingkit.dashboards.printable import printable
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; what is wrong with the input is said in a line."""
-    parser = argparse.ArgumentParser(prog="trainingkit", description="Command centers of your trainings.")
+    parser = _Parser(prog="trainingkit", description="Command centers of your trainings.")
     commands = parser.add_subparsers(dest="command", required=True)
     dashboard = commands.add_parser(
         "dashboard",
@@ -51,19 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dashboard(args) if args.command == "dashboard" else _workspace(args)
     except (ValueError, OSError, ImportError) as error:
-        print(f"trainingkit {args.command}: {error}", file=sys.stderr)
+        print(printable(f"trainingkit {args.command}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _dashboard(args: argparse.Namespace) -> int:
-    from lightning_trainingkit.dashboards.local import collect, title, write_center
-    from lightning_trainingkit.dashboards.page.render import check_file, render
+    from lightning_trainingkit.dashboards.local import write_center
+    from lightning_trainingkit.dashboards.page.render import check_file
     from lightning_trainingkit.dashboards.panels import direction
 
     if args.better and direction(args.target) not in (None, args.better):
-        print(f"--better {args.better} is taken, although the name {args.target} says the opposite", file=sys.stderr)
+        said = f"--better {args.better} is taken, although the name {args.target} says the opposite"
+        print(printable(said), file=sys.stderr)
     if not args.folders and not args.online:
         raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
     if not 0 <= args.port < 2**16:
@@ -71,35 +79,97 @@ def _dashboard(args: argparse.Namespace) -> int:
     if not args.folders and not args.output and not args.serve:
         raise ValueError("`--output` must be given where there is no DIR to put the page in, got none.")
     if args.serve:
-        from lightning_trainingkit.dashboards.page.serving import PageServer
-
-        name = title(args.folders, args.online)
-        with PageServer(
-            lambda: collect(args.folders, args.online, args.target, args.better),
-            lambda data: render(data, name, follow=5.0),
-            args.port,
-        ) as server:
-            server.page()  # what is wrong is said here
-            print(f"{server.url} (Ctrl-C ends it)", flush=True)
-            if args.open:
-                webbrowser.open(server.url)
-            server.serve_forever()
+        return _serve(args)
     path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link is replaced, not its target
     check_file(path)
     data = write_center(path, args.folders, args.online, args.target, args.better)
-    print(f"{path}: {data['counted']}")
+    print(printable(f"{path}: {data['counted']}"))
     for file, why in data["skipped"].items():
-        print(f"skipped {file}: {why}", file=sys.stderr)
+        print(printable(f"skipped {file}: {why}"), file=sys.stderr)
     if args.open:
         webbrowser.open(path.as_uri())
     return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C or a signal ends it."""
+    from lightning_trainingkit.dashboards.local import collect, title
+    from lightning_trainingkit.dashboards.page.login import login_file
+    from lightning_trainingkit.dashboards.page.render import render
+    from lightning_trainingkit.dashboards.page.serving import PageServer
+
+    name = title(args.folders, args.online)
+    render({"counted": ""}, name)  # a missing package is said here
+    for folder in args.folders:
+        os.scandir(folder).close()  # so is a missing folder
+    said = ""
+
+    def read() -> dict[str, Any]:
+        nonlocal said
+        try:
+            data = collect(args.folders, args.online, args.target, args.better)
+        except Exception as error:
+            if said != (said := str(error)):  # the page says it too; here once is enough
+                print(printable(f"trainingkit dashboard: {error}"), file=sys.stderr, flush=True)
+            raise
+        said = ""
+        return data
+
+    try:
+        server = PageServer(read, lambda data: render(data, name, follow=5.0), args.port)
+    except OSError as error:
+        raise OSError(f"`--port` must be free, got {args.port}: {error.strerror}. 0 takes a free one.") from error
+    status = 0
+    try:
+        with server, login_file(server.url, server.login.token) as file, _ended_by_signals():
+            server.kept.get()
+            port = server.server_port
+            print(f"{server.url} (Ctrl-C ends it)")
+            print(printable(f"To log a browser in, open {file} or paste the token that stands in it."))
+            print(f"From another machine: ssh -L {port}:127.0.0.1:{port} HOST", flush=True)
+            if args.open:  # in a thread, since a browser in the terminal ends before this returns
+                threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
+            server.serve_forever()
+    except KeyboardInterrupt:
+        status = 130
+    except SystemExit as end:
+        status = int(end.code or 0)
+    if server.kept.is_busy:  # Python would wait for the reading
+        sys.stdout.flush()
+        os._exit(status)
+    return status
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and a closed terminal end the block as an exception does, so that its files are removed."""
+
+    def end(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    here = threading.current_thread() is threading.main_thread()
+    replaced = [each for each in signals if here and signal.getsignal(each) is signal.SIG_DFL]  # `nohup` ignores one
+    for each in replaced:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in replaced:
+            signal.signal(each, signal.SIG_DFL)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, which may be names from disk that a shell filled in."""
+        super().error(printable(message))
 
 
 def _workspace(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.panels import command_center
     from lightning_trainingkit.dashboards.workspace import save_workspace
 
-    print(save_workspace(args.entity, args.project, command_center(args.target), args.settings))
+    print(printable(save_workspace(args.entity, args.project, command_center(args.target), args.settings)))
     return 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import main_thread
+from threading import current_thread, main_thread
 
 import numpy as np
 
@@ -148,7 +148,7 @@ def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:
 def _shown(parts: Iterator[list[tuple[Path, Record | str]]], count: int) -> Iterator[tuple[Path, Record | str]]:
     """Show a bar while runs are read, where there are many."""
     found = (each for part in parts for each in part)
-    if count < 4 or not main_thread().is_alive():
+    if count < 4 or current_thread() is not main_thread() or not main_thread().is_alive():  # the page says it there
         yield from found
         return
     from rich.progress import track
