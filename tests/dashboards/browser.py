@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from lightning_trainingkit.dashboards.page.login import login_file
+
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -25,6 +27,18 @@ def open_browser(size=(1400, 1000)):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+def log_in(browser, server):
+    """Open the server's page as ``--open`` does: by the file that only its owner reads."""
+    with login_file(server.url, server.login.token) as file:
+        browser.get(file.as_uri())
+        end = time.monotonic() + 20
+        while not (
+            browser.current_url == server.url and browser.execute_script("return typeof Plotly !== 'undefined'")
+        ):
+            assert time.monotonic() < end, browser.page_source[:1000]
+            time.sleep(0.05)
 
 
 class Page:

@@ -25,8 +25,11 @@ _FILE = """<!doctype html>
 class Login:
     """The token that logs a browser in, and the cookie that the browser shows from then on.
 
+    Browsers send a cookie to all ports of a host. So another server on this machine that the same browser visits sees
+    the cookie, as it sees Jupyter's.
+
     Args:
-        port: The server's. Browsers send a cookie to all ports of a host, so the cookie's name says whose it is.
+        port: The server's, which the cookie's name holds, so that two servers keep their own cookies.
     """
 
     def __init__(self, port: int) -> None:

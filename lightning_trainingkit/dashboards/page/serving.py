@@ -1,33 +1,18 @@
 """Serve the page to one user of this machine."""
 
-import io
-import socket
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs
 
 from lightning_trainingkit.dashboards.page.connections import Connections
+from lightning_trainingkit.dashboards.page.handler import PageHandler
 from lightning_trainingkit.dashboards.page.kept_page import KeptPage
 from lightning_trainingkit.dashboards.page.login import Login
-from lightning_trainingkit.dashboards.page.small_pages import login_form, note
 
 __all__ = ["PageServer"]
 
 _HOST = "127.0.0.1"
-_LONGEST_REQUEST = 2**16  # bytes; a browser sends the cookies of all servers on this machine
-_LONGEST_FORM = 2**10
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
-_SMALL_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-_NO_FRAMES = "frame-ancestors 'none'"  # the rest of the page's policy stands in the page
 
 
 class PageServer(ThreadingHTTPServer):
@@ -44,7 +29,7 @@ class PageServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
-    request_queue_size = 64
+    request_queue_size = 128
 
     def __init__(
         self,
@@ -53,7 +38,7 @@ class PageServer(ThreadingHTTPServer):
         port: int = 0,
         seconds: float = 5.0,
     ) -> None:
-        super().__init__((_HOST, port), _Handler)
+        super().__init__((_HOST, port), PageHandler)
         self.kept = KeptPage(collect, draw, seconds)
         self.login = Login(self.server_port)
         self.connections = Connections()
@@ -83,137 +68,3 @@ class PageServer(ThreadingHTTPServer):
         """Say nothing of a connection that broke."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
-
-
-class _Bounded(io.RawIOBase):
-    """A request, up to the longest one."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw, self.left = raw, _LONGEST_REQUEST
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        count = self._raw.readinto(memoryview(buffer)[: self.left])
-        self.left -= count or 0
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: PageServer
-    server_version = "trainingkit"
-    sys_version = ""
-    rbufsize = 0
-
-    def setup(self) -> None:
-        super().setup()
-        self._request = _Bounded(self.rfile)  # type: ignore[arg-type]
-        self.rfile = io.BufferedReader(self._request)
-        self._is_read = False
-
-    def finish(self) -> None:
-        """Read the rest of a refused request: a connection that is closed before is reset, and its answer lost."""
-        if not self._is_read:
-            with suppress(OSError):
-                self.connection.shutdown(socket.SHUT_WR)
-                while self.rfile.read(_LONGEST_FORM):
-                    pass
-        super().finish()
-
-    def parse_request(self) -> bool:
-        """Take no request that is too long, or that does not come from this machine by its own name."""
-        if not super().parse_request():
-            return False
-        hosts = self.headers.get_all("Host", [])
-        if not self._request.left:
-            self.send_error(431)
-        elif self.request_version == "HTTP/0.9":
-            self.send_error(400)
-        elif len(hosts) != 1 or hosts[0] not in self.server.hosts:
-            self._send(403, note("Only this machine", f"This page is at {self.server.url} alone."))
-        elif self.command != "POST" and not self._is_known():
-            self._send(403, login_form())
-        else:
-            return True
-        return False
-
-    def do_GET(self) -> None:
-        """Send the page, or that it is as it was."""
-        self._is_read = True
-        if self.path != "/":
-            self.send_error(404)
-            return
-        kept = self.server.kept.get()
-        if kept.error:
-            self._send(500, note("No page", kept.error, reload_after=3))
-        elif not kept.page:
-            self._send(503, note("Reading ...", "The runs are being read.", reload_after=1), {"Retry-After": "1"})
-        else:
-            known = self.headers.get("If-None-Match") == kept.tag
-            self.server.connections.trust(self.connection)
-            headers = {"ETag": kept.tag, "Content-Security-Policy": _NO_FRAMES}
-            self._send(304 if known else 200, kept.page, headers)
-
-    def do_HEAD(self) -> None:
-        """Send the headers of the page."""
-        self.do_GET()
-
-    def do_POST(self) -> None:
-        """Log a browser in that sends the token, from the login file or from the form."""
-        if self.path != "/login":
-            self.send_error(404 if self._is_known() else 403)
-            return
-        origin = self.headers.get("Origin", "null")  # a file's, and that of a page which gives no referrer
-        at_top = self.headers.get("Sec-Fetch-Dest", "document") == "document"
-        if (origin != "null" and origin.removeprefix("http://") not in self.server.hosts) or not at_top:
-            self._send(403, login_form("Another site has sent this."))
-            return
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
-            self.send_error(411)
-            return
-        if len(length) > 9 or int(length) > _LONGEST_FORM:
-            self.send_error(413)
-            return
-        form = self.rfile.read(int(length))
-        self._is_read = True
-        try:
-            fields = parse_qs(form.decode("ascii"), max_num_fields=4)
-        except ValueError:
-            fields = {}
-        if self.server.login.takes(fields.get("token", [""])[0]):
-            cookie = {"Set-Cookie": self.server.login.cookie}
-            # A page that goes on by itself, not a redirect: after a redirect from a file, no strict cookie is sent.
-            self._send(200, note("Logged in", "The page comes next.", reload_after=0), cookie)
-        else:
-            self._send(403, login_form("This is not the token."))
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send a page without anything that the client has sent."""
-        short, long = self.responses.get(code, ("Error", ""))
-        self._send(code, note(str(short), str(long)))
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: a page that follows a training asks every few seconds."""
-
-    def _is_known(self) -> bool:
-        return self.server.login.knows(self.headers.get_all("Cookie", []))
-
-    def _send(self, status: int, page: bytes, headers: Mapping[str, str] | None = None) -> None:
-        if self.request_version == "HTTP/0.9":  # or no HTTP, and then without a version
-            self.request_version = "HTTP/1.0"
-        self.send_response(status)
-        policy = {"Content-Security-Policy": _SMALL_PAGE_POLICY + _NO_FRAMES}
-        for name, value in {**_HEADERS, **policy, **(headers or {})}.items():
-            self.send_header(name, value)
-        if status != 304:
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        if status != 304 and self.command != "HEAD":
-            self.wfile.write(page)

@@ -10,7 +10,7 @@ from lightning_trainingkit.dashboards.page.render import render, write_page
 from lightning_trainingkit.dashboards.page.serving import PageServer
 from lightning_trainingkit.dashboards.panels import command_center
 from lightning_trainingkit.dashboards.read.record import Curve
-from tests.dashboards.browser import Page, open_browser
+from tests.dashboards.browser import Page, log_in, open_browser
 from tests.dashboards.made import grid, run
 
 pytestmark = pytest.mark.slow
@@ -392,6 +392,7 @@ def test_a_served_page_follows_what_changes_in_a_panel(browser):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
+            log_in(browser, server)
             page = Page(browser, server.url)
             page.show("dots One dot a run")
             data["now"] = OSError("the folder is gone")
@@ -420,6 +421,7 @@ def test_a_served_page_takes_new_rows_over_and_keeps_the_view(browser):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
+            log_in(browser, server)
             page = Page(browser, server.url)
             page.choose("search", "small")
             page.press("curves val/loss", "log y")
