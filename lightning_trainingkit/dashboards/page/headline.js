@@ -10,7 +10,7 @@ function madeAt() {
 }
 
 function headline() {
-  const best = view.ranked().find((run) => run.best !== null), sentence = ` ${counts()}`;
+  const best = view.best(), sentence = ` ${counts()}`;
   if (!best) {
     const none = view.runs.length ? `No run has a value of ${middle(view.data.target, 80)} yet.` : "";
     byId("headline").replaceChildren(none + sentence);

@@ -64,7 +64,7 @@ function showCount(found) {
 
 function showScale(scale) {
   const box = byId("scale");
-  box.hidden = !scale || (scale.kinds !== undefined && view.colour === "group");
+  box.hidden = !scale || (scale.kinds !== undefined && view.by() === "group");
   if (box.hidden) return;
   if (scale.kinds) {
     box.replaceChildren(...scale.kinds.map(([name, look]) => element("div", { className: "kind" }, swatch(look), ` ${clipped(name)}`)));

@@ -244,7 +244,7 @@ function listen() {
   };
   byId("bands").onchange = (event) => {
     view.bands = event.target.checked;
-    changed();
+    update();
   };
   byId("theme").onchange = (event) => {
     view.theme = event.target.value;

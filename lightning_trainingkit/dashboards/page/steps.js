@@ -37,7 +37,8 @@ function overSteps(panel, curves, colours, title) {
 /** The real points of all runs, and a line through each run's moving average. */
 function lineTraces(curves, lines, colours, share) {
   const each = Math.max(20, Math.floor(DOTS / Math.max(1, curves.length))), dense = curves.some(([, curve]) => curve.points.x.length > 40);
-  const x = [], y = [], color = [], symbol = [], text = [];
+  const x = [], y = [], color = [], symbol = [], text = [], opacity = [];
+  const marked = lines.some(([run]) => run.key === view.marked), last = (run) => Number(run.key === view.marked);
   for (const [run, curve] of curves) {
     const points = numbers.thin(curve.points, each), look = colours.of.get(run.key), name = plain(run.name);
     points.x.forEach((step, i) => {
@@ -46,15 +47,15 @@ function lineTraces(curves, lines, colours, share) {
       color.push(look.colour);
       symbol.push(look.symbol);
       text.push(name);
+      opacity.push((share > 0 && dense ? 0.35 : 0.9) * (marked && !last(run) ? 0.3 : 1));
     });
   }
   const dots = {
     type: "scatter", mode: "markers", name: "values", x, y, text,
     // Below this size a triangle looks like a dot.
-    marker: { size: symbol.some((each) => each !== "circle") ? (dense ? 5 : 7) : dense ? 4 : 5, symbol, color, opacity: share > 0 && dense ? 0.35 : 0.9 },
+    marker: { size: symbol.some((each) => each !== "circle") ? (dense ? 5 : 7) : dense ? 4 : 5, symbol, color, opacity },
     hovertemplate: "%{text}<br>step %{x}: %{y:.5g}<extra></extra>",
   };
-  const marked = lines.some(([run]) => run.key === view.marked), last = (run) => Number(run.key === view.marked);
   return [dots, ...[...lines].sort(([a], [b]) => last(a) - last(b)).map(([run, line]) => {
     const { colour, dash } = colours.of.get(run.key);
     return {

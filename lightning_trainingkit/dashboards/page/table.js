@@ -30,7 +30,7 @@ function columns(runs) {
 function drawTable(panel) {
   const runs = view.drawn(), colours = view.colours(), { found, note } = columns(runs);
   const sorted = found.find(({ id }) => id === view.order.column) || found.find(({ id }) => id === "best");
-  const up = (sorted.id === view.order.column && view.order.down) ? -1 : 1, best = view.ranked().find((run) => run.best !== null);
+  const up = (sorted.id === view.order.column && view.order.down) ? -1 : 1, best = view.best();
   runs.sort((a, b) => {
     const one = sorted.value(a), other = sorted.value(b);
     if (!known(one) || !known(other)) return known(one) ? -1 : known(other) ? 1 : 0;

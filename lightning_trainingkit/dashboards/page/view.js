@@ -32,6 +32,7 @@ const view = {
         if (!known.has(run.key) && view.chosen.size < MOST) view.chosen.add(run.key);
       }
     }
+    if (view.marked) view.marked = view.best()?.key ?? null;  // another run may be the best one by now
   },
 
   /** Runs from the best to the worst; those that say nothing of the target are last. */
@@ -39,6 +40,15 @@ const view = {
     const up = view.data.better === "max" ? -1 : 1;
     const value = (run) => (run.best === null ? Infinity : up * run.best);
     return [...view.runs].sort((a, b) => value(a) - value(b) || 0);
+  },
+
+  best() {
+    return view.ranked().find((run) => run.best !== null);
+  },
+
+  /** What runs are coloured by: bands are those of groups. */
+  by() {
+    return view.bands ? "group" : view.colour;
   },
 
   chooseBest() {
@@ -87,14 +97,14 @@ const view = {
 
   /** Colour, dash and symbol of each run, and what the colours mean. */
   colours() {
-    const of = new Map(), drawn = view.drawn();
-    if (view.colour === "run") {
+    const of = new Map(), drawn = view.drawn(), by = view.by();
+    if (by === "run") {
       // By their place among all runs, so that a filter repaints none.
       view.runs.forEach((run, i) => of.set(run.key, style(i)));
       return { of, scale: null };
     }
-    const value = view.colour === "group" ? (run) => run.group || "no group"
-      : view.colour === "state" ? (run) => run.state : (run) => run.config[view.colour.slice(1)];
+    const value = by === "group" ? (run) => run.group || "no group"
+      : by === "state" ? (run) => run.state : (run) => run.config[by.slice(1)];
     const values = view.runs.map(value), there = values.filter((each) => each !== null && each !== undefined);
     const numeric = there.length && there.every((each) => typeof each === "number") && new Set(there).size > 2;
     if (!numeric) {

@@ -63,6 +63,9 @@ def test_the_best_run_is_shown_before_all_others(opened):
     press()
     assert widths() == [1.8] * 11 + [4]
     assert sorted(marked()) == ["LABEL", "TR"]
+    page.browser.refresh()
+    page.loaded()
+    assert widths() == [1.8] * 11 + [4]
     press()
     assert widths() == [1.8] * 12
     assert marked() == []
@@ -243,6 +246,7 @@ def test_mean_and_deviation_of_many_long_runs_on_a_logarithmic_axis(opened):
     for each in runs:
         each.curves = {"val/loss": Curve(np.arange(2000.0), abs(each.curves["train/loss"].values) + 1e-3)}
     page = opened(runs)
+    page.choose("colour", "run")
     page.js("document.getElementById('all').click()")
     page.settle()
     before = time.monotonic()
@@ -252,6 +256,8 @@ def test_mean_and_deviation_of_many_long_runs_on_a_logarithmic_axis(opened):
     assert page.js("return panels.get('curves val/loss').plot._fullLayout.yaxis.type") == "log"
     assert len(page.lines("curves val/loss")) >= 3
     assert page.js("return panels.get('curves val/loss').plot.data[1].text[0]") == "g0, mean of 67"
+    swatches = page.js("return [...document.querySelectorAll('#runs .swatch')].map((s) => s.innerHTML)")
+    assert len(set(swatches)) == 3  # the list says whose band is whose
     assert page.problems() == []
     assert seconds < 4  # under 1 s on an idle core
     assert page.js("return numbers.extent(new Array(500000).fill(2))") == [2, 2]
