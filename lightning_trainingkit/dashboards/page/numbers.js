@@ -8,6 +8,27 @@ const numbers = {
     return Array.from(new kind(bytes.buffer));
   },
 
+  /** Lowest and highest value; a call with thousands of arguments would overflow the stack. */
+  extent(values) {
+    let low = Infinity, high = -Infinity;
+    for (const value of values) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    return [low, high];
+  },
+
+  /** The values of each key, in the order in which the keys come. */
+  grouped(values, key) {
+    const groups = new Map();
+    values.forEach((value, i) => {
+      const name = key(value, i);
+      if (!groups.has(name)) groups.set(name, []);
+      groups.get(name).push(value);
+    });
+    return groups;
+  },
+
   /** A curve: its real points, and what a moving average is taken of (all values, or means of equal shares). */
   curve(raw) {
     if (raw.points === undefined) {
@@ -101,8 +122,8 @@ const numbers = {
   band(curves) {
     const ends = curves.filter((curve) => curve.x.length);
     if (!ends.length) return { x: [], mean: [], low: [], high: [], counts: [] };
-    const from = Math.min(...ends.map((curve) => curve.x[0]));
-    const to = Math.max(...ends.map((curve) => curve.x[curve.x.length - 1]));
+    const [from] = numbers.extent(ends.map((curve) => curve.x[0]));
+    const [, to] = numbers.extent(ends.map((curve) => curve.x[curve.x.length - 1]));
     const found = { x: [], mean: [], low: [], high: [], counts: [] };
     for (let i = 0; i < 200; i++) {
       const step = from + ((to - from) * i) / 199;
@@ -159,8 +180,7 @@ const numbers = {
       const bins = Math.max(2, Math.min(6, Math.floor(Math.sqrt(n))));
       labels = numbers.ranks(xs).map((rank) => Math.min(bins - 1, Math.floor(((rank - 0.5) * bins) / n)));
     }
-    const ranks = numbers.ranks(ys), middle = (n + 1) / 2, groups = new Map();
-    labels.forEach((label, i) => groups.set(label, [...(groups.get(label) || []), ranks[i]]));
+    const ranks = numbers.ranks(ys), middle = (n + 1) / 2, groups = numbers.grouped(ranks, (_, i) => labels[i]);
     const k = groups.size, all = ranks.reduce((sum, rank) => sum + (rank - middle) ** 2, 0);
     if (k < 2 || n <= k || !all) return null;
     let between = 0;

@@ -14,7 +14,10 @@ from lightning_trainingkit._files import put_in_place, temporary
 
 __all__ = ["check_file", "render", "write_page"]
 
-_SCRIPTS = ("numbers.js", "view.js", "figures.js", "page.js")
+_SCRIPTS = (
+    *("numbers.js", "text.js", "view.js", "figures.js", "steps.js"),
+    *("table.js", "list.js", "headline.js", "print.js", "panel.js", "page.js"),
+)
 
 
 def render(data: Mapping[str, Any], title: str = "Command center", *, follow: float = 0.0) -> str:

@@ -4,19 +4,22 @@
 const MOST = 50;  // runs that are drawn at first
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#808891"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
+const SYMBOLS = ["circle", "triangle-up", "square", "diamond", "cross"];  // 5 and 4: the pairs repeat after 20
 const SCALE = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 
 const view = {
   data: null, runs: [], chosen: new Set(), query: "", colour: "group", smoothing: 5, bands: false, theme: "auto",
-  logs: {}, dots: {}, order: { column: "best", down: false },
+  logs: {}, dots: {}, order: { column: "best", down: false }, marked: null, printing: false,
 
   load(data) {
     const known = new Set(view.runs.map((run) => run.key)), first = view.data === null;
     view.data = data;
+    unique(data.sections);
+    unique(data.sections.flatMap((section) => section.panels));
     view.runs = data.runs;
     for (const run of view.runs) {
       // A metric may be called `constructor`, and a run that lacks it has none.
-      for (const named of [run.curves, run.summary, run.config]) Object.setPrototypeOf(named, null);
+      for (const named of [run.curves, run.summary, run.config, run.scores || {}]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
         ...data.settings.map((name) => `${name}=${words(run.config[name])}`),
         ...Object.entries(data.shared).filter(([name]) => !run.lacks.includes(name)).map(([name, value]) => `${name}=${words(value)}`),
@@ -29,6 +32,7 @@ const view = {
         if (!known.has(run.key) && view.chosen.size < MOST) view.chosen.add(run.key);
       }
     }
+    if (view.marked) view.marked = view.best()?.key ?? null;  // another run may be the best one by now
   },
 
   /** Runs from the best to the worst; those that say nothing of the target are last. */
@@ -36,6 +40,15 @@ const view = {
     const up = view.data.better === "max" ? -1 : 1;
     const value = (run) => (run.best === null ? Infinity : up * run.best);
     return [...view.runs].sort((a, b) => value(a) - value(b) || 0);
+  },
+
+  best() {
+    return view.ranked().find((run) => run.best !== null);
+  },
+
+  /** What runs are coloured by: bands are those of groups. */
+  by() {
+    return view.bands ? "group" : view.colour;
   },
 
   chooseBest() {
@@ -52,8 +65,9 @@ const view = {
   },
 
   keep() {
-    const { query, colour, smoothing, bands, theme, logs, dots, order } = view;
-    const kept = { chosen: [...view.chosen], known: view.runs.map((run) => run.key), query, colour, smoothing, bands, theme, logs, dots, order };
+    const { query, colour, smoothing, bands, theme, logs, dots, order, marked } = view;
+    const known = view.runs.map((run) => run.key);
+    const kept = { chosen: [...view.chosen], known, query, colour, smoothing, bands, theme, logs, dots, order, marked };
     try {
       sessionStorage.setItem(`trainingkit ${location.pathname}`, JSON.stringify(kept));
     } catch { /* a page that is not allowed to: the view ends with it */ }
@@ -77,19 +91,20 @@ const view = {
   },
 
   dark() {
+    if (view.printing) return false;
     return view.theme === "dark" || (view.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
   },
 
-  /** Colour and dash of each run that is drawn, and what the colours mean. */
+  /** Colour, dash and symbol of each run, and what the colours mean. */
   colours() {
-    const of = new Map(), drawn = view.drawn();
-    if (view.colour === "run") {
+    const of = new Map(), drawn = view.drawn(), by = view.by();
+    if (by === "run") {
       // By their place among all runs, so that a filter repaints none.
       view.runs.forEach((run, i) => of.set(run.key, style(i)));
       return { of, scale: null };
     }
-    const value = view.colour === "group" ? (run) => run.group || "no group"
-      : view.colour === "state" ? (run) => run.state : (run) => run.config[view.colour.slice(1)];
+    const value = by === "group" ? (run) => run.group || "no group"
+      : by === "state" ? (run) => run.state : (run) => run.config[by.slice(1)];
     const values = view.runs.map(value), there = values.filter((each) => each !== null && each !== undefined);
     const numeric = there.length && there.every((each) => typeof each === "number") && new Set(there).size > 2;
     if (!numeric) {
@@ -98,16 +113,29 @@ const view = {
       const shown = new Set(drawn.map((run) => words(value(run))));
       return { of, scale: { kinds: kinds.filter((kind) => shown.has(kind)).map((kind) => [kind, style(kinds.indexOf(kind))]) } };
     }
-    const low = Math.min(...there), high = Math.max(...there), log = isLog(there);
+    const [low, high] = numbers.extent(there), log = isLog(there);
     const place = log ? (x) => Math.log(x / low) / Math.log(high / low) : (x) => (x - low) / (high - low);
     view.runs.forEach((run, i) => of.set(run.key, values[i] === null || values[i] === undefined
-      ? { colour: "#808891", dash: "dot" } : { colour: shade(place(values[i])), dash: "solid" }));
+      ? { colour: "#808891", dash: "dot", symbol: "circle" } : { colour: shade(place(values[i])), dash: "solid", symbol: "circle" }));
     return { of, scale: { low, high, log } };
   },
 };
 
+/** Give the second of two equal ids another one, so that neither stands for both. */
+function unique(described) {
+  const ids = new Set();
+  for (const each of described) {
+    const id = each.id;
+    for (let count = 2; ids.has(each.id); count++) each.id = `${id} #${count}`;
+    ids.add(each.id);
+  }
+}
+
 function style(place) {
-  return { colour: COLOURS[place % COLOURS.length], dash: DASHES[Math.floor(place / COLOURS.length) % DASHES.length] };
+  const round = Math.floor(place / COLOURS.length);
+  return {
+    colour: COLOURS[place % COLOURS.length], dash: DASHES[round % DASHES.length], symbol: SYMBOLS[round % SYMBOLS.length],
+  };
 }
 
 /** Viridis, without the end that the page's own colour hides. */
@@ -121,25 +149,6 @@ function shade(part) {
 
 /** Whether values are positive and spread over more than a factor of 20. */
 function isLog(values) {
-  const low = Math.min(...values);
-  return low > 0 && Math.max(...values) / low >= 20;
-}
-
-function words(value) {
-  if (value === null || value === undefined) return "none";
-  return typeof value === "number" ? short(value) : String(value);
-}
-
-function short(value) {
-  return Number.isInteger(value) && Math.abs(value) < 1e6 ? String(value) : String(Number(value.toPrecision(5)));
-}
-
-function clipped(text, most = 60) {
-  const signs = [...text];
-  return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
-}
-
-/** Text that Plotly shows as it is: it takes tags and entities for markup. */
-function plain(text, most = 60) {
-  return clipped(String(text), most).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  const [low, high] = numbers.extent(values);
+  return values.length > 0 && low > 0 && high / low >= 20;
 }

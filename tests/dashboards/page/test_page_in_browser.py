@@ -6,32 +6,16 @@ import pytest
 from scipy import stats
 
 from lightning_trainingkit.dashboards.page.page_data import page_data
-from lightning_trainingkit.dashboards.page.render import render, write_page
+from lightning_trainingkit.dashboards.page.render import render
 from lightning_trainingkit.dashboards.page.serving import PageServer
 from lightning_trainingkit.dashboards.panels import command_center
 from lightning_trainingkit.dashboards.read.record import Curve
-from tests.dashboards.browser import Page, log_in, open_browser
+from tests.dashboards.browser import Page, log_in
 from tests.dashboards.made import grid, run
 
 pytestmark = pytest.mark.slow
 
 SECTIONS = ["Loss", "Accuracy", "Learning rate", "Hyperparameters", "Averaging", "Runs", "Other metrics"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = open_browser()
-    yield found
-    found.quit()
-
-
-@pytest.fixture
-def opened(browser, tmp_path):
-    def open_page(runs, **options):
-        write_page(tmp_path / "page.html", render(page_data(runs, command_center(), **options)))
-        return Page(browser, (tmp_path / "page.html").as_uri())
-
-    return open_page
 
 
 @pytest.fixture
@@ -289,7 +273,7 @@ def test_hostile_names_and_settings_are_text(opened):
     assert shown[:5] == list(HOSTILE[:5])
     assert len(shown[5]) == 120
     page.choose("colour", "run")
-    assert any(HOSTILE[0][:20] in text for text in page.texts("scores Test accuracy"))
+    assert any(HOSTILE[0][:10] in text for text in page.texts("scores Test accuracy"))
     assert page.js("return document.documentElement.scrollWidth <= window.innerWidth + 1")
     assert page.problems() == []
 
@@ -336,7 +320,7 @@ def test_secrets_stay_off_the_page(monkeypatch):
 
 def test_no_runs_and_runs_without_anything_make_a_page(opened):
     page = opened([])
-    assert "no runs" in page.js("return document.getElementById('made').textContent")
+    assert page.js("return document.getElementById('headline').textContent").strip() == "No runs yet."
     assert page.js("return document.querySelector('main').textContent").count("No runs yet.") == 6
     page = opened(
         [run(0, curves={}, summary={}, config={}), run(1, curves={"a": Curve(np.array([1.0]), np.array([2.0]))})]

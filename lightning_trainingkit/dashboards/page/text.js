@@ -1,0 +1,72 @@
+"use strict";
+// Values and names as short text.
+
+function words(value) {
+  if (value === null || value === undefined) return "none";
+  return typeof value === "number" ? short(value) : String(value);
+}
+
+function short(value) {
+  return Number.isInteger(value) && Math.abs(value) < 1e6 ? String(value) : String(Number(value.toPrecision(5)));
+}
+
+function clipped(text, most = 60) {
+  const signs = [...text];
+  return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
+}
+
+/** Long text without its middle: names and paths differ at their ends. */
+function middle(text, most) {
+  const signs = [...text];
+  if (signs.length <= most) return text;
+  const end = Math.ceil((most - 1) * 0.6);
+  return `${signs.slice(0, most - 1 - end).join("")}…${signs.slice(-end).join("")}`;
+}
+
+/** Text that Plotly shows as it is: it takes tags and entities for markup. */
+function plain(text, most = 60) {
+  return markupFree(clipped(String(text), most));
+}
+
+/** The same, cut in its middle. */
+function plainMiddle(text, most) {
+  return markupFree(middle(String(text), most));
+}
+
+function markupFree(text) {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+/** Seconds below 2 minutes, minutes below 2 hours, hours from there on. */
+function duration(seconds) {
+  if (seconds < 120) return `${Number(seconds.toPrecision(3))} s`;
+  return seconds < 7200 ? `${Number((seconds / 60).toPrecision(3))} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** The shortest end of each dotted name that no other name has and that says something: `hidden_size` for `model.encoder.hidden_size`. */
+function tails(names) {
+  const ends = (name) => {
+    const parts = name.split(".");
+    return parts.map((_, place) => parts.slice(parts.length - 1 - place).join("."));
+  };
+  const counts = new Map();
+  for (const name of names) for (const end of ends(name)) counts.set(end, (counts.get(end) || 0) + 1);
+  return new Map(names.map((name) => [name, ends(name).find((end) => end.length > 3 && counts.get(end) === 1) || name]));
+}
+
+/** Paths without the folder that all of them share; null where a value is no path. */
+function withoutFolder(paths) {
+  if (paths.length < 2 || !paths.every((path) => typeof path === "string" && /[\\/]/.test(path))) return null;
+  let shared = paths[0];
+  for (const path of paths) {
+    let same = 0;
+    while (same < shared.length && shared[same] === path[same]) same++;
+    shared = shared.slice(0, same);
+  }
+  const length = Math.max(shared.lastIndexOf("/"), shared.lastIndexOf("\\")) + 1;
+  return length > 1 ? paths.map((path) => `…${path.slice(length - 1)}`) : null;
+}
+
+function counted(number, one, several = `${one}s`) {
+  return `${number} ${number === 1 ? one : several}`;
+}

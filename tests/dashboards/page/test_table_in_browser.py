@@ -1,0 +1,52 @@
+"""The table of runs, and the texts that are cut to fit."""
+
+import pytest
+
+from tests.dashboards.made import grid
+
+pytestmark = pytest.mark.slow
+
+
+def table(page):
+    page.show("table All runs")
+    return page.js(
+        "return [...document.querySelectorAll('[data-panel^=table] tr')].map((row) => "
+        "[...row.children].map((cell) => [cell.textContent.trim(), cell.title || cell.firstChild?.title || '']))"
+    )
+
+
+def test_the_table_shows_scores_short_paths_and_durations_that_sort_by_seconds(opened):
+    runs = grid()[:5]
+    spans = [95, 750, 7300, 119.9, 7100]
+    for n, each in enumerate(runs):
+        each.seconds = spans[n]
+        each.config |= {"data.train.folder": f"/home/me/projects/digits/data/version_{n}", "model.encoder.size": n}
+
+    def scored(data):
+        data["scores"] = ["val/loss", "val/acc"]
+        for n, each in enumerate(data["runs"]):
+            each["scores"] = {"val/acc": 0.5 + n / 100} if n else {}
+
+    page = opened(runs, scored)
+    page.js("view.order = {column: 'duration', down: false}; changed()")
+    head, *rows = table(page)
+    titles = [text for text, _ in head]
+    assert titles[:5] == ["run", "best val/loss", "val/acc", "state", "duration ▲"]
+    assert [row[4][0] for row in rows] == ["95 s", "120 s", "12.5 min", "118 min", "2.0 h"]
+    assert {row[2][0] for row in rows} == {"", "0.51", "0.52", "0.53", "0.54"}
+    assert ["folder", "data.train.folder"] in head
+    assert ["size", "model.encoder.size"] in head
+    folders = [row[titles.index("folder")] for row in rows]
+    assert folders[0] == ["…/version_0", "/home/me/projects/digits/data/version_0"]
+
+
+def test_texts_are_cut_where_they_say_least(opened):
+    page = opened([])
+    assert page.js("return [0.25, 119, 120, 7199, 7200, 12240].map(duration)") == [
+        *("0.25 s", "119 s", "2 min", "120 min", "2.0 h", "3.4 h")
+    ]
+    assert page.js("return middle('abcdefghij', 6)") == "ab…hij"
+    assert page.js("return [...tails(['a.lr', 'b.lr', 'model.size', 'lr']).values()]") == ["a.lr", "b.lr", "size", "lr"]
+    assert page.js("return withoutFolder(['/a/b/c', '/a/b/cd', '/a/x'])") == ["…/b/c", "…/b/cd", "…/x"]
+    assert page.js("return withoutFolder(['/a', '/b'])") is None
+    assert page.js("return withoutFolder(['/a/b', 3])") is None
