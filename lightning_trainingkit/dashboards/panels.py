@@ -193,15 +193,14 @@ def _order(name: str) -> tuple[int, str, int, str]:
 
 
 def _scores_title(scores: Sequence[str]) -> str:
-    accuracies = [quantity_of(name).rpartition("_")[2].startswith("acc") for name in scores]
+    accuracies = [any(word.startswith("acc") for word in quantity_of(name).split("_")) for name in scores]
     return "Accuracy" if all(accuracies) else "Accuracy and other scores" if any(accuracies) else "Scores"
 
 
 def _with_gaps(scores: Sequence[str]) -> list[Panel]:
     """A panel of each score, and behind those of one quantity the gap between training and validation."""
     panels: list[Panel] = []
-    for quantity in dict.fromkeys(map(quantity_of, scores)):
-        same = [name for name in scores if quantity_of(name) == quantity]
+    for quantity, same in _by_quantity(scores).items():
         panels += [Curves(name) for name in same]
         train, val = (min((n for n in same if stage_of(n) == stage), key=_detail, default="") for stage in _PAIR)
         if train and val:
@@ -210,18 +209,23 @@ def _with_gaps(scores: Sequence[str]) -> list[Panel]:
     return panels
 
 
+def _by_quantity(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(quantity_of(name), []).append(name)
+    return found
+
+
 def _detail(name: str) -> tuple[bool, str]:
-    """Sorts what counts for a whole epoch before what counts for a step, and the first loader before others."""
+    """Sorts values of an epoch before values of a step, and the first loader before others."""
     return is_of_step(name), name
 
 
 def _tested(names: Sequence[str]) -> list[Panel]:
     """A panel of each score and each loss of tests: as averaged, then of single members."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda name: name.endswith(_MEMBER)):
-        if named_mode(name):
-            found.setdefault(quantity_of(name).removesuffix(_MEMBER), []).append(name)
-    return [
-        Scores(_TEST_TITLES.get(quantity, f"Test {quantity}"), tuple(same), str(named_mode(same[0])))
-        for quantity, same in found.items()
-    ]
+    judged = _by_quantity(name for name in names if named_mode(name))
+    panels: list[Panel] = []
+    for quantity in dict.fromkeys(quantity.removesuffix(_MEMBER) for quantity in judged):
+        same = (*judged.get(quantity, ()), *judged.get(f"{quantity}{_MEMBER}", ()))
+        panels.append(Scores(_TEST_TITLES.get(quantity, f"Test {quantity}"), same, str(named_mode(same[0]))))
+    return panels

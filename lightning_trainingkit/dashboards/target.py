@@ -59,7 +59,8 @@ def check_target(target: str, runs: Sequence[Record]) -> None:
     names = {hide(name) for run in runs for name in _names(run)}
     monitors = {hide(name) for run in runs for name, _ in _monitors(run)}
     if names and target not in monitors and names.isdisjoint(_aliases(target)):
-        there = ", ".join(_check.nearest(target, sorted(names), most=20))
+        near = _check.nearest(target, sorted(names), most=20)
+        there = ", ".join([*near, f"and {len(names) - len(near)} more"] if len(near) < len(names) else near)
         raise ValueError(f"`--target` must be a metric that a run has, got {target!r}. The runs have: {there}.")
 
 
@@ -93,7 +94,11 @@ def table_scores(runs: Sequence[Record], target: str, most: int = 3) -> list[str
     counts = Counter(name for run in runs for name in _names(run) - {*_aliases(target)})
     found: dict[tuple[str | None, str], str] = {}
     for name in sorted(counts, key=lambda name: _rank(name, counts[name])):
-        if named_mode(name) == "max" and stage_of(name) in ("val", "test") and not name.endswith("_member"):
+        if (
+            named_mode(name) == "max"
+            and stage_of(name) in ("val", "test")
+            and not quantity_of(name).endswith("_member")
+        ):
             found.setdefault((stage_of(name), quantity_of(name)), name)
     tests = [name for (stage, _), name in found.items() if stage == "test"]
     validations = [name for (stage, _), name in found.items() if stage == "val"]

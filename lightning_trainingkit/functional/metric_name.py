@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, cast
 
 from lightning_trainingkit.functional import _check
@@ -36,6 +37,8 @@ _SCORES = """
 """
 _MODES: dict[str, Mode] = {**dict.fromkeys(_LOSSES.split(), "min"), **dict.fromkeys(_SCORES.split(), "max")}
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+_MOST_PARTS = 8  # of one known word
+_MOST_LETTERS = 200  # of a name: the words of a longer one are not looked for, so that time stays bounded
 _STAGES: dict[str, Stage] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
@@ -48,6 +51,7 @@ _LOADER = re.compile(r"/dataloader_idx_\d+$")
 _GLUED = re.compile("(loss|error|acc|accuracy|auc|auroc|dice|f1|iou|precision|psnr|recall|reward|score|sdr|snr|ssim)$")
 
 
+@lru_cache(4096)
 def named_mode(name: str) -> Mode | None:
     """Which end of a metric is the better one by its name: the last word that is a loss's or a score's decides.
 
@@ -63,10 +67,10 @@ def named_mode(name: str) -> Mode | None:
         >>> [named_mode(name) for name in ("val/loss", "dice_loss", "valAcc", "mAP50", "val/width")]
         ['min', 'min', 'max', 'max', None]
     """
-    for run in reversed(re.findall(r"[A-Za-z]+\d*", name)):
+    for run in reversed(re.findall(r"[A-Za-z]+\d*", name[-_MOST_LETTERS:])):
         parts = _WORD.findall(run)
         for end in range(len(parts), 0, -1):
-            for start in range(end):  # the longest first: "mIoU" is one word, "PSNRLoss" two
+            for start in range(max(0, end - _MOST_PARTS), end):  # the longest first: "mIoU" is one word, "PSNRLoss" two
                 if mode := _mode_of("".join(parts[start:end]).lower()):
                     return mode
     return None
@@ -136,13 +140,16 @@ def is_learning_rate(name: str) -> bool:
         >>> [is_learning_rate(name) for name in ("lr-SGD/pg1", "optim/learning_rate", "lr-SGD-momentum", "lr/loss")]
         [True, True, False, False]
     """
-    text = "_".join(word.lower().rstrip("0123456789") for word in _WORD.findall(name))
+    text = "_".join(word.lower().rstrip("0123456789") for word in _WORD.findall(name[:_MOST_LETTERS]))
     named = re.search(r"(^|_)(lr|learning_rate)(_|$)", text)
     return named is not None and not re.search("momentum|weight_decay|betas?$", text) and named_mode(name) is None
 
 
-def _staged_words(name: str) -> tuple[Stage | None, list[str]]:
+@lru_cache(4096)
+def _staged_words(name: str) -> tuple[Stage | None, tuple[str, ...]]:
     """The stage of a metric, and the other words of its name."""
+    if len(name) > _MOST_LETTERS:
+        return None, (name.lower(),)
     words: list[str] = []
     for word in map(str.lower, _WORD.findall(_LOADER.sub("", name))):
         glued = _GLUED_STAGE.fullmatch(word)
@@ -153,8 +160,8 @@ def _staged_words(name: str) -> tuple[Stage | None, list[str]]:
         if said:
             stage = stages[bare[said[-1]]]
             dropped = {place for place in said if stages[bare[place]] == stage and words[place] == bare[place]}
-            return stage, [word for place, word in enumerate(words) if place not in dropped]
-    return None, words
+            return stage, tuple(word for place, word in enumerate(words) if place not in dropped)
+    return None, tuple(words)
 
 
 def _deviates(words: list[str], place: int) -> bool:

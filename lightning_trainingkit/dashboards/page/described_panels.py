@@ -1,12 +1,13 @@
 """The panels that have something to show, as JSON can hold them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from lightning_trainingkit.dashboards.panels import Curves, Dots, Gap, Panel, Parallel, Scores, Section, Table
-from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.functional.metric_name import stage_of
 
 __all__ = ["described_sections"]
@@ -33,12 +34,14 @@ def described_sections(
 
 def _panels(section: Section, runs: Sequence[Record], compares: bool, shown: set[str]) -> Iterator[dict[str, Any]]:
     curves = _curves(runs)
+    exact = [panel for panel in section.panels if isinstance(panel, Curves) and not panel.smooth]
+    equals = _equals([name for panel in exact for name in _meant(panel, curves)], runs)
     logged = {name for run in runs for name in (*run.curves, *run.summary)}
     for panel in section.panels:
         if isinstance(panel, Curves):
-            for name in sorted(name for name in curves if _is_meant(name, panel.metric)):
+            for name in _meant(panel, curves):
                 if name not in shown:
-                    equal = [name] if panel.smooth else [name, *_equal(name, curves - shown, section, runs)]
+                    equal = [name, *(other for other in equals.get(name, ()) if other not in {name, *shown})]
                     shown.update(equal)
                     log_y = panel.log_y and _positive(runs, name)
                     yield {**_described(Curves(name, log_y, panel.smooth)), "title": _together(equal)}
@@ -77,26 +80,34 @@ def _curves(runs: Sequence[Record]) -> set[str]:
 def _single_tests(runs: Sequence[Record]) -> set[str]:
     """Metrics of tests that each run has at one step alone: no curve can be drawn."""
     tests = {name for name in _curves(runs) if stage_of(name) == "test"}
-    several = {name for run in runs for name in tests & run.curves.keys() if len(set(run.curves[name].steps)) > 1}
+    several = {name for run in runs for name in tests & run.curves.keys() if len(np.unique(run.curves[name].steps)) > 1}
     return tests - several
 
 
-def _is_meant(name: str, metric: str) -> bool:
-    """Whether a panel of ``metric`` shows a metric; an asterisk at the end stands for any characters."""
-    return name == metric or (metric.endswith("*") and name.startswith(metric[:-1]))
+def _meant(panel: Curves, curves: set[str]) -> list[str]:
+    """Metrics that a panel stands for; an asterisk at the end of its metric stands for any characters."""
+    if panel.metric.endswith("*"):
+        return sorted(name for name in curves if name.startswith(panel.metric[:-1]))
+    return [panel.metric] if panel.metric in curves else []
 
 
-def _equal(name: str, others: set[str], section: Section, runs: Sequence[Record]) -> list[str]:
-    """Further metrics of the section whose curves equal those of ``name`` in every run."""
-    asked = [panel.metric for panel in section.panels if isinstance(panel, Curves)]
-    candidates = sorted(other for other in others - {name} if any(_is_meant(other, metric) for metric in asked))
-    return [other for other in candidates if all(_is_same(run.curves.get(name), run.curves.get(other)) for run in runs)]
+def _equals(names: Sequence[str], runs: Sequence[Record]) -> dict[str, list[str]]:
+    """For each metric the metrics whose curves equal its own in every run, itself among them."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(_digest(name, runs), []).append(name)
+    return {name: group for group in groups.values() for name in group}
 
 
-def _is_same(one: Curve | None, other: Curve | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one.steps, other.steps) and np.array_equal(one.values, other.values, equal_nan=True)
+def _digest(name: str, runs: Sequence[Record]) -> str:
+    found = hashlib.sha256()
+    for run in runs:
+        curve = run.curves.get(name)
+        found.update(b"none" if curve is None else str(len(curve.steps)).encode())
+        if curve is not None:
+            found.update(curve.steps.tobytes())
+            found.update(curve.values.tobytes())
+    return found.hexdigest()
 
 
 def _together(names: Sequence[str]) -> str:

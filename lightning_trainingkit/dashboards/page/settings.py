@@ -1,4 +1,4 @@
-"""The runs' settings as columns: those that differ, each once, and those that all runs share."""
+"""The runs' settings as columns: each setting that differs once, and the settings that all runs share."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ Values = list[Any]  # of one setting, run by run; None where a run lacks it
 _DESCRIBED = re.compile(r"model|(trainer|optimizers|schedulers|callbacks|versions)\..*")  # what CommandCenter writes
 # What CommandCenter and checkpoint callbacks are given says where a training is kept, and nothing of the training.
 _BOOKKEEPING = re.compile(r"callbacks\.(CommandCenter(-\d+)?\..*|[^.]+\.dirpath)")
-_OWN = re.compile(r"(.*(logger|wandb|run|experiment).*\.)?((run|experiment)_)?(name|id|group|tags|version|job_type)")
+_OWN = re.compile("((run|experiment)_)?(name|id|group|tags|version|job_type)")
+_LOGGER = re.compile("logger|wandb|run|experiment")
 _ABSOLUTE = re.compile(r"(/|~/|[A-Za-z]:[\\/]|\\\\).+")
 _UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _UNIQUE = re.compile(rf"\w+://.*|.*\d{{4}}-\d\d-\d\d.*|.*\d{{8}}[-_T]?\d{{6}}.*|{_UUID}")
@@ -71,7 +72,8 @@ def columns(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Va
     for name in ordered:
         if not (_BOOKKEEPING.fullmatch(name) or _is_own(name, every[name], runs) or _is_unique(name, every[name])):
             found.setdefault((_is_seed(name), repr([_plain(value) for value in every[name]])), name)
-    kept = [name for name in found.values() if not _repeats(name, every)]
+    others = {name: every[name] for name in (*found.values(), *shared) if not _DESCRIBED.fullmatch(name)}
+    kept = [name for name in found.values() if not _repeats(name, every[name], others)]
     return {name: _shortened(every[name]) for name in sorted(kept)}
 
 
@@ -107,7 +109,9 @@ def _plain(value: Any) -> Any:
 
 def _is_own(name: str, values: Values, runs: Sequence[Record]) -> bool:
     """Whether a setting only repeats what the runs are called and found by."""
-    return _OWN.fullmatch(name) is not None and all(
+    above, _, last = name.rpartition(".")
+    own = _OWN.fullmatch(last) is not None and (not above or _LOGGER.search(above) is not None)
+    return own and all(
         value is None or str(value) in (run.id, run.name, run.group, run.job_type, str(run.tags), *run.tags)
         for value, run in zip(values, runs, strict=True)
     )
@@ -122,13 +126,13 @@ def _is_unique(name: str, values: Values) -> bool:
     return texts or _UNIQUE_NAME.fullmatch(name.lower()) is not None
 
 
-def _repeats(name: str, every: Mapping[str, Values]) -> bool:
-    """Whether an optimizer's setting is that of the module, in all runs that have the optimizer's."""
+def _repeats(name: str, values: Values, others: Mapping[str, Values]) -> bool:
+    """Whether an optimizer's setting is the same as one of the module, in all runs that have the optimizer's."""
     part = re.sub(r"^optimizers\.\d+\.", ".", name)
-    others = [other for other in every if f".{other}".endswith(part) and not other.startswith("optimizers.")]
     return part != name and any(
-        all(mine is None or _plain(mine) == _plain(own) for mine, own in zip(every[name], every[other], strict=True))
+        all(mine is None or _plain(mine) == _plain(own) for mine, own in zip(values, others[other], strict=True))
         for other in others
+        if f".{other}".endswith(part)
     )
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -125,6 +126,17 @@ def test_no_metric_is_shown_twice_and_a_test_of_every_epoch_is_a_curve():
     shown = [panel["metric"] for each in data["sections"] for panel in each["panels"] if panel["kind"] == "curves"]
     assert sorted(shown) == sorted({*runs[0].curves, "test_acc"} - {"test_entropy"})
     assert [panel["metric"] for panel in data["sections"][-1]["panels"]] == ["grad_norm", "test_acc"]
+
+
+def test_many_and_long_names_take_no_long_time():
+    made = run(1)
+    for kind in ("val_acc{}", "train_acc{}", "lr/group{}", "test_f{}", "AaBb" * 2_000 + "{}"):
+        made.curves |= {kind.format(number): Curve(np.arange(3.0), np.ones(3)) for number in range(400)}
+    made.config |= {("run" * 5_000 + ".") * 3 + "x": 1, "run" * 5_000: 2}
+    start = time.perf_counter()
+    data = center([made, run(2)], "val/loss")
+    assert time.perf_counter() - start < 5  # in fact 1 s; without bounds on names more than a minute
+    assert len(data["sections"][2]["panels"]) == 2  # all those rates are equal
 
 
 def test_names_with_signs_of_patterns_are_names():

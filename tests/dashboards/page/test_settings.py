@@ -35,6 +35,11 @@ def test_an_optimizers_copy_goes_where_runs_lack_it_and_stays_where_it_differs()
     assert set(settings(lr=[0.1, None, 0.1, 0.3], optimizers__0__lr=rates)) == {"lr", "optimizers.0.lr"}
 
 
+def test_an_optimizers_name_is_no_copy_of_what_a_run_is_called():
+    names = ["SGD", "AdamW", "SGD", "AdamW"]
+    assert settings(optimizers__0__name=names, callbacks__CommandCenter__name=names) == {"optimizers.0.name": names}
+
+
 def test_what_only_tells_runs_apart_is_no_column():
     names = ["a", "b", "c", "d"]
     unique = {
