@@ -8,6 +8,7 @@ import numpy as np
 
 from lightning_trainingkit.dashboards.panels import direction
 from lightning_trainingkit.dashboards.read.record import Record
+from lightning_trainingkit.dashboards.read.rows import STEP
 from lightning_trainingkit.dashboards.secret import hide
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import is_of_step, named_mode, quantity_of, stage_of
@@ -106,7 +107,7 @@ def table_scores(runs: Sequence[Record], target: str, most: int = 3) -> list[str
 
 
 def _names(run: Record) -> set[str]:
-    return {*run.curves, *run.summary}
+    return {*run.curves, *run.summary} - {STEP, "epoch"}  # W&B's summaries hold these counters
 
 
 def _aliases(target: str) -> tuple[str, str]:
