@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dashboard.add_argument(
         "--online", metavar="ENTITY/PROJECT", action="append", default=[], help="runs of W&B's server"
     )
-    dashboard.add_argument("--target", default="val/loss", help="metric that runs are compared by (%(default)s)")
+    dashboard.add_argument(
+        "--target",
+        help="metric that runs are compared by (default: what their callbacks monitor, else a validation loss)",
+    )
     dashboard.add_argument(
         "--better", choices=["min", "max"], help="which end of --target is the better one, where no run or name says"
     )
@@ -67,11 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dashboard(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.local import write_center
     from lightning_trainingkit.dashboards.page.render import check_file
-    from lightning_trainingkit.dashboards.panels import direction
 
-    if args.better and direction(args.target) not in (None, args.better):
-        said = f"--better {args.better} is taken, although the name {args.target} says the opposite"
-        print(printable(said), file=sys.stderr)
+    if args.target:
+        _say_opposite(args.better, args.target)
     if not args.folders and not args.online:
         raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
     if not 0 <= args.port < 2**16:
@@ -83,6 +84,8 @@ def _dashboard(args: argparse.Namespace) -> int:
     path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link is replaced, not its target
     check_file(path)
     data = write_center(path, args.folders, args.online, args.target, args.better)
+    if not args.target:
+        _say_opposite(args.better, data["target"])
     print(printable(f"{path}: {data['counted']}"))
     for file, why in data["skipped"].items():
         print(printable(f"skipped {file}: {why}"), file=sys.stderr)
@@ -163,6 +166,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, which may be names from disk that a shell filled in."""
         super().error(printable(message))
+
+
+def _say_opposite(better: str | None, target: str) -> None:
+    from lightning_trainingkit.dashboards.panels import direction
+
+    if better and direction(target) not in (None, better):
+        said = f"--better {better} is taken, although the name {target} says the opposite"
+        print(printable(said), file=sys.stderr)
 
 
 def _workspace(args: argparse.Namespace) -> int:

@@ -168,3 +168,24 @@ def test_serve_says_at_once_what_is_missing(tmp_path, capsys):
         port = taken.getsockname()[1]
         assert main(["dashboard", str(tmp_path), "--serve", "--port", str(port)]) == 1
     assert f"`--port` must be free, got {port}" in capsys.readouterr().err
+
+
+def test_the_target_is_found_by_its_words_or_named_with_what_there_is(tmp_path, capsys):
+    (tmp_path / "version_0").mkdir()
+    (tmp_path / "version_0" / "metrics.csv").write_text("epoch,step,val_loss_epoch,val_f1\n0,0,0.5,0.1\n1,9,0.4,0.2\n")
+    page = tmp_path / "dashboard.html"
+    for arguments, said in (
+        ((), '"target":"val_loss_epoch","better":"min"'),
+        (("--target", "val_loss"), '"target":"val_loss","better":"min"'),
+        (("--target", "val_f1"), '"target":"val_f1","better":"max"'),
+    ):
+        assert main(["dashboard", str(tmp_path), *arguments]) == 0
+        assert said in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["dashboard", str(tmp_path), "--target", "val_acc"]) == 1
+    assert capsys.readouterr().err == (
+        "trainingkit dashboard: `--target` must be a metric that a run has, got 'val_acc'. "
+        "The runs have: val_f1, val_loss_epoch.\n"
+    )
+    assert main(["dashboard", str(tmp_path), "--better", "max"]) == 0
+    assert "although the name val_loss_epoch says the opposite" in capsys.readouterr().err

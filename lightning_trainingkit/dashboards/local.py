@@ -8,49 +8,60 @@ from lightning_trainingkit.dashboards.page.page_data import page_data
 from lightning_trainingkit.dashboards.page.render import render, write_page
 from lightning_trainingkit.dashboards.panels import command_center
 from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.dashboards.read.wandb_online import read_project
 from lightning_trainingkit.dashboards.secret import hide
+from lightning_trainingkit.dashboards.target import check_target, default_target
+from lightning_trainingkit.functional.metric_name import stage_of
 
 __all__ = ["collect", "title", "write_center"]
 
 
 def collect(
-    folders: Sequence[Path], online: Sequence[str] = (), target: str = "val/loss", better: str | None = None
+    folders: Sequence[Path], online: Sequence[str] = (), target: str | None = None, better: str | None = None
 ) -> dict[str, Any]:
     """What a page of all runs below ``folders``, and of W&B's projects ``online``, shows.
 
     Args:
         folders: Where the runs are.
         online: ``ENTITY/PROJECT`` each.
-        target: The metric that runs are compared by.
+        target: The metric that runs are compared by; None takes what the runs' callbacks monitor, else a loss or a
+            score of validation.
         better: Which end of it is the better one, ``"min"`` or ``"max"``, where neither a run nor its name says.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
-        ValueError: If a project can't be read, or if nothing says which end of the target is the better one.
+        ValueError: If a project can't be read, if no run has the given target, or if nothing says which end of it is
+            the better one.
     """
-    runs, skipped = gather(folders)
+    found, skipped = gather(folders)
+    runs = [*(run for path in online for run in read_project(path)), *found]
+    if target is None:
+        target = default_target(runs)
+    else:
+        check_target(target, runs)
     target = hide(target)  # as the page names it
-    return page_data(
-        [*(run for path in online for run in read_project(path)), *runs],
-        command_center(target),
-        target,
-        skipped,
-        better,
-    )
+    return page_data(runs, command_center(target, _panel_names(runs)), target, skipped, better)
 
 
 def write_center(
     path: Path,
     folders: Sequence[Path],
     online: Sequence[str] = (),
-    target: str = "val/loss",
+    target: str | None = None,
     better: str | None = None,
 ) -> dict[str, Any]:
     """Write the page to ``path``, and return what it shows."""
     data = collect(folders, online, target, better)
     write_page(path, render(data, title(folders, online)))
     return data
+
+
+def _panel_names(runs: Sequence[Record]) -> set[str]:
+    """Names of the metrics that have curves, and of those that tests left in a summary, as the page names them."""
+    curves = {name for run in runs for name in run.curves}
+    tests = {name for run in runs for name in run.summary if stage_of(name) == "test"}
+    return set(map(hide, curves | tests))
 
 
 def title(folders: Sequence[Path], online: Sequence[str] = ()) -> str:

@@ -1,8 +1,15 @@
 """The command center as plain data: which panels of which metrics, in which order. Its renderers draw nothing else."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lightning_trainingkit.functional.metric_name import named_mode
+from lightning_trainingkit.functional.metric_name import (
+    is_learning_rate,
+    is_of_step,
+    named_mode,
+    quantity_of,
+    stage_of,
+)
 
 __all__ = [
     "Curves",
@@ -19,6 +26,16 @@ __all__ = [
 ]
 
 
+_KIT = (
+    *("train/loss", "val/loss", "train/acc", "val/acc", "lr-*"),
+    *("test/acc", "test/acc_member", "test/loss", "test/loss_member", "test/ece", "test/ece_member"),
+)
+_MEMBER = "_member"  # at the end of a name: the mean over single members, views or masks, beside their average
+_TEST_TITLES = {"acc": "Test accuracy", "ece": "Calibration error"}
+_FIRST = ("acc", "loss", "ece")
+_PAIR = ("train", "val")
+
+
 @dataclass(frozen=True)
 class Curves:
     """A metric over the steps of training, one curve a run: real values as dots, and their moving average.
@@ -26,7 +43,8 @@ class Curves:
     Args:
         metric: Its name; an asterisk at the end stands for several, each with a panel of its own.
         log_y: Whether the axis of the metric begins logarithmic, if all its values are positive.
-        smooth: Whether it is noisy, so that a moving average is drawn.
+        smooth: Whether it is noisy, so that a moving average is drawn. Metrics without noise whose curves are equal in
+            all runs, such as the rates of parameter groups, share one panel of the page.
     """
 
     metric: str
@@ -91,10 +109,19 @@ Panel = Curves | Gap | Parallel | Importance | Dots | Scores | Table
 
 @dataclass(frozen=True)
 class Section:
-    """Panels under one title."""
+    """Panels under one title.
+
+    Args:
+        title: What stands above them.
+        panels: In their order.
+        missing: What to say where no run has anything to show; nothing where that depends on more than metrics.
+        id: Its name in addresses, for a title that changes with the metrics.
+    """
 
     title: str
     panels: tuple[Panel, ...]
+    missing: str = ""
+    id: str = ""
 
 
 def direction(metric: str) -> str | None:
@@ -107,39 +134,98 @@ def direction(metric: str) -> str | None:
     return metric[-3:] if metric.endswith((".min", ".max")) else named_mode(metric)
 
 
-def command_center(target: str = "val/loss") -> tuple[Section, ...]:
+def command_center(target: str = "val/loss", names: Iterable[str] | None = None) -> tuple[Section, ...]:
     """All sections, in the lecture's order: loss and accuracy curves first.
+
+    Each metric finds its panel by the words of its name: ``train_loss_epoch``, ``valid/f1``, ``valAcc``.
 
     Args:
         target: The metric that runs are compared by.
+        names: Names of the metrics that the runs have; None for the names that the kit's modules log.
 
     Example:
         >>> [section.title for section in command_center()]
         ['Loss', 'Accuracy', 'Learning rate', 'Hyperparameters', 'Averaging', 'Runs']
+        >>> [panel.metric for panel in command_center(names=["val_loss", "train_loss", "val_acc"])[0].panels]
+        ['train_loss', 'val_loss']
 
     References:
         CS231n, "Training neural networks", the slides on command centers: all curves on one plot, noisy losses as a
         scatter plot with a moving average.
     """
+    known = sorted(_KIT if names is None else set(names), key=_order)
+    trained = [name for name in known if stage_of(name) != "test"]
+    losses = [name for name in trained if named_mode(name) == "min"]
+    scores = [name for name in trained if named_mode(name) == "max"]
+    rates = [name for name in known if is_learning_rate(name)]
     return (
-        Section("Loss", (Curves("train/loss", log_y=True), Curves("val/loss", log_y=True))),
         Section(
-            "Accuracy",
-            (
-                Curves("train/acc"),
-                Curves("val/acc"),
-                Gap("Training above validation", "train/acc", "val/acc"),
-            ),
+            "Loss",
+            tuple(Curves(name, log_y=True) for name in losses),
+            "No run has logged a loss, such as train_loss or val_loss.",
         ),
-        Section("Learning rate", (Curves("lr-*", smooth=False),)),
+        Section(
+            _scores_title(scores),
+            tuple(_with_gaps(scores)),
+            "No run has logged a score, such as val_acc.",
+            id="accuracy",
+        ),
+        Section(
+            "Learning rate",
+            tuple(Curves(name, log_y=True, smooth=False) for name in rates),
+            "No run has logged a learning rate. Lightning's LearningRateMonitor logs it.",
+        ),
         Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
         Section(
             "Averaging",
-            (
-                Scores("Test accuracy", ("test/acc", "test/acc_member"), "max"),
-                Scores("Negative log-likelihood", ("test/loss", "test/loss_member"), "min"),
-                Scores("Calibration error", ("test/ece", "test/ece_member"), "min"),
-            ),
+            tuple(_tested([name for name in known if stage_of(name) == "test"])),
+            "No run has logged a score or a loss of a test, such as test_acc.",
         ),
         Section("Runs", (Table(target),)),
     )
+
+
+def _order(name: str) -> tuple[int, str, int, str]:
+    """The usual quantities first, each for training, then validation."""
+    quantity = quantity_of(name)
+    place = _FIRST.index(quantity) if quantity in _FIRST else len(_FIRST)
+    return place, quantity, ("train", "val", None, "test").index(stage_of(name)), name
+
+
+def _scores_title(scores: Sequence[str]) -> str:
+    accuracies = [any(word.startswith("acc") for word in quantity_of(name).split("_")) for name in scores]
+    return "Accuracy" if all(accuracies) else "Accuracy and other scores" if any(accuracies) else "Scores"
+
+
+def _with_gaps(scores: Sequence[str]) -> list[Panel]:
+    """A panel of each score, and behind those of one quantity the gap between training and validation."""
+    panels: list[Panel] = []
+    for quantity, same in _by_quantity(scores).items():
+        panels += [Curves(name) for name in same]
+        train, val = (min((n for n in same if stage_of(n) == stage), key=_detail, default="") for stage in _PAIR)
+        if train and val:
+            title = "Training above validation"
+            panels.append(Gap(title if quantity == "acc" else f"{title}: {quantity}", train, val))
+    return panels
+
+
+def _by_quantity(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(quantity_of(name), []).append(name)
+    return found
+
+
+def _detail(name: str) -> tuple[bool, str]:
+    """Sorts values of an epoch before values of a step, and the first loader before others."""
+    return is_of_step(name), name
+
+
+def _tested(names: Sequence[str]) -> list[Panel]:
+    """A panel of each score and each loss of tests: as averaged, then of single members."""
+    judged = _by_quantity(name for name in names if named_mode(name))
+    panels: list[Panel] = []
+    for quantity in dict.fromkeys(quantity.removesuffix(_MEMBER) for quantity in judged):
+        same = (*judged.get(quantity, ()), *judged.get(f"{quantity}{_MEMBER}", ()))
+        panels.append(Scores(_TEST_TITLES.get(quantity, f"Test {quantity}"), same, str(named_mode(same[0]))))
+    return panels

@@ -1,14 +1,26 @@
-"""What the name of a metric says: which end of it is the better one, and whether it can still be logged."""
+"""What the name of a metric says: which end of it is better, which stage logs it, what it measures."""
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, cast
 
 from lightning_trainingkit.functional import _check
 
-__all__ = ["Mode", "is_missing", "named_mode", "resolve_mode"]
+__all__ = [
+    "Mode",
+    "Stage",
+    "is_learning_rate",
+    "is_missing",
+    "is_of_step",
+    "named_mode",
+    "quantity_of",
+    "resolve_mode",
+    "stage_of",
+]
 
 Mode = Literal["min", "max"]
+Stage = Literal["train", "val", "test"]
 
 _LOSSES = """
     bce brier ce cer cost crossentropy divergence ece eer err error errors fid hinge kl kld loss losses lpips
@@ -24,9 +36,22 @@ _SCORES = """
     stoi success tnr top tpr uar union win wins
 """
 _MODES: dict[str, Mode] = {**dict.fromkeys(_LOSSES.split(), "min"), **dict.fromkeys(_SCORES.split(), "max")}
+_WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
+_MOST_PARTS = 8  # of one known word
+_MOST_LETTERS = 200  # of a name: the words of a longer one are not looked for, so that time stays bounded
+_STAGES: dict[str, Stage] = {
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
+}
+# "dev" and "tr" have other meanings, and "eval_train" is a stage of training: another stage's word goes first.
+_WEAK_STAGES: dict[str, Stage] = {"tr": "train", "dev": "val", "eval": "val", "evaluation": "val"}
+_GLUED_STAGE = re.compile("(training|train|validation|valid|val|test|dev|eval)(.+)")
+_LOADER = re.compile(r"/dataloader_idx_\d+$")
 _GLUED = re.compile("(loss|error|acc|accuracy|auc|auroc|dice|f1|iou|precision|psnr|recall|reward|score|sdr|snr|ssim)$")
 
 
+@lru_cache(4096)
 def named_mode(name: str) -> Mode | None:
     """Which end of a metric is the better one by its name: the last word that is a loss's or a score's decides.
 
@@ -42,10 +67,10 @@ def named_mode(name: str) -> Mode | None:
         >>> [named_mode(name) for name in ("val/loss", "dice_loss", "valAcc", "mAP50", "val/width")]
         ['min', 'min', 'max', 'max', None]
     """
-    for run in reversed(re.findall(r"[A-Za-z]+\d*", name)):
-        parts = re.findall(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*", run)
+    for run in reversed(re.findall(r"[A-Za-z]+\d*", name[-_MOST_LETTERS:])):
+        parts = _WORD.findall(run)
         for end in range(len(parts), 0, -1):
-            for start in range(end):  # the longest first: "mIoU" is one word, "PSNRLoss" two
+            for start in range(max(0, end - _MOST_PARTS), end):  # the longest first: "mIoU" is one word, "PSNRLoss" two
                 if mode := _mode_of("".join(parts[start:end]).lower()):
                     return mode
     return None
@@ -56,6 +81,92 @@ def _mode_of(word: str) -> Mode | None:
     if glued := _GLUED.search(word) or _GLUED.search(letters):  # "valacc"
         word = glued[0]
     return _MODES.get(word) or _MODES.get(letters)
+
+
+def stage_of(name: str) -> Stage | None:
+    """Which stage logs a metric, by a word of its name; of several words the last decides.
+
+    A stage may be glued to a loss or a score: ``valloss``. The words ``dev``, ``eval`` and ``tr`` count only where no
+    other word names a stage.
+
+    Args:
+        name: Name of the metric.
+
+    Returns:
+        ``"train"``, ``"val"``, ``"test"``, or None if no word names a stage.
+
+    Example:
+        >>> [stage_of(name) for name in ("train_loss_epoch", "Loss/val", "valAcc", "test_acc", "interval")]
+        ['train', 'val', 'val', 'test', None]
+    """
+    return _staged_words(name)[0]
+
+
+def quantity_of(name: str) -> str:
+    """What a metric measures: its words without the stage, ``_step`` or ``_epoch``, and the loader's number.
+
+    Metrics of training and validation that measure the same have the same quantity. ``accuracy`` is ``acc``.
+
+    Args:
+        name: Name of the metric.
+
+    Example:
+        >>> [quantity_of(name) for name in ("train_acc_epoch", "Accuracy/val", "val/loss/dataloader_idx_0", "lr")]
+        ['acc', 'acc', 'loss', 'lr']
+    """
+    words = _staged_words(name)[1]
+    if len(words) > 1 and words[-1] in ("step", "epoch"):
+        words = words[:-1]
+    return "_".join("acc" if word == "accuracy" else word for word in words) or name.lower()
+
+
+def is_of_step(name: str) -> bool:
+    """Whether Lightning logged a metric for each step and for each epoch, and this is the one of each step.
+
+    Example:
+        >>> [is_of_step(name) for name in ("train_loss_step", "train_loss_epoch", "step_size")]
+        [True, False, False]
+    """
+    return _LOADER.sub("", name).endswith("_step")
+
+
+def is_learning_rate(name: str) -> bool:
+    """Whether a metric is a learning rate: ``lr`` or ``learning_rate`` is in its name, and no loss or score is.
+
+    Args:
+        name: Name of the metric. ``LearningRateMonitor`` also logs ``lr-SGD-momentum``, which is no learning rate.
+
+    Example:
+        >>> [is_learning_rate(name) for name in ("lr-SGD/pg1", "optim/learning_rate", "lr-SGD-momentum", "lr/loss")]
+        [True, True, False, False]
+    """
+    text = "_".join(word.lower().rstrip("0123456789") for word in _WORD.findall(name[:_MOST_LETTERS]))
+    named = re.search(r"(^|_)(lr|learning_rate)(_|$)", text)
+    return named is not None and not re.search("momentum|weight_decay|betas?$", text) and named_mode(name) is None
+
+
+@lru_cache(4096)
+def _staged_words(name: str) -> tuple[Stage | None, tuple[str, ...]]:
+    """The stage of a metric, and the other words of its name."""
+    if len(name) > _MOST_LETTERS:
+        return None, (name.lower(),)
+    words: list[str] = []
+    for word in map(str.lower, _WORD.findall(_LOADER.sub("", name))):
+        glued = _GLUED_STAGE.fullmatch(word)
+        words += glued.groups() if glued and word not in _STAGES and _mode_of(glued[2]) else [word]
+    bare = [word.rstrip("0123456789") for word in words]
+    for stages in (_STAGES, _WEAK_STAGES):
+        said = [place for place, word in enumerate(bare) if word in stages and not _deviates(bare, place)]
+        if said:
+            stage = stages[bare[said[-1]]]
+            dropped = {place for place in said if stages[bare[place]] == stage and words[place] == bare[place]}
+            return stage, tuple(word for place, word in enumerate(words) if place not in dropped)
+    return None, tuple(words)
+
+
+def _deviates(words: list[str], place: int) -> bool:
+    """Whether "dev" stands for a deviation."""
+    return words[place] == "dev" and place > 0 and words[place - 1] in ("std", "standard", "mean", "abs", "absolute")
 
 
 def resolve_mode(monitor: str, mode: str | None) -> Mode:

@@ -85,3 +85,64 @@ def test_what_the_kit_logs_has_a_panel_or_is_named_here(logged):
         *("epoch", "transfer/phase", "transfer/parameters"),
         *("test/disagreement", "test/entropy", "test/mutual_information"),
     }
+
+
+def found_in(names):
+    """Per section the metrics of its panels; a gap and runs beside each other are a tuple."""
+    kinds = {
+        Curves: lambda p: p.metric,
+        Gap: lambda p: (p.title, p.one, p.other),
+        Scores: lambda p: (p.title, *p.metrics),
+    }
+    return {
+        section.title: [kinds[type(panel)](panel) for panel in section.panels if type(panel) in kinds]
+        for section in command_center("val_loss", names)
+    }
+
+
+def test_metrics_find_their_panel_by_the_words_in_their_names():
+    names = ["val_loss", "train_loss_epoch", "train_loss_step", "val_acc", "train_acc_step", "train_acc_epoch"]
+    names += [
+        "valid/f1",
+        "train/f1",
+        "lr-SGD/pg1",
+        "test_acc",
+        "test_acc_member",
+        "test_f1",
+        "grad_norm",
+        "lr-SGD-momentum",
+    ]
+    assert found_in(names) == {
+        "Loss": ["train_loss_epoch", "train_loss_step", "val_loss"],
+        "Accuracy and other scores": [
+            *("train_acc_epoch", "train_acc_step", "val_acc"),
+            ("Training above validation", "train_acc_epoch", "val_acc"),
+            *("train/f1", "valid/f1"),
+            ("Training above validation: f1", "train/f1", "valid/f1"),
+        ],
+        "Learning rate": ["lr-SGD/pg1"],
+        "Hyperparameters": [],
+        "Averaging": [("Test accuracy", "test_acc", "test_acc_member"), ("Test f1", "test_f1")],
+        "Runs": [],
+    }
+
+
+def test_scores_without_an_accuracy_are_called_scores_at_the_same_address():
+    sections = [command_center("val_loss", names)[1] for names in ((), ["val_f1"], ["val_acc"], ["val_f1", "val_acc"])]
+    assert [section.title for section in sections] == ["Accuracy", "Scores", "Accuracy", "Accuracy and other scores"]
+    assert {section.id for section in sections} == {"accuracy"}
+
+
+def test_a_gap_is_never_drawn_between_what_is_not_known_to_be_the_same():
+    assert found_in(["acc", "val_acc", "train_f1", "val_f1_macro"])["Accuracy and other scores"] == [
+        *("val_acc", "acc", "train_f1", "val_f1_macro")
+    ]
+
+
+def test_the_kits_own_names_make_the_center_without_names():
+    kit_names = set(metrics()) - {"lr-*"} | {"lr-AdamW"}
+    assert [section.title for section in command_center("val/loss", kit_names)] == [
+        section.title for section in command_center()
+    ]
+    assert found_in(kit_names)["Accuracy"] == found_in(None)["Accuracy"]
+    assert found_in(kit_names)["Averaging"] == found_in(None)["Averaging"]

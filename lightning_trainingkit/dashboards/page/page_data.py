@@ -4,31 +4,24 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from lightning_trainingkit.dashboards.page.described_panels import described_sections
+from lightning_trainingkit.dashboards.page.settings import columns, every_setting, hyperparameters, shared_settings
 from lightning_trainingkit.dashboards.page.thinning import thin
-from lightning_trainingkit.dashboards.panels import (
-    Curves,
-    Dots,
-    Gap,
-    Panel,
-    Parallel,
-    Scores,
-    Section,
-    Table,
-    direction,
-)
+from lightning_trainingkit.dashboards.panels import Scores, Section
 from lightning_trainingkit.dashboards.read.record import Curve, Record
 from lightning_trainingkit.dashboards.secret import hide, hide_settings
+from lightning_trainingkit.dashboards.target import best_value, better_end, table_scores
+from lightning_trainingkit.functional.metric_name import stage_of
 
 __all__ = ["page_data"]
 
-_SHARES = 375_000  # of all curves together, so that the largest page stays near 17 MB
+_SHARES = 180_000  # of all curves together, so that the page of 20 runs stays below 12 MB
 _IDENTITY = ("id", "name", "project", "group", "job_type", "tags", "state", "note")
 
 
@@ -56,29 +49,22 @@ def page_data(
     """
     runs = [_without_secrets(run) for run in runs]
     target = hide(target)
-    goals = {name: goal for run in runs for name, goal in run.goals.items()}
-    better = better or goals.get(target) or direction(target)
+    better = better or better_end(target, runs)
     if better is None:
         raise ValueError(
             f"`--better` must be min or max where no run says which end of {target} is the better one, got none."
         )
-    trained = [place for place, run in enumerate(runs) if run.curves]
-    every = _settings(runs)
-    settings = {name: values for name, values in every.items() if _differ(values, trained)}
-    shared = {name: values for name, values in every.items() if name not in settings}
-    best = [_best(run, target, better) for run in runs]
+    every = every_setting(runs)
+    settings, shared = columns(every, runs), shared_settings(every, runs)
+    best = [best_value(run, target, better) for run in runs]
     compared = [place for place, value in enumerate(best) if value is not None] or range(len(runs))
-    names = _hyperparameters({name: [values[place] for place in compared] for name, values in settings.items()})
+    names = hyperparameters({name: [values[place] for place in compared] for name, values in settings.items()})
     shares = min(800, max(50, _SHARES // max(1, sum(len(run.curves) for run in runs))))
     scores = {
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
-    curves = {name for run in runs for name, curve in run.curves.items() if len(curve.steps)}
-    described = [(section.title, list(_panels(section, curves, runs, names))) for section in sections]
-    shown = {panel["metric"] for _, panels in described for panel in panels if panel["kind"] == "curves"}
-    others = sorted(name for name in curves - shown if not name.startswith("test/"))
-    if others:
-        described.append(("Other metrics", [_described(Curves(name)) for name in others]))
+    compares = bool(names) and any(value is not None for value in best)
+    described = described_sections(sections, runs, compares)
     drawn = {
         name
         for _, panels in described
@@ -86,22 +72,24 @@ def page_data(
         for name in (panel.get("metric"), panel.get("one"), panel.get("other"))
         if panel["kind"] in ("curves", "gap")
     }
+    beside = table_scores(runs, target)
     return {
         "counted": _counted(runs),
         "target": target,
         "better": better,
-        "settings": sorted(settings),
+        "scores": list(beside),
+        "settings": list(settings),
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
         "skipped": {hide(file): hide(why) for file, why in (skipped or {}).items()},
         "sections": [
             {
-                "id": re.sub(r"\W+", "-", name).lower(),
-                "title": name,
+                "id": section.id or re.sub(r"\W+", "-", section.title).lower(),
+                "title": section.title,
                 "panels": panels,
-                "empty": "No run has what this would show." if runs else "No runs yet.",
+                "empty": _missing(section, target, names) if runs else "No runs yet.",
             }
-            for name, panels in described
+            for section, panels in described
         ],
         "runs": [
             {
@@ -112,6 +100,7 @@ def page_data(
                 "lacks": [name for name, values in shared.items() if values[place] is None],
                 "config": {name: values[place] for name, values in settings.items()},
                 "best": best[place],
+                "scores": {name: value for name in beside if (value := _score(run, name)) is not None},
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},
                 "curves": {name: _encoded(curve, shares) for name, curve in run.curves.items() if name in drawn},
             }
@@ -137,81 +126,11 @@ def _without_secrets(run: Record) -> Record:
     )
 
 
-def _panels(
-    section: Section, curves: set[str], runs: Sequence[Record], hyperparameters: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """The section's panels that have something to show."""
-    logged = {name for run in runs for name in (*run.curves, *run.summary)}
-    for panel in section.panels:
-        if isinstance(panel, Curves):
-            for name in sorted(name for name in curves if fnmatchcase(name, panel.metric)):
-                yield _described(Curves(name, panel.log_y and _positive(runs, name), panel.smooth))
-        elif isinstance(panel, Gap):
-            if {panel.one, panel.other} <= curves:
-                yield _described(panel)
-        elif isinstance(panel, Scores):
-            if logged.intersection(panel.metrics):
-                yield _described(panel)
-        elif isinstance(panel, Table):
-            if runs:
-                yield _described(panel)
-        elif hyperparameters and panel.metric in logged:
-            yield _described(panel)
-
-
-def _described(panel: Panel) -> dict[str, Any]:
-    kind = type(panel).__name__.lower()
-    if isinstance(panel, Curves):
-        title = panel.metric
-    elif isinstance(panel, Gap | Scores):
-        title = panel.title
-    else:
-        title = {
-            Parallel: "All settings of each run",
-            Dots: "One dot a run",
-            Table: "All runs",
-        }.get(type(panel), "What each setting explains")
-    return {"kind": kind, "id": f"{kind} {title}", "title": title, **vars(panel)}
-
-
-def _settings(runs: Sequence[Record]) -> dict[str, list[Any]]:
-    """Values of each setting, run by run."""
-    found: dict[str, list[Any]] = {}
-    for place, run in enumerate(runs):
-        for name, value in run.config.items():
-            if value is None:
-                continue
-            if isinstance(value, float) and not np.isfinite(value):
-                value = str(value)
-            found.setdefault(name, [None] * len(runs))[place] = value
-    return found
-
-
-def _differ(values: Sequence[Any], trained: Sequence[int]) -> bool:
-    """Whether a setting differs. To have none counts among trainings; an evaluation may know of no settings."""
-    return len({repr(value) for value in values if value is not None}) > 1 or (
-        len({repr(values[place]) for place in trained}) > 1
-    )
-
-
-def _positive(runs: Sequence[Record], name: str) -> bool:
-    """Whether a logarithmic axis shows all of a metric."""
-    return not any((run.curves[name].values <= 0).any() for run in runs if name in run.curves)
-
-
-def _hyperparameters(settings: Mapping[str, list[Any]]) -> list[str]:
-    """Settings that differ and may have an effect: numbers, and words that several runs share; of copies, one."""
-    found: dict[str, str] = {}
-    for name in sorted(settings, key=lambda name: (name.count("."), len(name), name)):
-        there = [value for value in settings[name] if value is not None]
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
-        kinds = {str(value) for value in settings[name]}
-        if len(kinds) < 2 or name.startswith("versions.") or any(kind.startswith("***") for kind in kinds):
-            continue
-        if not numeric and (len(kinds) > 12 or len(kinds) == len(settings[name]) > 2):
-            continue
-        found.setdefault(repr(settings[name]), name)
-    return list(found.values())
+def _missing(section: Section, target: str, names: Sequence[str]) -> str:
+    """What a section without panels says."""
+    if section.missing:
+        return section.missing
+    return f"No run has logged {target}." if names else "No setting that may have an effect differs between the runs."
 
 
 def _name(identity: str, names: Sequence[str], settings: Mapping[str, list[Any]], place: int) -> str:
@@ -220,13 +139,9 @@ def _name(identity: str, names: Sequence[str], settings: Mapping[str, list[Any]]
     return ", ".join(found) or identity
 
 
-def _best(run: Record, target: str, better: str) -> float | None:
-    curve = run.curves.get(target)
-    values = curve.values[np.isfinite(curve.values)] if curve is not None else np.zeros(0)
-    if len(values):
-        return float(values.max() if better == "max" else values.min())
-    value = run.summary.get(target)
-    return value if value is not None and np.isfinite(value) else None
+def _score(run: Record, name: str) -> float | None:
+    """The best value of a validation, the last of a test."""
+    return _last(run, name) if stage_of(name) == "test" else best_value(run, name, "max")
 
 
 def _last(run: Record, name: str) -> float | None:

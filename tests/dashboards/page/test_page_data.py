@@ -1,12 +1,15 @@
 import json
 import math
+import time
 
+import numpy as np
 import pytest
 
 from lightning_trainingkit.dashboards.page.page_data import page_data
 from lightning_trainingkit.dashboards.page.render import render
 from lightning_trainingkit.dashboards.panels import Curves, Gap, Scores, command_center
-from tests.dashboards.made import grid, run
+from lightning_trainingkit.dashboards.read.record import Curve
+from tests.dashboards.made import grid, plain, run
 
 
 def kinds(data):
@@ -40,6 +43,113 @@ def test_panels_without_anything_to_show_are_left_out():
     }
 
 
+def center(runs, target="val_loss"):
+    names = {name for run in runs for name in (*run.curves, *run.summary)}
+    return page_data(runs, command_center(target, names), target)
+
+
+def test_a_plain_project_has_all_sections():
+    data = center(plain())
+    titles = {section["title"]: [panel["title"] for panel in section["panels"]] for section in data["sections"]}
+    assert titles == {
+        "Loss": ["train_loss_epoch", "train_loss_step", "val_loss"],
+        "Accuracy": ["train_acc", "val_acc", "Training above validation"],
+        "Learning rate": ["lr-SGD"],
+        "Hyperparameters": ["All settings of each run", "What each setting explains", "One dot a run"],
+        "Averaging": ["Test accuracy", "Test loss"],
+        "Runs": ["All runs"],
+    }
+    assert data["hyperparameters"] == ["trainer.seed"]
+    assert data["better"] == "min"
+    assert data["scores"] == ["val_acc", "test_acc"]
+    for made, each in zip(plain(), data["runs"], strict=True):
+        assert each["scores"] == {"val_acc": made.curves["val_acc"].values.max(), "test_acc": made.summary["test_acc"]}
+        assert set(each["curves"]) == set(made.curves)
+
+
+def test_a_section_without_panels_says_what_is_missing():
+    data = page_data([run(1, curves={}, summary={})], command_center("val_loss", ()), "val_loss")
+    assert {section["title"]: section["empty"] for section in data["sections"] if not section["panels"]} == {
+        "Loss": "No run has logged a loss, such as train_loss or val_loss.",
+        "Accuracy": "No run has logged a score, such as val_acc.",
+        "Learning rate": "No run has logged a learning rate. Lightning's LearningRateMonitor logs it.",
+        "Hyperparameters": "No setting that may have an effect differs between the runs.",
+        "Averaging": "No run has logged a score or a loss of a test, such as test_acc.",
+    }
+    runs = [run(n, lr=0.1 * n, curves={}) for n in (1, 2)]
+    (section,) = (each for each in center(runs)["sections"] if each["title"] == "Hyperparameters")
+    assert section["empty"] == "No run has logged val_loss."
+    assert {section["empty"] for section in page_data([], command_center())["sections"]} == {"No runs yet."}
+
+
+def test_rates_of_parameter_groups_are_drawn_once_where_they_are_equal_in_all_runs():
+    runs = grid()
+    for n, each in enumerate(runs):
+        rate = each.curves.pop("lr-SGD")
+        for group in range(1, 5):
+            factor = [1, 1, 10, 1 + (n == 3)][group - 1]
+            each.curves[f"lr-SGD/pg{group}"] = Curve(rate.steps, rate.values * factor)
+    for data in (center(runs, "val/loss"), page_data(runs, command_center())):
+        (section,) = (each for each in data["sections"] if each["title"] == "Learning rate")
+        found = [(panel["id"], panel["title"], panel["metric"], panel["log_y"]) for panel in section["panels"]]
+        assert [each[1:3] for each in found] == [
+            ("lr-SGD/pg1, equal to pg2", "lr-SGD/pg1"),
+            ("lr-SGD/pg3", "lr-SGD/pg3"),
+            ("lr-SGD/pg4", "lr-SGD/pg4"),
+        ]
+        assert found[0][0] == "curves lr-SGD/pg1"
+        assert "lr-SGD/pg2" not in data["runs"][0]["curves"]
+        assert data["sections"][-1]["title"] == "Runs"  # what is drawn with another is not shown elsewhere
+    assert found[0][3] is (center(runs, "val/loss")["sections"][2]["panels"][0]["log_y"])
+
+
+def test_learning_rates_have_a_logarithmic_axis_unless_one_is_zero():
+    def log_y(runs):
+        return center(runs)["sections"][2]["panels"][0]["log_y"]
+
+    runs = plain()
+    assert log_y(runs)
+    runs[1].curves["lr-SGD"].values[0] = 0.0  # warm-up
+    assert not log_y(runs)
+
+
+def test_no_metric_is_shown_twice_and_a_test_of_every_epoch_is_a_curve():
+    runs = plain()
+    for each in runs:
+        seen = each.curves["val_acc"]
+        each.curves["grad_norm"] = seen
+        each.curves["test_acc"] = Curve(seen.steps[-1:], seen.values[-1:])
+        each.curves["test_entropy"] = Curve(np.array([7.0, 7.0]), np.array([0.1, 0.2]))
+    assert kinds(center(runs))["Other metrics"] == ["curves"]
+    runs[0].curves["test_acc"] = runs[0].curves["val_acc"]
+    data = center(runs)
+    shown = [panel["metric"] for each in data["sections"] for panel in each["panels"] if panel["kind"] == "curves"]
+    assert sorted(shown) == sorted({*runs[0].curves, "test_acc"} - {"test_entropy"})
+    assert [panel["metric"] for panel in data["sections"][-1]["panels"]] == ["grad_norm", "test_acc"]
+
+
+def test_many_and_long_names_take_no_long_time():
+    made = run(1)
+    for kind in ("val_acc{}", "train_acc{}", "lr/group{}", "test_f{}", "AaBb" * 2_000 + "{}"):
+        made.curves |= {kind.format(number): Curve(np.arange(3.0), np.ones(3)) for number in range(400)}
+    made.config |= {("run" * 5_000 + ".") * 3 + "x": 1, "run" * 5_000: 2}
+    start = time.perf_counter()
+    data = center([made, run(2)], "val/loss")
+    assert time.perf_counter() - start < 5  # in fact 1 s; without bounds on names more than a minute
+    assert len(data["sections"][2]["panels"]) == 2  # all those rates are equal
+
+
+def test_names_with_signs_of_patterns_are_names():
+    runs = plain()
+    for each in runs:
+        for name in ("val_acc[0]", "val_f1*", "val_f1*_macro", "val_?"):
+            each.curves[name] = each.curves["val_acc"]
+    data = center(runs)
+    shown = [panel["metric"] for each in data["sections"] for panel in each["panels"] if panel["kind"] == "curves"]
+    assert len(shown) == len(set(shown))
+    assert set(shown) == set(runs[0].curves)
+
+
 def test_hyperparameters_are_settings_that_differ_and_may_have_an_effect():
     runs = grid()
     for n, each in enumerate(runs):
@@ -55,7 +165,8 @@ def test_hyperparameters_are_settings_that_differ_and_may_have_an_effect():
     data = page_data(runs, command_center())
     assert data["hyperparameters"] == ["lr", "flag", "rare", "only here", "optimizer", "weight_decay"]
     assert "same" not in data["settings"]
-    assert {"folder", "versions.torch"} <= set(data["settings"])
+    assert "folder" not in data["settings"]  # it only tells the runs apart
+    assert "versions.torch" in data["settings"]
 
 
 def test_an_evaluation_beside_trainings_adds_no_hyperparameter():

@@ -1,0 +1,147 @@
+"""The runs' settings as columns: each setting that differs once, and the settings that all runs share."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lightning_trainingkit.dashboards.read.record import Record
+
+__all__ = ["columns", "every_setting", "hyperparameters", "shared_settings"]
+
+Values = list[Any]  # of one setting, run by run; None where a run lacks it
+
+_DESCRIBED = re.compile(r"model|(trainer|optimizers|schedulers|callbacks|versions)\..*")  # what CommandCenter writes
+# What CommandCenter and checkpoint callbacks are given says where a training is kept, and nothing of the training.
+_BOOKKEEPING = re.compile(r"callbacks\.(CommandCenter(-\d+)?\..*|[^.]+\.dirpath)")
+_OWN = re.compile("((run|experiment)_)?(name|id|group|tags|version|job_type)")
+_LOGGER = re.compile("logger|wandb|run|experiment")
+_ABSOLUTE = re.compile(r"(/|~/|[A-Za-z]:[\\/]|\\\\).+")
+_UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_UNIQUE = re.compile(rf"\w+://.*|.*\d{{4}}-\d\d-\d\d.*|.*\d{{8}}[-_T]?\d{{6}}.*|{_UUID}")
+_UNIQUE_NAME = re.compile(
+    r"(.*[._])?((run|job|task|process|experiment|exp|wandb)_?id|u?uid|pid|timestamp|(start|end)_time|datetime)"
+)
+_MANY = 3  # runs; of two, a path that differs may be what they differ in
+
+
+def every_setting(runs: Sequence[Record]) -> dict[str, Values]:
+    """Values of each setting that a run has."""
+    found: dict[str, Values] = {}
+    for place, run in enumerate(runs):
+        for name, value in run.config.items():
+            if value is None:
+                continue
+            if isinstance(value, float) and not np.isfinite(value):
+                value = str(value)
+            found.setdefault(name, [None] * len(runs))[place] = value
+    return found
+
+
+def shared_settings(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Values]:
+    """Settings that do not differ.
+
+    To have none counts among trainings. An evaluation may know of no settings, and a training without
+    ``CommandCenter`` knows nothing of what that writes.
+    """
+    trained = [place for place, run in enumerate(runs) if run.curves]
+    described = [place for place in trained if any(name.startswith("versions.") for name in runs[place].config)]
+    return {
+        name: values
+        for name, values in every.items()
+        if not _differ(values, described if _DESCRIBED.fullmatch(name) else trained)
+    }
+
+
+def columns(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Values]:
+    """Settings that differ and say something, without their copies.
+
+    These are no columns:
+
+    - **Copies**: of settings that are equal in every run, the shortest name stays. Seeds are copies of seeds alone.
+    - **The optimizer's own copy** of a setting of the module: ``optimizers.0.lr`` beside ``lr``.
+    - **Bookkeeping**: what ``CommandCenter`` was given, folders of checkpoints, the run's own name, group and tags.
+    - **Paths, addresses, times and identities** that differ in each of three or more runs.
+
+    Of absolute paths the common folder is cut away.
+    """
+    shared = shared_settings(every, runs)
+    ordered = sorted(every.keys() - shared.keys(), key=lambda name: (name.count("."), len(name), name))
+    found: dict[tuple[bool, str], str] = {}
+    for name in ordered:
+        if not (_BOOKKEEPING.fullmatch(name) or _is_own(name, every[name], runs) or _is_unique(name, every[name])):
+            found.setdefault((_is_seed(name), repr([_plain(value) for value in every[name]])), name)
+    others = {name: every[name] for name in (*found.values(), *shared) if not _DESCRIBED.fullmatch(name)}
+    kept = [name for name in found.values() if not _repeats(name, every[name], others)]
+    return {name: _shortened(every[name]) for name in sorted(kept)}
+
+
+def hyperparameters(settings: Mapping[str, Values]) -> list[str]:
+    """Settings that differ and may have an effect: numbers, and words that several runs share; of copies, one."""
+    found: dict[str, str] = {}
+    for name in sorted(settings, key=lambda name: (name.count("."), len(name), name)):
+        there = [value for value in settings[name] if value is not None]
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in there)
+        kinds = {str(value) for value in settings[name]}
+        if len(kinds) < 2 or name.startswith("versions.") or any(kind.startswith("***") for kind in kinds):
+            continue
+        if not numeric and (len(kinds) > 12 or len(kinds) == len(settings[name]) > 2):
+            continue
+        found.setdefault(repr(settings[name]), name)
+    return list(found.values())
+
+
+def _differ(values: Sequence[Any], trained: Sequence[int]) -> bool:
+    return len({repr(value) for value in values if value is not None}) > 1 or (
+        len({repr(values[place]) for place in trained}) > 1
+    )
+
+
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2].lower().endswith("seed")
+
+
+def _plain(value: Any) -> Any:
+    """The value, 1 and 1.0 alike."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _is_own(name: str, values: Values, runs: Sequence[Record]) -> bool:
+    """Whether a setting only repeats what the runs are called and found by."""
+    above, _, last = name.rpartition(".")
+    own = _OWN.fullmatch(last) is not None and (not above or _LOGGER.search(above) is not None)
+    return own and all(
+        value is None or str(value) in (run.id, run.name, run.group, run.job_type, str(run.tags), *run.tags)
+        for value, run in zip(values, runs, strict=True)
+    )
+
+
+def _is_unique(name: str, values: Values) -> bool:
+    """Whether a setting tells each run from all others, and nothing more."""
+    there = [value for value in values if value is not None]
+    if len(there) < _MANY or len(set(map(repr, there))) < len(there):
+        return False
+    texts = all(isinstance(value, str) and (_ABSOLUTE.fullmatch(value) or _UNIQUE.fullmatch(value)) for value in there)
+    return texts or _UNIQUE_NAME.fullmatch(name.lower()) is not None
+
+
+def _repeats(name: str, values: Values, others: Mapping[str, Values]) -> bool:
+    """Whether an optimizer's setting is the same as one of the module, in all runs that have the optimizer's."""
+    part = re.sub(r"^optimizers\.\d+\.", ".", name)
+    return part != name and any(
+        all(mine is None or _plain(mine) == _plain(own) for mine, own in zip(values, others[other], strict=True))
+        for other in others
+        if f".{other}".endswith(part)
+    )
+
+
+def _shortened(values: Values) -> Values:
+    """Absolute paths without the folder that all of them are in."""
+    if not all(value is None or (isinstance(value, str) and _ABSOLUTE.fullmatch(value)) for value in values):
+        return values
+    parts = [value and re.split(r"[\\/]", value.rstrip("\\/")) for value in values]
+    there = [each for each in parts if each]
+    most = min(map(len, there)) - 1
+    common = next((place for place in range(most) if len({each[place] for each in there}) > 1), most)
+    return [each and "/".join(each[common:]) for each in parts]
