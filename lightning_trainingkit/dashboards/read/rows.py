@@ -25,7 +25,7 @@ def is_number(value: Any) -> bool:
 
 
 def without_media(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A row without what W&B says of histograms, tables and images, ``image.height`` say: their ``_type`` is a word.
+    """Drop the values that describe histograms, tables and images, which have a text ``_type``.
 
     Example:
         >>> without_media({"image._type": "image-file", "image.height": 4, "net.norm": 1.5})
@@ -41,10 +41,10 @@ def _within(name: str, media: set[str]) -> bool:
 
 
 class Rows:
-    """Collects what each row says of each metric; what is no number, an image say, is passed over."""
+    """Collects the metrics of rows. Values that are no numbers are passed over."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[array[float], array[float]] | None] = {}  # None: it is no metric
+        self._found: dict[str, tuple[array[float], array[float]] | None] = {}  # None: no metric
         self._curves = 0
         self._without_step = self._beyond = self._too_many = 0
 
@@ -88,7 +88,7 @@ class Rows:
         return found
 
     def notes(self) -> list[str]:
-        """What was left out, and how often."""
+        """Reasons for which values were left out, with their numbers."""
         reasons = {
             "rows without a step": self._without_step,
             "values beyond the largest number": self._beyond,
@@ -113,7 +113,7 @@ class Rows:
 
 
 def _float(value: Any) -> float | None:
-    """A number, also one of W&B's words for those that JSON has not; None if it is none, or beyond the largest."""
+    """A number as float, also a word for NaN or infinity. None for other values and for too large integers."""
     if isinstance(value, str):
         return _WORDS.get(value)
     try:

@@ -34,10 +34,12 @@ _FIELDS = {
 
 
 def read_wandb_file(path: Path) -> Record:
-    """Read ``run-ID.wandb``; of a file that is cut off or damaged, what is whole, with a note.
+    """Read ``run-ID.wandb`` in this process; it may be growing.
 
-    The state is ``finished`` or ``failed`` where the run has an end, else ``unknown``. The records are decoded by W&B's
-    own classes; where they don't have what is needed, ``wandb leet inspect`` reads the file, ten times slower.
+    - **State**: ``finished`` or ``failed`` if the file holds the run's end, ``unknown`` if not.
+    - **Damage**: the whole records of a damaged file are read. The note says how many records are missing.
+    - **Decoding**: W&B's own classes decode the records. If W&B has changed the classes, ``wandb leet inspect`` reads
+      the file, ten times slower.
 
     Raises:
         UnreadableError: If the file is empty, or no run's, or too large, or W&B is too old to read it.
@@ -62,7 +64,7 @@ def read_wandb_file(path: Path) -> Record:
 
 
 def _classes() -> Any:
-    """W&B's module of the classes that its files are made of, None if it has other ones."""
+    """W&B's module of record classes, None if a class or a field is missing."""
     try:
         from wandb.proto import wandb_internal_pb2 as classes
 
@@ -105,15 +107,15 @@ def _read(log: WandbLog, classes: Any) -> Record:
             run.end(record.exit.exit_code, record.exit.runtime)
     run.summarize(_values(summary))
     if damaged := log.damaged + garbled:
-        # W&B numbers the records: the gaps tell how many there were, if there is room for so many.
+        # W&B numbers the records. The gaps count the missing records, unless the damaged bytes can't hold so many.
         missing = newest - read
         damaged = missing if damaged < missing <= log.damaged_bytes // 8 else damaged
-        run.note(f"{damaged} of {read + damaged} records are corrupt and left out: rows may be missing")
+        run.note(f"{damaged} of {read + damaged} records are corrupt and left out: rows or settings may be missing")
     return run.record(log.cut_off)
 
 
 def _texts(items: Iterable[Any]) -> dict[str, str]:
-    """Values as JSON by name, as `wandb leet inspect` joins what was nested."""
+    """JSON by name. The names of nested values are joined by dots, as `wandb leet inspect` joins them."""
     return {
         path[0] if len(path := item.nested_key) == 1 else ".".join(path) or item.key: item.value_json for item in items
     }
@@ -133,7 +135,7 @@ def _values(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _word(text: str) -> str | None:
-    """A short text, which may stand for a number or say that others describe an image; None for all that is neither."""
+    """A short text, None for every other value. Texts spell NaN, or name the type of an image."""
     if text[:1] != '"' or len(text) > _LONGEST_WORD:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Read runs through W&B's own public reader, where its classes are not those that are known here."""
+"""Read runs through W&B's own public reader, if W&B's record classes have changed."""
 
 import json
 import os
@@ -19,20 +19,20 @@ from lightning_trainingkit.dashboards.read.wandb_run import WandbRun
 
 __all__ = ["read_by_inspect"]
 
-_SECONDS = 300.0  # of 2,800 rows a second
+_SECONDS = 300.0  # enough for 800,000 rows
 _LONGEST_LINE = 64 << 20
 _READ = ("run", "config", "metric", "summary", "history", "exit")
 
 
 def read_by_inspect(path: Path, seconds: float = _SECONDS) -> Record:
-    """Read ``run-ID.wandb`` by ``wandb leet inspect``, a process of its own.
+    """Read ``run-ID.wandb`` by ``wandb leet inspect`` in another process.
 
     Args:
         path: The file.
-        seconds: When the process is ended.
+        seconds: Time limit, after which the process is ended.
 
     Raises:
-        UnreadableError: If the process finds no run, or takes longer, or W&B is too old for it.
+        UnreadableError: If the file holds no run, the time limit is over, or W&B is too old.
     """
     run, unread = WandbRun(), 0
     with tempfile.TemporaryFile() as said:

@@ -25,26 +25,27 @@ _HEADER = struct.Struct("<4sHB")
 _MAGIC = (b":W&B", 0xBEE1)
 
 _LARGEST_RECORD = 16 << 20  # W&B itself advises against rows and settings of more than a few megabytes
-_SEARCHED = 256 << 20  # bytes whose checksum is computed in search of chunks behind damaged ones: about 0.2 s
+_SEARCHED = 256 << 20  # bytes, for all damaged places of a file together: about 0.2 s
 
 
 class WandbLog:
-    """The records of a log, one after the other, and what was damaged among them.
+    """Iterates over the records of a log and counts the damaged records.
 
-    A chunk whose checksum is wrong is left out, and so is the record that it belongs to. Reading goes on at the next
-    chunk in the block whose checksum is right, else at the next block. What is appended meanwhile is not read.
+    - **Damage**: a chunk with a wrong checksum is left out with its whole record. Reading continues at the next chunk
+      of the block with a right checksum, or at the next block.
+    - **Growth**: bytes that are appended after the log was opened are not read.
 
     Args:
-        file: Stands at its beginning.
+        file: The open file, at its beginning.
 
     Attributes:
-        version: Of the framing; only 0 is known.
-        damaged: Number of places at which records were damaged and left out.
-        damaged_bytes: How many bytes these places have, about.
-        cut_off: Whether the file ends within a record, as that of a run that goes on or was killed may do.
+        version: Version of the framing. Only version 0 is known.
+        damaged: Number of damaged places.
+        damaged_bytes: Size of the damaged places, about.
+        cut_off: Whether the file ends within a record. The file of a live or killed run may do so.
 
     Raises:
-        UnreadableError: If it is not W&B's.
+        UnreadableError: If the file is empty or is not W&B's.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -59,13 +60,13 @@ class WandbLog:
         self.cut_off = False
         self._searched = 0
         self._within_damage = False
-        self._doubtful: int | None = None  # bytes that are either damaged or the end that is cut off
+        self._doubtful: int | None = None  # bytes: damaged if a record follows, cut off if not
 
     def __iter__(self) -> Iterator[bytes]:
-        record: list[bytes] = []  # the chunks of a record whose LAST is still to come
-        size = 0  # of that, 0 outside of records
-        skipping = False  # the rest of a record of which something is lost
-        full = _BLOCK - _HEADER.size  # length of the block where the file goes on
+        record: list[bytes] = []  # chunks of a record without its LAST
+        size = 0  # bytes of these chunks with their headers, 0 outside of records
+        skipping = False  # whether MIDDLE and LAST belong to a damaged record
+        full = _BLOCK - _HEADER.size  # bytes in a whole block
         while block := self._read(full):
             position = 0
             while position + _CHUNK.size <= len(block):
@@ -103,13 +104,16 @@ class WandbLog:
         self.cut_off |= bool(size) or self._doubtful is not None
 
     def _after_damage(self, block: bytes, position: int, full: int, size: int) -> int:
-        """Where the block goes on behind a damaged chunk: at one whose checksum is right, else at its end.
+        """Find the next chunk with a right checksum.
 
         Args:
-            block: What there is of the block.
-            position: Where the damaged chunk begins.
+            block: The bytes of the block; the last block of a file may be short.
+            position: Position of the damaged chunk.
             full: Length of a whole block.
-            size: How many bytes of its record came before.
+            size: Bytes of the damaged record before this chunk.
+
+        Returns:
+            Position of the next chunk, or the block's end.
         """
         for match in _KINDS.finditer(block, position + _CHUNK.size):
             start = match.end()

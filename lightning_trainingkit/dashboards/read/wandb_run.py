@@ -1,4 +1,4 @@
-"""Put a run together from the records in W&B's file, whichever way they were read."""
+"""Put a run together from the records of W&B's file, for both readers."""
 
 import sys
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ _END_OF_TIME = 253402300800.0  # the year 10000: no date goes beyond
 
 
 class WandbRun:
-    """Collects what the records of a file say; what has no place in a run is left out and noted."""
+    """Collects the records of a file. A value beyond the bounds is left out and noted."""
 
     def __init__(self) -> None:
         self._record = Record(id="")
-        self._known = False  # whether the file says which run it is of
+        self._known = False  # whether a record names the run
         self._rows = Rows()
         self._settings: dict[str, Any] = {}
         self._summary: dict[str, Any] = {}
@@ -30,7 +30,7 @@ class WandbRun:
         self._notes: list[str] = []
 
     def identify(self, run: Mapping[str, Any]) -> None:
-        """Take in who the run is: ``run_id``, ``project``, ``tags`` and so on, and ``started``, seconds since 1970."""
+        """Add the run's names and tags by W&B's fields, and ``started``, seconds since 1970."""
         record, self._known = self._record, True
         record.id = run.get("run_id") or record.id
         record.name = run.get("display_name") or record.name
@@ -42,13 +42,13 @@ class WandbRun:
         record.started = started if 0 < started < _END_OF_TIME else record.started
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """Take in what was logged together."""
+        """Add a row of history."""
         row = without_media(row)
         self._ran(row.get("_runtime"))
         self._rows.add(row.get(STEP, row.get("_step")), row)
 
     def setting(self, name: str, value: Any) -> None:
-        """Take in a setting in place of what it was; W&B's own are passed over."""
+        """Set a setting. W&B's own settings are passed over."""
         if name == "_wandb" or name.startswith("_wandb."):
             return
         if _is_sound(value) and len(self._settings) < MOST_VALUES and len(name) <= _LONGEST_NAME:
@@ -62,38 +62,38 @@ class WandbRun:
             self._left_out.append(name)
 
     def forget_setting(self, name: str) -> None:
-        """Drop a setting that the run has dropped."""
+        """Remove a setting."""
         self._settings.pop(name, None)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Take in parts of the summary."""
+        """Update the summary."""
         if len(self._summary) < MOST_VALUES:
             self._summary |= values
 
     def forget_summary(self, name: str) -> None:
-        """Drop a value that the run has taken out of its summary."""
+        """Remove a value from the summary."""
         self._summary.pop(name, None)
 
     def metric(self, name: str, summary: Mapping[str, Any]) -> None:
-        """Take in which end of a metric the run keeps in its summary, if it says so."""
+        """Add a metric's goal, if its summary keeps the largest or the smallest value."""
         goal = "max" if summary.get("max") else "min" if summary.get("min") else None
         if name and goal and len(self._record.goals) < MOST_VALUES:
             self._record.goals[name] = goal
 
     def end(self, exit_code: int, runtime: Any) -> None:
-        """Take in that the run has ended."""
+        """Add the run's end."""
         self._record.state = "failed" if exit_code else "finished"
         self._ran(runtime)
 
     def note(self, text: str) -> None:
-        """Note what was left out."""
+        """Add a note."""
         self._notes.append(text)
 
     def record(self, cut_off: bool) -> Record:
         """The run.
 
         Args:
-            cut_off: Whether its file ends within a record, which is worth a note only of a run that has ended.
+            cut_off: Whether the file ends within a record. Only a run that has ended gets a note.
 
         Raises:
             UnreadableError: If no record says which run it is.
@@ -150,5 +150,5 @@ def _is_sound(value: Any) -> bool:
 
 
 def _encodable(value: Any) -> Any:
-    """Text without the halves of characters that JSON can spell and UTF-8 cannot."""
+    """Replace lone surrogates, which JSON allows and UTF-8 does not."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value

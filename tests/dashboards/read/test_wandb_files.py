@@ -58,21 +58,11 @@ def test_both_readers_read_the_same(written, tmp_path):
 
 def test_histograms_tables_and_images_are_no_metrics(written):
     run = read_wandb_file(written["media"])
-    plain = {
-        "net.norm",
-        "net.layer.0.norm",
-        "scalar",
-        "typed._type",
-        "typed.value",
-        "large",
-        "largest",
-        "odd",
-        "spelled",
-    }
-    assert run.curves.keys() == plain | {'a "quoted"\nname'}
+    plain = {"net.norm", "net.layer.0.norm", "scalar", "typed._type", "typed.value", "large", "largest"}
+    assert run.curves.keys() == plain | {"odd", "spelled", 'a "quoted"\nname'}
     assert run.curves["net.norm"].values.tolist() == [0.0, 0.5, 1.0]
     np.testing.assert_array_equal(run.curves["odd"].values, [np.nan, np.inf, -np.inf])
-    assert run.summary.keys() == (plain - {"odd", "spelled"}) | {"best", 'a "quoted"\nname', "trainer/global_step"}
+    assert run.summary.keys() == plain | {"best", 'a "quoted"\nname', "trainer/global_step"}
     assert run.config["net.depth"] == 4
     assert "net.width.first" not in run.config  # W&B sets a setting as a whole
     assert (run.config["seed"], run.config["word"], run.config["none"]) == (2**60, "é", None)
@@ -124,7 +114,7 @@ def test_a_flipped_bit_costs_a_row_and_says_so(written, tmp_path):
     path.write_bytes(content)
     found, whole = read_wandb_file(path), read_wandb_file(written["rows"])
     records = found.note.split()[2]
-    assert found.note == f"1 of {records} records are corrupt and left out: rows may be missing"
+    assert found.note == f"1 of {records} records are corrupt and left out: rows or settings may be missing"
     assert int(records) > 300  # of each row a record of values and one of the summary
     assert len(found.curves["norm1"].steps) >= len(whole.curves["norm1"].steps) - 1
 
@@ -144,7 +134,7 @@ def test_rows_that_say_nothing_are_left_out(made):
         end(),
     )
     assert found.note == (
-        "1 of 11 records are corrupt and left out: rows may be missing; "
+        "1 of 11 records are corrupt and left out: rows or settings may be missing; "
         "rows without a step, left out: 4; values beyond the largest number, left out: 2"
     )
     assert found.curves.keys() == {"loss"}
