@@ -115,6 +115,10 @@ class WandbLog:
         Returns:
             Position of the next chunk, or the block's end.
         """
+        lost = size + len(block) - position
+        if block[position:] == bytes(len(block) - position):  # what a crash may leave at the end
+            self._doubtful = (self._doubtful or 0) + lost
+            return len(block)
         for match in _KINDS.finditer(block, position + _CHUNK.size):
             start = match.end()
             checksum, length, _ = _CHUNK.unpack_from(block, start - _CHUNK.size)
@@ -128,11 +132,10 @@ class WandbLog:
                 return start - _CHUNK.size
         _, length, kind = _CHUNK.unpack_from(block, position)
         within = 1 <= kind <= 4 and len(block) < position + _CHUNK.size + length <= full
-        size += len(block) - position
-        if self._searched <= _SEARCHED and (within or not block[position:].strip(b"\0")):
-            self._doubtful = (self._doubtful or 0) + size
+        if within and self._searched <= _SEARCHED:
+            self._doubtful = (self._doubtful or 0) + lost
         else:
-            self._count(size)
+            self._count(lost)
         return len(block)
 
     def _count(self, lost: int) -> None:
