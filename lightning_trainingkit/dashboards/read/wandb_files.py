@@ -11,7 +11,7 @@ from lightning_trainingkit.dashboards.read.wandb_inspect import read_by_inspect
 from lightning_trainingkit.dashboards.read.wandb_log import WandbLog
 from lightning_trainingkit.dashboards.read.wandb_run import MOST_VALUES, WandbRun
 
-__all__ = ["read_wandb_file"]
+__all__ = ["read_wandb_file", "record_classes"]
 
 _LARGEST = 4 << 30  # a million rows of 10 metrics have 1 GB
 _LONGEST_TEXT = 1 << 20  # characters of a setting as JSON
@@ -51,7 +51,7 @@ def read_wandb_file(path: Path) -> Record:
             raise UnreadableError(f"it has more than {_LARGEST >> 30} GiB.")
         with path.open("rb") as file:
             log = WandbLog(file)
-            classes = _classes() if log.version == 0 else None
+            classes = record_classes() if log.version == 0 else None
             record = read_by_inspect(path) if classes is None else _read(log, classes)
     except UnreadableError:
         raise
@@ -63,7 +63,7 @@ def read_wandb_file(path: Path) -> Record:
     return record
 
 
-def _classes() -> Any:
+def record_classes() -> Any:
     """W&B's module of record classes, None if a class or a field is missing."""
     try:
         from wandb.proto import wandb_internal_pb2 as classes

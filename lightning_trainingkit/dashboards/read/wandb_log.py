@@ -58,6 +58,7 @@ class WandbLog:
         self.version: int = header[-1]
         self.damaged = self.damaged_bytes = 0
         self.cut_off = False
+        self._full = _BLOCK - _HEADER.size  # bytes of the next block, if it is whole
         self._searched = 0
         self._within_damage = False
         self._doubtful: int | None = None  # bytes: damaged if a record follows, cut off if not
@@ -66,9 +67,8 @@ class WandbLog:
         record: list[bytes] = []  # chunks of a record without its LAST
         size = 0  # bytes of these chunks with their headers, 0 outside of records
         skipping = False  # whether MIDDLE and LAST belong to a damaged record
-        full = _BLOCK - _HEADER.size  # bytes in a whole block
-        while block := self._read(full):
-            position = 0
+        while block := self._read(self._full):
+            position, full = 0, self._full
             while position + _CHUNK.size <= len(block):
                 checksum, length, kind = _CHUNK.unpack_from(block, position)
                 start, stop = position + _CHUNK.size, position + _CHUNK.size + length
@@ -100,8 +100,16 @@ class WandbLog:
                     yield b"".join(record)
                     record, size = [], 0
             self.cut_off |= position < len(block) < full
-            full = _BLOCK
+            self._full = _BLOCK
         self.cut_off |= bool(size) or self._doubtful is not None
+
+    def skip_to_tail(self) -> None:
+        """Go to the last two blocks, where reading may begin within a record: ``damaged`` is of no use then."""
+        start = max(0, (_HEADER.size + self._left) // _BLOCK - 1) * _BLOCK
+        if start:
+            self._left -= start - self._file.tell()
+            self._file.seek(start)
+            self._full = _BLOCK
 
     def _after_damage(self, block: bytes, position: int, full: int, size: int) -> int:
         """Find the next chunk with a right checksum.
