@@ -2,10 +2,12 @@
 
 import math
 import sys
+import tempfile
 import time
 
 import numpy as np
 import wandb
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 
 def start(root, name):
@@ -60,6 +62,8 @@ def resume(root):
 
 def various(root):
     """A run of all that W&B takes, one of many rows, and one that was resumed."""
+    # All processes of the fork server have one folder for images, which the first of them to end removes.
+    MEDIA_TMP.name = tempfile.mkdtemp(dir=root)
     run = start(root, "media")
     run.config.update({"betas": [0.9, 0.999], "net": {"width": {"first": 3}}, "seed": 2**60, "none": None, "word": "é"})
     run.config.update({"net": {"depth": 4}}, allow_val_change=True)
