@@ -13,7 +13,7 @@ from lightning_trainingkit.dashboards.heartbeat import is_alive
 from lightning_trainingkit.dashboards.read import cache
 from lightning_trainingkit.dashboards.read.csv_files import read_csv_file
 from lightning_trainingkit.dashboards.read.record import Curve, Record, UnreadableError
-from lightning_trainingkit.dashboards.read.wandb_files import read_wandb_files
+from lightning_trainingkit.dashboards.read.wandb_files import read_wandb_file
 
 __all__ = ["gather"]
 
@@ -129,8 +129,11 @@ def _read(paths: Sequence[Path]) -> list[tuple[Path, Record | str]]:
     before = {path: cache.signature(path) for path in paths}
     by_wandb = [path for path in paths if path.suffix == ".wandb"]
     found: list[tuple[Path, Record | str]] = []
-    for path, known in zip(by_wandb, read_wandb_files(by_wandb), strict=True) if by_wandb else ():
-        found.append((path, known if isinstance(known, Record) else str(known)))
+    for path in by_wandb:
+        try:
+            found.append((path, read_wandb_file(path)))
+        except UnreadableError as error:
+            found.append((path, str(error)))
     for path in paths:
         if path not in by_wandb:
             try:

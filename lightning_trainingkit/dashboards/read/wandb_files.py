@@ -1,142 +1,164 @@
-"""Read runs that W&B keeps in files, offline or not, through W&B's own public reader."""
+"""Read runs that W&B keeps in files, offline or not."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
-from itertools import takewhile
+from collections.abc import Iterable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit.dashboards.read.record import Record, UnreadableError, flatten
-from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number
+from lightning_trainingkit.dashboards.read.record import Record, UnreadableError
+from lightning_trainingkit.dashboards.read.wandb_inspect import read_by_inspect
+from lightning_trainingkit.dashboards.read.wandb_log import WandbLog
+from lightning_trainingkit.dashboards.read.wandb_run import MOST_VALUES, WandbRun
 
-__all__ = ["read_wandb_files"]
+__all__ = ["read_wandb_file", "record_classes"]
 
-_READ = ("run", "config", "metric", "summary", "history", "exit")
-# `wandb leet inspect --json PATH` for one path after the other: to start W&B takes longer than to read many a file.
-_INSPECT = """
-import json, os, sys, tempfile
-with tempfile.TemporaryFile() as said:
-    terminal = os.dup(2)
-    os.dup2(said.fileno(), 2)
-    try:
-        from wandb.cli.cli import cli
-    except BaseException:
-        os.dup2(terminal, 2)
-        raise
-    for path in sys.argv[1:]:
-        try:
-            code = cli.main(["leet", "inspect", "--json", path], "wandb")
-        except SystemExit as end:
-            code = end.code
-        sys.stderr.flush()
-        said.seek(0)
-        print(chr(0) + json.dumps([code, said.read().decode(errors="replace")]), flush=True)
-        said.seek(0)
-        said.truncate()
-"""
+_LARGEST = 4 << 30  # a million rows of 10 metrics have 1 GB
+_LONGEST_TEXT = 1 << 20  # characters of a setting as JSON
+_LONGEST_WORD = 100
+_WORDS = ("NaN", "Infinity", "-Infinity")
+_BEYOND = 10**400  # for numbers that no float64 holds: JSON may spell them
+_FIELDS = {
+    "Record": ("num", "run", "config", "metric", "summary", "history", "exit"),
+    "RunRecord": ("run_id", "display_name", "project", "run_group", "job_type", "tags", "start_time", "config"),
+    "ConfigRecord": ("update", "remove"),
+    "ConfigItem": ("key", "nested_key", "value_json"),
+    "SummaryRecord": ("update", "remove"),
+    "SummaryItem": ("key", "nested_key", "value_json"),
+    "HistoryRecord": ("item",),
+    "HistoryItem": ("key", "nested_key", "value_json"),
+    "MetricRecord": ("name", "summary"),
+    "MetricSummary": ("min", "max"),
+    "RunExitRecord": ("exit_code", "runtime"),
+}
 
 
-def read_wandb_files(paths: Sequence[Path]) -> Iterator[Record | UnreadableError]:
-    """Read ``run-ID.wandb`` of some runs, one after the other; of a file that is cut off, what is whole.
+def read_wandb_file(path: Path) -> Record:
+    """Read ``run-ID.wandb`` in this process; it may be growing.
 
-    The state is ``finished`` or ``failed`` where the run has an end, else ``unknown``.
+    - **State**: ``finished`` or ``failed`` if the file holds the run's end, ``unknown`` if not.
+    - **Damage**: the whole records of a damaged file are read. The note says how many records are missing.
+    - **Decoding**: W&B's own classes decode the records. If W&B has changed the classes, ``wandb leet inspect`` reads
+      the file, ten times slower.
 
-    Yields:
-        The run, or why there is none: the file is empty or no run's, or W&B is too old to read it.
+    Raises:
+        UnreadableError: If the file is empty, or no run's, or too large, or W&B is too old to read it.
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", _INSPECT, *map(str, paths)],
-        # No prompt, no account, no network: only the files are read.
-        env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    ) as reader:
-        assert reader.stdout is not None
-        assert reader.stderr is not None
-        lines = iter(reader.stdout)
-        end: list[Any] = []
-
-        def goes_on(line: str) -> bool:
-            if line[0] != "\0":
-                return True
-            end[:] = json.loads(line[1:])
-            return False
-
-        for path in paths:
-            end[:] = [None, ""]
-            record, found = _from_lines(takewhile(goes_on, lines))
-            code, said = end
-            if code is None:  # the reader itself has ended
-                said = reader.stderr.read()
-            yield _checked(path, record, found, code, said.strip().splitlines())
-
-
-def _checked(
-    path: Path, record: Record, found: bool, code: int | None, said: Sequence[str]
-) -> Record | UnreadableError:
-    why = said[-1].removeprefix("Error: ").removeprefix("wandb leet inspect: ") if said else ""
-    if code != 0:
-        old = "no such command" in why.lower()
-        return UnreadableError("W&B 0.31 or newer is needed to read it: pip install -U wandb." if old else why)
-    if not found:
-        return UnreadableError("it holds no run." if path.stat().st_size else "it is empty.")
-    if "incomplete" not in why or record.state != "unknown":  # every file of a run that goes on is incomplete
-        record.note = why
+    try:
+        if not path.is_file():  # a pipe would never end
+            raise UnreadableError("it is no file.")
+        if path.stat().st_size > _LARGEST:
+            raise UnreadableError(f"it has more than {_LARGEST >> 30} GiB.")
+        with path.open("rb") as file:
+            log = WandbLog(file)
+            classes = record_classes() if log.version == 0 else None
+            record = read_by_inspect(path) if classes is None else _read(log, classes)
+    except UnreadableError:
+        raise
+    except OSError as error:
+        raise UnreadableError(f"{type(error).__name__}: {error.strerror or error}.") from error
+    except Exception as error:  # the file of one run must not cost the page of all, whatever is in it
+        raise UnreadableError(f"{type(error).__name__}: {str(error)[:200]}.") from error
     record.source = str(path)
-    record.name = record.name or record.id
     return record
 
 
-def _from_lines(lines: Iterable[str]) -> tuple[Record, bool]:
-    record, rows, found = Record(id=""), Rows(), False
-    for line in lines:
-        kind = line[line.find('"type":"') + 8 : 40].partition('"')[0]
-        if kind not in _READ:
+def record_classes() -> Any:
+    """W&B's module of record classes, None if a class or a field is missing."""
+    try:
+        from wandb.proto import wandb_internal_pb2 as classes
+
+        fits = all(
+            name in getattr(classes, kind).DESCRIPTOR.fields_by_name
+            for kind, names in _FIELDS.items()
+            for name in names
+        )
+    except (ImportError, AttributeError):
+        return None
+    return classes if fits else None
+
+
+def _read(log: WandbLog, classes: Any) -> Record:
+    run = WandbRun()
+    summary: dict[str, str] = {}
+    read = newest = garbled = 0
+    for payload in log:
+        try:
+            record = classes.Record.FromString(payload)
+        except Exception:  # protobuf's DecodeError, whose package is W&B's and not ours
+            garbled += 1
             continue
-        content = json.loads(line)[kind]
+        read, newest = read + 1, max(newest, record.num)
+        kind = record.WhichOneof("record_type")
         if kind == "history":
-            item = content["item"]
-            record.seconds = max(record.seconds, _number(item.get("_runtime")) or 0.0)
-            rows.add(item.get(STEP, item.get("_step")), item)
-        elif kind == "run":
-            found = True
-            _identify(record, content)
-        elif kind == "config":
-            record.config |= flatten(content.get("update", {}))
+            run.row(_values(_texts(record.history.item)))
         elif kind == "summary":
-            record.summary |= {
-                name: value
-                for name, each in content.get("update", {}).items()
-                if not name.startswith("_") and (value := _number(each)) is not None
-            }
+            if len(summary) < MOST_VALUES:
+                summary.update(_texts(record.summary.update))
+            for name in _texts(record.summary.remove):
+                summary.pop(name, None)
+        elif kind == "config":
+            _configure(run, record.config)
+        elif kind == "run":
+            _identify(run, record.run)
         elif kind == "metric":
-            goal = content.get("summary", {})
-            if "name" in content and ("max" in goal or "min" in goal):
-                record.goals[content["name"]] = "max" if "max" in goal else "min"
+            run.metric(record.metric.name, {end: getattr(record.metric.summary, end) for end in ("min", "max")})
+        elif kind == "exit":
+            run.end(record.exit.exit_code, record.exit.runtime)
+    run.summarize(_values(summary))
+    if damaged := log.damaged + garbled:
+        # W&B numbers the records. The gaps count the missing records, unless the damaged bytes can't hold so many.
+        missing = newest - read
+        damaged = missing if damaged < missing <= log.damaged_bytes // 8 else damaged
+        run.note(f"{damaged} of {read + damaged} records are corrupt and left out: rows or settings may be missing")
+    return run.record(log.cut_off)
+
+
+def _texts(items: Iterable[Any]) -> dict[str, str]:
+    """JSON by name. The names of nested values are joined by dots, as `wandb leet inspect` joins them."""
+    return {
+        path[0] if len(path := item.nested_key) == 1 else ".".join(path) or item.key: item.value_json for item in items
+    }
+
+
+def _values(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Numbers and words from JSON."""
+    values: dict[str, Any] = {}
+    for name, text in texts.items():
+        try:
+            value = float(text)
+        except ValueError:
+            values[name] = _word(text)
         else:
-            record.state = "failed" if content.get("exit_code") else "finished"
-            record.seconds = max(record.seconds, _number(content.get("runtime")) or 0.0)
-    record.curves = rows.curves()
-    return record, found
+            values[name] = value if isfinite(value) or text in _WORDS else _BEYOND
+    return values
 
 
-def _identify(record: Record, run: dict[str, Any]) -> None:
-    record.id = run["run_id"]
-    record.name = run.get("display_name", record.name)
-    record.project = run.get("project", record.project)
-    record.group = run.get("run_group", record.group)
-    record.job_type = run.get("job_type", record.job_type)
-    record.tags = [str(tag) for tag in run.get("tags", record.tags)]
-    record.config |= flatten(run.get("config", {}).get("update", {}))
-    if "start_time" in run:
-        record.started = datetime.fromisoformat(run["start_time"].replace("Z", "+00:00")).timestamp()
+def _word(text: str) -> str | None:
+    """A short text, None for every other value. Texts spell NaN, or name the type of an image."""
+    if text[:1] != '"' or len(text) > _LONGEST_WORD:
+        return None
+    try:
+        word = json.loads(text)
+    except ValueError:
+        return None
+    return word if isinstance(word, str) else None
 
 
-def _number(value: Any) -> float | None:
-    return float(value) if is_number(value) else None
+def _configure(run: WandbRun, config: Any) -> None:
+    for name, text in _texts(config.update).items():
+        try:
+            if len(text) > _LONGEST_TEXT:
+                raise ValueError("too long")
+            run.setting(name, json.loads(text))
+        except (ValueError, RecursionError):
+            run.leave_out(name)
+    for name in _texts(config.remove):
+        run.forget_setting(name)
+
+
+def _identify(run: WandbRun, record: Any) -> None:
+    names = ("run_id", "display_name", "project", "run_group", "job_type", "tags")
+    start = record.start_time
+    run.identify({name: getattr(record, name) for name in names} | {"started": start.seconds + start.nanos / 1e9})
+    _configure(run, record.config)

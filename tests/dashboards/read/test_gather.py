@@ -63,11 +63,11 @@ def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
 
 def test_only_changed_runs_are_read_again(root, monkeypatch):
     read = []
-    read_wandb_files = gather.read_wandb_files
+    read_wandb_file = gather.read_wandb_file
     monkeypatch.setattr(
         gather,
-        "read_wandb_files",
-        lambda paths: read.extend(path.name for path in paths) or read_wandb_files(paths),
+        "read_wandb_file",
+        lambda path: read.append(path.name) or read_wandb_file(path),
     )
     first, _ = gather.gather([root])
     assert len(read) == 3
@@ -124,15 +124,6 @@ def test_a_folder_must_exist_and_may_hold_nothing(tmp_path):
     assert gather.gather([tmp_path]) == ([], {})
     with pytest.raises(FileNotFoundError, match=r"`DIR` must be a folder with runs, got .*nowhere"):
         gather.gather([tmp_path / "nowhere"])
-
-
-def test_an_old_wandb_is_named(tmp_path, monkeypatch):
-    (tmp_path / "wandb.py").write_text("import sys; sys.exit('Error: No such command \"leet\".')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (tmp_path / "run-x.wandb").write_bytes(b"x")
-    (tmp_path / "run-y.wandb").write_bytes(b"x")
-    _, skipped = gather.gather([tmp_path])
-    assert list(map(str, skipped.values())) == ["W&B 0.31 or newer is needed to read it: pip install -U wandb."] * 2
 
 
 def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):

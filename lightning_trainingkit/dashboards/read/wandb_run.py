@@ -1,0 +1,154 @@
+"""Put a run together from the records of W&B's file, for both readers."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_trainingkit.dashboards.read.record import Record, UnreadableError, flatten
+from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number, without_media
+
+__all__ = ["MOST_VALUES", "WandbRun"]
+
+_LARGEST = sys.float_info.max
+MOST_VALUES = 10_000  # of a setting, of the settings, of the summary
+_DEEPEST = 32
+_LONGEST_NAME = 1_000
+_MOST_TAGS = 100
+_END_OF_TIME = 253402300800.0  # the year 10000: no date goes beyond
+
+
+class WandbRun:
+    """Collects the records of a file. A value beyond the bounds is left out and noted."""
+
+    def __init__(self) -> None:
+        self._record = Record(id="")
+        self._known = False  # whether a record names the run
+        self._rows = Rows()
+        self._settings: dict[str, Any] = {}
+        self._summary: dict[str, Any] = {}
+        self._left_out: list[str] = []  # names of settings
+        self._notes: list[str] = []
+
+    def identify(self, run: Mapping[str, Any]) -> None:
+        """Add the run's names and tags by W&B's fields, and ``started``, seconds since 1970."""
+        record, self._known = self._record, True
+        record.id = run.get("run_id") or record.id
+        record.name = run.get("display_name") or record.name
+        record.project = run.get("project") or record.project
+        record.group = run.get("run_group") or record.group
+        record.job_type = run.get("job_type") or record.job_type
+        record.tags = [str(tag)[:_LONGEST_NAME] for tag in run.get("tags") or record.tags][:_MOST_TAGS]
+        started = run.get("started", 0.0)
+        record.started = started if 0 < started < _END_OF_TIME else record.started
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Add a row of history."""
+        row = without_media(row)
+        self._ran(row.get("_runtime"))
+        self._rows.add(row.get(STEP, row.get("_step")), row)
+
+    def setting(self, name: str, value: Any) -> None:
+        """Set a setting. W&B's own settings are passed over."""
+        if name == "_wandb" or name.startswith("_wandb."):
+            return
+        if _is_sound(value) and len(self._settings) < MOST_VALUES and len(name) <= _LONGEST_NAME:
+            self._settings[name] = value
+        else:
+            self.leave_out(name)
+
+    def leave_out(self, name: str) -> None:
+        """Note a setting that can't be read."""
+        if len(self._left_out) < MOST_VALUES:
+            self._left_out.append(name)
+
+    def forget_setting(self, name: str) -> None:
+        """Remove a setting."""
+        self._settings.pop(name, None)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Update the summary."""
+        if len(self._summary) < MOST_VALUES:
+            self._summary |= values
+
+    def forget_summary(self, name: str) -> None:
+        """Remove a value from the summary."""
+        self._summary.pop(name, None)
+
+    def metric(self, name: str, summary: Mapping[str, Any]) -> None:
+        """Add a metric's goal, if its summary keeps the largest or the smallest value."""
+        goal = "max" if summary.get("max") else "min" if summary.get("min") else None
+        if name and goal and len(self._record.goals) < MOST_VALUES:
+            self._record.goals[name] = goal
+
+    def end(self, exit_code: int, runtime: Any) -> None:
+        """Add the run's end."""
+        self._record.state = "failed" if exit_code else "finished"
+        self._ran(runtime)
+
+    def note(self, text: str) -> None:
+        """Add a note."""
+        self._notes.append(text)
+
+    def record(self, cut_off: bool) -> Record:
+        """The run.
+
+        Args:
+            cut_off: Whether the file ends within a record. Only a run that has ended gets a note.
+
+        Raises:
+            UnreadableError: If no record says which run it is.
+        """
+        record = self._record
+        if not self._known:
+            raise UnreadableError("; ".join(["it holds no run", *self._notes]) + ".")
+        if not record.id or len(record.id) > _LONGEST_NAME:
+            raise UnreadableError(f"its run must have an id, got {record.id[:20]!r}.")
+        record.name = record.name or record.id
+        for name in ("name", "project", "group", "job_type"):
+            if len(text := getattr(record, name)) > _LONGEST_NAME:
+                setattr(record, name, f"{text[:_LONGEST_NAME]}…")
+        record.config = {_encodable(name): _encodable(value) for name, value in flatten(self._settings).items()}
+        record.summary = {
+            name: float(value)
+            for name, value in sorted(without_media(self._summary).items())
+            if not name.startswith("_") and is_number(value) and len(name) <= _LONGEST_NAME and abs(value) <= _LARGEST
+        }
+        record.curves = dict(sorted(self._rows.curves().items()))
+        if self._left_out:
+            names = ", ".join(_encodable(name[:50]) for name in self._left_out[:3])
+            self.note(f"{len(self._left_out)} settings could not be read: {names}")
+        if len(record.tags) == _MOST_TAGS:
+            self.note(f"tags behind the {_MOST_TAGS}th were left out, if there are any")
+        if len(self._summary) >= MOST_VALUES:
+            self.note(f"the summary has {MOST_VALUES} values or more, of which some were left out")
+        if cut_off and record.state != "unknown":
+            self.note("the file is cut off at its end")
+        record.note = "; ".join([*self._notes, *self._rows.notes()])
+        return record
+
+    def _ran(self, seconds: Any) -> None:
+        if is_number(seconds) and 0 < seconds < _END_OF_TIME:
+            self._record.seconds = max(self._record.seconds, float(seconds))
+
+
+def _is_sound(value: Any) -> bool:
+    """Whether a setting is neither nested too deeply nor too large, and its numbers are numbers."""
+    values, count = [value], 0
+    for _ in range(_DEEPEST):
+        count += len(values)
+        if count > MOST_VALUES or any(is_number(each) and not abs(each) <= _LARGEST for each in values):
+            return False
+        values = [
+            part
+            for each in values
+            if isinstance(each, dict | list)
+            for part in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not values:
+            return True
+    return False
+
+
+def _encodable(value: Any) -> Any:
+    """Replace lone surrogates, which JSON allows and UTF-8 does not."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
