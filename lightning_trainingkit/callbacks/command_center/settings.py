@@ -13,6 +13,8 @@ from lightning_trainingkit._version import versions
 
 __all__ = ["settings_of"]
 
+# What the run itself says: its name, group, job type and tags, and a page that is none of the training's settings.
+_OF_THE_RUN = {"CommandCenter": {"group", "job_type", "tags", "name", "page"}}
 _TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "precision", "world_size", "num_nodes"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
@@ -23,6 +25,8 @@ _TRAINER = (
 
 def settings_of(trainer: L.Trainer) -> dict[str, Any]:
     """Describe what ``trainer`` was given, without the hyperparameters that Lightning logs itself.
+
+    Left out is what differs between any two runs: the names of this run, and folders that a logger named after it.
 
     Returns:
         What JSON can hold, under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and
@@ -68,13 +72,28 @@ def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
 def _callbacks(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
     seen: Counter[str] = Counter()
     described = {}
+    versions = _versions(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = type(callback).__name__
         seen[name] += 1
-        arguments = [argument for argument in signature(type(callback)).parameters if hasattr(callback, argument)]
+        arguments = {
+            argument: getattr(callback, argument)
+            for argument in signature(type(callback)).parameters
+            if hasattr(callback, argument) and argument not in _OF_THE_RUN.get(name, ())
+        }
         key = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        described[key] = _plain({argument: getattr(callback, argument) for argument in arguments})
+        described[key] = _plain({each: value for each, value in arguments.items() if not _is_inside(value, versions)})
     return described
+
+
+def _versions(trainer: L.Trainer) -> set[str]:
+    """How the loggers call this run in the paths of its folders (Lightning names checkpoint folders by the first)."""
+    found = [logger.version for logger in trainer.loggers]
+    return {f"version_{each}" if isinstance(each, int) else str(each) for each in found if each is not None}
+
+
+def _is_inside(value: Any, folders: set[str]) -> bool:
+    return isinstance(value, str | Path) and Path(value).is_absolute() and not folders.isdisjoint(Path(value).parts)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
