@@ -34,6 +34,8 @@ from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["CommandCenter"]
 
+_STATE = "command_center_best_values"  # in a checkpoint
+
 
 class CommandCenter(L.Callback):
     """Record each fit as a W&B run of its own, offline and without an account. The training itself is unchanged.
@@ -110,14 +112,6 @@ class CommandCenter(L.Callback):
         """Leave out what belongs to this process: the run, its logger and the guard."""
         return {**vars(self), **dict.fromkeys(("_run", "_logger", "_release"))}
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best values that this callback itself keeps."""
-        return {"best_values": dict(self._best_values.values)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best values of before."""
-        self._best_values.values = dict(state_dict["best_values"])
-
     def finish(self, exit_code: int = 0) -> None:
         """End the latest fit's run now, where many fits share a process; what is logged later goes nowhere.
 
@@ -163,6 +157,16 @@ class CommandCenter(L.Callback):
         run, logger = self._run, self._logger
         if best and self._release is not None and run is not None and logger is not None:
             self._attempt(logger, lambda: run.run.summary.update(best))
+
+    # Not `state_dict`: Lightning warns where a run that has state in a checkpoint is resumed without this callback.
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the best values that this callback itself keeps."""
+        if self._best_values.values:
+            checkpoint[_STATE] = dict(self._best_values.values)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue from the best values in the checkpoint."""
+        self._best_values.values = dict(checkpoint.get(_STATE, {}))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """End the run as failed."""

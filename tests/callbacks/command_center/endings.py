@@ -55,6 +55,10 @@ if __name__ == "__main__":
         trainer = L.Trainer(max_epochs=1, default_root_dir=FOLDER, logger=False, callbacks=callbacks, **quiet, **ranks)
         module = Module(last)
         trainer.fit(module, loader, loader)
+        if END == "a child" and last:
+            if (child := os.fork()) == 0:
+                sys.exit()
+            os.waitpid(child, 0)
         if "ddp" not in END:
             trainer.test(module, loader, verbose=False)
     os.chdir("/")  # the page stays where it was asked for
