@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit._lightning import L, TrainerFn, WandbLogger, rank_zero_warn, refuse_other_package
-from lightning_trainingkit.callbacks._best_weights import take_mode
 from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
@@ -17,6 +14,7 @@ from lightning_trainingkit.callbacks.command_center._lightning import (
     take_run,
     unused_run,
 )
+from lightning_trainingkit.callbacks.command_center.arguments import check_arguments
 from lightning_trainingkit.callbacks.command_center.best_values import BestValues, goals_of
 from lightning_trainingkit.callbacks.command_center.ending import OpenRun
 from lightning_trainingkit.callbacks.command_center.opening import (
@@ -27,9 +25,6 @@ from lightning_trainingkit.callbacks.command_center.opening import (
     note_other_loggers,
 )
 from lightning_trainingkit.callbacks.command_center.settings import settings_of
-from lightning_trainingkit.dashboards.page.render import check_file
-from lightning_trainingkit.dashboards.secret import hide
-from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["CommandCenter"]
@@ -38,7 +33,7 @@ _STATE = "command_center_best_values"  # in a checkpoint
 
 
 class CommandCenter(L.Callback):
-    """Record each fit as a W&B run of its own, offline and without an account. The training itself is unchanged.
+    """Record each fit as a W&B run of its own, offline and without an account. Training is unchanged.
 
     - **Config**: the hyperparameters, the settings of trainer, optimizers and callbacks, and the versions.
     - **Summary**: the best value of a metric, not the last.
@@ -49,8 +44,8 @@ class CommandCenter(L.Callback):
     - **W&B fails**: a warning says so once, and training goes on without W&B until the next fit.
     - **Secrets** become ``***`` in names, tags, notes and config.
 
-    Only rank 0 talks to W&B. ``validate`` and ``test`` before any fit, ``fast_dev_run`` and ``barebones`` are not
-    recorded. The card beside this file (README.md) tells more.
+    ``validate`` and ``test`` before any fit, ``fast_dev_run`` and ``barebones`` are not recorded. README.md in this
+    folder tells more.
 
     Args:
         group: What the fits of one experiment share (a grid, the folds of a cross-validation, an ensemble), by which
@@ -86,16 +81,7 @@ class CommandCenter(L.Callback):
         best: dict[str, str] | None = None,
         page: str | None = None,
     ) -> None:
-        for metric, mode in (best or {}).items():
-            _check.one_of(f"best[{metric!r}]", mode, ("min", "max"), f"Say which end of {metric} is the better one.")
-            take_mode("CommandCenter", metric, mode)  # says where the name contradicts
-        if isinstance(tags, str):
-            raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
-        _check_tags(tags)
-        if page is not None and find_spec("plotly") is None:
-            raise ImportError("`page` needs plotly. Run: pip install 'lightning-trainingkit[dashboard]'.")
-        if page is not None:
-            check_file(Path(page))
+        check_arguments(tags, best, page)
         self.group = group
         self.job_type = job_type
         self.tags = tags
@@ -237,14 +223,6 @@ class CommandCenter(L.Callback):
         if self._release is not None:
             self._release()
             self._release = None
-
-
-def _check_tags(tags: Sequence[str]) -> None:
-    for tag in (hide(str(tag)) for tag in tags):
-        if not 1 <= len(tag) <= 64:
-            raise ValueError(
-                f"`tags` must have 1 to 64 characters each, got {len(tag)} in {tag!r}. Change it: W&B would drop all."
-            )
 
 
 def _warn(error: Exception) -> None:

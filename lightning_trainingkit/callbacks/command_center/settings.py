@@ -13,7 +13,7 @@ from lightning_trainingkit._version import versions
 
 __all__ = ["settings_of"]
 
-# What the run itself says: its name, group, job type and tags, and a page that is none of the training's settings.
+# The run itself has a name, a group, a job type and tags. The page says nothing about the training.
 _OF_THE_RUN = {"CommandCenter": {"group", "job_type", "tags", "name", "page"}}
 _TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "precision", "world_size", "num_nodes"),
@@ -26,7 +26,7 @@ _TRAINER = (
 def settings_of(trainer: L.Trainer) -> dict[str, Any]:
     """Describe what ``trainer`` was given, without the hyperparameters that Lightning logs itself.
 
-    Left out is what differs between any two runs: the names of this run, and folders that a logger named after it.
+    The names of this run, and folders that Lightning named after it, are left out: they differ between any two runs.
 
     Returns:
         What JSON can hold, under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and
@@ -72,7 +72,6 @@ def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
 def _callbacks(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
     seen: Counter[str] = Counter()
     described = {}
-    versions = _versions(trainer)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = type(callback).__name__
         seen[name] += 1
@@ -82,18 +81,16 @@ def _callbacks(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
             if hasattr(callback, argument) and argument not in _OF_THE_RUN.get(name, ())
         }
         key = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        described[key] = _plain({each: value for each, value in arguments.items() if not _is_inside(value, versions)})
+        described[key] = _plain({each: value for each, value in arguments.items() if not _repeats_run(value, trainer)})
     return described
 
 
-def _versions(trainer: L.Trainer) -> set[str]:
-    """How the loggers call this run in the paths of its folders (Lightning names checkpoint folders by the first)."""
-    found = [logger.version for logger in trainer.loggers]
-    return {f"version_{each}" if isinstance(each, int) else str(each) for each in found if each is not None}
-
-
-def _is_inside(value: Any, folders: set[str]) -> bool:
-    return isinstance(value, str | Path) and Path(value).is_absolute() and not folders.isdisjoint(Path(value).parts)
+def _repeats_run(value: Any, trainer: L.Trainer) -> bool:
+    """Whether a value is a folder that Lightning named after the run: by the version of the first logger."""
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or not trainer.loggers:
+        return False
+    version = trainer.loggers[0].version
+    return (f"version_{version}" if isinstance(version, int) else str(version)) in Path(value).parts
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
