@@ -6,12 +6,12 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from lightning_trainingkit._lightning import WandbLogger
+from lightning_trainingkit._lightning import L, WandbLogger
 
 if TYPE_CHECKING:
     from wandb import Run
 
-__all__ = ["guard_logger", "mute_logger", "open_run", "take_run", "unused_run"]
+__all__ = ["guard_logger", "monitored_only", "mute_logger", "open_run", "take_run", "unused_run"]
 
 _LOGGER_METHODS = (
     *("log_metrics", "log_hyperparams", "log_graph", "save", "after_save_checkpoint", "finalize", "watch"),
@@ -68,6 +68,24 @@ def open_run(logger: WandbLogger, **init: Any) -> "Run":
 def mute_logger(logger: WandbLogger) -> None:
     """Let ``logger`` swallow everything until it is given a new run."""
     logger._experiment = _Muted(logger.version)  # type: ignore[assignment]
+
+
+def monitored_only(trainer: L.Trainer) -> dict[str, float]:
+    """Metrics of the validation that is ending which callbacks find under a name that no logger gets.
+
+    Of ``self.log("val_loss", ..., on_step=True)`` loggers get ``val_loss_step`` and ``val_loss_epoch``, and of
+    ``self.log("val_loss", ..., logger=False)`` nothing. Call it on every rank, in the validation's last hook.
+    """
+    results = trainer._results
+    if results is None:
+        return {}
+    found = {}
+    for metric in results.values():
+        if metric.meta.on_epoch and not metric.has_reset:
+            name, logged = results._forked_name(metric, on_step=False)
+            if (name != logged or not metric.meta.logger) and name in trainer.callback_metrics:
+                found[name] = float(trainer.callback_metrics[name])
+    return found
 
 
 def guard_logger(logger: WandbLogger, attempt: Callable[[Callable[[], Any]], Any]) -> Callable[[], None]:

@@ -1,64 +1,52 @@
 """Keep a record of every fit with Weights & Biases."""
 
-import atexit
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lightning_trainingkit._lightning import (
-    EarlyStopping,
-    L,
-    ModelCheckpoint,
-    WandbLogger,
-    rank_zero_warn,
-    refuse_other_package,
-)
-from lightning_trainingkit.callbacks._best_weights import take_mode
+from lightning_trainingkit._lightning import L, TrainerFn, WandbLogger, rank_zero_warn, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
+    monitored_only,
     mute_logger,
     open_run,
     take_run,
     unused_run,
 )
+from lightning_trainingkit.callbacks.command_center.arguments import check_arguments
+from lightning_trainingkit.callbacks.command_center.best_values import BestValues, goals_of
+from lightning_trainingkit.callbacks.command_center.ending import OpenRun
+from lightning_trainingkit.callbacks.command_center.opening import (
+    check_run,
+    describe,
+    find_logger,
+    new_logger,
+    note_other_loggers,
+)
 from lightning_trainingkit.callbacks.command_center.settings import settings_of
-from lightning_trainingkit.dashboards.heartbeat import Heartbeat
-from lightning_trainingkit.dashboards.page.render import check_file
-from lightning_trainingkit.dashboards.secret import hide
-from lightning_trainingkit.functional import _check
+from lightning_trainingkit.dashboards.printable import printable
 from lightning_trainingkit.nn.weights.trained import mark_trained
-
-if TYPE_CHECKING:
-    from wandb import Run
 
 __all__ = ["CommandCenter"]
 
-_BEST = {"val/acc": "max", "val/loss": "min"}
+_STATE = "command_center_best_values"  # in a checkpoint
 
 
 class CommandCenter(L.Callback):
-    """Record each fit as a W&B run of its own, offline and without an account; the training itself is unchanged.
+    """Record each fit as a W&B run of its own, offline and without an account. Training is unchanged.
 
-    The run's config holds the hyperparameters (which Lightning logs where ``save_hyperparameters`` was called), the
-    settings of trainer, optimizers and callbacks, and the versions. Its summary holds a metric's best value, not the
-    last. A fit that raises ends its run as failed. If W&B fails, a warning says so once, and training goes on without
-    it until the next fit. Secrets become ``***`` in names, tags, notes and config, but not in printed text, in
-    files, or in what your own ``WandbLogger`` opens its first run with.
+    - **Config**: the hyperparameters, the settings of trainer, optimizers and callbacks, and the versions.
+    - **Summary**: the best value of a metric, not the last.
+    - **End**: the run stays open after the fit, so that ``trainer.test`` logs into it. It ends with ``finish``, with
+      this callback's next fit or with the process. A fit that raises ends its run as failed.
+    - **Logger**: the Trainer's ``WandbLogger``. Where there is none, the callback appends one to ``trainer.loggers``;
+      the mode is ``WANDB_MODE`` or offline, the folder ``trainer.default_root_dir``.
+    - **W&B fails**: a warning says so once, and training goes on without W&B until the next fit.
+    - **Secrets** become ``***`` in names, tags, notes and config.
 
-    A ``WandbLogger`` of the Trainer is used. Where there is none, one is appended to ``trainer.loggers`` and stays
-    there; its mode is ``WANDB_MODE`` or offline, its project ``WANDB_PROJECT`` or ``lightning_trainingkit``, its folder
-    ``trainer.default_root_dir``. As with any logger, a Trainer that had none then saves its checkpoints under
-    ``PROJECT/RUN_ID/checkpoints``, unless they are told where.
-
-    The run stays open after the fit, so that ``trainer.test`` logs into it too, and ends with ``finish``, this
-    callback's next fit or the process. By a heartbeat beside its file ``trainingkit dashboard`` tells a run that goes
-    on from one that was killed. ``validate`` and ``test`` before any fit are left as they are, and so are
-    ``fast_dev_run`` and ``barebones``, which Lightning runs without loggers. Only rank 0 talks to W&B.
+    ``validate`` and ``test`` before any fit, ``fast_dev_run`` and ``barebones`` are not recorded. README.md in this
+    folder tells more.
 
     Args:
         group: What the fits of one experiment share (a grid, the folds of a cross-validation, an ensemble), by which
@@ -66,11 +54,10 @@ class CommandCenter(L.Callback):
         job_type: The fit's part in its group, such as ``"train"`` or ``"ensemble"``.
         tags: Words to find the run by.
         name: What varies between the runs of the group, such as ``"lr=3e-4"``; by default W&B names the run.
-        best: Metric name to ``"min"`` or ``"max"``: which end is the best. Added to the monitors of early stopping and
-            checkpoint callbacks and to ``{"val/acc": "max", "val/loss": "min"}``, which it overrules.
-        page: Where to write the command center, one HTML file with all runs that W&B keeps in this run's folder: at the
-            end of each fit with what W&B has written by then (it may hold the last 15 seconds back), and when the run
-            ends with everything. None writes none.
+        best: Metric name to ``"min"`` or ``"max"``: which end is the best. Overrules the monitors of early stopping and
+            checkpoint callbacks, and these overrule ``{"val/acc": "max", "val/loss": "min"}``.
+        page: File for the command center, one HTML page of all runs that W&B keeps in this run's folder. Written at
+            the end of each fit and, with everything, when the run ends. None writes none.
 
     Raises:
         ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, if a tag is empty or longer than 64
@@ -95,32 +82,22 @@ class CommandCenter(L.Callback):
         best: dict[str, str] | None = None,
         page: str | None = None,
     ) -> None:
-        for metric, mode in (best or {}).items():
-            _check.one_of(f"best[{metric!r}]", mode, ("min", "max"), f"Say which end of {metric} is the better one.")
-            take_mode("CommandCenter", metric, mode)  # says where the name contradicts
-        if isinstance(tags, str):
-            raise TypeError(f"`tags` must be a list of strings, got {tags!r}. Write `tags=[{tags!r}]`.")
-        _check_tags(tags)
-        if page is not None and find_spec("plotly") is None:
-            raise ImportError("`page` needs plotly. Run: pip install 'lightning-trainingkit[dashboard]'.")
-        if page is not None:
-            check_file(Path(page))
+        check_arguments(tags, best, page)
         self.group = group
         self.job_type = job_type
         self.tags = tags
         self.name = name
         self.best = best
         self.page = page
-        self._run: Run | None = None  # the latest fit's, on rank 0, until it is finished
+        self._best_values = BestValues({})
+        self._run: OpenRun | None = None  # the latest fit's, on rank 0, until it is finished
         self._logger: WandbLogger | None = None  # whose run it is
-        self._heartbeat: Heartbeat | None = None
-        self._at_exit: Callable[[], Any] | None = None
         self._lost = False
         self._release: Callable[[], None] | None = None  # set between setup and teardown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: the run, its logger, its heartbeat and the guard."""
-        return {**vars(self), **dict.fromkeys(("_run", "_logger", "_heartbeat", "_at_exit", "_release"))}
+        """Leave out what belongs to this process: the run, its logger and the guard."""
+        return {**vars(self), **dict.fromkeys(("_run", "_logger", "_release"))}
 
     def finish(self, exit_code: int = 0) -> None:
         """End the latest fit's run now, where many fits share a process; what is logged later goes nowhere.
@@ -140,10 +117,11 @@ class CommandCenter(L.Callback):
         refuse_twice(trainer, self, "Give all arguments to one.")
         if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
             return
-        logger = _wandb_logger(trainer)
+        logger = find_logger(trainer)
         if stage == "fit":
+            self._best_values = BestValues(goals_of(trainer, self.best))
             if logger is None:
-                logger = self._new_logger(trainer)
+                logger = new_logger(trainer, self.group, self.job_type, self.name)
                 trainer.loggers = [*trainer.loggers, logger]
             if trainer.is_global_zero:
                 self._open(trainer, logger)
@@ -158,13 +136,32 @@ class CommandCenter(L.Callback):
         """Write them once more: now the batch size is known, and a tuned learning rate is in place."""
         self._write_settings(trainer)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the best of metrics whose monitored name W&B does not get into the summary."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        best = self._best_values.update(monitored_only(trainer))
+        run, logger = self._run, self._logger
+        if best and self._release is not None and run is not None and logger is not None:
+            self._attempt(logger, lambda: run.run.summary.update(best))
+
+    # Not `state_dict`: Lightning warns where a run that has state in a checkpoint is resumed without this callback.
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the best values that this callback itself keeps."""
+        if self._best_values.values:
+            checkpoint[_STATE] = dict(self._best_values.values)
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Continue from the best values in the checkpoint."""
+        self._best_values.values = dict(checkpoint.get(_STATE, {}))
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """End the run as failed."""
         if self._release is not None:  # else this raised before our setup, and the run is that of an earlier fit
             self._let_go()
             self._finish(1)
             # W&B raises on logging to a finished run.
-            if (logger := _wandb_logger(trainer)) is not None:
+            if (logger := find_logger(trainer)) is not None:
                 mute_logger(logger)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -173,73 +170,33 @@ class CommandCenter(L.Callback):
             mark_trained(pl_module)
         if self._release is not None:
             # Lightning finalizes the loggers after this hook: done here, guarded, its own call finds nothing to do.
-            if (logger := _wandb_logger(trainer)) is not None:
+            if (logger := find_logger(trainer)) is not None:
                 logger.finalize("success")
             self._let_go()
-            if self._run is not None and not self._lost and self._at_exit is None:
-                # W&B would end every open run with the exit code of the process, which a later crash may set.
-                self._at_exit = atexit.register(partial(_end, self._run, self.page))
-            if stage == "fit" and self._run is not None:
-                _write_page(self._run, self.page)
-
-    def _new_logger(self, trainer: L.Trainer) -> WandbLogger:
-        import wandb
-
-        return WandbLogger(
-            project=os.environ.get("WANDB_PROJECT", "lightning_trainingkit"),
-            save_dir=trainer.default_root_dir,
-            group=self.group,
-            job_type=self.job_type,
-            name=self.name,
-            # Not `offline=True`, which sets WANDB_MODE for the whole process.
-            mode=os.environ.get("WANDB_MODE", "offline"),
-            reinit="create_new",
-            settings=wandb.Settings(quiet=True),
-        )
+            if self._run is not None and not self._lost:
+                self._run.leave_open()
+            if self._run is not None and stage == "fit":
+                self._run.write_page()
 
     def _open(self, trainer: L.Trainer, logger: WandbLogger) -> None:
         self._finish(0)
         self._lost = False
         self._logger = logger
-        self._run = unused_run(logger)
-        if self._run is not None:
-            self._check(self._run)
-            self._attempt(logger, partial(take_run, logger, self._run))
+        run = unused_run(logger)
+        if run is not None:
+            check_run(run, self.group, self.job_type, self.name)
+            self._attempt(logger, partial(take_run, logger, run))
         else:
             job_type = None if self.job_type == "train" else self.job_type
-            self._run = self._attempt(
-                logger, partial(open_run, logger, group=self.group, job_type=job_type, name=self.name)
-            )
-        if self._run is not None:
-            self._attempt(logger, partial(self._describe, trainer, self._run))
-            if not self._run.disabled:
-                self._heartbeat = Heartbeat(_folder(self._run))
-
-    def _check(self, run: "Run") -> None:
-        asked_for = (("group", self.group, None), ("job_type", self.job_type, "train"), ("name", self.name, None))
-        for name, asked, default in asked_for:
-            found = getattr(run, name)
-            if asked not in (default, found):
-                raise ValueError(
-                    f"`{name}` must be that of the Trainer's own WandbLogger, whose run has {found!r}, got {asked!r}. "
-                    f"Pass it to the logger: `WandbLogger({name}={asked!r})`."
-                )
-
-    def _describe(self, trainer: L.Trainer, run: "Run") -> None:
-        run.tags = tuple(dict.fromkeys((*(run.tags or ()), *self.tags)))
-        monitors = {
-            callback.monitor: callback.mode
-            for callback in trainer.callbacks  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping | ModelCheckpoint) and callback.monitor
-        }
-        # As WandbLogger does for the runs that it opens itself.
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        for name, mode in (_BEST | monitors | (self.best or {})).items():
-            run.define_metric(name, summary=mode, step_metric="trainer/global_step")
+            run = self._attempt(logger, partial(open_run, logger, group=self.group, job_type=job_type, name=self.name))
+        if run is not None:
+            self._attempt(logger, partial(describe, run, self.tags, self._best_values.goals))
+            self._run = OpenRun(run, self.page)
+            if not run.disabled:
+                note_other_loggers(trainer, self._run.folder)
 
     def _write_settings(self, trainer: L.Trainer) -> None:
-        logger = _wandb_logger(trainer)
+        logger = find_logger(trainer)
         if self._release is not None and logger is not None:
             self._attempt(logger, lambda: logger.log_hyperparams(settings_of(trainer)))
 
@@ -256,19 +213,12 @@ class CommandCenter(L.Callback):
 
     def _finish(self, exit_code: int) -> None:
         run, self._run = self._run, None
-        if self._at_exit is not None:
-            atexit.unregister(self._at_exit)
-            self._at_exit = None
         if run is not None:
             try:
-                run.finish(exit_code=1 if self._lost else exit_code)
+                run.end(1 if self._lost else exit_code)
             except Exception as error:
                 if not self._lost:
                     _warn(error)
-            _write_page(run, self.page)
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-            self._heartbeat = None
 
     def _let_go(self) -> None:
         if self._release is not None:
@@ -276,38 +226,6 @@ class CommandCenter(L.Callback):
             self._release = None
 
 
-def _check_tags(tags: Sequence[str]) -> None:
-    for tag in (hide(str(tag)) for tag in tags):
-        if not 1 <= len(tag) <= 64:
-            raise ValueError(
-                f"`tags` must have 1 to 64 characters each, got {len(tag)} in {tag!r}. Change it: W&B would drop all."
-            )
-
-
-def _end(run: "Run", page: str | None) -> None:
-    with suppress(Exception):
-        run.finish(exit_code=0)
-        _write_page(run, page)
-
-
-def _folder(run: "Run") -> Path:
-    return Path(run.dir).parent
-
-
-def _write_page(run: "Run", page: str | None) -> None:
-    """Write the command center of all runs beside ``run``; training goes on where that fails."""
-    if page is not None and not run.disabled:
-        from lightning_trainingkit.dashboards.local import write_center
-
-        try:
-            write_center(Path(page), [_folder(run).parent])
-        except Exception as error:
-            rank_zero_warn(f"The page {page} was not written: {error}")
-
-
-def _wandb_logger(trainer: L.Trainer) -> WandbLogger | None:
-    return next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
-
-
 def _warn(error: Exception) -> None:
-    rank_zero_warn(f"W&B failed with {type(error).__name__}: {error}. Training goes on without W&B until the next fit.")
+    said = f"W&B failed with {type(error).__name__}: {error}. Training goes on without W&B until the next fit."
+    rank_zero_warn(printable(said))

@@ -13,6 +13,8 @@ from lightning_trainingkit._version import versions
 
 __all__ = ["settings_of"]
 
+# The run itself has a name, a group, a job type and tags. The page says nothing about the training.
+_OF_THE_RUN = {"CommandCenter": {"group", "job_type", "tags", "name", "page"}}
 _TRAINER = (
     *("max_epochs", "min_epochs", "max_steps", "precision", "world_size", "num_nodes"),
     *("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm"),
@@ -23,6 +25,8 @@ _TRAINER = (
 
 def settings_of(trainer: L.Trainer) -> dict[str, Any]:
     """Describe what ``trainer`` was given, without the hyperparameters that Lightning logs itself.
+
+    The names of this run, and folders that Lightning named after it, are left out: they differ between any two runs.
 
     Returns:
         What JSON can hold, under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and
@@ -71,10 +75,22 @@ def _callbacks(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         name = type(callback).__name__
         seen[name] += 1
-        arguments = [argument for argument in signature(type(callback)).parameters if hasattr(callback, argument)]
+        arguments = {
+            argument: getattr(callback, argument)
+            for argument in signature(type(callback)).parameters
+            if hasattr(callback, argument) and argument not in _OF_THE_RUN.get(name, ())
+        }
         key = name if seen[name] == 1 else f"{name}-{seen[name]}"
-        described[key] = _plain({argument: getattr(callback, argument) for argument in arguments})
+        described[key] = _plain({each: value for each, value in arguments.items() if not _repeats_run(value, trainer)})
     return described
+
+
+def _repeats_run(value: Any, trainer: L.Trainer) -> bool:
+    """Whether a value is a folder that Lightning named after the run: by the version of the first logger."""
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or not trainer.loggers:
+        return False
+    version = trainer.loggers[0].version
+    return (f"version_{version}" if isinstance(version, int) else str(version)) in Path(value).parts
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_trainingkit.dashboards.read.record import Record, UnreadableError
 from lightning_trainingkit.dashboards.read.wandb_inspect import read_by_inspect
 from lightning_trainingkit.dashboards.read.wandb_log import WandbLog
-from lightning_trainingkit.dashboards.read.wandb_run import MOST_VALUES, WandbRun
+from lightning_trainingkit.dashboards.read.wandb_run import MOST_VALUES, WandbRun, best_end
 
 __all__ = ["read_wandb_file", "record_classes"]
 
@@ -128,7 +128,7 @@ def _values(texts: Mapping[str, str]) -> dict[str, Any]:
         try:
             value = float(text)
         except ValueError:
-            values[name] = _word(text)
+            values[name] = _best(text) if text[:1] == "{" else _word(text)
         else:
             values[name] = value if isfinite(value) or text in _WORDS else _BEYOND
     return values
@@ -143,6 +143,17 @@ def _word(text: str) -> str | None:
     except ValueError:
         return None
     return word if isinstance(word, str) else None
+
+
+def _best(text: str) -> Any:
+    """A summary's best value, ``{"min": 0.1}``, None for every other mapping."""
+    if len(text) > _LONGEST_WORD:
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and best_end(found) else None
 
 
 def _configure(run: WandbRun, config: Any) -> None:

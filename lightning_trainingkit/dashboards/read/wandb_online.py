@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_trainingkit.dashboards.read.record import Record, flatten
 from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number
+from lightning_trainingkit.dashboards.read.wandb_run import best_end
 
 __all__ = ["asking", "read_project"]
 
@@ -119,11 +120,8 @@ def _summary(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str
     found: dict[str, float] = {}
     goals: dict[str, str] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            ends = [end for end in ("min", "max") if end in value]
-            if len(ends) == 1:
-                goals[name] = ends[0]
-                value = value[ends[0]]
+        if isinstance(value, Mapping) and (end := best_end(value)):
+            goals[name], value = end, value[end]
         if is_number(value) and not name.startswith("_"):
             found[name] = float(value)
     return found, goals

@@ -7,7 +7,7 @@ from typing import Any
 from lightning_trainingkit.dashboards.read.record import Record, UnreadableError, flatten
 from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number, without_media
 
-__all__ = ["MOST_VALUES", "WandbRun"]
+__all__ = ["MOST_VALUES", "WandbRun", "best_end"]
 
 _LARGEST = sys.float_info.max
 MOST_VALUES = 10_000  # of a setting, of the settings, of the summary
@@ -108,11 +108,12 @@ class WandbRun:
             if len(text := getattr(record, name)) > _LONGEST_NAME:
                 setattr(record, name, f"{text[:_LONGEST_NAME]}…")
         record.config = {_encodable(name): _encodable(value) for name, value in flatten(self._settings).items()}
-        record.summary = {
-            name: float(value)
-            for name, value in sorted(without_media(self._summary).items())
-            if not name.startswith("_") and is_number(value) and len(name) <= _LONGEST_NAME and abs(value) <= _LARGEST
-        }
+        for name, value in sorted(without_media(self._summary).items()):
+            if isinstance(value, dict) and (end := best_end(value)):
+                record.goals.setdefault(name, end)
+                value = value[end]
+            if not name.startswith("_") and is_number(value) and len(name) <= _LONGEST_NAME and abs(value) <= _LARGEST:
+                record.summary[name] = float(value)
         record.curves = dict(sorted(self._rows.curves().items()))
         if self._left_out:
             names = ", ".join(_encodable(name[:50]) for name in self._left_out[:3])
@@ -129,6 +130,18 @@ class WandbRun:
     def _ran(self, seconds: Any) -> None:
         if is_number(seconds) and 0 < seconds < _END_OF_TIME:
             self._record.seconds = max(self._record.seconds, float(seconds))
+
+
+def best_end(value: Mapping[str, Any]) -> str | None:
+    """Which end of a metric a summary keeps, ``"min"`` or ``"max"``, as ``define_metric`` had W&B keep it.
+
+    Example:
+        >>> best_end({"min": 0.1}), best_end({"last": 0.8, "max": 0.9}), best_end({"min": 0.1, "width": 3})
+        ('min', 'max', None)
+    """
+    ends = value.keys() - {"last"}
+    end = next(iter(ends)) if len(ends) == 1 else None
+    return end if end in ("min", "max") and is_number(value[end]) else None
 
 
 def _is_sound(value: Any) -> bool:

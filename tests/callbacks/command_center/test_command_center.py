@@ -344,7 +344,7 @@ def test_the_page_is_written_at_the_end_of_the_fit_and_of_the_run(tmp_path, monk
     text = page.read_text(encoding="utf-8")
     assert '"state":"finished"' in text
     assert '"val/acc"' in text
-    monkeypatch.setattr("lightning_trainingkit.callbacks.command_center.command_center.find_spec", lambda name: None)
+    monkeypatch.setattr("lightning_trainingkit.callbacks.command_center.arguments.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"lightning-trainingkit\[dashboard\]"):
         CommandCenter(page="x.html")
 
