@@ -46,7 +46,10 @@ from lightning_trainingkit import experiments
 from lightning_trainingkit.dashboards.local import write_center
 from lightning_trainingkit.dashboards.read import cache
 from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.read.packing import Found
 from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.dashboards.read.run_files import RunFiles
+from lightning_trainingkit.dashboards.read.thinning import SHARES, thin
 
 METRICS = ("train/loss", "val/loss", "train/acc", "val/acc", "lr-AdamW")
 DRAWN = """
@@ -108,9 +111,9 @@ def main() -> None:
     cold = seconds(write_page, some)
     write_plotly(some, folder / "plotly.html")
     rows += [
-        row(f"{titles[0]}: page from cold, s", cold, inspected, None, None, None, 20.0),
+        row(f"{titles[0]}: page from cold, s", cold, inspected, None, None, None, 5.0),
         *page_rows(titles[0], some, args.rounds, folder, cached=1.5, size=12.0, first=1.4, peer=folder / "plotly.html"),
-        *page_rows(titles[1], many, args.rounds, folder, size=25.0, first=2.5, stall=2.0),
+        *page_rows(titles[1], many, args.rounds, folder, cached=3.0, size=25.0, first=2.5, stall=2.0),
         *fit_rows(folder / "fit", args.steps),
     ]
     for each in (some, many):
@@ -190,7 +193,10 @@ def fill_cache(root: Path, count: int, steps: int, metrics: int) -> None:
         source.write_bytes(b"kept")
         curves = {name: Curve(np.arange(steps) * 1.0, each) for name, each in values(number, steps, metrics).items()}
         described = {"name": f"run {number}", "group": f"group {number % 4}", "config": settings(number)}
-        cache.save(source, Record(str(number), state="finished", curves=curves, source=str(source), **described))
+        curves = {name: thin(curve, SHARES) for name, curve in curves.items()}
+        record = Record(str(number), state="finished", curves=curves, source=str(source), **described)
+        files = RunFiles((source,))
+        cache.save(files, Found([record]), cache.signature(files))
 
 
 def inspect_all(root: Path) -> None:

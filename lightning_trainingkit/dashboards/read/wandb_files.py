@@ -13,7 +13,7 @@ from typing import Any
 from lightning_trainingkit.dashboards.read.record import Record, UnreadableError, flatten
 from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number
 
-__all__ = ["read_wandb_files"]
+__all__ = ["read_wandb_file", "read_wandb_files"]
 
 _READ = ("run", "config", "metric", "summary", "history", "exit")
 # `wandb leet inspect --json PATH` for one path after the other: to start W&B takes longer than to read many a file.
@@ -140,3 +140,15 @@ def _identify(record: Record, run: dict[str, Any]) -> None:
 
 def _number(value: Any) -> float | None:
     return float(value) if is_number(value) else None
+
+
+def read_wandb_file(path: Path) -> Record:
+    """Read ``run-ID.wandb``.
+
+    Raises:
+        UnreadableError: If there is none.
+    """
+    (found,) = read_wandb_files([path])
+    if isinstance(found, UnreadableError):
+        raise found
+    return found

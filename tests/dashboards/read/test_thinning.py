@@ -1,8 +1,8 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lightning_trainingkit.dashboards.page.thinning import thin
+
 from lightning_trainingkit.dashboards.read.record import Curve
 
 NUMBERS = st.floats(-1e6, 1e6) | st.sampled_from([np.nan, np.inf, -np.inf, 1e39])
