@@ -17,7 +17,7 @@ _MAX_BYTES = 1_000_000_000
 
 def cache_path(files: RunFiles) -> Path:
     """Where it is kept: in the folder of the newest file, under the run's name."""
-    return files.folder / f"dashboard-{files.name}.cache"
+    return files.folder / f"dashboard{'-' if files.name else ''}{files.name}.cache"
 
 
 def load(files: RunFiles) -> Found | None:

@@ -33,7 +33,7 @@ def read_csv_file(path: Path) -> Record:
         lines.pop()  # it is being written: its last number may be cut off too
     header, *cells = _cells(lines) if lines else [[]]
     if header is None or "step" not in header:
-        raise UnreadableError("it is no table with a column `step`, as Lightning's CSVLogger writes it.")
+        raise UnreadableError("it is no table: it has no column `step`, as Lightning's CSVLogger writes it.")
     table = _Table(header)
     for row in cells:
         table.add(row)

@@ -20,9 +20,10 @@ __all__ = ["read_all"]
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
+_SECONDS_MORE = 20.0  # after which a reader ends itself, if nobody has
 _START = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])  # not this folder, which may hold a json.py or numpy.py of anybody's
+import sys
+sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
 from lightning_trainingkit.dashboards.read.worker import main
 main()
 """
@@ -73,7 +74,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps(sys.path)],
+            [sys.executable, "-c", _START, *map(str, sys.path)],
             # No prompt, no account, no network: only the files are read. Threads of numpy take memory for nothing.
             env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -97,7 +98,9 @@ class _Worker:
         self._extra = 0.0
         self._heard.clear()
         with suppress(OSError):  # it has ended, which its answer says
-            self.input.write(f"{json.dumps([[str(path) for path in files.paths], self._seconds + 20])}\n".encode())
+            self.input.write(
+                f"{json.dumps([[str(path) for path in files.paths], self._seconds + _SECONDS_MORE])}\n".encode()
+            )
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
@@ -106,7 +109,9 @@ class _Worker:
             part = os.read(self.output.fileno(), 1 << 20)
             self._heard += part
             if not part:
-                return self._lost(f"it ends the process that reads it (status {self.process.wait()}).")
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)
+                return self._lost(f"it ends the process that reads it (status {self.process.returncode}).")
             if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
                 return unpack(bytes(self._heard), self.files.paths)
         if time.monotonic() > self.until:

@@ -1,5 +1,6 @@
 """Read the files of one run, as the processes that read do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lightning_trainingkit.dashboards.read.joining import joined
@@ -28,7 +29,7 @@ def _read_wandb(files: RunFiles) -> Found:
     read: list[Record] = []
     for path in files.paths:
         try:
-            read.append(read_wandb_file(path))
+            read.append(replace(read_wandb_file(path), source=str(path)))
         except Exception as error:  # the content may be anything
             unread[path] = why(error)
     projects = {record.id: record.project for record in read if record.project}

@@ -11,6 +11,7 @@ from lightning_trainingkit.dashboards.read.regular_file import kind_of
 __all__ = ["RunFiles", "find_runs", "why"]
 
 _EVENTS = "events.out.tfevents."
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """What tells the run from others in its folder."""
-        return self.paths[0].stem if self.by_wandb else "metrics"
+        """What tells the run from others in its folder; nothing where there is but one."""
+        return self.paths[0].stem if self.by_wandb else ""
 
     def size(self) -> int:
         """Bytes of all files; a file that is gone has none."""
@@ -81,8 +82,12 @@ def _files(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
 
     for parent, folders, files in os.walk(folder, onerror=note):  # which follows no links: W&B's latest-run is one
         own = ("files", "logs", "tmp") if any(name.endswith(".wandb") for name in files) else ()  # a run's, no runs
+        found = [*files, *folders]
         folders[:] = [name for name in folders if name not in own and name[0] != "."]
-        for path in (Path(parent, name) for name in [*files, *folders] if _may_be_a_run(name)):
+        if folders and len(Path(parent).parts) - len(folder.parts) >= _MAX_DEPTH:
+            skipped[parent] = f"it must be at most {_MAX_DEPTH} folders deep, got more."
+            folders.clear()
+        for path in (Path(parent, name) for name in found if _may_be_a_run(name)):
             try:
                 kind = kind_of(path)
             except OSError as error:

@@ -28,7 +28,8 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         return {}, ""
     except (yaml.YAMLError, OSError, ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:
-        reason = (why(error).splitlines() or ["it is damaged"])[0].removesuffix(".")
+        parts = filter(None, (getattr(error, "context", ""), getattr(error, "problem", "")))  # without the place
+        reason = (": ".join(map(str, parts)) or why(error)).replace("\n", " ").removesuffix(".")
         return {}, f"{path.name} could not be read ({reason}): settings are missing."
     if found is not None and not isinstance(found, dict):
         return {}, f"{path.name} could not be read (it holds no settings by name): settings are missing."

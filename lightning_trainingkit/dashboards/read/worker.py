@@ -29,7 +29,7 @@ def main() -> None:
         paths, seconds = json.loads(line)
         files = RunFiles(tuple(map(Path, paths)))
         if hasattr(signal, "alarm"):  # ends this process, also where nobody waits for it any more
-            signal.alarm(math.ceil(seconds) + 5)
+            signal.alarm(math.ceil(seconds))
         _limit_memory(_BYTES + _BYTES_PER_BYTE * files.size())
         try:
             answer = pack(read_run(files), files.paths)
