@@ -98,9 +98,8 @@ class _Worker:
         self._extra = 0.0
         self._heard.clear()
         with suppress(OSError):  # it has ended, which its answer says
-            self.input.write(
-                f"{json.dumps([[str(path) for path in files.paths], self._seconds + _SECONDS_MORE])}\n".encode()
-            )
+            job = [[str(path) for path in files.paths], self._seconds + _SECONDS_MORE]
+            self.input.write(f"{json.dumps(job)}\n".encode())
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:

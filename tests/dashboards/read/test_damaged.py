@@ -54,7 +54,7 @@ def damaged(content, draw):
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
     if kind == "swap":
         start = draw.randrange(len(content))
-        content[start : start + 40] = draw.randbytes(draw.randrange(80))
+        content[start : start + 40] = draw.randbytes(len(content[start : start + 40]))
     if kind == "zeros":
         start = draw.randrange(len(content))
         content[start : start + 100] = bytes(len(content[start : start + 100]))
@@ -117,7 +117,7 @@ def test_tables(originals, tmp_path):
 
 def test_event_files(originals, tmp_path):
     cut = write(tmp_path, originals / "events", "events.out.tfevents.*", COUNT)
-    check_noted(tmp_path, originals / "events", cut)
+    check_noted(tmp_path, originals / "events", cut, allowed=2)  # a record without its end likewise
 
 
 def test_settings(originals, tmp_path):
