@@ -29,14 +29,15 @@ def read_csv_file(path: Path) -> Record:
     if not content:
         raise UnreadableError("it is empty.")
     lines = content[:_MAX_BYTES].splitlines(keepends=True)
-    if not lines[-1].endswith((b"\n", b"\r")):
-        lines.pop()  # it is being written: its last number may be cut off too
+    unfinished = [] if lines[-1].endswith((b"\n", b"\r")) else [lines.pop()]
     header, *cells = _cells(lines) if lines else [[]]
     if header is None or "step" not in header:
         raise UnreadableError("it is no table: it has no column `step`, as Lightning's CSVLogger writes it.")
     table = _Table(header)
     for row in cells:
         table.add(row)
+    if unfinished and not table.may_be_cut_off(*_cells(unfinished)):
+        table.add(None)
     if not table.count:
         raise UnreadableError("it is empty.")
     config, note = read_settings(path.parent)
@@ -86,6 +87,12 @@ class _Table:
         self._numbers.update(found)
         self.rows.add(step, found)
 
+    def may_be_cut_off(self, row: list[str] | None) -> bool:
+        """Whether the last row is a valid one that is still being written. Its last number may be cut off too."""
+        if not row or len(row) > len(self._header):
+            return False
+        return all(not text or _number(text) is not None for text in row[:-1]) and row[-1] == _plain(row[-1])
+
     def notes(self) -> Iterator[str]:
         if self._damaged:
             yield f"{self._damaged} of {self.count} rows are damaged and missing"
@@ -95,7 +102,7 @@ class _Table:
         twice = sorted({name for name in self._header if self._header.count(name) > 1})
         if twice:
             yield f"columns that stand twice are read once: {', '.join(twice)[:200]}"
-        if any("\N{REPLACEMENT CHARACTER}" in name for name in self._header):
+        if any(_plain(name) != name for name in self._header):
             yield "a column's name is damaged"
 
 
@@ -112,6 +119,11 @@ def _cells(lines: list[bytes]) -> Iterator[list[str] | None]:
                 yield next(csv.reader([text], strict=True), [])
             except csv.Error:
                 yield None
+
+
+def _plain(text: str) -> str:
+    """The text without what no logger writes."""
+    return "".join(each for each in text if each.isprintable() and each != "\N{REPLACEMENT CHARACTER}")
 
 
 def _number(text: str) -> float | None:

@@ -78,6 +78,11 @@ def read(tmp_path, content):
         (b"step,a,\xff\n1,5,6\n", [5], "a column's name is damaged"),
         (b"step,a,a\n1,5,6\n2,7,8\n", [5, 7], "columns that stand twice are read once: a"),
         (b'step,a,word\n1,5,x\n2,"6",y\n', [5, 6], ""),
+        (
+            b"step,a\n1,5\n2" + bytes(90),
+            [5],
+            "1 of 2 rows are damaged and missing",
+        ),  # as a crash of the machine leaves it
         (b"step,a\n1,5\n2,6\n3,1.2", [5, 6], ""),  # it is being written: who knows what follows 1.2
     ],
 )
