@@ -88,6 +88,34 @@ def test_only_changed_runs_are_read_again(root, monkeypatch):
     assert len(read) == 5
 
 
+def test_what_cannot_be_read_is_not_tried_again_until_it_changes(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    path.write_text("nothing\n1\n")
+    read = []
+    read_all = gather.read_all
+    monkeypatch.setattr(gather, "read_all", lambda runs: read.extend(runs) or read_all(runs))
+    for _ in range(2):
+        assert list(gather.gather([tmp_path])[1]) == [str(path)]
+    assert len(read) == 1
+    path.write_text("step,a\n1,2\n")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (len(read), skipped, run.curves["a"].values.tolist()) == (2, {}, [2])
+
+
+def test_curves_are_thinned_and_what_stands_out_stays(tmp_path):
+    values = np.sin(np.arange(5000.0))
+    values[[777, 4321]] = 50, -50
+    rows = "".join(f"{step},{value!r}\n" for step, value in enumerate(values.tolist()))
+    (tmp_path / "metrics.csv").write_text(f"step,a\n{rows}")
+    for _ in range(2):  # from the file, from the cache
+        (run,), _ = gather.gather([tmp_path])
+        curve = run.curves["a"]
+        assert len(curve.steps) <= 1602
+        assert (curve.steps[0], curve.steps[-1], curve.values.max(), curve.values.min()) == (0, 4999, 50, -50)
+        assert curve.means.shape == (3, 800)
+        assert curve.means[2].sum() == 5000
+
+
 def test_no_cache_is_needed(root, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("read-only")
