@@ -1,6 +1,7 @@
 """Whether the process that writes a run is still there."""
 
 import json
+import math
 import os
 import platform
 import time
@@ -10,11 +11,13 @@ from threading import Event, Thread
 from typing import Any
 
 from lightning_trainingkit._files import write_json
+from lightning_trainingkit.dashboards.read.regular_file import read_regular_file
 
 __all__ = ["Heartbeat", "is_alive"]
 
 _FILE = "heartbeat.json"
 _SECONDS = 10.0
+_MAX_BYTES = 10_000
 _SILENCE = 6 * _SECONDS  # a shared disk shows a file late
 
 
@@ -52,12 +55,15 @@ class Heartbeat:
 def is_alive(folder: str | Path) -> bool | None:
     """Whether the process that writes the run in ``folder`` lives; None if it left no heartbeat.
 
+    A heartbeat that no :class:`Heartbeat` can have written counts as none.
     A process of this machine is asked for itself; another machine's is taken for dead after a minute of silence.
     """
     try:
-        beat = json.loads((Path(folder) / _FILE).read_text(encoding="utf-8"))
+        beat = json.loads(read_regular_file(Path(folder) / _FILE, _MAX_BYTES))
         pid, last = int(beat["pid"]), float(beat["time"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    if not 0 < pid < 2**31 or not math.isfinite(last):
         return None
     here = _process(pid)
     if beat.get("where") == here["where"]:

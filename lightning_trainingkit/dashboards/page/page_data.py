@@ -12,9 +12,9 @@ import numpy as np
 
 from lightning_trainingkit.dashboards.page.described_panels import described_sections
 from lightning_trainingkit.dashboards.page.settings import columns, every_setting, hyperparameters, shared_settings
-from lightning_trainingkit.dashboards.page.thinning import thin
 from lightning_trainingkit.dashboards.panels import Scores, Section
 from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.dashboards.read.thinning import is_drawable, thin
 from lightning_trainingkit.dashboards.secret import hide, hide_settings
 from lightning_trainingkit.dashboards.target import best_value, better_end, table_scores
 from lightning_trainingkit.functional.metric_name import stage_of
@@ -152,23 +152,25 @@ def _last(run: Record, name: str) -> float | None:
 
 
 def _encoded(curve: Curve, shares: int) -> dict[str, Any]:
-    found = thin(curve, shares)
-    steps = curve.steps
+    curve = thin(curve, shares)
+    steps, drawable = curve.steps, is_drawable(curve.values)
     # Whole numbers up to here are exact in 32 bits.
     wide = bool(len(steps)) and bool(np.abs(steps).max() >= 2**24 or (steps != np.floor(steps)).any())
     kind = "<f8" if wide else "<f4"
+    odd = np.flatnonzero(np.logical_not(drawable))
+    kinds = ["NaN" if value != value else "Infinity" if value > 0 else "-Infinity" for value in curve.values[odd]]
     encoded: dict[str, Any] = {
-        "x": _base64(found.points[0], kind),
-        "y": _base64(found.points[1], "<f4"),
-        "odd": found.odd,
+        "x": _base64(steps[drawable], kind),
+        "y": _base64(curve.values[drawable], "<f4"),
+        "odd": list(zip(steps[odd].tolist(), kinds, strict=True)),
     }
     if wide:
         encoded["wide"] = 1
-    if found.means is not None:
+    if curve.means is not None:
         encoded |= {
-            "mx": _base64(found.means[0], kind),
-            "my": _base64(found.means[1], "<f4"),
-            "mc": _base64(found.counts, "<u4"),
+            "mx": _base64(curve.means[0], kind),
+            "my": _base64(curve.means[1], "<f4"),
+            "mc": _base64(curve.means[2], "<u4"),
         }
     return encoded
 

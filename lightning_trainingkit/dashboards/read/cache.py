@@ -1,71 +1,68 @@
-"""Keep what was read of a run beside it, until it changes."""
+"""Keep what was read of a run beside it, until its files change."""
 
 import json
-from dataclasses import asdict, replace
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from lightning_trainingkit._files import put_in_place, temporary
-from lightning_trainingkit.dashboards.read.record import Curve, Record
+from lightning_trainingkit.dashboards.read.packing import Found, pack, unpack
+from lightning_trainingkit.dashboards.read.regular_file import kind_of
+from lightning_trainingkit.dashboards.read.run_files import RunFiles
 
-__all__ = ["load", "save", "signature"]
+__all__ = ["cache_path", "load", "save", "signature"]
 
-_FILE = "dashboard.npz"
-_FORMAT = 1
+_FORMAT = 2
+_MAX_BYTES = 1_000_000_000
 
 
-def load(source: Path) -> Record | None:
-    """What was kept of ``source``; None if there is nothing, or the file has changed since."""
+def cache_path(files: RunFiles) -> Path:
+    """Where it is kept: in the folder of the newest file, under the run's name."""
+    return files.folder / f"dashboard{'-' if files.name else ''}{files.name}.cache"
+
+
+def load(files: RunFiles) -> Found | None:
+    """What was kept of a run; None if there is nothing, if it is damaged, or if a file has changed since."""
+    path = cache_path(files)
     try:
-        with np.load(source.with_name(_FILE), allow_pickle=False) as kept:
-            text, numbers = json.loads(kept["text"].tobytes()), kept["numbers"]
-        if text["of"] != signature(source):
+        expected = _first_line(signature(files))
+        if kind_of(path):
             return None
-        curves, at = {}, 0
-        for name, length in text["lengths"].items():
-            curves[name] = Curve(*numbers[at : at + 2 * length].reshape(2, length))
-            at += 2 * length
-        return replace(Record(**text["record"]), curves=curves, source=str(source))
-    except Exception:  # a damaged archive raises what it likes; the run is read anew
+        with path.open("rb") as file:
+            if file.read(len(expected)) != expected:  # before anything of the rest is read
+                return None
+            content = file.read(_MAX_BYTES)
+        return unpack(content, files.paths)
+    except (OSError, ValueError, MemoryError):
         return None
 
 
-def save(source: Path, record: Record, of: Any = None) -> None:
-    """Keep what was read; where the folder can't be written to, it is read anew each time.
+def save(files: RunFiles, found: Found, of: str) -> None:
+    """Keep what was read; where the folder can't be written to, the run is read again each time.
 
     Args:
-        source: The file.
-        record: What it holds.
-        of: ``signature(source)`` from before it was read; by default from now.
+        files: The run's files.
+        found: What they hold.
+        of: ``signature(files)`` from before they were read.
     """
-    path = source.with_name(_FILE)
-    columns = [column for curve in record.curves.values() for column in (curve.steps, curve.values)]
-    text = json.dumps(
-        {
-            "of": of or signature(source),
-            "record": asdict(replace(record, curves={})),
-            "lengths": {name: len(curve.steps) for name, curve in record.curves.items()},
-        }
-    )
+    path = cache_path(files)
     try:
-        with temporary(path).open("wb") as file:
-            np.savez(
-                file,
-                text=np.frombuffer(text.encode(), dtype=np.uint8),
-                numbers=np.concatenate(columns) if columns else np.zeros(0),
-            )
+        temporary(path).write_bytes(_first_line(of) + pack(found, files.paths))
         put_in_place(path)
     except OSError:
-        temporary(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary(path).unlink(missing_ok=True)
 
 
-def signature(source: Path) -> list[Any]:
-    """Changes with the file, the settings beside it, and the format of what is kept."""
-    found: list[Any] = [_FORMAT]
-    for path in (source, source.with_name("hparams.yaml")):
-        if path.exists():
+def signature(files: RunFiles) -> str:
+    """Changes with the files, with the settings beside them, and with the format of what is kept."""
+    found: list[object] = [_FORMAT]
+    for path in (*files.paths, *([] if files.by_wandb else [files.folder / "hparams.yaml"])):
+        with suppress(OSError):
             stat = path.stat()
-            found += [path.name, stat.st_size, stat.st_mtime_ns]
-    return found
+            found += [path.parent.name if files.by_wandb else "", path.name, stat.st_size, stat.st_mtime_ns]
+    return json.dumps(found)
+
+
+def _first_line(of: str) -> bytes:
+    line = f"lightning_trainingkit dashboard cache {of}"
+    return f"{line}{' ' * (-len(line) % 8 + 7)}\n".encode()

@@ -1,13 +1,22 @@
 """What is known of a run, wherever it was recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Curve", "Record", "UnreadableError", "flatten"]
+from lightning_trainingkit.dashboards.secret import hide, hide_settings
+
+__all__ = ["LEFT_OUT", "Curve", "Record", "UnreadableError", "flatten"]
+
+LEFT_OUT = "(left out)"
+"""The setting that says that not all settings were read."""
+
+_MAX_SETTINGS = 5000
+_MAX_DEPTH = 30
+_MAX_TEXT = 1000
 
 Floats = NDArray[np.float64]
 
@@ -18,10 +27,17 @@ class UnreadableError(ValueError):
 
 @dataclass
 class Curve:
-    """A metric's values, NaN and infinities among them, in the order in which they were logged."""
+    """A metric's values, NaN and infinities among them, in the order in which they were logged.
+
+    Args:
+        steps: Where training stood.
+        values: What was logged there.
+        means: Of a curve that was thinned, mean step, mean value and count of each share, shape ``(3, shares)``.
+    """
 
     steps: Floats
     values: Floats
+    means: Floats | None = None
 
 
 @dataclass
@@ -63,22 +79,51 @@ class Record:
     note: str = ""
 
 
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Nested settings with their keys joined by dots; what is empty, and W&B's own, is left out.
+
+    A list of plain values is one setting. Long texts are cut. Where settings are too many or too deep, the setting
+    ``LEFT_OUT`` says so. Secrets are hidden in what becomes a text here: later nobody would find them.
 
     Example:
         >>> flatten({"lr": 0.1, "net": {"width": 3, "acts": ["relu"]}, "_wandb": {"v": 1}, "none": {}})
-        {'lr': 0.1, 'net.width': 3, 'net.acts.0': 'relu'}
+        {'lr': 0.1, 'net.width': 3, 'net.acts': "['relu']"}
     """
     found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if not prefix and key == "_wandb":
-            continue
-        if isinstance(value, list | tuple):
-            value = {str(number): each for number, each in enumerate(value)}
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        else:
-            plain = value is None or isinstance(value, bool | int | float | str)
-            found[f"{prefix}{key}"] = value if plain else str(value)
+    todo: list[tuple[str, Any, int]] = [("", {key: each for key, each in settings.items() if key != "_wandb"}, 0)]
+    visited = 0
+    while todo:
+        name, value, depth = todo.pop()
+        visited += 1
+        if isinstance(value, set | frozenset):
+            value = sorted(value, key=str)
+        if depth > _MAX_DEPTH or visited > 4 * _MAX_SETTINGS or len(found) >= _MAX_SETTINGS:
+            found[LEFT_OUT] = f"of {_MAX_SETTINGS} settings and {_MAX_DEPTH} levels, what is beyond is missing"
+            if depth <= _MAX_DEPTH:
+                break
+        elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and _holds_mappings(value)):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            below = [(f"{name}.{_text(key)}" if depth else _text(key), each, depth + 1) for key, each in items]
+            todo += reversed(below)
+        elif not isinstance(value, list | tuple):
+            found[name] = _plain(value)
+        elif value:
+            (hidden,) = hide_settings({name: [_plain(each) for each in value[:_MAX_TEXT]]}).values()
+            found[name] = _plain(str(hidden))
     return found
+
+
+def _holds_mappings(values: Sequence[Any]) -> bool:
+    return any(isinstance(each, Mapping | list | tuple) for each in values)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 64):
+        return value
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    # Python refuses to write integers of more than 4,300 digits.
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 1000 else str(value)
+    return text if len(text) <= _MAX_TEXT else f"{hide(text[: 10 * _MAX_TEXT])[:_MAX_TEXT]}..."

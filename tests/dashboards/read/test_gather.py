@@ -9,6 +9,7 @@ import pytest
 
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.read import cache, gather
+from lightning_trainingkit.dashboards.read.joining import joined
 from lightning_trainingkit.dashboards.read.record import Curve, Record
 from tests import process
 
@@ -22,7 +23,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def root(written, tmp_path):
-    shutil.copytree(written, tmp_path / "runs", symlinks=True, ignore=shutil.ignore_patterns("dashboard.npz"))
+    shutil.copytree(written, tmp_path / "runs", symlinks=True, ignore=shutil.ignore_patterns("*.cache"))
     return tmp_path / "runs"
 
 
@@ -63,11 +64,9 @@ def test_files_of_one_id_are_one_run_that_went_on(tmp_path):
 
 def test_only_changed_runs_are_read_again(root, monkeypatch):
     read = []
-    read_wandb_file = gather.read_wandb_file
+    read_all = gather.read_all
     monkeypatch.setattr(
-        gather,
-        "read_wandb_file",
-        lambda path: read.append(path.name) or read_wandb_file(path),
+        gather, "read_all", lambda runs: read.extend(run.paths[0].name for run in runs) or read_all(runs)
     )
     first, _ = gather.gather([root])
     assert len(read) == 3
@@ -84,18 +83,46 @@ def test_only_changed_runs_are_read_again(root, monkeypatch):
     os.utime(changed, ns=(1, 1))
     gather.gather([root])
     assert read[3:] == [changed.name]
-    changed.with_name("dashboard.npz").write_bytes(b"no archive")
+    next(changed.parent.glob("*.cache")).write_bytes(b"no archive")
     assert by_name(gather.gather([root])[0])["whole"].curves
     assert len(read) == 5
+
+
+def test_what_cannot_be_read_is_not_tried_again_until_it_changes(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.csv"
+    path.write_text("nothing\n1\n")
+    read = []
+    read_all = gather.read_all
+    monkeypatch.setattr(gather, "read_all", lambda runs: read.extend(runs) or read_all(runs))
+    for _ in range(2):
+        assert list(gather.gather([tmp_path])[1]) == [str(path)]
+    assert len(read) == 1
+    path.write_text("step,a\n1,2\n")
+    (run,), skipped = gather.gather([tmp_path])
+    assert (len(read), skipped, run.curves["a"].values.tolist()) == (2, {}, [2])
+
+
+def test_curves_are_thinned_and_what_stands_out_stays(tmp_path):
+    values = np.sin(np.arange(5000.0))
+    values[[777, 4321]] = 50, -50
+    rows = "".join(f"{step},{value!r}\n" for step, value in enumerate(values.tolist()))
+    (tmp_path / "metrics.csv").write_text(f"step,a\n{rows}")
+    for _ in range(2):  # from the file, from the cache
+        (run,), _ = gather.gather([tmp_path])
+        curve = run.curves["a"]
+        assert len(curve.steps) <= 1602
+        assert (curve.steps[0], curve.steps[-1], curve.values.max(), curve.values.min()) == (0, 4999, 50, -50)
+        assert curve.means.shape == (3, 800)
+        assert curve.means[2].sum() == 5000
 
 
 def test_no_cache_is_needed(root, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(cache.np, "savez", refuse)
+    monkeypatch.setattr(cache, "put_in_place", refuse)
     assert len(gather.gather([root])[0]) == 3
-    assert not list(root.rglob("dashboard.npz*"))
+    assert not list(root.rglob("dashboard*"))
 
 
 def test_truncated_empty_and_foreign_files_are_named(root):
@@ -151,7 +178,7 @@ def test_a_resumed_run_keeps_what_its_later_parts_do_not_say():
         "x", "n", "p", "g", "train", ["t"], started=1.0, seconds=2.0, note="cut", curves={"a": Curve(steps, steps)}
     )
     later = Record("x", "x", started=2.0, seconds=3.0, state="running", curves={"a": Curve(steps[2:], -steps[2:])})
-    run = gather.joined([first, first, later])
+    run = joined([first, first, later])
     assert (run.name, run.project, run.group, run.job_type, run.tags) == ("n", "p", "g", "train", ["t"])
     assert (run.seconds, run.state) == (5.0, "running")
     assert run.note == "cut; resumed: the last 2 values were logged once more"
@@ -172,13 +199,6 @@ def test_reading_asks_no_server(root, monkeypatch):
     assert len(gather.gather([root])[0]) == 3
 
 
-def test_a_kept_run_is_plain_numbers_and_json(root):
-    gather.gather([root])
-    with np.load(next(root.rglob("dashboard.npz")), allow_pickle=False) as kept:
-        assert set(kept) == {"text", "numbers"}
-        assert json.loads(kept["text"].tobytes())["record"]["project"]
-
-
 def test_a_linked_file_is_read_and_nothing_is_written_outside_of_the_folder(tmp_path):
     table = "epoch,step,val/loss\n0,0,0.5\n1,9,0.4\n"
     for name in ("outside", "runs/linked", "runs/own"):
@@ -192,18 +212,18 @@ def test_a_linked_file_is_read_and_nothing_is_written_outside_of_the_folder(tmp_
         runs, _ = gather.gather([tmp_path / "runs", tmp_path / "runs" / "own"])
         assert sorted(run.id for run in runs) == ["linked", "own"]
     assert os.listdir(tmp_path / "outside") == ["metrics.csv"]  # noqa: PTH208
-    assert (tmp_path / "runs" / "linked" / "dashboard.npz").is_file()
+    assert (tmp_path / "runs" / "linked" / "dashboard.cache").is_file()
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_what_stands_in_the_place_of_the_cache_is_kept(tmp_path, kind):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.csv").write_text("epoch,step,val/loss\n0,0,0.5\n")
-    mine = tmp_path / "run" / "dashboard.npz" / "mine" if kind == "folder" else tmp_path / "mine"
+    mine = tmp_path / "run" / "dashboard.cache" / "mine" if kind == "folder" else tmp_path / "mine"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("precious")
     if kind == "link":
-        (tmp_path / "run" / "dashboard.npz").symlink_to(mine)
+        (tmp_path / "run" / "dashboard.cache").symlink_to(mine)
     (run,), _ = gather.gather([tmp_path])
     assert run.curves["val/loss"].values.tolist() == [0.5]
     assert mine.read_text() == "precious"

@@ -1,0 +1,94 @@
+"""Records as bytes: JSON and plain numbers, which run no code and take no more room in memory than they have bytes."""
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_trainingkit.dashboards.read.record import Curve, Record
+
+__all__ = ["Found", "pack", "unpack"]
+
+_HEAD = struct.Struct("<QII")  # bytes of all, of the JSON, checksum
+_ALIGNED = 8
+_EXAMPLE = Record(id="")
+
+
+@dataclass
+class Found:
+    """What the files of one run hold.
+
+    Args:
+        records: The run; several where W&B's projects share its name.
+        unread: Why a file could not be read.
+    """
+
+    records: list[Record]
+    unread: dict[Path, str] = field(default_factory=dict)
+
+
+def pack(found: Found, paths: Sequence[Path]) -> bytes:
+    """Write what was found in ``paths``; they themselves are left out, so that they may be moved."""
+    arrays, records = [], []
+    for record in found.records:
+        curves = {}
+        for name, curve in record.curves.items():
+            arrays += [curve.steps, curve.values] + ([curve.means.ravel()] if curve.means is not None else [])
+            curves[name] = [len(curve.steps), curve.means.shape[1] if curve.means is not None else 0]
+        source = paths.index(Path(record.source))
+        records.append({**asdict(replace(record, curves={}, source="")), "curves": curves, "source": source})
+    unread = [[paths.index(path), why] for path, why in found.unread.items()]
+    text = json.dumps({"records": records, "unread": unread}).encode()
+    text += b" " * (-len(text) % _ALIGNED)
+    body = text + (np.concatenate(arrays).astype("<f8").tobytes() if arrays else b"")
+    return _HEAD.pack(_HEAD.size + len(body), len(text), zlib.crc32(body)) + body
+
+
+def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
+    """Read what :func:`pack` wrote.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        size, length, checksum = _HEAD.unpack_from(content)
+        body = memoryview(content)[_HEAD.size :]
+        if size != len(content) or zlib.crc32(body) != checksum:
+            raise ValueError("the checksum does not fit.")
+        described = json.loads(bytes(body[:length]))
+        numbers, at = np.frombuffer(body, dtype="<f8", offset=length), 0
+        records = []
+        for each in described["records"]:
+            curves = {}
+            for name, (points, shares) in each["curves"].items():
+                end = at + 2 * points + 3 * shares
+                if not (points >= 0 and shares >= 0 and end <= len(numbers)):
+                    raise ValueError("a curve is cut off.")
+                steps, values = numbers[at : at + 2 * points].reshape(2, points)
+                means = numbers[at + 2 * points : end].reshape(3, shares) if shares else None
+                curves[name], at = Curve(steps, values, means), end
+            records.append(_checked({**each, "curves": curves, "source": str(paths[each["source"]])}))
+        return Found(records, {paths[place]: str(why) for place, why in described["unread"]})
+    except (struct.error, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is damaged: {error}.") from error
+
+
+def _checked(values: dict[str, Any]) -> Record:
+    """A record whose fields have their types, whoever wrote the file."""
+    for each in fields(Record):
+        expected = type(getattr(_EXAMPLE, each.name))
+        kind: Any = (int, float) if expected is float else expected
+        if not isinstance(values[each.name], kind):
+            raise TypeError(f"`{each.name}` is no {expected.__name__}")
+    record = Record(**values)
+    texts = [*record.tags, *record.goals.values()]
+    if not all(isinstance(each, str) for each in texts) or not all(
+        isinstance(each, int | float) for each in record.summary.values()
+    ):
+        raise TypeError("a value has another type")
+    return record

@@ -1,0 +1,131 @@
+"""Read runs in processes of their own, each within a time, so that no file can hold up or end this one."""
+
+import json
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from lightning_trainingkit.dashboards.read.packing import Found, unpack
+from lightning_trainingkit.dashboards.read.read_run import read_run
+from lightning_trainingkit.dashboards.read.run_files import RunFiles
+
+__all__ = ["read_all"]
+
+_SECONDS = 5.0
+_SECONDS_PER_MB = 5.0
+_SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
+_SECONDS_MORE = 20.0  # after which a reader ends itself, if nobody has
+_START = """
+import sys
+sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
+from lightning_trainingkit.dashboards.read.worker import main
+main()
+"""
+
+
+def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
+    """Read runs, as many at once as there are cores, the largest first.
+
+    No thread is started: Python refuses to at the end of a process, where a page may be written.
+
+    Yields:
+        A run's files and what they hold, in the order in which they are read.
+    """
+    todo = sorted(runs, key=RunFiles.size)
+    if os.name != "posix":  # pipes can't be waited for elsewhere
+        yield from ((files, read_run(files)) for files in reversed(todo))
+        return
+    workers: list[_Worker] = []
+    try:
+        with selectors.DefaultSelector() as answers:
+            while todo or workers:
+                while todo and len(workers) < (os.cpu_count() or 1):
+                    workers.append(_Worker())
+                    answers.register(workers[-1].output, selectors.EVENT_READ, workers[-1])
+                    workers[-1].give(todo.pop())
+                wait = min(worker.until for worker in workers) - time.monotonic()
+                ready = [key.data for key, _ in answers.select(max(0.0, wait))]
+                for worker in [*workers]:
+                    found = worker.answer(worker in ready)
+                    if found is None:
+                        continue
+                    yield worker.files, found
+                    if worker.lives and todo:
+                        worker.give(todo.pop())
+                    else:
+                        answers.unregister(worker.output)
+                        workers.remove(worker)
+                        worker.end()
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+class _Worker:
+    """A process that reads one run at a time."""
+
+    files: RunFiles
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, *map(str, sys.path)],
+            # No prompt, no account, no network: only the files are read. Threads of numpy take memory for nothing.
+            env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that what it has started ends with it
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.output = self.process.stdout
+        self.input = self.process.stdin
+        self.lives = True
+        self.until = self._seconds = 0.0
+        self._extra = _SECONDS_TO_START
+        self._heard = bytearray()
+
+    def give(self, files: RunFiles) -> None:
+        """Have it read a run."""
+        self.files, self._seconds = files, _SECONDS + _SECONDS_PER_MB * files.size() / 1e6
+        self.until = time.monotonic() + self._seconds + self._extra
+        self._extra = 0.0
+        self._heard.clear()
+        with suppress(OSError):  # it has ended, which its answer says
+            job = [[str(path) for path in files.paths], self._seconds + _SECONDS_MORE]
+            self.input.write(f"{json.dumps(job)}\n".encode())
+            self.input.flush()
+
+    def answer(self, ready: bool) -> Found | None:
+        """What it has found, or why nothing; None while it reads."""
+        if ready:
+            part = os.read(self.output.fileno(), 1 << 20)
+            self._heard += part
+            if not part:
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)
+                return self._lost(f"it ends the process that reads it (status {self.process.returncode}).")
+            if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
+                return unpack(bytes(self._heard), self.files.paths)
+        if time.monotonic() > self.until:
+            return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
+        return None
+
+    def end(self) -> None:
+        """End the process and what it has started."""
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        with suppress(OSError):
+            self.input.close()
+        self.output.close()
+
+    def _lost(self, why: str) -> Found:
+        self.lives = False
+        return Found([], {self.files.paths[-1]: why})
