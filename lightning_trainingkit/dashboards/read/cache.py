@@ -1,4 +1,4 @@
-"""Keep what was read of a run beside it, until its files change."""
+"""Keep a run's records beside its files, until a file changes."""
 
 import json
 from contextlib import suppress
@@ -16,12 +16,12 @@ _MAX_BYTES = 1_000_000_000
 
 
 def cache_path(files: RunFiles) -> Path:
-    """Where it is kept: in the folder of the newest file, under the run's name."""
+    """The cache file: in the folder of the newest file, named after the run."""
     return files.folder / f"dashboard{'-' if files.name else ''}{files.name}.cache"
 
 
 def load(files: RunFiles) -> Found | None:
-    """What was kept of a run; None if there is nothing, if it is damaged, or if a file has changed since."""
+    """Load a run's cache file. None if there is none, if it is damaged, or if one of the run's files has changed."""
     path = cache_path(files)
     try:
         expected = _first_line(signature(files))
@@ -37,11 +37,11 @@ def load(files: RunFiles) -> Found | None:
 
 
 def save(files: RunFiles, found: Found, of: str) -> None:
-    """Keep what was read; where the folder can't be written to, the run is read again each time.
+    """Write a run's cache file. A folder that can't be written to stays without one.
 
     Args:
         files: The run's files.
-        found: What they hold.
+        found: The records.
         of: ``signature(files)`` from before they were read.
     """
     path = cache_path(files)
@@ -54,7 +54,7 @@ def save(files: RunFiles, found: Found, of: str) -> None:
 
 
 def signature(files: RunFiles) -> str:
-    """Changes with the files, with the settings beside them, and with the format of what is kept."""
+    """A text that changes with each file, with the settings beside them, and with the cache's format."""
     found: list[object] = [_FORMAT]
     for path in (*files.paths, *([] if files.by_wandb else [files.folder / "hparams.yaml"])):
         with suppress(OSError):

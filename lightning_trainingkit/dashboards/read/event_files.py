@@ -85,7 +85,7 @@ def _record(paths: Sequence[Path], by_tag: dict[str, list[tuple[int, float, floa
 
 @contextmanager
 def _cut_off() -> Iterator[list[str]]:
-    """Collect what TensorBoard logs, for itself alone, where it stops before the end of a file."""
+    """Collect TensorBoard's messages about files that it stops reading before their end, and show none of them."""
     said: list[str] = []
 
     class Listener(logging.Handler):

@@ -22,8 +22,8 @@ _unreadable: dict[RunFiles, tuple[list[int], Found]] = {}  # so that a served pa
 def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]:
     """Read the W&B runs, CSVLogger folders and TensorBoard folders below ``folders``, several at once.
 
-    Curves are thinned. W&B's files of one id are one run, that was resumed. What the Trainer's other loggers recorded
-    of a W&B run is passed over.
+    Curves are thinned. W&B's files of one id are one run that was resumed. Folders in which the Trainer's other loggers
+    recorded the training of a W&B run are passed over.
 
     Returns:
         The runs, the newest last, and why each file that was skipped holds none.
@@ -91,7 +91,7 @@ def _begun(files: RunFiles, found: Found) -> list[Record]:
 
 
 def _read(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
-    """What is kept of some runs, and what those hold that have changed."""
+    """Load runs from their caches, and read the runs that have changed."""
     new: dict[RunFiles, str] = {}
     for files in runs:
         of, known = cache.signature(files), cache.load(files)

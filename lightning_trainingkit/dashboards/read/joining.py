@@ -1,4 +1,4 @@
-"""One run of what was recorded before and after it was resumed."""
+"""Join the parts of a run that was resumed."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -21,7 +21,7 @@ _EXAMPLE = Record(id="")
 
 @dataclass
 class Found:
-    """What the files of one run hold.
+    """The records of one run's files.
 
     Args:
         records: The run; several where W&B's projects share its name.
@@ -33,7 +33,7 @@ class Found:
 
 
 def pack(found: Found, paths: Sequence[Path]) -> bytes:
-    """Write what was found in ``paths``; they themselves are left out, so that they may be moved."""
+    """Write a run's records as bytes. ``paths`` are written as numbers, so that the files may be moved."""
     arrays, records = [], []
     for record in found.records:
         curves = {}
@@ -50,7 +50,7 @@ def pack(found: Found, paths: Sequence[Path]) -> bytes:
 
 
 def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
-    """Read what :func:`pack` wrote.
+    """Read the bytes that :func:`pack` wrote.
 
     Raises:
         ValueError: If it is damaged.

@@ -20,7 +20,7 @@ __all__ = ["read_all"]
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
-_SECONDS_MORE = 20.0  # after which a reader ends itself, if nobody has
+_SECONDS_MORE = 20.0  # then a reader ends itself, if its parent was killed
 _START = """
 import sys
 sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
@@ -35,7 +35,7 @@ def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     No thread is started: Python refuses to at the end of a process, where a page may be written.
 
     Yields:
-        A run's files and what they hold, in the order in which they are read.
+        A run's files and its records, in the order in which the runs are finished.
     """
     todo = sorted(runs, key=RunFiles.size)
     if os.name != "posix":  # pipes can't be waited for elsewhere
@@ -103,7 +103,7 @@ class _Worker:
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
-        """What it has found, or why nothing; None while it reads."""
+        """The run, or why there is none; None while the process reads."""
         if ready:
             part = os.read(self.output.fileno(), 1 << 20)
             self._heard += part
@@ -113,7 +113,7 @@ class _Worker:
                 return self._lost(f"it ends the process that reads it (status {self.process.returncode}).")
             if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
                 return unpack(bytes(self._heard), self.files.paths)
-        if time.monotonic() > self.until:
+        elif time.monotonic() > self.until:
             return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
         return None
 

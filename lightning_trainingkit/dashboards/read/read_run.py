@@ -13,7 +13,7 @@ __all__ = ["read_run"]
 
 
 def read_run(files: RunFiles) -> Found:
-    """Read a run, join its parts and thin its curves; of what cannot be read, whatever it holds, why."""
+    """Read a run, join its parts and thin its curves. Any failure is a reason in the result, never an exception."""
     found = _read_wandb(files) if files.by_wandb else _read_folder(files)
     for record in found.records:
         if left_out := record.config.pop(LEFT_OUT, ""):
@@ -40,7 +40,7 @@ def _read_wandb(files: RunFiles) -> Found:
 
 
 def _read_folder(files: RunFiles) -> Found:
-    """A folder's ``metrics.csv``; its event files, which hold the same training, only where that cannot be read."""
+    """Read a folder's ``metrics.csv``. Event files beside it hold the same training: they count if the table fails."""
     unread: dict[Path, str] = {}
     tables = [path for path in files.paths if path.suffix == ".csv"]
     for path in tables:

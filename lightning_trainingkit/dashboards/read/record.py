@@ -80,10 +80,10 @@ class Record:
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with their keys joined by dots; what is empty, and W&B's own, is left out.
+    """Flatten nested settings: keys are joined by dots. Empty settings and W&B's own are left out.
 
     A list of plain values is one setting. Long texts are cut. Where settings are too many or too deep, the setting
-    ``LEFT_OUT`` says so. Secrets are hidden in what becomes a text here: later nobody would find them.
+    ``LEFT_OUT`` says so. A list's secrets are hidden before the list becomes a text.
 
     Example:
         >>> flatten({"lr": 0.1, "net": {"width": 3, "acts": ["relu"]}, "_wandb": {"v": 1}, "none": {}})

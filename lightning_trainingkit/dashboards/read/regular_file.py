@@ -16,7 +16,7 @@ _KINDS = {
 
 
 def kind_of(path: Path) -> str:
-    """What stands in the place of a regular file, or nothing if it is one; links are followed.
+    """Name what a path is, ``"a pipe"`` say, or ``""`` for a regular file. Links are followed.
 
     Raises:
         OSError: If there is nothing, or links that lead in a circle.

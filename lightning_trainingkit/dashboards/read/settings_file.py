@@ -16,7 +16,7 @@ _MAX_DEPTH = 100
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """The settings of the run in ``folder``, flattened, and what is missing of them. No code is run."""
+    """Read the settings of the run in ``folder``, flattened, and a note where they are missing. No code is run."""
     import yaml  # Lightning needs it to write the file
 
     path = folder / "hparams.yaml"
@@ -37,7 +37,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check(events: Iterator[Any]) -> None:
-    """Bound what the nodes will be with each alias written out; Lightning's own files hold aliases.
+    """Bound the number of nodes with each alias written out. Lightning's own files hold aliases.
 
     A few lines of aliases of aliases stand for billions of nodes, and an alias within its own anchor for endless ones.
     """
@@ -72,7 +72,7 @@ def _check(events: Iterator[Any]) -> None:
 
 def _plain_loader(base: Any) -> Any:
     class Plain(base):  # type: ignore[misc]
-        """Reads tuples as lists, what is no number as text, and of other objects of Python their names."""
+        """Reads tuples as lists, odd numbers and dates as texts, and other Python objects as their names."""
 
     for kind in ("int", "float", "timestamp", "binary"):
         Plain.add_constructor(f"tag:yaml.org,2002:{kind}", _number_or_text)
