@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit import CommandCenter
 
-FOLDER, END = sys.argv[1:]
+FOLDER, END = [*sys.argv[1:], "", ""][:2]  # none where pytest looks for doctests
 
 
 def end():
