@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     dashboard = commands.add_parser(
         "dashboard",
         help="draw all runs below some folders on one page",
-        description="Draw all runs below some folders on one page: those of W&B, offline or not, CSVLogger and TensorBoard.",
+        description="Draw all runs below some folders on one page: those of W&B, CSVLogger and TensorBoard.",
     )
     dashboard.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where the runs are")
     dashboard.add_argument(
