@@ -194,7 +194,8 @@ function dimension(name, values) {
   }
   const there = values.filter(known), log = isLog(there), scaled = (value) => (log ? Math.log10(value) : value);
   const [low, high] = numbers.extent(there), distinct = [...new Set(there)].sort((a, b) => a - b);
-  const all = distinct.length <= 6 ? distinct
+  const apart = distinct.every((value, i) => !i || scaled(value) - scaled(distinct[i - 1]) > 0.06 * (scaled(high) - scaled(low)));
+  const all = distinct.length <= 6 && apart ? distinct
     : [0, 0.25, 0.5, 0.75, 1].map((part) => scaled(low) + part * (scaled(high) - scaled(low))).map((x) => (log ? 10 ** x : x));
   const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || Math.abs(scaled(low)) || 1);  // below all that is known
   const found = { label, values: values.map((value) => (known(value) ? scaled(value) : none)) };

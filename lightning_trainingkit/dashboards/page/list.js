@@ -20,6 +20,10 @@ function swatch({ colour, dash, symbol }) {
     drawn("path", { d: SHAPES[symbol], fill: colour }));
 }
 
+function groupName(name) {
+  return clipped(name || (view.runs.some((run) => run.group) ? "no group" : "all runs"), 80);
+}
+
 function list() {
   const found = view.found(), colours = view.colours();
   byId("runs").replaceChildren(...[...numbers.grouped(found, (run) => run.group)].map(([name, runs]) => {
@@ -34,8 +38,8 @@ function list() {
       runs.forEach((run) => view.chosen[all.checked ? "add" : "delete"](run.key));
       update();
     };
-    const title = element("label", { className: "group" }, all, element("span", { className: "name", textContent: clipped(name || "no group", 80) }));
-    return element("fieldset", { "aria-label": clipped(name || "no group", 80) }, title, ...runs.map((run) => {
+    const title = element("label", { className: "group" }, all, element("span", { className: "name", textContent: groupName(name) }));
+    return element("fieldset", { "aria-label": groupName(name) }, title, ...runs.map((run) => {
       const box = element("input", { type: "checkbox", checked: view.chosen.has(run.key) });
       box.dataset.run = run.key;
       box.onchange = () => {

@@ -135,7 +135,9 @@ def _missing(section: Section, target: str, names: Sequence[str]) -> str:
 
 def _name(identity: str, names: Sequence[str], settings: Mapping[str, list[Any]], place: int) -> str:
     """A run that nobody has named is told by the first settings that differ."""
-    found = [f"{name}={settings[name][place]}" for name in names[:3] if settings[name][place] is not None]
+    ends = [name.rpartition(".")[2] for name in settings]
+    short = {name: end if ends.count(end) == 1 else name for name, end in zip(settings, ends, strict=True)}
+    found = [f"{short[name]}={settings[name][place]}" for name in names[:3] if settings[name][place] is not None]
     return ", ".join(found) or identity
 
 

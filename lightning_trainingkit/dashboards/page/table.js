@@ -17,11 +17,7 @@ function columns(runs) {
     column("state", "state", (run) => run.state),
     ...(new Set(view.runs.map((run) => run.group)).size > 1 ? [column("group", "group", (run) => run.group, (name) => middle(name, 32))] : []),
     column("duration", "duration", (run) => run.seconds, duration),
-    ...settings.map((name) => {
-      const there = runs.map((run) => run.config[name]).filter(known), rest = withoutFolder(there);
-      const shorter = new Map(rest ? there.map((path, i) => [path, rest[i]]) : []);
-      return { ...column(`=${name}`, labels.get(name), (run) => run.config[name], (value) => middle(shorter.get(value) || words(value), 28)), full: name };
-    }),
+    ...settings.map((name) => ({ ...column(`=${name}`, labels.get(name), (run) => run.config[name], (value) => middle(words(value), 28)), full: name })),
   ];
   const left = differ.length - settings.length;
   return { found, note: left ? `${counted(left, "more setting differs", "more settings differ")}.` : "" };

@@ -54,19 +54,6 @@ function tails(names) {
   return new Map(names.map((name) => [name, ends(name).find((end) => end.length > 3 && counts.get(end) === 1) || name]));
 }
 
-/** Paths without the folder that all of them share; null where a value is no path. */
-function withoutFolder(paths) {
-  if (paths.length < 2 || !paths.every((path) => typeof path === "string" && /[\\/]/.test(path))) return null;
-  let shared = paths[0];
-  for (const path of paths) {
-    let same = 0;
-    while (same < shared.length && shared[same] === path[same]) same++;
-    shared = shared.slice(0, same);
-  }
-  const length = Math.max(shared.lastIndexOf("/"), shared.lastIndexOf("\\")) + 1;
-  return length > 1 ? paths.map((path) => `…${path.slice(length - 1)}`) : null;
-}
-
 function counted(number, one, several = `${one}s`) {
   return `${number} ${number === 1 ? one : several}`;
 }

@@ -20,7 +20,7 @@ def test_the_table_shows_scores_short_paths_and_durations_that_sort_by_seconds(o
     spans = [95, 750, 7300, 119.9, 7100]
     for n, each in enumerate(runs):
         each.seconds = spans[n]
-        each.config |= {"data.train.folder": f"/home/me/projects/digits/data/version_{n}", "model.encoder.size": n}
+        each.config |= {"data.train.folder": f"/home/me/projects/digits/data/version_{n % 2}", "model.encoder.size": n}
 
     def scored(data):
         data["scores"] = ["val/loss", "val/acc"]
@@ -37,7 +37,7 @@ def test_the_table_shows_scores_short_paths_and_durations_that_sort_by_seconds(o
     assert ["folder", "data.train.folder"] in head
     assert ["size", "model.encoder.size"] in head
     folders = [row[titles.index("folder")] for row in rows]
-    assert folders[0] == ["…/version_0", "/home/me/projects/digits/data/version_0"]
+    assert {text for text, _ in folders} == {"version_0", "version_1"}
 
 
 def test_texts_are_cut_where_they_say_least(opened):
@@ -47,6 +47,3 @@ def test_texts_are_cut_where_they_say_least(opened):
     ]
     assert page.js("return middle('abcdefghij', 6)") == "ab…hij"
     assert page.js("return [...tails(['a.lr', 'b.lr', 'model.size', 'lr']).values()]") == ["a.lr", "b.lr", "size", "lr"]
-    assert page.js("return withoutFolder(['/a/b/c', '/a/b/cd', '/a/x'])") == ["…/b/c", "…/b/cd", "…/x"]
-    assert page.js("return withoutFolder(['/a', '/b'])") is None
-    assert page.js("return withoutFolder(['/a/b', 3])") is None
