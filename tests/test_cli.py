@@ -23,7 +23,7 @@ def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
     (tmp_path / "broken" / "metrics.csv").write_text("")
     assert main(["dashboard", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert f"{tmp_path / 'dashboard.html'}: 1 runs" in said.out
+    assert f"{tmp_path / 'dashboard.html'}: 1 run (" in said.out
     assert "broken/metrics.csv: it is empty." in said.err
     page = (tmp_path / "dashboard.html").read_text(encoding="utf-8")
     assert "toys/version_0" in page

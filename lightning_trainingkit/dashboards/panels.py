@@ -177,9 +177,10 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
         ),
         Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
         Section(
-            "Averaging",
+            "Averaging" if any(quantity_of(name).endswith(_MEMBER) for name in known) else "Test",
             tuple(_tested([name for name in known if stage_of(name) == "test"])),
             "No run has logged a score or a loss of a test, such as test_acc.",
+            id="averaging",
         ),
         Section("Runs", (Table(target),)),
     )

@@ -35,13 +35,13 @@ const figures = {
   dots(panel, drawn, colours) {
     const name = view.dots[panel.id] || view.data.hyperparameters[0];
     const runs = drawn.filter((run) => run.best !== null && known(run.config[name])), looks = runs.map((run) => colours.of.get(run.key));
-    const xs = runs.map((run) => run.config[name]), numeric = xs.every((x) => typeof x === "number");
+    const ys = runs.map((run) => run.best), xs = runs.map((run) => run.config[name]), numeric = xs.every((x) => typeof x === "number");
     const kinds = new Map([...new Set(xs.map(words))].map((kind) => [kind, plainMiddle(kind, narrow() ? 16 : 32)]));
     const same = new Set(kinds.values()).size < kinds.size;  // cut texts must not become one
     return {
       traces: [{
-        type: "scatter", mode: "markers", x: numeric ? xs : xs.map((x) => (same ? plain(words(x), 200) : kinds.get(words(x)))), y: runs.map((run) => run.best),
-        text: runs.map((run) => plain(run.name)), hovertemplate: `%{text}<br>%{x}: %{y:.5g}<extra></extra>`,
+        type: "scatter", mode: "markers", x: numeric ? xs : xs.map((x) => (same ? plain(words(x), 200) : kinds.get(words(x)))), y: ys,
+        text: runs.map((run) => plainMiddle(run.title, 80)), hovertemplate: `%{text}<br>%{x}: %{y:.5g}<extra></extra>`,
         marker: {
           size: runs.map((run) => (run.key === view.marked ? 16 : 10)), color: looks.map((look) => look.colour),
           symbol: looks.map((look) => look.symbol), ...EDGE,
@@ -49,7 +49,7 @@ const figures = {
       }],
       layout: {
         xaxis: { title: { text: plainMiddle(name, 36) }, ...(!numeric ? { type: "category" } : isLog(xs) ? logAxis(xs, "x") : { type: "linear" }) },
-        yaxis: { title: { text: axisTitle(`best ${view.data.target}`) } },
+        yaxis: { title: { text: axisTitle(`best ${view.data.target}`) }, ...(isLog(ys) ? logAxis(ys, "y") : {}) },
       },
       note: runs.length ? "" : `No run that is drawn has ${name} and ${view.data.target}.`,
     };
@@ -112,7 +112,7 @@ const figures = {
     const runs = all.filter((run) => first.has(run));
     // Equal names are different runs.
     const seen = new Map(), labels = runs.map((run) => {
-      const name = plainMiddle(run.job_type && run.job_type !== "train" ? `${run.name} (${run.job_type})` : run.name, narrow() ? 20 : 32);
+      const name = plainMiddle(run.job_type && run.job_type !== "train" ? `${run.title} (${run.job_type})` : run.title, narrow() ? 20 : 32);
       seen.set(name, (seen.get(name) || 0) + 1);
       return seen.get(name) > 1 ? `${name} #${seen.get(name)}` : name;
     });

@@ -17,7 +17,7 @@ function headline() {
     return;
   }
   const name = element("button", {
-    type: "button", textContent: middle(best.name, 80), title: clipped(best.name, 500), "aria-pressed": String(view.marked === best.key),
+    type: "button", textContent: middle(best.title, 80), title: clipped(best.title, 500), "aria-pressed": String(view.marked === best.key),
   });
   name.onclick = () => mark(best);
   byId("headline").replaceChildren("Best: ", name, ` with ${middle(view.data.target, 80)} ${short(best.best)}.${sentence}`);

@@ -49,7 +49,7 @@ function list() {
         changed();
       };
       const label = element("label", { title: clipped(run.name, 500) }, box, swatch(colours.of.get(run.key)),
-        element("span", { className: "name", textContent: clipped(run.name, 120) }));
+        element("span", { className: "name", textContent: clipped(view.short(run.name), 120) }));
       if (run.state !== "finished") label.append(element("span", { className: "state", textContent: run.state }));
       label.classList.toggle("marked", run.key === view.marked);
       return label;

@@ -78,6 +78,7 @@ def page_data(
         "target": target,
         "better": better,
         "scores": list(beside),
+        "best_scores": [name for name in beside if stage_of(name) != "test"],
         "settings": list(settings),
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
@@ -184,4 +185,4 @@ def _base64(values: Any, kind: str) -> str:
 def _counted(runs: Sequence[Record]) -> str:
     states = [run.state for run in runs]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return f"{len(runs)} runs ({', '.join(counts)})" if runs else "no runs"
+    return f"{len(runs)} run{'s' * (len(runs) > 1)} ({', '.join(counts)})" if runs else "no runs"

@@ -40,7 +40,7 @@ function lineTraces(curves, lines, colours, share) {
   const x = [], y = [], color = [], symbol = [], text = [], opacity = [];
   const marked = lines.some(([run]) => run.key === view.marked), last = (run) => Number(run.key === view.marked);
   for (const [run, curve] of curves) {
-    const points = numbers.thin(curve.points, each), look = colours.of.get(run.key), name = plain(run.name);
+    const points = numbers.thin(curve.points, each), look = colours.of.get(run.key), name = plainMiddle(run.title, 80);
     points.x.forEach((step, i) => {
       x.push(step);
       y.push(points.y[i]);
@@ -59,7 +59,7 @@ function lineTraces(curves, lines, colours, share) {
   return [dots, ...[...lines].sort(([a], [b]) => last(a) - last(b)).map(([run, line]) => {
     const { colour, dash } = colours.of.get(run.key);
     return {
-      type: "scatter", mode: "lines", name: plain(run.name), x: line.x, y: line.y, hoverinfo: "skip",
+      type: "scatter", mode: "lines", name: plainMiddle(run.title, 80), x: line.x, y: line.y, hoverinfo: "skip",
       line: { color: colour, dash, width: last(run) ? 4 : 1.8 }, opacity: marked && !last(run) ? 0.3 : 1,
     };
   })];
@@ -97,7 +97,7 @@ function oddTraces(curves, colours) {
     traces: [{
       type: "scatter", mode: "markers", name: "no number", yaxis: "y2", x: marks.map(([, step]) => step),
       y: marks.map(([, , kind]) => (kind === "Infinity" ? 0.98 : 0.02)),
-      text: marks.map(([run, step, kind]) => `${plain(run.name)}<br>step ${step}: ${kind}`), hovertemplate: "%{text}<extra></extra>",
+      text: marks.map(([run, step, kind]) => `${plainMiddle(run.title, 80)}<br>step ${step}: ${kind}`), hovertemplate: "%{text}<extra></extra>",
       marker: { symbol: "x", size: 8, color: marks.map(([run]) => colours.of.get(run.key).colour) },
     }],
     note: `✕ marks ${kinds.join(", ")}; the line is broken there.`,

@@ -11,9 +11,9 @@ function columns(runs) {
   const scores = (view.data.scores || []).filter((name) => name !== view.data.target);
   const column = (id, title, value, text = words) => ({ id, title, value, text });
   const found = [
-    column("run", "run", (run) => run.name, (name) => middle(name, 48)),
+    column("run", "run", (run) => run.name, (name) => middle(view.short(name), 48)),
     column("best", `best ${view.data.target}`, (run) => run.best),
-    ...scores.map((name) => column(`score ${name}`, name, (run) => (run.scores || {})[name])),
+    ...scores.map((name) => column(`score ${name}`, view.data.best_scores.includes(name) ? `best ${name}` : name, (run) => (run.scores || {})[name])),
     column("state", "state", (run) => run.state),
     ...(new Set(view.runs.map((run) => run.group)).size > 1 ? [column("group", "group", (run) => run.group, (name) => middle(name, 32))] : []),
     column("duration", "duration", (run) => run.seconds, duration),
@@ -26,7 +26,8 @@ function columns(runs) {
 function drawTable(panel) {
   const runs = view.drawn(), colours = view.colours(), { found, note } = columns(runs);
   const sorted = found.find(({ id }) => id === view.order.column) || found.find(({ id }) => id === "best");
-  const up = (sorted.id === view.order.column && view.order.down) ? -1 : 1, best = view.best();
+  const down = view.order.down ?? view.data.better === "max";  // the best run first, until another order is chosen
+  const up = (sorted.id === view.order.column && down) ? -1 : 1, best = view.best();
   runs.sort((a, b) => {
     const one = sorted.value(a), other = sorted.value(b);
     if (!known(one) || !known(other)) return known(one) ? -1 : known(other) ? 1 : 0;

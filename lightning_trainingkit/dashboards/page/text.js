@@ -23,6 +23,17 @@ function middle(text, most) {
   return `${signs.slice(0, most - 1 - end).join("")}…${signs.slice(-end).join("")}`;
 }
 
+/** How many signs all names begin with, up to the end of a folder, in long names of a word; 0 where they are few. */
+function sharedStart(names) {
+  const [first = ""] = names, other = names.find((name) => name !== first);
+  if (other === undefined) return 0;
+  let same = 0;
+  while (same < first.length && names.every((name) => name[same] === first[same])) same++;
+  const long = names.every((name) => name.length > 40);
+  const words = first.slice(0, same).search(long ? /[-_/=,: ][^-_/=,: ]*$/ : /[/][^/]*$/) + 1;
+  return words > 12 ? words : 0;
+}
+
 /** Text that Plotly shows as it is: it takes tags and entities for markup. */
 function plain(text, most = 60) {
   return markupFree(clipped(String(text), most));

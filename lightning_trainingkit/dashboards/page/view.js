@@ -9,7 +9,7 @@ const SCALE = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80",
 
 const view = {
   data: null, runs: [], chosen: new Set(), query: "", colour: "group", smoothing: 5, bands: false, theme: "auto",
-  logs: {}, dots: {}, order: { column: "best", down: false }, marked: null, printing: false,
+  logs: {}, dots: {}, order: { column: "best", down: null }, marked: null, printing: false, start: 0,
 
   load(data) {
     const known = new Set(view.runs.map((run) => run.key)), first = view.data === null;
@@ -17,7 +17,11 @@ const view = {
     unique(data.sections);
     unique(data.sections.flatMap((section) => section.panels));
     view.runs = data.runs;
+    const names = numbers.grouped(view.runs, (run) => run.name);
+    view.start = sharedStart([...names.keys()]);
     for (const run of view.runs) {
+      // Folds are called the same in each group.
+      run.title = run.group && names.get(run.name).length > 1 ? `${run.group}: ${run.name}` : run.name;
       // A metric may be called `constructor`, and a run that lacks it has none.
       for (const named of [run.curves, run.summary, run.config, run.scores || {}]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
@@ -33,6 +37,11 @@ const view = {
       }
     }
     if (view.marked) view.marked = view.best()?.key ?? null;  // another run may be the best one by now
+  },
+
+  /** A run's name without what all names begin with. */
+  short(name) {
+    return view.start ? `…${name.slice(view.start)}` : name;
   },
 
   /** Runs from the best to the worst; those that say nothing of the target are last. */

@@ -11,7 +11,7 @@ from lightning_trainingkit.dashboards.read.run_files import RunFiles
 
 __all__ = ["cache_path", "load", "save", "signature"]
 
-_FORMAT = 2
+_FORMAT = 3
 _MAX_BYTES = 1_000_000_000
 
 

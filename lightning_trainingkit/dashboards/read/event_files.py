@@ -17,6 +17,7 @@ NO_SCALARS = "it holds no scalars."
 
 _NOT_INSTALLED = "TensorBoard must be installed to read its files, got none. Run: pip install tensorboard."
 _MAX_BYTES = 256_000_000
+_WRITTEN_TWICE = ("hp_metric", "epoch")  # by Lightning, where a test follows the fit; no metrics
 
 
 def read_event_files(paths: Sequence[Path]) -> Record:
@@ -52,7 +53,8 @@ def read_event_files(paths: Sequence[Path]) -> Record:
             found = by_tag.setdefault(tag, [])
             new = [(event.step, event.value, event.wall_time) for event in events.Scalars(tag)]
             kept = [each for each in found if not new or each[0] < new[0][0]]
-            again = max(again, len(found) - len(kept))
+            if tag not in _WRITTEN_TWICE:
+                again = max(again, len(found) - len(kept))
             by_tag[tag] = kept + new
         if again:
             notes.append(f"resumed: the last {again} values were logged once more")

@@ -1,6 +1,7 @@
 """Find all runs below some folders and read those that have changed."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import current_thread, main_thread
 
@@ -41,13 +42,20 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     copies = [each for each in files if not each.by_wandb and _is_noted(each, set().union(*noted.values()))]
     found = dict(_read([each for each in files if each not in copies]))
     # Where a W&B run cannot be read, what the other loggers recorded of it can.
-    shown = [noted[each] for each in by_wandb if found[each].records or _begun(each, found[each])]
-    found |= dict(_read([each for each in copies if not _is_noted(each, set().union(*shown))]))
+    shown = [noted[each] for each in by_wandb if found[each].records]
+    copied = dict(_read([each for each in copies if not _is_noted(each, set().union(*shown))]))
+    lent: dict[RunFiles, Record] = {}
+    for each in by_wandb:
+        if not found[each].records and (begun := _begun(each, found[each])):
+            others = [copied.pop(copy) for copy in list(copied) if _is_noted(copy, noted[each])]
+            if records := [record for other in others for record in other.records]:
+                lent[each] = _lent(begun[-1], records[0])
+    found |= copied
     event_folders = {each.folder for each in files if not each.by_wandb}
     runs: list[Record] = []
     for each, held in found.items():
         begun = _begun(each, held)
-        runs += _with_states(held.records, begun)
+        runs += [lent[each]] if each in lent else _with_states(held.records, begun)
         waited_for = {record.source for record in begun}
         for path, why in held.unread.items():
             of_settings_alone = why == NO_SCALARS and each.folder.parent in event_folders  # what add_hparams writes
@@ -65,6 +73,15 @@ def _with_states(records: Sequence[Record], begun: Sequence[Record]) -> list[Rec
         return [*records]
     newest = max(records, key=lambda record: record.started, default=begun[0])
     return [*(record for record in records if record is not newest), joined([newest, *begun])]
+
+
+def _lent(begun: Record, copy: Record) -> Record:
+    """A run of which W&B has written nothing yet, with what another logger has recorded of it."""
+    names = ("seconds", "config", "goals", "summary", "curves")
+    note = f"read from {Path(copy.source).name}: of {Path(begun.source).name}, {begun.note}"
+    return replace(
+        begun, **{name: getattr(copy, name) for name in names}, note="; ".join(filter(None, [copy.note, note]))
+    )
 
 
 def _is_noted(files: RunFiles, noted: set[Path]) -> bool:

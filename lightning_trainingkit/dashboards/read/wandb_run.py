@@ -81,9 +81,14 @@ class WandbRun:
             self._record.goals[name] = goal
 
     def end(self, exit_code: int, runtime: Any) -> None:
-        """Add the run's end."""
+        """Add the run's end.
+
+        A run may stay open long after its last row, while the same process does other fits: the rows say how long it
+        has run, and its end only where there are none.
+        """
         self._record.state = "failed" if exit_code else "finished"
-        self._ran(runtime)
+        if not self._record.seconds:
+            self._ran(runtime)
 
     def note(self, text: str) -> None:
         """Add a note."""

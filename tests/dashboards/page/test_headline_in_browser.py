@@ -26,7 +26,9 @@ def test_the_headline_names_the_best_run_and_counts_states(opened):
     assert page.js("return document.getElementById('made').textContent").startswith("Made 20")
     most = max(runs, key=lambda each: each.curves["val/acc"].values.max())
     value = most.curves["val/acc"].values.max()
-    assert headline(opened(runs, target="val/acc")).startswith(f"Best: {most.name} with val/acc {value:.5g}.")
+    assert headline(opened(runs, target="val/acc")).startswith(
+        f"Best: {most.group}: {most.name} with val/acc {value:.5g}."
+    )
 
 
 def test_the_headline_where_there_is_no_best_run(opened):

@@ -56,7 +56,7 @@ def test_a_plain_project_has_all_sections():
         "Accuracy": ["train_acc", "val_acc", "Training above validation"],
         "Learning rate": ["lr-SGD"],
         "Hyperparameters": ["All settings of each run", "What each setting explains", "One dot a run"],
-        "Averaging": ["Test accuracy", "Test loss"],
+        "Test": ["Test accuracy", "Test loss"],
         "Runs": ["All runs"],
     }
     assert data["hyperparameters"] == ["trainer.seed"]
@@ -74,7 +74,7 @@ def test_a_section_without_panels_says_what_is_missing():
         "Accuracy": "No run has logged a score, such as val_acc.",
         "Learning rate": "No run has logged a learning rate. Lightning's LearningRateMonitor logs it.",
         "Hyperparameters": "No setting that may have an effect differs between the runs.",
-        "Averaging": "No run has logged a score or a loss of a test, such as test_acc.",
+        "Test": "No run has logged a score or a loss of a test, such as test_acc.",
     }
     runs = [run(n, lr=0.1 * n, curves={}) for n in (1, 2)]
     (section,) = (each for each in center(runs)["sections"] if each["title"] == "Hyperparameters")

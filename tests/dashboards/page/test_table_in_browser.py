@@ -31,7 +31,7 @@ def test_the_table_shows_scores_short_paths_and_durations_that_sort_by_seconds(o
     page.js("view.order = {column: 'duration', down: false}; changed()")
     head, *rows = table(page)
     titles = [text for text, _ in head]
-    assert titles[:5] == ["run", "best val/loss", "val/acc", "state", "duration ▲"]
+    assert titles[:5] == ["run", "best val/loss", "best val/acc", "state", "duration ▲"]
     assert [row[4][0] for row in rows] == ["95 s", "120 s", "12.5 min", "118 min", "2.0 h"]
     assert {row[2][0] for row in rows} == {"", "0.51", "0.52", "0.53", "0.54"}
     assert ["folder", "data.train.folder"] in head
@@ -47,3 +47,19 @@ def test_texts_are_cut_where_they_say_least(opened):
     ]
     assert page.js("return middle('abcdefghij', 6)") == "ab…hij"
     assert page.js("return [...tails(['a.lr', 'b.lr', 'model.size', 'lr']).values()]") == ["a.lr", "b.lr", "size", "lr"]
+    names = "['a-very-long-name-of-an-experiment-lr0.1-seed0', 'a-very-long-name-of-an-experiment-lr0.01-seed0']"
+    folders = "['lightning_logs/version_0', 'lightning_logs/version_1']"
+    assert page.js(f"return [{names}, {folders}, ['lr=1', 'lr=2'], ['one'], []].map(sharedStart)") == [34, 15, 0, 0, 0]
+
+
+def test_the_best_run_is_first_and_runs_of_one_name_are_told_by_their_group(opened):
+    runs = grid()[:4]
+    for n, each in enumerate(runs):
+        each.group, each.name = f"lr={n // 2}", f"fold {n % 2}"
+    page = opened(runs, target="val/acc")
+    (titles, *rows) = table(page)
+    assert titles[1][0] == "best val/acc ▼"
+    values = [float(row[1][0]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    best = max(runs, key=lambda each: each.curves["val/acc"].values.max())
+    assert page.js("return document.querySelector('#headline button').textContent") == f"{best.group}: {best.name}"

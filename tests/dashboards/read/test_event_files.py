@@ -1,3 +1,4 @@
+import json
 import logging
 import shutil
 import struct
@@ -6,6 +7,7 @@ import sys
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.other_loggers import note_log_dirs
 from lightning_trainingkit.dashboards.read.event_files import read_event_files
 from lightning_trainingkit.dashboards.read.gather import gather
@@ -66,6 +68,34 @@ def test_all_files_of_a_folder_are_one_run_and_a_later_one_goes_on(folder):
     assert run.curves["val_loss"].steps.tolist() == list(range(8))
     assert run.curves["val_loss"].values.tolist() == [0, 1, 2, 3, 14, 15, 16, 17]
     assert run.note == "resumed: the last 2 values were logged once more"
+
+
+def test_a_test_after_the_fit_is_no_resumption(tmp_path):
+    trainer = toy_trainer(logger=TensorBoardLogger(tmp_path, name="toys"), max_epochs=2)
+    module, (train, val) = ToyModule(lr=0.05), toy_loaders()
+    trainer.fit(module, train, val)
+    trainer.logger.finalize("success")
+    trainer.logger.log_hyperparams({"lr": 0.05})  # writes `hp_metric` into a second file, as Lightning does for a test
+    trainer.logger.finalize("success")
+    (run,), _ = gather([tmp_path])
+    assert len(events_below(tmp_path / "toys" / "version_0")) == 2
+    assert run.note == ""
+
+
+def test_a_killed_run_of_which_wandb_wrote_nothing_shows_what_another_logger_wrote(folder, tmp_path):
+    run_folder = tmp_path / "wandb" / "offline-run-1-x"
+    run_folder.mkdir(parents=True)
+    note_log_dirs(run_folder, [folder, tmp_path / "csv"])
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "metrics.csv").write_text("epoch,step,val_loss\n0,1,0.25\n")
+    (run_folder / "run-x.wandb").write_bytes(b"")
+    Heartbeat(run_folder).stop()
+    beat = json.loads((run_folder / "heartbeat.json").read_text())
+    (run_folder / "heartbeat.json").write_text(json.dumps(beat | {"began": "1"}))
+    (run,), skipped = gather([tmp_path])
+    assert (run.id, run.state, skipped) == ("x", "killed", {})
+    assert run.curves.keys()
+    assert run.note.startswith("read from ")
 
 
 def test_a_table_beside_counts_and_the_events_only_where_it_cannot_be_read(folder):

@@ -143,6 +143,11 @@ def test_rows_that_say_nothing_are_left_out(made):
     assert (found.state, found.seconds) == ("finished", 3)
 
 
+def test_a_run_that_stays_open_after_its_last_row_has_run_until_that_row(made):
+    found = made(run(), values(1, loss=0.5, _runtime=1.5), end())
+    assert (found.state, found.seconds) == ("finished", 1.5)
+
+
 def test_settings_that_are_too_much_are_named(made):
     found = made(
         run(config=pb.ConfigRecord(update=[pb.ConfigItem(key="lr", value_json="0.1")])),
