@@ -87,6 +87,8 @@ def _dashboard(args: argparse.Namespace) -> int:
     if not args.target:
         _say_opposite(args.better, data["target"])
     print(printable(f"{path}: {data['counted']}"))
+    if not data["runs"] and not data["skipped"]:
+        print("A run is a run-ID.wandb of W&B, a metrics.csv of CSVLogger or an events.out.tfevents of TensorBoard.")
     for file, why in data["skipped"].items():
         print(printable(f"skipped {file}: {why}"), file=sys.stderr)
     if args.open:

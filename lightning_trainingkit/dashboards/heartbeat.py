@@ -13,7 +13,7 @@ from typing import Any
 from lightning_trainingkit._files import write_json
 from lightning_trainingkit.dashboards.read.regular_file import read_regular_file
 
-__all__ = ["Heartbeat", "is_alive"]
+__all__ = ["Heartbeat", "state"]
 
 _FILE = "heartbeat.json"
 _SECONDS = 10.0
@@ -34,9 +34,15 @@ class Heartbeat:
     def __init__(self, folder: str | Path) -> None:
         self._path = Path(folder) / _FILE
         self._stopped = Event()
+        self._fit_ended = False
         self._write()
         self._thread = Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
+
+    def end_fit(self) -> None:
+        """Write that the fit has ended. The run may stay open for tests, as long as the process lives."""
+        self._fit_ended = True
+        self._write()
 
     def stop(self) -> None:
         """Write no more. The file stays: that a run has ended is said by the run."""
@@ -49,11 +55,15 @@ class Heartbeat:
 
     def _write(self) -> None:
         with suppress(OSError):
-            write_json(self._path, {**_process(os.getpid()), "time": time.time()})
+            write_json(self._path, {**_process(os.getpid()), "time": time.time(), "fit_ended": self._fit_ended})
 
 
-def is_alive(folder: str | Path) -> bool | None:
-    """Whether the process that writes the run in ``folder`` lives; None if it left no heartbeat.
+def state(folder: str | Path) -> str | None:
+    """The state of a run without an end, by the heartbeat in ``folder``; None if there is no heartbeat.
+
+    - **finished**: its fit has ended, and the process keeps the run open for tests, or was killed later.
+    - **running**: the process lives.
+    - **killed**: the process is gone.
 
     A heartbeat that no :class:`Heartbeat` can have written counts as none.
     A process of this machine is asked for itself; another machine's is taken for dead after a minute of silence.
@@ -65,10 +75,14 @@ def is_alive(folder: str | Path) -> bool | None:
         return None
     if not 0 < pid < 2**31 or not math.isfinite(last):
         return None
+    if beat.get("fit_ended") is True:
+        return "finished"
     here = _process(pid)
     if beat.get("where") == here["where"]:
-        return bool(here["began"] is not None and beat.get("began") == here["began"])
-    return time.time() - last < _SILENCE
+        alive = here["began"] is not None and beat.get("began") == here["began"]
+    else:
+        alive = time.time() - last < _SILENCE
+    return "running" if alive else "killed"
 
 
 def _process(pid: int) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class OpenRun:
 
         W&B would end it with the exit code of the process, which an error after the fit may set.
         """
+        if self._heartbeat is not None:
+            self._heartbeat.end_fit()
         if self in _LEFT_OPEN:
             return
         _LEFT_OPEN[self] = None

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import current_thread, main_thread
 
-from lightning_trainingkit.dashboards.heartbeat import is_alive
+from lightning_trainingkit.dashboards.heartbeat import state
 from lightning_trainingkit.dashboards.other_loggers import noted_log_dirs
 from lightning_trainingkit.dashboards.read import cache
 from lightning_trainingkit.dashboards.read.event_files import NO_SCALARS
@@ -67,8 +67,8 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
 def _with_states(records: Sequence[Record], begun: Sequence[Record]) -> list[Record]:
     """The runs, with what their heartbeats say, and with the parts that have only begun."""
     for record in records:
-        if record.state == "unknown" and (alive := is_alive(Path(record.source).parent)) is not None:
-            record.state = "running" if alive else "killed"
+        if record.state == "unknown":
+            record.state = state(Path(record.source).parent) or "unknown"
     if not begun:
         return [*records]
     newest = max(records, key=lambda record: record.started, default=begun[0])
@@ -100,10 +100,9 @@ def _begun(files: RunFiles, found: Found) -> list[Record]:
         return []
     begun = []
     for path, why in found.unread.items():
-        if (alive := is_alive(path.parent)) is not None:
-            name = path.stem.removeprefix("run-")
-            state, note = "running" if alive else "killed", f"nothing to read yet: {why}"
-            begun.append(Record(name, name, state=state, started=path.stat().st_ctime, source=str(path), note=note))
+        if (said := state(path.parent)) is not None:
+            name, note = path.stem.removeprefix("run-"), f"nothing to read yet: {why}"
+            begun.append(Record(name, name, state=said, started=path.stat().st_ctime, source=str(path), note=note))
     return begun
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lightning_trainingkit.dashboards.heartbeat import is_alive
+from lightning_trainingkit.dashboards.heartbeat import state
 from lightning_trainingkit.dashboards.read import run_files
 from lightning_trainingkit.dashboards.read.gather import gather
 
@@ -107,15 +107,15 @@ def test_folders_of_any_depth_are_named_or_read(root, monkeypatch):
 )
 def test_a_heartbeat_of_anybody_is_none(tmp_path, text):
     (tmp_path / "heartbeat.json").write_text(text)
-    assert is_alive(tmp_path) is None
+    assert state(tmp_path) is None
 
 
 def test_a_heartbeat_that_is_no_file_is_none(tmp_path):
     os.mkfifo(tmp_path / "heartbeat.json")
-    assert is_alive(tmp_path) is None
+    assert state(tmp_path) is None
     (tmp_path / "heartbeat.json").unlink()
     (tmp_path / "heartbeat.json").symlink_to("/dev/zero")
-    assert is_alive(tmp_path) is None
+    assert state(tmp_path) is None
 
 
 def test_settings_that_explode_cost_the_settings_alone(root):
