@@ -112,7 +112,10 @@ class _Worker:
                     self.process.wait(1)
                 return self._lost(f"it ends the process that reads it (status {self.process.returncode}).")
             if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
-                return unpack(bytes(self._heard), self.files.paths)
+                try:
+                    return unpack(bytes(self._heard), self.files.paths)
+                except ValueError as error:
+                    return Found([], {self.files.paths[-1]: str(error)})
         elif time.monotonic() > self.until:
             return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
         return None
