@@ -10,6 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 from lightning_trainingkit.dashboards.read.packing import Found, pack
 from lightning_trainingkit.dashboards.read.read_run import read_run
@@ -25,6 +26,9 @@ def main() -> None:
     """Read the runs that standard input names until it ends: each line is JSON, a list of paths and of seconds."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
+    # TensorBoard reads its files with TensorFlow, where that is installed, unless it finds this module: TensorFlow
+    # alone may take longer to import than a file may take to be read.
+    sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
     for line in sys.stdin:
         paths, seconds = json.loads(line)
         files = RunFiles(tuple(map(Path, paths)))

@@ -154,3 +154,13 @@ def test_times_that_are_no_dates_leave_the_run_without_them(tmp_path, times):
             writer.write(Event(wall_time=time, step=step, summary=Summary(value=[value])).SerializeToString())
     run = read_event_files(events_below(tmp_path))
     assert (run.started, run.seconds, len(run.curves["loss"].steps)) == (0.0, 0.0, 2)
+
+
+def test_tensorflow_is_not_imported(recorded, tmp_path, monkeypatch):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(recorded / "toys" / "version_0", tmp_path / "runs", ignore=shutil.ignore_patterns("*.cache"))
+    runs, skipped = gather([tmp_path / "runs"])
+    assert len(runs) == 3
+    assert skipped == {}
