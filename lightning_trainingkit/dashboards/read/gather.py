@@ -1,6 +1,7 @@
 """Find all runs below some folders and read those that have changed."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import current_thread, main_thread
 
@@ -56,15 +57,20 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     return sorted(runs, key=lambda run: run.started), skipped
 
 
-def _with_states(records: Sequence[Record], begun: Sequence[Record]) -> list[Record]:
+def _with_states(records: list[Record], begun: Sequence[Record]) -> list[Record]:
     """The runs, with what their heartbeats say, and with the parts that have only begun."""
-    for record in records:
-        if record.state == "unknown" and (alive := is_alive(Path(record.source).parent)) is not None:
-            record.state = "running" if alive else "killed"
+    records = [_with_state(record) for record in records]
     if not begun:
-        return [*records]
+        return records
     newest = max(records, key=lambda record: record.started, default=begun[0])
     return [*(record for record in records if record is not newest), joined([newest, *begun])]
+
+
+def _with_state(record: Record) -> Record:
+    """The run as its heartbeat says now; the record itself is kept for the next time."""
+    if record.state == "unknown" and (alive := is_alive(Path(record.source).parent)) is not None:
+        return replace(record, state="running" if alive else "killed")
+    return record
 
 
 def _is_noted(files: RunFiles, noted: set[Path]) -> bool:
@@ -86,7 +92,8 @@ def _begun(files: RunFiles, found: Found) -> list[Record]:
         if (alive := is_alive(path.parent)) is not None:
             name = path.stem.removeprefix("run-")
             state, note = "running" if alive else "killed", f"nothing to read yet: {why}"
-            begun.append(Record(name, name, state=state, started=path.stat().st_ctime, source=str(path), note=note))
+            started = path.stat().st_ctime if path.exists() else 0.0
+            begun.append(Record(name, name, state=state, started=started, source=str(path), note=note))
     return begun
 
 
@@ -120,6 +127,9 @@ def _shown(found: Iterator[tuple[RunFiles, Found]], count: int) -> Iterator[tupl
     if count < 4 or not here:
         yield from found
         return
+    from rich.console import Console
     from rich.progress import track
 
-    yield from track(found, f"Reading {count} runs", total=count, transient=True)
+    console = Console(stderr=True)  # one of its own: a progress bar of Lightning's may be live on the common one
+    off = not console.is_terminal
+    yield from track(found, f"Reading {count} runs", total=count, transient=True, console=console, disable=off)
