@@ -21,6 +21,7 @@ _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
 _SECONDS_MORE = 20.0  # then a reader ends itself, if its parent was killed
+_MOST_PROCESSES = 16  # on a machine of many cores and many users; each takes 100 MB
 _START = """
 import sys
 sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
@@ -30,7 +31,7 @@ main()
 
 
 def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
-    """Read runs, as many at once as there are cores, the largest first.
+    """Read runs, as many at once as this process has cores, up to 16, the largest first.
 
     No thread is started: Python refuses to at the end of a process, where a page may be written.
 
@@ -41,11 +42,13 @@ def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     if os.name != "posix":  # pipes can't be waited for elsewhere
         yield from ((files, read_run(files)) for files in reversed(todo))
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(cores, _MOST_PROCESSES)
     workers: list[_Worker] = []
     try:
         with selectors.DefaultSelector() as answers:
             while todo or workers:
-                while todo and len(workers) < (os.cpu_count() or 1):
+                while todo and len(workers) < most:
                     workers.append(_Worker())
                     answers.register(workers[-1].output, selectors.EVENT_READ, workers[-1])
                     workers[-1].give(todo.pop())
