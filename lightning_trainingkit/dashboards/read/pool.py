@@ -20,7 +20,6 @@ __all__ = ["read_all"]
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
-_SECONDS_MORE = 20.0  # then a reader ends itself, if its parent was killed
 _MOST_PROCESSES = 16  # on a machine of many cores and many users; each takes 100 MB
 _START = """
 import sys
@@ -101,8 +100,7 @@ class _Worker:
         self._extra = 0.0
         self._heard.clear()
         with suppress(OSError):  # it has ended, which its answer says
-            job = [[str(path) for path in files.paths], self._seconds + _SECONDS_MORE]
-            self.input.write(f"{json.dumps(job)}\n".encode())
+            self.input.write(f"{json.dumps([str(path) for path in files.paths])}\n".encode())
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
