@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_trainingkit._locks import is_held
 
-__all__ = ["check_no_folder", "claim", "put_in_place", "sweep", "temporary", "write_json"]
+__all__ = ["check_no_folder", "claim", "put_in_place", "sweep", "temporary", "write_bytes", "write_json"]
 
 _HOST = platform.node().replace(".", "_")
 _MARK = ".trainingkit"  # stands in each folder that was put in place, and says that it may be replaced
@@ -90,11 +90,20 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file, whole or not at all. A full disk leaves nothing half-written behind."""
+    try:
+        temporary(path).write_bytes(content)
+        put_in_place(path)
+    except BaseException:
+        _remove(temporary(path))
+        raise
+
+
 def write_json(path: str | Path, data: Any) -> None:
     """Write ``data`` as JSON, whole or not at all. NaN and Infinity are refused: no other language reads them."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    temporary(path).write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    put_in_place(path)
+    write_bytes(path, f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode())
 
 
 def _flush(path: Path) -> None:

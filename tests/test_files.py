@@ -5,7 +5,7 @@ import os
 import pytest
 
 from lightning_trainingkit import _files
-from lightning_trainingkit._files import claim, put_in_place, sweep, temporary, write_json
+from lightning_trainingkit._files import claim, put_in_place, sweep, temporary, write_bytes, write_json
 from tests.locked import elsewhere
 
 
@@ -19,6 +19,18 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path, monkeyp
     assert seen[0] == {"a": 1}
     assert json.loads(path.read_text()) == {"a": 2}
     assert os.listdir(tmp_path) == ["file.json"]  # noqa: PTH208
+
+
+def test_what_cannot_be_written_leaves_nothing_behind(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as on a full disk, a part of the file is written
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bytes(tmp_path / "page.html", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lightning_trainingkit._files import write_json
+from lightning_trainingkit.dashboards.read.regular_file import read_regular_file
 
 __all__ = ["note_log_dirs", "noted_log_dirs"]
 
@@ -32,11 +33,8 @@ def note_log_dirs(run_folder: str | Path, log_dirs: Iterable[str | Path]) -> Non
 def noted_log_dirs(run_folder: str | Path) -> list[Path]:
     """The folders that :func:`note_log_dirs` wrote down, resolved; none where no such file can be read."""
     folder = Path(run_folder).resolve()
-    path = folder / _FILE
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return []
-        found = json.loads(path.read_text(encoding="utf-8"))["log_dirs"]
+        found = json.loads(read_regular_file(folder / _FILE, _MAX_BYTES))["log_dirs"]
         return [(folder / each).resolve() for each in found if isinstance(each, str)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError, RuntimeError):
         return []

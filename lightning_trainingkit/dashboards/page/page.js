@@ -108,8 +108,9 @@ function build() {
     for (const panel of section.panels) {
       if (panels.has(panel.id)) renew(panel); else addPanel(panel, grid);
     }
-    if (empty && section.panels.length) empty.remove();
-    if (!empty && !section.panels.length) box.append(element("p", { textContent: section.empty }));
+    empty?.remove();
+    if (!section.panels.length) box.append(element("p", { textContent: section.empty }));
+    for (const title of [box.querySelector("h2"), nav.querySelector(`[href="#${box.id}"]`)]) title.textContent = section.title;
   });
   byId("made").textContent = madeAt();
   headline();

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit._files import write_bytes
 
 __all__ = ["check_file", "render", "write_page"]
 
@@ -57,18 +57,13 @@ def write_page(path: Path, text: str) -> None:
     """
     check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary(path).write_bytes(_bytes(text))
-    put_in_place(path)
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))  # a file's name may hold bytes that are no text
 
 
 def check_file(path: Path) -> None:
     """Raise where a page can't be written because ``path`` is a folder."""
     if path.is_dir():
         raise IsADirectoryError(f"The page must be a file, got the folder {path}. Try {path / 'dashboard.html'}.")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # the name of a file may hold bytes that are no text
 
 
 def _plotly() -> str:

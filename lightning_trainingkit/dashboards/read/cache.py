@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit._files import write_bytes
 from lightning_trainingkit.dashboards.read.packing import Found, pack, unpack
 from lightning_trainingkit.dashboards.read.regular_file import kind_of
 from lightning_trainingkit.dashboards.read.run_files import RunFiles
@@ -44,13 +44,8 @@ def save(files: RunFiles, found: Found, of: str) -> None:
         found: The records.
         of: ``signature(files)`` from before they were read.
     """
-    path = cache_path(files)
-    try:
-        temporary(path).write_bytes(_first_line(of) + pack(found, files.paths))
-        put_in_place(path)
-    except OSError:
-        with suppress(OSError):
-            temporary(path).unlink(missing_ok=True)
+    with suppress(OSError):
+        write_bytes(cache_path(files), _first_line(of) + pack(found, files.paths))
 
 
 def signature(files: RunFiles) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning_trainingkit.dashboards.read.record import Record, UnreadableError
+from lightning_trainingkit.dashboards.read.record import END_OF_TIME, Record, UnreadableError
 from lightning_trainingkit.dashboards.read.rows import Rows
 from lightning_trainingkit.dashboards.read.run_files import why
 from lightning_trainingkit.dashboards.read.settings_file import read_settings
@@ -70,7 +70,7 @@ def _record(paths: Sequence[Path], by_tag: dict[str, list[tuple[int, float, floa
     for tag, found in by_tag.items():
         for step, value, _ in found:
             rows.add(step, {tag: value})
-    times = [time for found in by_tag.values() for _, _, time in found]
+    times = [time for found in by_tag.values() for _, _, time in found if 0 < time < END_OF_TIME] or [0.0]
     config, note = read_settings(folder)
     return Record(
         id=folder.name,

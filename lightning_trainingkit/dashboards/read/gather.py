@@ -64,13 +64,11 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     return sorted(runs, key=lambda run: run.started), skipped
 
 
-def _with_states(records: Sequence[Record], begun: Sequence[Record]) -> list[Record]:
+def _with_states(records: list[Record], begun: Sequence[Record]) -> list[Record]:
     """The runs, with what their heartbeats say, and with the parts that have only begun."""
-    for record in records:
-        if record.state == "unknown":
-            record.state = state(Path(record.source).parent) or "unknown"
+    records = [_with_state(record) for record in records]
     if not begun:
-        return [*records]
+        return records
     newest = max(records, key=lambda record: record.started, default=begun[0])
     return [*(record for record in records if record is not newest), joined([newest, *begun])]
 
@@ -82,6 +80,13 @@ def _lent(begun: Record, copy: Record) -> Record:
     return replace(
         begun, **{name: getattr(copy, name) for name in names}, note="; ".join(filter(None, [copy.note, note]))
     )
+
+
+def _with_state(record: Record) -> Record:
+    """The run as its heartbeat says now; the record itself is kept for the next time."""
+    if record.state == "unknown" and (said := state(Path(record.source).parent)) is not None:
+        return replace(record, state=said)
+    return record
 
 
 def _is_noted(files: RunFiles, noted: set[Path]) -> bool:
@@ -102,7 +107,8 @@ def _begun(files: RunFiles, found: Found) -> list[Record]:
     for path, why in found.unread.items():
         if (said := state(path.parent)) is not None:
             name, note = path.stem.removeprefix("run-"), f"nothing to read yet: {why}"
-            begun.append(Record(name, name, state=said, started=path.stat().st_ctime, source=str(path), note=note))
+            started = path.stat().st_ctime if path.exists() else 0.0
+            begun.append(Record(name, name, state=said, started=started, source=str(path), note=note))
     return begun
 
 
@@ -136,6 +142,9 @@ def _shown(found: Iterator[tuple[RunFiles, Found]], count: int) -> Iterator[tupl
     if count < 4 or not here:
         yield from found
         return
+    from rich.console import Console
     from rich.progress import track
 
-    yield from track(found, f"Reading {count} runs", total=count, transient=True)
+    console = Console(stderr=True)  # one of its own: a progress bar of Lightning's may be live on the common one
+    off = not console.is_terminal
+    yield from track(found, f"Reading {count} runs", total=count, transient=True, console=console, disable=off)

@@ -1,10 +1,11 @@
 """Records as bytes: JSON and plain numbers, which run no code and take no more room in memory than they have bytes."""
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = ["Found", "pack", "unpack"]
 
 _HEAD = struct.Struct("<QII")  # bytes of all, of the JSON, checksum
 _ALIGNED = 8
+_MAX_TEXT = 32_000_000  # bytes of JSON, of which each may become fifty in memory
 _EXAMPLE = Record(id="")
 
 
@@ -41,7 +43,7 @@ def pack(found: Found, paths: Sequence[Path]) -> bytes:
             arrays += [curve.steps, curve.values] + ([curve.means.ravel()] if curve.means is not None else [])
             curves[name] = [len(curve.steps), curve.means.shape[1] if curve.means is not None else 0]
         source = paths.index(Path(record.source))
-        records.append({**asdict(replace(record, curves={}, source="")), "curves": curves, "source": source})
+        records.append({**vars(record), "curves": curves, "source": source})
     unread = [[paths.index(path), why] for path, why in found.unread.items()]
     text = json.dumps({"records": records, "unread": unread}).encode()
     text += b" " * (-len(text) % _ALIGNED)
@@ -60,6 +62,8 @@ def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
         body = memoryview(content)[_HEAD.size :]
         if size != len(content) or zlib.crc32(body) != checksum:
             raise ValueError("the checksum does not fit.")
+        if length > _MAX_TEXT:
+            raise ValueError(f"its names and settings must have at most {_MAX_TEXT:,} bytes, got more.")
         described = json.loads(bytes(body[:length]))
         numbers, at = np.frombuffer(body, dtype="<f8", offset=length), 0
         records = []
@@ -74,7 +78,7 @@ def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
                 curves[name], at = Curve(steps, values, means), end
             records.append(_checked({**each, "curves": curves, "source": str(paths[each["source"]])}))
         return Found(records, {paths[place]: str(why) for place, why in described["unread"]})
-    except (struct.error, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except (struct.error, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError(f"it is damaged: {error}.") from error
 
 
@@ -87,8 +91,9 @@ def _checked(values: dict[str, Any]) -> Record:
             raise TypeError(f"`{each.name}` is no {expected.__name__}")
     record = Record(**values)
     texts = [*record.tags, *record.goals.values()]
-    if not all(isinstance(each, str) for each in texts) or not all(
-        isinstance(each, int | float) for each in record.summary.values()
-    ):
+    plain = all(value is None or isinstance(value, str | int | float) for value in record.config.values())
+    if not plain or not all(isinstance(each, str) for each in texts):
         raise TypeError("a value has another type")
+    if not all(map(math.isfinite, (record.started, record.seconds, *record.summary.values()))):
+        raise ValueError("a number is not finite.")
     return record

@@ -20,7 +20,7 @@ __all__ = ["read_all"]
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
-_SECONDS_MORE = 20.0  # then a reader ends itself, if its parent was killed
+_MOST_PROCESSES = 16  # on a machine of many cores and many users; each takes 100 MB
 _START = """
 import sys
 sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
@@ -30,7 +30,7 @@ main()
 
 
 def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
-    """Read runs, as many at once as there are cores, the largest first.
+    """Read runs, as many at once as this process has cores, up to 16, the largest first.
 
     No thread is started: Python refuses to at the end of a process, where a page may be written.
 
@@ -41,11 +41,13 @@ def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     if os.name != "posix":  # pipes can't be waited for elsewhere
         yield from ((files, read_run(files)) for files in reversed(todo))
         return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(cores, _MOST_PROCESSES)
     workers: list[_Worker] = []
     try:
         with selectors.DefaultSelector() as answers:
             while todo or workers:
-                while todo and len(workers) < (os.cpu_count() or 1):
+                while todo and len(workers) < most:
                     workers.append(_Worker())
                     answers.register(workers[-1].output, selectors.EVENT_READ, workers[-1])
                     workers[-1].give(todo.pop())
@@ -98,8 +100,7 @@ class _Worker:
         self._extra = 0.0
         self._heard.clear()
         with suppress(OSError):  # it has ended, which its answer says
-            job = [[str(path) for path in files.paths], self._seconds + _SECONDS_MORE]
-            self.input.write(f"{json.dumps(job)}\n".encode())
+            self.input.write(f"{json.dumps([str(path) for path in files.paths])}\n".encode())
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
@@ -112,7 +113,10 @@ class _Worker:
                     self.process.wait(1)
                 return self._lost(f"it ends the process that reads it (status {self.process.returncode}).")
             if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
-                return unpack(bytes(self._heard), self.files.paths)
+                try:
+                    return unpack(bytes(self._heard), self.files.paths)
+                except ValueError as error:
+                    return Found([], {self.files.paths[-1]: str(error)})
         elif time.monotonic() > self.until:
             return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
         return None

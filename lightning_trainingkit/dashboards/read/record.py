@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from lightning_trainingkit.dashboards.secret import hide, hide_settings
 
-__all__ = ["LEFT_OUT", "Curve", "Record", "UnreadableError", "flatten"]
+__all__ = ["END_OF_TIME", "LEFT_OUT", "Curve", "Record", "UnreadableError", "flatten"]
 
 LEFT_OUT = "(left out)"
 """The setting that says that not all settings were read."""
+
+END_OF_TIME = 253402300800.0
+"""The year 10000 in seconds since 1970. No date goes beyond."""
 
 _MAX_SETTINGS = 5000
 _MAX_DEPTH = 30

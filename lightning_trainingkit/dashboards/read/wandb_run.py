@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_trainingkit.dashboards.read.record import Record, UnreadableError, flatten
+from lightning_trainingkit.dashboards.read.record import END_OF_TIME, Record, UnreadableError, flatten
 from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number, without_media
 
 __all__ = ["MOST_VALUES", "WandbRun", "best_end"]
@@ -14,7 +14,6 @@ MOST_VALUES = 10_000  # of a setting, of the settings, of the summary
 _DEEPEST = 32
 _LONGEST_NAME = 1_000
 _MOST_TAGS = 100
-_END_OF_TIME = 253402300800.0  # the year 10000: no date goes beyond
 
 
 class WandbRun:
@@ -39,7 +38,7 @@ class WandbRun:
         record.job_type = run.get("job_type") or record.job_type
         record.tags = [str(tag)[:_LONGEST_NAME] for tag in run.get("tags") or record.tags][:_MOST_TAGS]
         started = run.get("started", 0.0)
-        record.started = started if 0 < started < _END_OF_TIME else record.started
+        record.started = started if 0 < started < END_OF_TIME else record.started
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Add a row of history."""
@@ -133,7 +132,7 @@ class WandbRun:
         return record
 
     def _ran(self, seconds: Any) -> None:
-        if is_number(seconds) and 0 < seconds < _END_OF_TIME:
+        if is_number(seconds) and 0 < seconds < END_OF_TIME:
             self._record.seconds = max(self._record.seconds, float(seconds))
 
 

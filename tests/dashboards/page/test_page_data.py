@@ -135,7 +135,7 @@ def test_many_and_long_names_take_no_long_time():
     made.config |= {("run" * 5_000 + ".") * 3 + "x": 1, "run" * 5_000: 2}
     start = time.perf_counter()
     data = center([made, run(2)], "val/loss")
-    assert time.perf_counter() - start < 5  # in fact 1 s; without bounds on names more than a minute
+    assert time.perf_counter() - start < 40  # in fact 1 s; without bounds on names more than a minute
     assert len(data["sections"][2]["panels"]) == 2  # all those rates are equal
 
 

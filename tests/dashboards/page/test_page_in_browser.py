@@ -427,6 +427,30 @@ def test_a_served_page_takes_new_rows_over_and_keeps_the_view(browser):
     assert [text for text in page.problems() if server.url not in text] == []
 
 
+def test_a_served_page_that_was_opened_before_any_run_says_what_the_runs_lack(browser):
+    runs = grid()
+    for each in runs:
+        each.curves = {"val_f1": each.curves["val/acc"]}
+    data = {"now": page_data([], command_center())}
+    with PageServer(lambda: data["now"], lambda found: render(found, follow=0.3), seconds=0.0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            log_in(browser, server)
+            page = Page(browser, server.url)
+            data["now"] = page_data(runs, command_center("val_f1", ["val_f1"]), "val_f1")
+            page.until("return view.runs.length === 12")
+            page.settle()
+            said = page.js("return document.querySelector('main').textContent")
+            assert "No runs yet." not in said
+            assert "No run has logged a learning rate." in said
+            titles = page.js("return [...document.querySelectorAll('h2, nav a')].map((each) => each.textContent)")
+            assert titles.count("Scores") == 2
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_importance_sees_a_u_and_says_how_many_runs_it_rests_on(page):
     words = page.texts("importance What each setting explains")
     assert any("n = 12 runs" in text and "Below 20 runs this is a guess." in text for text in words)

@@ -117,10 +117,24 @@ def test_a_valid_checksum_of_nonsense_is_none(files, text):
         unpack(content, files.paths)
 
 
-@pytest.mark.parametrize("change", [{"tags": [1]}, {"config": 3}, {"summary": {"a": "x"}}, {"note": None}, {"id": 1}])
-def test_a_field_of_another_type_is_refused(files, change):
+def test_a_long_text_is_not_decoded(files):
+    text = b"[" + b"[]," * 11_000_000 + b"0]"
+    text += b" " * (-len(text) % 8)
+    with pytest.raises(ValueError, match="at most 32,000,000 bytes"):
+        unpack(_HEAD.pack(_HEAD.size + len(text), len(text), zlib.crc32(text)) + text, files.paths)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"tags": [1]}, {"config": 3}, {"config": {"a": [1]}}, {"note": None}, {"id": 1}),
+        *({"summary": {"a": "x"}}, {"summary": {"a": float("nan")}}, {"summary": {"a": 10**400}}),
+        *({"seconds": float("nan")}, {"started": float("inf")}),
+    ],
+)
+def test_a_field_that_no_reader_gives_is_refused(files, change):
     content = pack(Found([Record("x", source=str(files.paths[0]))]), files.paths)
     assert unpack(content, files.paths).records
     record = Record(**({"id": "x", "source": str(files.paths[0])} | change))
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match=r"damaged|not finite"):
         unpack(pack(Found([record]), files.paths), files.paths)

@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import shutil
 import struct
 import sys
@@ -167,4 +168,29 @@ def test_what_a_run_of_wandb_notes_counts_once(folder, tmp_path, monkeypatch):
     cache.save(files, Found([Record("x", source=str(files.paths[0]))]), cache.signature(files))
     runs, skipped = gather([tmp_path])
     assert {run.id for run in runs} == {"x", "other"}
+    assert skipped == {}
+
+
+@pytest.mark.parametrize("times", [(math.nan, math.nan), (0.0, math.inf), (-1e308, 1e308)])
+def test_times_that_are_no_dates_leave_the_run_without_them(tmp_path, times):
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    with (tmp_path / "events.out.tfevents.1").open("wb") as file:
+        writer = RecordWriter(file)
+        for step, time in enumerate(times):
+            value = Summary.Value(tag="loss", simple_value=0.5)
+            writer.write(Event(wall_time=time, step=step, summary=Summary(value=[value])).SerializeToString())
+    run = read_event_files(events_below(tmp_path))
+    assert (run.started, run.seconds, len(run.curves["loss"].steps)) == (0.0, 0.0, 2)
+
+
+def test_tensorflow_is_not_imported(recorded, tmp_path, monkeypatch):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(recorded / "toys" / "version_0", tmp_path / "runs", ignore=shutil.ignore_patterns("*.cache"))
+    runs, skipped = gather([tmp_path / "runs"])
+    assert len(runs) == 3
     assert skipped == {}

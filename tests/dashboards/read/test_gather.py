@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich import get_console
+from rich.progress import Progress
 
 from lightning_trainingkit.dashboards.heartbeat import Heartbeat
 from lightning_trainingkit.dashboards.read import cache, gather
@@ -120,7 +122,7 @@ def test_no_cache_is_needed(root, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(cache, "put_in_place", refuse)
+    monkeypatch.setattr(cache, "write_bytes", refuse)
     assert len(gather.gather([root])[0]) == 3
     assert not list(root.rglob("dashboard*"))
 
@@ -151,6 +153,28 @@ def test_a_folder_must_exist_and_may_hold_nothing(tmp_path):
     assert gather.gather([tmp_path]) == ([], {})
     with pytest.raises(FileNotFoundError, match=r"`DIR` must be a folder with runs, got .*nowhere"):
         gather.gather([tmp_path / "nowhere"])
+
+
+def test_a_run_of_which_a_part_is_unreadable_is_seen_to_die(root):
+    whole = next(path for path in root.rglob("run-*.wandb") if b"whole" in path.read_bytes())
+    for part, content in {"1": whole.read_bytes()[:-300], "2": b""}.items():
+        (root / "parts" / part).mkdir(parents=True)
+        (root / "parts" / part / "run-x.wandb").write_bytes(content)
+    Heartbeat(root / "parts" / "1").stop()
+    assert [run.state for run in gather.gather([root / "parts"])[0]] == ["running"]
+    beat = root / "parts" / "1" / "heartbeat.json"
+    beat.write_text(beat.read_text().replace('"began": "', '"began": "9'))  # another process had this number
+    assert [run.state for run in gather.gather([root / "parts"])[0]] == ["killed"]
+
+
+def test_progress_is_shown_beside_a_live_progress_bar(root, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    shutil.copytree(root, root / "more")
+    for path in (root / "more").rglob("run-*.wandb"):
+        path.rename(path.with_name(f"{path.stem}-more.wandb"))
+    with Progress(console=get_console()):  # as Lightning's RichProgressBar has while its Trainer tears down
+        assert gather.gather([root])[0]
+    assert "Reading 6 runs" in capsys.readouterr().err
 
 
 def test_a_run_that_has_only_begun_is_a_running_one(tmp_path):

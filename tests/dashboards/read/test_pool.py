@@ -79,7 +79,7 @@ def test_readers_end_after_the_process_that_waits_for_them_was_killed(tmp_path):
     os.mkfifo(tmp_path / "hanging.csv")
     code = "import sys; from pathlib import Path; from lightning_trainingkit.dashboards.read import pool\n"
     code += "from lightning_trainingkit.dashboards.read.run_files import RunFiles\n"
-    code += "pool._SECONDS, pool._SECONDS_TO_START = 1.0 - pool._SECONDS_MORE, 100.0\n"
+    code += "pool._SECONDS = 100.0\n"
     code += "list(pool.read_all([RunFiles((Path(sys.argv[1]),))]))"
     parent = subprocess.Popen([sys.executable, "-c", code, tmp_path / "hanging.csv"])
     until(lambda: children(parent.pid))
