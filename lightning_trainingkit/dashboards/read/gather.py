@@ -39,11 +39,12 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     files, skipped = find_runs([Path(folder) for folder in folders])
     by_wandb = [each for each in files if each.by_wandb]
     noted = {each: {path for part in each.paths for path in noted_log_dirs(part.parent)} for each in by_wandb}
-    copies = [each for each in files if not each.by_wandb and _is_noted(each, set().union(*noted.values()))]
+    places = set().union(*noted.values())
+    copies = {each for each in files if not each.by_wandb and _is_noted(each, places)}
     found = dict(_read([each for each in files if each not in copies]))
     # Where a W&B run cannot be read, what the other loggers recorded of it can.
-    shown = [noted[each] for each in by_wandb if found[each].records]
-    copied = dict(_read([each for each in copies if not _is_noted(each, set().union(*shown))]))
+    shown = set().union(*(noted[each] for each in by_wandb if found[each].records))
+    copied = dict(_read([each for each in files if each in copies and not _is_noted(each, shown)]))
     lent: dict[RunFiles, Record] = {}
     for each in by_wandb:
         if not found[each].records and (begun := _begun(each, found[each])):
