@@ -1,9 +1,12 @@
 """Each block of code in the Markdown files runs: here, by the recipe's own tests, or by .ci/run where it is marked."""
 
+import inspect
+
 import pytest
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
+import lightning_trainingkit
 from tests import process
 from tests.readme import BLOCKS, FILES, MARKS, RUN_BY_CI, SCRIPTS, run_block, run_script
 
@@ -61,9 +64,20 @@ def test_yaml(block, tmp_path, monkeypatch):
     config = yaml.safe_load(block.text) | {"seed_everything": False}
     config["trainer"] |= {"logger": False, "accelerator": "cpu"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    from lightning_trainingkit import DigitsDataModule, ImageClassifier
-
+    project = lightning_trainingkit.ImageClassifier, lightning_trainingkit.DigitsDataModule
     arguments = ["--config", str(tmp_path / "config.yaml"), "--model.model=small_resnet", "--model.num_classes=10"]
-    cli = LightningCLI(ImageClassifier, DigitsDataModule, run=False, save_config_callback=None, args=arguments)
+    cli = LightningCLI(*project, run=False, save_config_callback=None, args=arguments)
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
     assert {entry["class_path"].split(".")[-1] for entry in config["trainer"]["callbacks"]} <= names
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
+def test_yaml_names_classes_and_arguments_that_are_there(block):
+    def check(part):
+        if isinstance(part, dict) and (path := part.get("class_path", "")).startswith("lightning_trainingkit."):
+            value = getattr(lightning_trainingkit, path.removeprefix("lightning_trainingkit."))
+            inspect.signature(value).bind(**part.get("init_args", {}))
+        for child in part.values() if isinstance(part, dict) else part if isinstance(part, list) else []:
+            check(child)
+
+    check(yaml.safe_load(block.text))
