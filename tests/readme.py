@@ -1,11 +1,12 @@
 """The blocks of code in the Markdown files, and how the tests run them: as a user does.
 
-An HTML comment before a block may hold one of these marks. A block of a shell without one is not run.
+Blocks of Python run. Of a block for a shell the scripts and the options must exist, and of YAML the classes and arguments.
+An HTML comment before a block may hold these marks:
 
 - ``set-up``, ``tests``, ``checks``, ``install``: ``.ci/run`` runs the block. README alone has these.
 - ``main``: ``.ci/run`` runs this block of README too, where the kit is installed as users install it.
 - ``follows``: the block of Python continues the block of Python before it in the file.
-- ``run``: the block of a shell runs in a folder that holds the project's recipes and tests.
+- ``run``: the block for a shell runs too, in tests/recipes/test_quickstart.py.
 - ``photos``: the block of Python finds a folder ``photos`` with two classes of images.
 - ``slow``: the block of Python takes more than 10 s.
 """

@@ -1,6 +1,9 @@
-"""Each block of code in the Markdown files runs: here, by the recipe's own tests, or by .ci/run where it is marked."""
+"""Each block of code in the Markdown files runs or is checked: here, by the recipes' tests, or by .ci/run."""
 
 import inspect
+import json
+import re
+import shlex
 
 import pytest
 import yaml
@@ -8,9 +11,10 @@ from lightning.pytorch.cli import LightningCLI
 
 import lightning_trainingkit
 from tests import process
-from tests.readme import BLOCKS, FILES, MARKS, RUN_BY_CI, SCRIPTS, run_block, run_script
+from tests.readme import BLOCKS, FILES, MARKS, RUN_BY_CI, SCRIPTS, run_script
 
-LANGUAGES = {"bash", "python", "text", "yaml"}
+KIT = process.ROOT / "lightning_trainingkit"
+LANGUAGES = {"bash", "json", "python", "text", "yaml"}
 
 
 def test_every_block_says_its_language_and_what_runs_it():
@@ -23,6 +27,8 @@ def test_every_block_says_its_language_and_what_runs_it():
         assert block.marks <= MARKS, block
         if block.language == "bash" and block.file == "README.md":
             assert block.marks & {*RUN_BY_CI, "run"}, block
+        if block.language == "json":
+            json.loads(block.text)
 
 
 def test_ci_runs_the_blocks_that_are_marked_for_it():
@@ -46,14 +52,19 @@ def test_python(block, tmp_path):
     run_script(block, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "block",
-    [block for block in BLOCKS if "run" in block.marks and "quickstart" not in block.text],  # see test_quickstart
-    ids=str,
-)
-def test_shell(block, tmp_path):
-    run_block(block.text, tmp_path)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "bash"], ids=str)
+def test_shell_names_scripts_and_options_that_are_there(block):
+    for command in re.split(r"&&|[;\n]", block.text):
+        program, script, *arguments = [*shlex.split(command, comments=True), "", ""]
+        if program == "python" and "/" in script:
+            sources = [process.ROOT / script, KIT / "experiments" / "arguments.py"]
+        elif program == "trainingkit":
+            sources = [KIT / "cli.py"]
+        else:
+            continue
+        text = "".join(source.read_text(encoding="utf-8") for source in sources)
+        options = [each.partition("=")[0] for each in [script, *arguments] if each.startswith("--")]
+        assert [option for option in options if f'"{option}"' not in text] == [], command
 
 
 @pytest.mark.parametrize(
