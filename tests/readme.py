@@ -1,7 +1,7 @@
 """The blocks of code in the Markdown files, and how the tests run them: as a user does.
 
-Blocks of Python run. Of a block for a shell the scripts and the options must exist, and of YAML the classes and arguments.
-An HTML comment before a block may hold these marks:
+Blocks of Python run. The scripts and options in blocks for a shell must exist, and so must the classes and arguments in
+YAML. An HTML comment before a block may hold these marks:
 
 - ``set-up``, ``tests``, ``checks``, ``install``: ``.ci/run`` runs the block. README alone has these.
 - ``main``: ``.ci/run`` runs this block of README too, where the kit is installed as users install it.
