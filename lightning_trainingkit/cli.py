@@ -19,6 +19,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; what is wrong with the input is said in a line."""
     parser = _Parser(prog="trainingkit", description="Command centers of your trainings.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions that matter")
     commands = parser.add_subparsers(dest="command", required=True)
     dashboard = commands.add_parser(
         "dashboard",
@@ -86,7 +87,7 @@ def _dashboard(args: argparse.Namespace) -> int:
     data = write_center(path, args.folders, args.online, args.target, args.better)
     if not args.target:
         _say_opposite(args.better, data["target"])
-    print(printable(f"{path}: {data['counted']}"))
+    print(printable(f"Wrote {path}: {data['counted']}"))
     if not data["runs"] and not data["skipped"]:
         print("A run is a run-ID.wandb of W&B, a metrics.csv of CSVLogger or an events.out.tfevents of TensorBoard.")
     for file, why in data["skipped"].items():
@@ -168,6 +169,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, which may be names from disk that a shell filled in."""
         super().error(printable(message))
+
+
+class _Version(argparse.Action):
+    """Print the versions of the kit and of the packages that its results depend on, and exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from lightning_trainingkit._version import versions
+
+        installed = versions()
+        print(f"lightning-trainingkit {installed.pop('lightning_trainingkit')}")
+        print(", ".join(f"{name} {version}" for name, version in installed.items()))
+        parser.exit()
 
 
 def _say_opposite(better: str | None, target: str) -> None:

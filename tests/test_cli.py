@@ -8,8 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import lightning
 import pytest
+import torch
+import wandb
 
+import lightning_trainingkit
 from lightning_trainingkit.cli import main
 from tests.process import ROOT, environment
 from tests.toy import ToyModule, toy_loaders, toy_trainer
@@ -23,7 +27,7 @@ def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
     (tmp_path / "broken" / "metrics.csv").write_text("")
     assert main(["dashboard", str(tmp_path)]) == 0
     said = capsys.readouterr()
-    assert f"{tmp_path / 'dashboard.html'}: 1 run (" in said.out
+    assert f"Wrote {tmp_path / 'dashboard.html'}: 1 run (" in said.out
     assert "broken/metrics.csv: it is empty." in said.err
     page = (tmp_path / "dashboard.html").read_text(encoding="utf-8")
     assert "toys/version_0" in page
@@ -32,6 +36,16 @@ def test_dashboard_writes_the_page_of_a_folder(tmp_path, capsys):
     capsys.readouterr()
     assert main(["dashboard", str(tmp_path), "--better", "max"]) == 0
     assert "--better max is taken, although the name val/loss says the opposite" in capsys.readouterr().err
+
+
+def test_version_names_the_kit_and_the_packages_that_its_results_depend_on(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    kit, packages = capsys.readouterr().out.splitlines()
+    assert kit == f"lightning-trainingkit {lightning_trainingkit.__version__}"
+    for package in (torch, lightning, wandb):
+        assert f"{package.__name__} {package.__version__.partition('+')[0]}" in packages
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path, capsys):

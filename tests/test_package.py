@@ -58,8 +58,22 @@ def test_every_public_class_and_function_is_documented():
                 assert re.search(rf"^ {{4}}{argument}: ", inspect.getdoc(value), re.MULTILINE), f"{name}: {argument}"
 
 
+def test_docstrings_of_classes_are_short():
+    packages = [lightning_trainingkit, *(importlib.import_module(f"lightning_trainingkit.{door}") for door in DOORS)]
+    classes = {getattr(package, name) for package in packages for name in package.__all__}
+    too_long = []
+    for value in filter(inspect.isclass, classes):
+        before, _, after = inspect.getdoc(value).partition("\nArgs:\n")
+        if (words := len(before.split())) > 150:
+            too_long.append(f"{value.__name__}: {words} words before Args")
+        for entry in re.split(r"\n(?= {4}\w)", re.split(r"\n(?! )", after)[0]):
+            if (lines := len(entry.strip("\n").splitlines())) > 3:
+                too_long.append(f"{value.__name__}: {lines} lines for {entry.strip().partition(':')[0]}")
+    assert not too_long, "The card takes what is too long:\n" + "\n".join(sorted(too_long))
+
+
 def test_every_public_callback_has_a_row_in_the_readme():
-    table = re.findall(r"^\| `(\w+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    table = re.findall(r"^\| \[`(\w+)`\]\(", (ROOT / "README.md").read_text(), re.MULTILINE)
     callbacks = {name for name in lightning_trainingkit.__all__ if _is_callback(getattr(lightning_trainingkit, name))}
     assert set(table) == callbacks
 
