@@ -228,8 +228,8 @@ class InitOverride(L.Callback):
             closed = [name for name in layers if name in drawn and first.isdisjoint(layers[name].parameters())]
             if closed:
                 raise ValueError(
-                    f"`scheme` must be a dict whose patterns match only layers that train in the first phase of "
-                    f"{type(callback).__name__}, got {self.scheme!r}, which matches {_listed(closed)}. "
+                    f"`scheme` must be a dict whose patterns match only layers that the first phase of "
+                    f"{type(callback).__name__} trains, got {self.scheme!r}, which matches {_listed(closed)}. "
                     "Write {'head': 'normal(0.01)'}, say."
                 )
 

@@ -216,7 +216,7 @@ class Averaging:
             return log_softmax(self._output(outer, module, batch))
         passes: list[Tensor] = []
         for each in outer.apart:
-            passes.append(self._output(each, module, batch).clone())  # a forward may return the same tensor in each call
+            passes.append(self._output(each, module, batch).clone())  # a forward may return one tensor each time
             check_classes(passes[-1], passes[0], each.names[0])
         return log_softmax(torch.stack(passes))
 
