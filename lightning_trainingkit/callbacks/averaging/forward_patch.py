@@ -18,7 +18,7 @@ from lightning_trainingkit.nn.structure.replaced_forward import take_away
 
 __all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within"]
 
-_KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
+_KEYS = ("forward", "_compiled_call_impl")  # `module.compile()` keeps the compiled call in the second attribute
 
 
 class PassProvider(Protocol):
@@ -175,6 +175,6 @@ def refuse_masks_within(pl_module: L.LightningModule) -> None:
             others = ", ".join(source.kind for _, source in outer.users)
             raise ValueError(
                 f"`target` must be the same for MonteCarloDropout and {others}, got {inner.name!r}, which is a part of "
-                f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
+                f"{outer.name or type(outer.module).__name__!r}: the entropy would be measured in each of its passes. "
                 "Give both one target."
             )

@@ -153,7 +153,7 @@ def _match(module: nn.Module, names: dict[str, nn.Module], pattern: str) -> set[
     if matched:
         raise ValueError(
             f"`layers` must match others than layers with running statistics, got {pattern!r}, which matches "
-            f"{', '.join(matched[:20])} alone. Those stay in eval mode: leave it out."
+            f"{', '.join(matched[:20])} alone. These stay in eval mode: leave the pattern out."
         )
     raise no_match("layers", f"match names in {type(module).__name__}", pattern, names)
 

@@ -105,6 +105,6 @@ def check_classes(found: Tensor, before: Tensor, name: str) -> None:
     """Raise ValueError if a pass, ``(N, C)``, has another number of classes than the passes before."""
     if found.shape != before.shape:
         raise ValueError(
-            f"`members` must have the same classes, got {found.shape[1]} from {name} and {before.shape[1]} from those "
-            "before it. Leave it out."
+            f"`members` must have the same classes, got {found.shape[1]} from {name} and {before.shape[1]} from the "
+            "members before. Leave it out."
         )

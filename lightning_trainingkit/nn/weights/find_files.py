@@ -55,8 +55,8 @@ def _of_manifest(argument: str, folder: Path) -> list[Path]:
     gone = [file for file in files if not file.is_file()]
     if gone:
         raise FileNotFoundError(
-            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0].parent)} Name those that you "
-            "want."
+            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0].parent)} Name the files "
+            "that you want."
         )
     return files
 
