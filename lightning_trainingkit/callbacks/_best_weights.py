@@ -1,4 +1,4 @@
-"""Keep the best weights of a training in a file, and put them back."""
+"""Keep the best weights of a training in a file, and restore them."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["BestWeights", "restore_weights", "take_mode"]
 
 
 def take_mode(owner: str, monitor: str, mode: str | None) -> Mode:
-    """Decide which end of the metric is the better one, and say so where its name says the opposite."""
+    """Decide whether smaller or larger values are better, and print the mode if the metric's name says the opposite."""
     taken = resolve_mode(monitor, mode)
     if (named := named_mode(monitor)) not in (None, taken):
         rank_zero_info(
@@ -33,13 +33,13 @@ def restore_weights(trainer: L.Trainer, path: str | Path, run: str = "") -> None
 
     Args:
         trainer: The Trainer.
-        path: The file, as rank 0 knows it.
-        run: Token of the run that must have written it, if a token is known.
+        path: The file, by its name on rank 0.
+        run: Token of the run that must have written the file. Empty for any run.
     """
-    path = trainer.strategy.broadcast(str(path))  # by an unsynchronised metric, a ModelCheckpoint's differs by rank
+    path = trainer.strategy.broadcast(str(path))  # with an unsynchronised metric a ModelCheckpoint's differs by rank
     checkpoint = read_checkpoint(path, lambda file: trainer.strategy.load_checkpoint(file, weights_only=True))
     check_run(path, checkpoint, run)
-    if "pytorch-lightning_version" in checkpoint:  # as Lightning does with its own files
+    if "pytorch-lightning_version" in checkpoint:  # Lightning calls the hook for its own files
         trainer.lightning_module.on_load_checkpoint(checkpoint)
     trainer.strategy.load_model_state_dict(checkpoint, strict=trainer.lightning_module.strict_loading)
     mark_trained(trainer.lightning_module)
@@ -49,19 +49,19 @@ def restore_weights(trainer: L.Trainer, path: str | Path, run: str = "") -> None
 class BestWeights:
     """A weights-only file with the best weights so far, for a callback that restores them.
 
-    - **Name**: no two files share one, so callbacks and runs with the same folder leave each other's files alone.
-    - **New file**: its name is temporary until a checkpoint names it or the fit ends. After a kill in between the next
-      fit in that folder sweeps it. Until then the process holds the file, so that no other process sweeps it.
-    - **Former file**: it stays until the next one is written. By then the newest checkpoint names a later file.
+    - **Name**: each file has a unique name. Callbacks and runs with the same folder leave each other's files alone.
+    - **New file**: its name is temporary until a checkpoint names the file or the fit ends. After a kill before that,
+      the next fit in the folder deletes the file. The process locks the file, so that no other process deletes it.
+    - **Former file**: it stays until the next file is written. By then the newest checkpoint names a later file.
     """
 
     owner: str  # class name of the callback
     monitor: str  # name of the metric
-    mode: str  # which end of it is the better one
-    file: str = ""  # the best weights, empty where there are none
+    mode: str  # "min" or "max"
+    file: str = ""  # file with the best weights, empty if there is none
     resumed: bool = False  # whether the fit began from a checkpoint
-    _named: str = ""  # the file that the newest checkpoint names: any other has its temporary name
-    _former: str = ""  # the file that the checkpoints before named
+    _named: str = ""  # the file that the newest checkpoint names; any other file has its temporary name
+    _former: str = ""  # the file that the previous checkpoints named
     _lock: Lock | None = None  # on a file with a temporary name
 
     def state(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class BestWeights:
         self._former = state.get("former_file", "")
 
     def start(self, trainer: L.Trainer) -> bool:
-        """Prepare the folder before training. Returns False if a resumed run has no file: the best begins there."""
+        """Prepare the folder before training. Returns False if a resumed run has no file of best weights."""
         if "://" in (root := str(trainer.log_dir or trainer.default_root_dir)):
             raise ValueError(
                 f"`restore_best` must have a local folder to keep the best weights in, got {root}. "
@@ -88,7 +88,7 @@ class BestWeights:
         return bool(self.file) or not self.resumed
 
     def replace(self, trainer: L.Trainer, *, keep: bool) -> None:
-        """The weights that were just validated are better: write them, or only forget the former best."""
+        """Write the weights of this validation as the best (``keep``), or only forget the former best."""
         if self.file not in ("", self._named):
             temporary(self.file).unlink(missing_ok=True)
             self._lock = None
@@ -102,7 +102,7 @@ class BestWeights:
             self.file = file
 
     def name(self, trainer: L.Trainer) -> None:
-        """Give the file its name, since a checkpoint that names it is about to be written."""
+        """Give the file its final name, right before a checkpoint that names the file is written."""
         if self.file != self._named:
             if self.file and trainer.is_global_zero:
                 put_in_place(self.file)
@@ -110,12 +110,12 @@ class BestWeights:
             self._former, self._named = self._named, self.file
 
     def finish(self, trainer: L.Trainer) -> None:
-        """Leave the best file, and the one that the newest checkpoint names, for a run that goes on from here."""
+        """Keep the best file, and the file that the newest checkpoint names, for a run that resumes."""
         self._remove_former(trainer)
         self.name(trainer)
 
     def restore(self, trainer: L.Trainer) -> bool:
-        """Load the best weights into the module, and say so. Returns False if there are none."""
+        """Load the best weights into the module, and print their epoch. Returns False if there are none."""
         best_by = f"best by {self.monitor} (mode={self.mode!r})"
         if file := self._find(trainer):
             restore_weights(trainer, file)
@@ -126,7 +126,7 @@ class BestWeights:
         return bool(file)
 
     def _find(self, trainer: L.Trainer) -> str:
-        """Path of the file on all ranks, also if it was moved beside the checkpoint to resume."""
+        """Return the file's path, equal on all ranks. The file may have been moved beside the resumed checkpoint."""
         if not self.file:
             return ""
         file = Path(self.file) if self.file == self._named else temporary(self.file)
@@ -153,7 +153,7 @@ def _write_validated_weights(trainer: L.Trainer, path: Path) -> Lock | None:
     lock = None
     checkpoint = {"state_dict": trainer.strategy.lightning_module_state_dict()}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging):  # puts the averaged weights in place
+        if isinstance(callback, WeightAveraging):  # writes the averaged weights into the checkpoint
             callback.on_save_checkpoint(trainer, trainer.lightning_module, checkpoint)
     if trainer.is_global_zero:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What makes the ranks of a distributed run agree."""
+"""Equal weights and equal metrics on all ranks of a distributed run."""
 
 from itertools import chain
 
@@ -13,11 +13,11 @@ __all__ = ["broadcast_module", "mean_over_ranks"]
 
 @torch.no_grad()
 def broadcast_module(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-    """Give all ranks the parameters and buffers of rank 0, as bytes: gloo does not know every dtype."""
+    """Copy the parameters and buffers of rank 0 to all ranks, as bytes, since gloo does not know every dtype."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return
     for tensor in chain(pl_module.parameters(), pl_module.buffers()):
-        if is_lazy(tensor) or tensor.is_meta or hasattr(tensor, "full_tensor"):  # the last is a DTensor's
+        if is_lazy(tensor) or tensor.is_meta or hasattr(tensor, "full_tensor"):  # DTensors have `full_tensor`
             continue
         sent = tensor.to(trainer.strategy.root_device).contiguous().clone()  # NCCL needs tensors on its device
         torch.distributed.broadcast(sent.view(-1).view(torch.uint8), src=0)
@@ -25,7 +25,7 @@ def broadcast_module(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
 
 
 def mean_over_ranks(trainer: L.Trainer, value: Tensor) -> Tensor:
-    """The mean of ``value`` over ranks: the value itself where it was synchronised, one for all where it was not."""
+    """Return the mean of ``value`` over ranks, equal on all ranks. A synchronised value does not change."""
     if trainer.world_size == 1:
         return value
     mean = trainer.strategy.reduce(value.double(), reduce_op="mean")

@@ -1,4 +1,4 @@
-"""Lightning's private parts, and patches of a module's hooks: what more than one folder of callbacks needs of them."""
+"""Access to Lightning's private parts, and patches of a module's hooks, for several folders of callbacks."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -47,11 +47,11 @@ __all__ = [
 def after_build(pl_module: L.LightningModule, action: Callable[[], None]) -> Callable[[], None]:
     """Call ``action`` now, and once more right after the module's own ``setup`` and ``configure_model``.
 
-    Layers may be made in either, and both run after a callback's ``setup`` and before a checkpoint is restored.
-    Each hook is put back before it runs.
+    Both hooks may make layers. Both run after a callback's ``setup`` and before a checkpoint is restored. Each hook is
+    put back before it runs.
 
     Returns:
-        A function that puts back the hooks that did not run (call it in ``teardown`` and ``on_exception``).
+        A function that puts back the hooks that did not run. Call it in ``teardown`` and ``on_exception``.
     """
     action()
     hooks = [name for name in ("setup", "configure_model") if is_overridden(name, pl_module)]
@@ -77,7 +77,7 @@ def _after_once(pl_module: L.LightningModule, name: str, action: Callable[[], No
 
     def put_back() -> None:
         hook.done = True  # type: ignore[attr-defined]
-        # Another callback may have wrapped the same hook later: its turn comes first then, and it skips this one.
+        # A later callback may have wrapped the same hook: its wrapper then runs first, and skips this one.
         if vars(pl_module).get(name) is not hook:
             return
         below = hook
@@ -94,18 +94,18 @@ def _after_once(pl_module: L.LightningModule, name: str, action: Callable[[], No
 
 
 def fast_dev_run(trainer: L.Trainer) -> bool:
-    """Whether this is a trial of a few batches, in which nothing is saved and nothing stops (untyped in Lightning)."""
+    """Whether this is a trial of a few batches without checkpoints or stops. Lightning leaves the attribute untyped."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def compiler_of(pl_module: L.LightningModule) -> Callable[..., Any]:
-    """Return what compiles a function as the user had the module compiled, ``torch.compile`` if not as a whole."""
+    """Return a function that compiles with the user's settings, or ``torch.compile`` if only parts are compiled."""
     context = pl_module._compiler_ctx
     return context["dynamo_ctx"] if context else torch.compile
 
 
 def is_compiled(pl_module: L.LightningModule, outside: nn.Module | None = None) -> bool:
-    """Whether the module, or a part of it that is not ``outside``'s, is compiled."""
+    """Whether the module or a part of it is compiled. Parts of ``outside`` do not count."""
     left_out = set() if outside is None else set(outside.modules())
     parts = [each for each in pl_module.modules() if each not in left_out]
     return bool(pl_module._compiler_ctx) or any(
@@ -114,7 +114,7 @@ def is_compiled(pl_module: L.LightningModule, outside: nn.Module | None = None) 
 
 
 def keep_random_state() -> Callable[[], None]:
-    """Note the state of all random generators, and return what puts it back."""
+    """Record the state of all random generators, and return a function that restores it."""
     states = collect_rng_states()
     return lambda: set_rng_states(states)
 
@@ -125,22 +125,22 @@ def may_stop(trainer: L.Trainer) -> bool:
 
 
 def checks_each_epoch(trainer: L.Trainer) -> bool:
-    """Whether each training epoch ends with its one validation."""
+    """Whether each training epoch has one validation, at its end."""
     return trainer.val_check_interval == 1.0 and trainer.check_val_every_n_epoch == 1
 
 
 def just_logged(trainer: L.Trainer) -> set[str]:
-    """Names of the metrics that the validation or training epoch which is ending has logged; call it in its last hook.
+    """Return the names of the metrics that the ending validation or training epoch has logged.
 
-    ``trainer.callback_metrics`` also holds the metrics of earlier epochs.
+    Call it in the epoch's last hook. ``trainer.callback_metrics`` also holds the metrics of earlier epochs.
     """
     return _names(trainer, lambda metric: not metric.has_reset)
 
 
 def logged_in_sanity_check(trainer: L.Trainer) -> set[str]:
-    """Names of the metrics that the sanity check has logged; call it in ``on_sanity_check_end``.
+    """Return the names of the metrics that the sanity check has logged. Call it in ``on_sanity_check_end``.
 
-    ``trainer.callback_metrics`` lacks those of several loaders then.
+    ``trainer.callback_metrics`` lacks the metrics of several loaders in that hook.
     """
     return _names(trainer, lambda metric: True) | set(trainer.callback_metrics)
 
@@ -154,7 +154,7 @@ def _names(trainer: L.Trainer, which: Callable[[Any], bool]) -> set[str]:
 
 
 def logged_by_step(trainer: L.Trainer) -> set[str]:
-    """Names of the metrics that the training epoch which is ending has logged by step; call it in its last hook."""
+    """Return the names of the metrics that the ending training epoch has logged by step. Call it in the last hook."""
     results = trainer._results
     return set(results.metrics(True)["callback"]) if results else set()
 
@@ -173,7 +173,7 @@ def average_waits(trainer: L.Trainer, what: str) -> bool:
 
 @torch.no_grad()
 def restart_averages(trainer: L.Trainer) -> None:
-    """Let the averages of weights start from the module's present weights, in the middle of a training."""
+    """Restart the averages of weights from the module's present weights, in the middle of a training."""
     module = trainer.lightning_module
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging) and callback._average_model is not None:
@@ -183,7 +183,7 @@ def restart_averages(trainer: L.Trainer) -> None:
             average, count = callback._average_model, callback.n_averaged
         else:
             continue
-        count.clamp_(max=1)  # at 0 the average has not begun, and will with a copy
+        count.clamp_(max=1)  # at 0 the average has not begun, and will begin with a copy
         for mine, theirs in zip(
             chain(average.parameters(), average.buffers()), chain(module.parameters(), module.buffers()), strict=True
         ):
@@ -191,17 +191,17 @@ def restart_averages(trainer: L.Trainer) -> None:
 
 
 def refuse_sharding(trainer: L.Trainer) -> None:
-    """Raise TypeError where what trains is fixed when the model is wrapped or sharded."""
+    """Raise TypeError for strategies that fix the trainable parameters when they wrap or shard the model."""
     strategy = trainer.strategy
     if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         raise TypeError(
-            "`strategy` must be that of a single device or DDP where what trains changes in between, "
+            "`strategy` must be a single device or DDP where the trainable parameters change during the fit, "
             f"got {type(strategy).__name__}. Use strategy='ddp', or freeze by hand before the fit."
         )
 
 
 def refuse_swa(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-    """Raise ValueError where StochasticWeightAveraging would set the statistics of frozen BatchNorms to 0 and 1."""
+    """Raise ValueError if StochasticWeightAveraging would set the statistics of frozen BatchNorms to 0 and 1."""
     swa = any(isinstance(each, StochasticWeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]
     if swa and any(isinstance(each, _BatchNorm) for each in pl_module.modules()):
         raise ValueError(
@@ -211,20 +211,23 @@ def refuse_swa(trainer: L.Trainer, pl_module: L.LightningModule) -> None:
 
 
 def evaluation_loaders(trainer: L.Trainer) -> int:
-    """Number of data loaders that an evaluation's ``dataloader_idx`` tells apart."""
+    """Return the number of data loaders with a ``dataloader_idx`` in this evaluation."""
     combined = trainer._evaluation_loop._combined_loader
     return len(combined.flattened) if combined is not None and combined._mode == "sequential" else 1
 
 
 def refuse_twice(trainer: L.Trainer, callback: L.Callback, hint: str) -> None:
-    """Raise ValueError where a Trainer holds a second callback of the same class; ``hint`` says what to do."""
+    """Raise ValueError if a Trainer holds a second callback of the same class. ``hint`` says what to do."""
     count = sum(isinstance(each, type(callback)) for each in trainer.callbacks)  # type: ignore[attr-defined]
     if count > 1:
         raise ValueError(f"`callbacks` must hold one {type(callback).__name__}, got {count}. {hint}")
 
 
 def wrap_again(trainer: L.Trainer) -> None:
-    """Wrap the module in DDP anew, on every rank: DDP averages what required gradients when it was wrapped."""
+    """Wrap the module in DDP again, on every rank.
+
+    DDP averages the gradients of the parameters that required gradients when it wrapped the module.
+    """
     strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and strategy.model is not trainer.lightning_module:
         strategy.model = trainer.lightning_module

@@ -1,4 +1,4 @@
-"""Compute convolutions in the memory format in which they are fastest."""
+"""Run convolutions in the channels-last memory format."""
 
 from typing import Any
 
@@ -17,10 +17,12 @@ __all__ = ["ChannelsLast"]
 class ChannelsLast(L.Callback):
     """Store 4-d weights and batches channels last in every stage; all values stay equal.
 
-    A tensor of shape ``(N, C, H, W)`` keeps its shape and gets the strides of ``(N, H, W, C)``, which convolutions on
-    tensor cores want. The weights go back when the stage ends, also when it raises. A model without a 4-d weight is
-    left alone, and its batches too; this is said once. A batch is converted in place: a tensor of the user's own that a
-    loader gives uncopied keeps the strides.
+    A tensor of shape ``(N, C, H, W)`` keeps its shape and gets the strides of ``(N, H, W, C)``, which are fast for
+    convolutions on tensor cores.
+
+    - **Weights** get their own strides back when the stage ends, also after an exception.
+    - **Batches** are converted in place. A tensor that a loader passes on without a copy keeps the new strides.
+    - **No 4-d weight**: the callback changes neither the model nor the batches, and says so once.
 
     Example:
         >>> import lightning as L
@@ -68,15 +70,15 @@ class ChannelsLast(L.Callback):
         self._convert_batch(pl_module, batch)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that the module is trained."""
+        """Mark the module as trained."""
         mark_trained(pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put the weights back."""
+        """Give the weights their own strides again."""
         self._put_back()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Put the weights back."""
+        """Give the weights their own strides again."""
         self._put_back()
 
     def _convert(self, pl_module: L.LightningModule) -> None:
@@ -113,14 +115,14 @@ class ChannelsLast(L.Callback):
 def _channels_last(tensor: Tensor) -> Tensor:
     if tensor.dim() == 4 and tensor.is_floating_point():
         inference = tensor.is_inference()
-        if inference == torch.is_inference_mode_enabled():  # nothing to switch, which takes longer than the rest
+        if inference == torch.is_inference_mode_enabled():  # switching the mode takes longer than the conversion
             _restride(tensor)
-        else:  # in the evaluation loops' inference mode, a user's own tensor would come out unfit for training
+        else:  # evaluation loops run in inference mode, and would make a user's own tensor unfit for training
             with torch.inference_mode(inference):
                 _restride(tensor)
     return tensor
 
 
 def _restride(tensor: Tensor) -> None:
-    # Not `contiguous`: a tensor of one channel lies both ways, and would keep the strides of the slow one.
+    # Not `contiguous`: a tensor of one channel has both formats, and would keep the slow strides.
     tensor.data = tensor.data.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Stop when validation no longer improves, and go back to the best weights."""
+"""Stop when validation no longer improves, and restore the best weights."""
 
 from functools import cached_property
 from typing import Any, Literal
@@ -27,47 +27,49 @@ __all__ = ["EarlyStopping"]
 
 
 class EarlyStopping(LightningEarlyStopping):
-    """Stop training when a metric stops improving, and put the weights back to where it was best.
+    """Stop training when a metric stops improving, and restore the weights with the best metric.
 
-    Lightning's callback under its own name, arguments and state, and in addition:
+    Lightning's callback with its name, arguments and state, and in addition:
 
-    - **Best weights**: they come back at every normal end, also of a resumed run. Their file stays in ``checkpoints/``
-      of the log folder. Of several EarlyStoppings with ``restore_best`` the last in the list has the last word.
-    - **Counters**: they begin at 0 with each fit. An improvement forgets a stop that ``min_epochs`` postponed.
-    - **Ranks**: the metric is averaged over ranks before it is judged.
+    - **Best weights** come back at every normal end, also of a resumed run. Their file stays in ``checkpoints/`` of the
+      log folder. Of several such callbacks the last in the list decides.
+    - **Counters** begin at 0 with each fit. An improvement cancels a stop that ``min_epochs`` postponed.
+    - **Ranks**: the metric is averaged over ranks.
     - **Averaged weights** (``EMAWeightAveraging``): no check counts before the average has begun.
-    - **StochasticWeightAveraging**: Lightning does not validate its average. Pass ``restore_best=False`` beside it.
-    - **Resume**: from the newest checkpoint. Older ones name files of best weights that were replaced since. A metric
-      that training logs counts for epochs that the process ran from their first batch.
+    - **StochasticWeightAveraging**: pass ``restore_best=False``, since Lightning does not validate its average.
+    - **Resume** from the newest checkpoint: older ones name files of best weights that are gone. A metric that training
+      logs counts only for epochs that the process ran from their first batch.
 
-    Until the end of the fit only ``trainer.should_stop`` changes.
+    During the fit only ``trainer.should_stop`` changes. README.md tells more.
 
     Args:
         monitor: Name of a logged metric.
         min_delta: Smallest change that counts as an improvement, in units of the metric, not negative.
-        patience: Checks without improvement after which training stops. One check happens after each validation.
+        patience: Number of checks without improvement after which training stops. Each validation is followed by one
+            check.
         verbose: Log each improvement.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
-            ``monitor`` is a score by its name, such as an accuracy.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is better. None means ``"min"``, and is an error if
+            the name of ``monitor`` says score, such as an accuracy.
         strict: Whether a missing metric is an error.
         check_finite: Stop when the metric becomes NaN or infinite.
-        stopping_threshold: Stop as soon as the metric is better than this.
-        divergence_threshold: Stop as soon as the metric is worse than this.
-        check_on_train_epoch_end: Check at the end of the training epoch instead of the validation. By default that is
-            done for a metric that validation does not log.
+        stopping_threshold: Stop as soon as the metric is better than this value.
+        divergence_threshold: Stop as soon as the metric is worse than this value.
+        check_on_train_epoch_end: Check at the end of the training epoch instead of the validation. None does so for a
+            metric that validation does not log.
         log_rank_zero_only: Log on rank 0 alone.
-        restore_best: Put the best weights back at the end.
-        start_from_epoch: First epoch (from 0) that counts. Before it only a non-finite metric stops; the best weights
-            are tracked from the beginning.
-        smoothing: Weight ``s`` in [0, 1) of the past in the exponential average that is judged, for a noisy metric:
-            ``a_t = s a_{t-1} + (1 - s) v_t``. The best weights are those of the best raw value.
+        restore_best: Restore the best weights at the end.
+        start_from_epoch: First epoch (from 0) that counts. Before it, only a non-finite metric stops the training. The
+            best weights are tracked from epoch 0.
+        smoothing: Weight ``s`` in [0, 1) of the past in the judged average, ``a_t = s a_{t-1} + (1 - s) v_t``, for a
+            noisy metric. The best weights belong to the best raw value.
 
     Raises:
-        TypeError: If a number is expected and something different given.
+        TypeError: If an argument that must be a number is none.
         ValueError: If a number is out of range, ``mode`` is needed and not given, or a checkpoint callback judges the
             same metric by another mode.
-        RuntimeError: If ``monitor`` is not among the logged metrics, which are listed. Known after the sanity check,
-            unless its name holds ``train``, a name logged there ends like it, or ``check_on_train_epoch_end=True``.
+        RuntimeError: If ``monitor`` is not logged. The error lists the logged metrics. It comes after the sanity check,
+            unless a word of the name begins with ``train``, a logged name ends like it, or
+            ``check_on_train_epoch_end=True``.
 
     Example:
         >>> import lightning as L
@@ -108,7 +110,7 @@ class EarlyStopping(LightningEarlyStopping):
             min_delta=min_delta,
             patience=patience,
             verbose=verbose,
-            mode="min" if mode is None else mode,  # refuses others than min and max
+            mode="min" if mode is None else mode,  # refuses all but min and max
             strict=strict,
             check_finite=check_finite,
             stopping_threshold=stopping_threshold,
@@ -128,7 +130,7 @@ class EarlyStopping(LightningEarlyStopping):
         self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         self.stopping_reason_message = None
         self.best_score = worst_value(self.mode)  # the best raw value
-        # What an improvement is measured against: smoothed, counted, beyond min_delta.
+        # The reference of an improvement: smoothed, counted, beyond min_delta.
         self._judged_best = worst_value(self.mode)
         self._average: Tensor | None = None
         self._weights = BestWeights("EarlyStopping", self.monitor, self.mode)
@@ -137,18 +139,18 @@ class EarlyStopping(LightningEarlyStopping):
         self._whole_epoch = False  # whether this process ran the epoch from its first batch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin anew with each fit; a resumed checkpoint's state is loaded after this."""
+        """Reset the state for each fit, before a checkpoint's state is loaded."""
         refuse_other_package(self, trainer)
         if stage == "fit":
             self._forget()
 
     @cached_property
     def state_key(self) -> str:
-        """Lightning's, made once: Lightning asks for it at each hook of each step."""
+        """Lightning's key, computed once: Lightning asks for it at each hook of each step."""
         return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, and what smoothing and the way back to the best weights need."""
+        """Lightning's state, the smoothed values, and the names of the files of best weights."""
         return super().state_dict() | {
             "judged_best": self._judged_best,
             "average": self._average,
@@ -157,7 +159,7 @@ class EarlyStopping(LightningEarlyStopping):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of this class or of Lightning's own."""
+        """Load the state of this class or of Lightning's EarlyStopping."""
         super().load_state_dict(state_dict)
         self._judged_best = state_dict.get("judged_best", self.best_score)
         self._average = state_dict.get("average")
@@ -165,15 +167,15 @@ class EarlyStopping(LightningEarlyStopping):
         self._weights.load(state_dict)
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note that the run was resumed (a learning-rate finder also loads a checkpoint, of step 0)."""
+        """Note that the run resumed. A learning-rate finder also loads a checkpoint, with step 0."""
         self._weights.resumed |= checkpoint["global_step"] > 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the file of the best weights where a run that resumes from this checkpoint will look for it."""
+        """Give the file of the best weights its final name, for a run that resumes from this checkpoint."""
         self._weights.name(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say before training that the metric is missing, if validation logs others and training could not log it."""
+        """Raise before training if validation logs other metrics and training cannot log ``monitor``."""
         logged = logged_in_sanity_check(trainer)
         if self.strict and not self._check_on_train_epoch_end and is_missing(self.monitor, logged, training=True):
             raise RuntimeError(
@@ -183,7 +185,7 @@ class EarlyStopping(LightningEarlyStopping):
             )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that the best weights can be kept and, after a resume, are still there."""
+        """Check that the best weights can be kept and, after a resume, still exist."""
         self._whole_epoch = False  # a learning-rate finder has trained before
         for callback in trainer.checkpoint_callbacks:
             if (
@@ -214,7 +216,7 @@ class EarlyStopping(LightningEarlyStopping):
             self._run_early_stopping_check(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """Stop as soon as ``min_steps`` allows a stop that was asked for."""
+        """Stop as soon as ``min_steps`` allows a requested stop."""
         if self._stop_asked:
             self._stop_if_allowed(trainer)
 
@@ -230,7 +232,7 @@ class EarlyStopping(LightningEarlyStopping):
         self._stop_if_allowed(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the best weights back, after other callbacks' last word on them, also when nothing was left to train."""
+        """Restore the best weights after other callbacks have set theirs, also if no step was left to train."""
         mark_trained(pl_module)
         if self.restore_best and not fast_dev_run(trainer):
             self._weights.finish(trainer)
@@ -244,7 +246,7 @@ class EarlyStopping(LightningEarlyStopping):
             return
         current = mean_over_ranks(trainer, logs[self.monitor].squeeze())
         if is_better(current, self.best_score, self.mode):
-            in_a_fit = trainer.lightning_module is not None  # Lightning's own tests check outside of one
+            in_a_fit = trainer.lightning_module is not None  # Lightning's own tests check outside of a fit
             self._weights.replace(trainer, keep=self.restore_best and in_a_fit)
             self.best_score = current
         asked, reason = False, None
@@ -263,7 +265,7 @@ class EarlyStopping(LightningEarlyStopping):
             self.stopped_epoch = trainer.current_epoch
 
     def _evaluate_stopping_criteria(self, current: Tensor) -> tuple[bool, str | None]:
-        """Lightning's criteria on the smoothed value, with a divergence message that reads the right way round."""
+        """Apply Lightning's criteria to the smoothed value, with the comparison in its divergence message corrected."""
         judged = current
         if torch.isfinite(current):
             self._average = judged = smooth(self._average, current, self.smoothing)

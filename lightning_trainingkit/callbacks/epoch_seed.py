@@ -1,4 +1,4 @@
-"""Make a resumed training draw the random numbers of an unbroken one."""
+"""Give a resumed training the random numbers of an unbroken training."""
 
 import random
 
@@ -16,14 +16,18 @@ __all__ = ["EpochSeed"]
 class EpochSeed(L.Callback):
     """Seed torch, numpy and random from (seed, epoch, rank) at the start of each training epoch.
 
-    Lightning's checkpoints hold no random state. With this callback a run that was resumed from a checkpoint saved at
-    the end of the validation that ends an epoch (``BestCheckpoint``'s default) ends with the weights of an unbroken
-    one, bit for bit on one device, with ``shuffle=True`` and dropout. From a checkpoint saved elsewhere, and with
-    ``DataLoader(persistent_workers=True)``, whose random numbers do not begin anew with the epoch, resuming is
-    ordinary. Ranks draw different numbers. Nothing but the states of the generators changes.
+    Lightning's checkpoints hold no random state. With this callback a resumed run ends with the weights of an unbroken
+    run, bit for bit, under these conditions:
+
+    - **Checkpoint**: it was saved at the end of the validation that ends an epoch (``BestCheckpoint``'s default).
+    - **Devices**: one device.
+    - **Data**: ``shuffle=True`` and dropout are fine. ``DataLoader(persistent_workers=True)`` is not: its workers are
+      not seeded again in each epoch.
+
+    In other cases the resume is an ordinary one. Ranks draw different numbers. Only the generators' states change.
 
     Args:
-        seed: Any non-negative integer. Runs with different seeds share no epoch's random numbers.
+        seed: Any non-negative integer. Runs with different seeds have different random numbers in every epoch.
 
     Raises:
         ValueError: If ``seed`` is negative or no integer.
@@ -40,7 +44,7 @@ class EpochSeed(L.Callback):
         self.seed = _check.integer("seed", seed, "Any seed, such as 0, will do.", least=0)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a second one: the last would win."""
+        """Refuse a second EpochSeed, whose seed would overrule the first."""
         refuse_other_package(self, trainer)
         refuse_twice(trainer, self, "Keep one.")
 
@@ -52,5 +56,5 @@ class EpochSeed(L.Callback):
         random.seed(int(words[2]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that the module is trained."""
+        """Mark the module as trained."""
         mark_trained(pl_module)

@@ -1,4 +1,4 @@
-"""Give averaged weights the BatchNorm statistics that belong to them."""
+"""Estimate BatchNorm statistics for averaged weights."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -31,33 +31,29 @@ __all__ = ["ReestimateBatchNorm"]
 
 
 class ReestimateBatchNorm(L.Callback):
-    """At the end of a fit, estimate the BatchNorm statistics anew from training data, as averaged weights need it.
+    """Estimate the BatchNorm statistics of averaged weights from training data, at the end of a fit.
 
-    ``EMAWeightAveraging``, ``WeightAveraging`` and ``StochasticWeightAveraging`` leave a model whose stored statistics
-    are those of other weights, or averages of such. One pass over training batches, after training, gives those that
-    the model has: the mean and variance of all values that come to each BatchNorm (``reestimate_batch_norm``), the same
-    on all ranks. Nothing else changes: weights, modes, and the global random numbers stay as they are.
+    ``EMAWeightAveraging``, ``WeightAveraging`` and ``StochasticWeightAveraging`` leave statistics of other weights, or
+    averages of them. One pass over training batches sets the mean and variance of all values that reach each BatchNorm
+    (``reestimate_batch_norm``), equal on all ranks. Weights, modes and global random numbers stay.
 
-    The order in the list of callbacks does not matter: averaged weights come back in ``on_train_end``, the best ones of
-    ``EarlyStopping`` and ``BestCheckpoint(restore=True)`` in ``on_fit_end``, and this callback comes after all others,
-    to which end it moves itself to the end of ``trainer.callbacks``. Files that were written before are not changed:
-    ``trainer.test(module)`` tests with the new statistics, ``trainer.test(ckpt_path="best")`` with the old ones, and
-    ``trainer.save_checkpoint(path)`` keeps the new. A fit that is interrupted keeps its statistics. A BatchNorm that is
-    in eval mode (frozen) keeps them too: that is what the weights behind it were trained with.
-
-    Training augmentation stays on; batches are moved and cast as in training. The pass runs on a fixed seed: of equal
-    weights come equal statistics. The first training batch is passed through once before it is trained on, so that a
-    wrong ``target`` shows then. A ``fast_dev_run`` runs it too, on its few batches.
+    - **Order**: the callback moves itself to the end of ``trainer.callbacks``, after all callbacks that set weights.
+    - **Files** written before keep the old statistics: ``trainer.test(module)`` uses the new ones,
+      ``trainer.test(ckpt_path="best")`` the old ones. ``trainer.save_checkpoint(path)`` saves the new ones.
+    - **Frozen BatchNorms** (in eval mode) and interrupted fits keep their statistics.
+    - **Data**: as in training, with its augmentation, on a fixed seed.
+    - **Early check**: the first training batch passes through once before training, so that a wrong ``target`` fails
+      early. A ``fast_dev_run`` runs the whole pass on its few batches.
 
     Args:
-        batches: Training batches to use on each rank, at least 1; by default those of one epoch.
-        target: Name of the submodule that is called with the first element of the batch (as
+        batches: Number of training batches on each rank, at least 1; by default one epoch.
+        target: Name of the submodule to call with the first element of the batch (as
             ``torch.optim.swa_utils.update_bn`` calls a model), such as ``"net"``; by default the module itself.
 
     Raises:
-        ValueError: If the target has no BatchNorm with running statistics or cannot be called with a batch's first
-            element, ``target`` names no submodule, ``batches`` is left out where the length of an epoch is unknown, or
-            the strategy shards the model.
+        ValueError: If ``target`` names no submodule. If the target has no BatchNorm with running statistics, or cannot
+            be called with a batch's first element. If ``batches`` is None and the length of an epoch is unknown. If the
+            strategy shards the model.
 
     Example:
         >>> import lightning as L
@@ -77,7 +73,7 @@ class ReestimateBatchNorm(L.Callback):
         self._tried = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Come after every other callback."""
+        """Move to the end of the callbacks."""
         refuse_other_package(self, trainer)
         if stage != "fit":
             return
@@ -91,14 +87,14 @@ class ReestimateBatchNorm(L.Callback):
         self._tried = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that there is something to estimate."""
+        """Check that the target has a BatchNorm with running statistics."""
         try:
             running_batch_norms(self._model(pl_module))
         except ValueError as error:
             raise ValueError(f"{error} ReestimateBatchNorm is for models with BatchNorm.") from error
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that the pass will have an end."""
+        """Check that the number of batches is finite."""
         if self.batches is None and trainer.num_training_batches == float("inf"):
             raise ValueError(
                 "`batches` must be given where the length of an epoch is unknown, got None. Try batches=100."
@@ -107,7 +103,7 @@ class ReestimateBatchNorm(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Try the first batch, so that what would fail after training fails before."""
+        """Try the first batch, so that an error after training shows before training."""
         if self._tried:
             return
         self._tried = True
@@ -127,7 +123,7 @@ class ReestimateBatchNorm(L.Callback):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Estimate the statistics, where there is data to do it from."""
+        """Estimate the statistics if the fit trained on any batch."""
         mark_trained(pl_module)
         model, limit = self._model(pl_module), min(self.batches or float("inf"), trainer.num_training_batches)
         if trainer.train_dataloader is None or not 0 < limit < float("inf"):
@@ -137,7 +133,7 @@ class ReestimateBatchNorm(L.Callback):
             rank_zero_warn("ReestimateBatchNorm has changed nothing: every BatchNorm is in eval mode (frozen).")
             return
         device = pl_module.device
-        pl_module.to(trainer.strategy.root_device)  # Lightning has taken it from there
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved the module to the CPU
         try:
             with isolate_rng(), trainer.precision_plugin.forward_context():
                 torch.manual_seed(trainer.global_rank)
@@ -161,7 +157,7 @@ def _candidates(pl_module: L.LightningModule) -> str:
 
 
 def _batches(trainer: L.Trainer, pl_module: L.LightningModule, limit: int) -> Iterator[Any]:
-    """Training batches, as ``training_step`` gets them."""
+    """Yield training batches as ``training_step`` gets them."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     hook = "on_before_batch_transfer"
     owner = datamodule if datamodule is not None and is_overridden(hook, datamodule) else pl_module

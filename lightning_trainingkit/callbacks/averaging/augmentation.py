@@ -1,4 +1,4 @@
-"""Test on several views of each image and average."""
+"""Average the outputs over several views of each image at test time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,34 +14,38 @@ __all__ = ["TestTimeAugmentation"]
 
 
 class TestTimeAugmentation(AveragingCallback):
-    r"""Average the outputs over flips, crops, shifts, scales and rotations of the images, on a module nobody changed.
+    r"""Average the target's outputs over views of each image: flips, crops, shifts, scales, rotations.
 
-    :math:`\log \sum_k w_k \, \mathrm{softmax}(f(v_k(x)))` stands where the target's output stood: log-probabilities
-    ``(N, C)``, so that the step's own softmax, argmax, cross-entropy and metrics are right. All 4-d tensors of floats
-    or bytes in the target's arguments are taken for images. Beside ``EnsembleAverage`` and ``MonteCarloDropout`` with
-    the same target the passes multiply, in whichever order the callbacks stand.
+    In the chosen stages the target returns log-probabilities ``(N, C)``,
+    :math:`\log \sum_k w_k \, \mathrm{softmax}(f(v_k(x)))`. Softmax, argmax, cross-entropy and metrics in the user's
+    step stay right. The module comes back unchanged.
+
+    - **Images** are all 4-d tensors of floats or bytes, ``(N, C, H, W)``, in the target's arguments.
+    - **Together** with ``EnsembleAverage`` and ``MonteCarloDropout`` on the same target the passes multiply. The order
+      of the callbacks does not matter.
+    - **Use** views that training has shown, such as its flips and shifts. Other views can lower the accuracy.
+
+    README.md in this folder lists all views by name, and the limits.
 
     Args:
-        views: A named set (``"flip"``, ``"vertical_flip"``, ``"rotations"``, ``"shifts(2)"``, ``"scales(256, 480)"``,
-            ``"five_crop(224)"``, ``"ten_crop(224)"``, ``"resnet_multi_scale"``, ``"airbench"``), a callable that takes
-            and returns images ``(N, C, H, W)`` (added to the images as they are), or a list of these, which is
-            composed: every view of the first with every view of the next. A list inside the list holds single views,
-            see ``functional.views.make_views``.
+        views: A set by name, such as ``"flip"`` or ``"ten_crop(224)"``, a function of images ``(N, C, H, W)``, or a
+            list of these to compose. A function's view is added to the unchanged images. A list inside the list holds
+            single views. See ``functional.views.make_views``.
         target: Name of the submodule that takes the images and returns logits ``(N, C)``; None for the module itself.
-        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more. The accuracy is that of the
-            full average. Probabilities are averages of the passes made. The saved share of the passes is logged as
-            ``test/passes_saved``.
-        max_batch: Most images in one call of the target: larger batches are cut, views of smaller ones put together.
-            None: each view of a batch is one call. Arguments whose first dimension is the number of images are cut
-            with them.
-        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
-        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
-            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
+        average: ``"probabilities"``, ``"logits"`` (``"geometric"`` is the same average, normalised) or ``"votes"``.
+        early_exit: Skip a sample's remaining passes once they cannot change its argmax, so that the accuracy stays the
+            same. Its probabilities average the passes made. Logs the saved share as ``test/passes_saved``. Only for
+            ``"probabilities"`` and ``"votes"``, where it is exact.
+        max_batch: Most images in one call of the target. Larger batches are cut, with every argument whose first
+            dimension is the number of images. Views of smaller batches share a call. None: one call for each view.
+        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. With ``"validate"`` each validation of a fit costs
+            all passes.
+        output: ``"auto"`` refuses outputs that the step of the first batch does not use as class scores (sigmoid, a
+            regression loss, another layer). ``"classes"`` averages their softmax without this check.
 
     Raises:
-        ValueError: If an argument is wrong. If the target does not exist, is not called by the first batch (those that
-            were are listed), or returns no class scores ``(N, C)``. If an image is smaller than its crop.
+        ValueError: If an argument is wrong. If the target does not exist, is not called by the first batch (the error
+            lists submodules), or returns no class scores ``(N, C)``. If an image is smaller than its crop.
 
     Example:
         >>> import lightning as L
@@ -52,7 +56,7 @@ class TestTimeAugmentation(AveragingCallback):
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385 (five scales of them).
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # pytest would collect the class by its name
 
     def __init__(
         self,

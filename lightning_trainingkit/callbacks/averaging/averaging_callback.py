@@ -1,4 +1,4 @@
-"""What the callbacks that average at test time share."""
+"""Base class of the callbacks that average at test time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ STAGES = {"validate": "validation", "test": "test", "predict": "predict"}
 
 
 class AveragingCallback(L.Callback):
-    """In the chosen stages, average the target's forward over the passes of ``_source``, and of others beside it."""
+    """Average the target's forward in the chosen stages, over the passes of ``_source`` and of other callbacks."""
 
     def __init__(
         self,
@@ -60,45 +60,45 @@ class AveragingCallback(L.Callback):
         self.stages = stages
         self.output = output
         self.passes_per_sample: float | None = None
-        """Passes that a sample was given on average in the last stage, all of them or fewer with an early exit."""
+        """Mean number of passes a sample in the last stage: all passes, or fewer with an early exit."""
         self._patch: ForwardPatch | None = None
         self._output_check = OutputCheck()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is in a module for the time of a stage."""
+        """Leave out the forward patch, which lasts for one stage."""
         return {**vars(self), "_patch": None}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse the Trainer of the other Lightning package."""
+        """Refuse a Trainer of the other Lightning package."""
         refuse_other_package(self, trainer)
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
-        """Return where the passes of this stage come from; ``module`` is the target."""
+        """Return the source of this stage's passes; ``module`` is the target."""
         raise NotImplementedError
 
     def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
-        """Look at the first call, before it is averaged."""
+        """Inspect the first call before it is averaged."""
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
-        """Look at the average of each call."""
+        """Inspect the average of each call."""
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place if this stage is asked for."""
+        """Patch the target's forward if ``stages`` holds this stage."""
         if not trainer.sanity_checking:
             self._begin("validate", trainer, pl_module)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place if this stage is asked for."""
+        """Patch the target's forward if ``stages`` holds this stage."""
         self._begin("test", trainer, pl_module)
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the average in place if this stage is asked for."""
+        """Patch the target's forward if ``stages`` holds this stage."""
         self._begin("predict", trainer, pl_module)
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Follow the target's output through the first batch."""
+        """Follow the target's output through the step of the first batch."""
         self._watch(pl_module)
 
     def on_validation_batch_end(
@@ -110,14 +110,14 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target, or did not take its output for class scores."""
+        """Raise if the first batch did not call the target or did not use its output as class scores."""
         self._check_called("validate", pl_module, batch_idx + dataloader_idx)
         self._end_batch("validate", batch, dataloader_idx)
 
     def on_test_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Follow the target's output through the first batch."""
+        """Follow the target's output through the step of the first batch."""
         self._watch(pl_module)
 
     def on_test_batch_end(
@@ -129,14 +129,14 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target, or did not take its output for class scores."""
+        """Raise if the first batch did not call the target or did not use its output as class scores."""
         self._check_called("test", pl_module, batch_idx + dataloader_idx)
         self._end_batch("test", batch, dataloader_idx)
 
     def on_predict_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Follow the target's output through the first batch."""
+        """Follow the target's output through the step of the first batch."""
         self._watch(pl_module)
 
     def on_predict_batch_end(
@@ -148,40 +148,40 @@ class AveragingCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Raise if the first batch did not call the target, or did not take its output for class scores."""
+        """Raise if the first batch did not call the target or did not use its output as class scores."""
         self._check_called("predict", pl_module, batch_idx + dataloader_idx)
         self._end_batch("predict", batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the share of passes that an early exit has saved."""
+        """Report the share of passes that the early exit saved."""
         self._report(trainer, pl_module, "val/passes_saved")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the share of passes that an early exit has saved."""
+        """Report the share of passes that the early exit saved."""
         self._report(trainer, pl_module, "test/passes_saved")
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the share of passes that an early exit has saved."""
+        """Report the share of passes that the early exit saved."""
         self._report(trainer, pl_module, None)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put back what stood there."""
+        """Put the target's own forward back."""
         self._end()
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put back what stood there."""
+        """Put the target's own forward back."""
         self._end()
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put back what stood there."""
+        """Put the target's own forward back."""
         self._end()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put back what stood there."""
+        """Put the target's own forward back."""
         self._end()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Put back what stood there."""
+        """Put the target's own forward back."""
         self._end()
 
     def _begin(self, stage: str, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -196,7 +196,7 @@ class AveragingCallback(L.Callback):
         self._join(pl_module, self, source)
 
     def _join(self, pl_module: L.LightningModule, user: PassProvider, source: Source) -> None:
-        """Add passes to the target's."""
+        """Add the passes of ``source`` to the target's average."""
         module = find_target(pl_module, self.target)
         self._patch = ForwardPatch.of(module, self.target or "", compiler_of(pl_module))
         self._patch.insists |= self.output == "classes"

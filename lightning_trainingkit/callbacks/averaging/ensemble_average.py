@@ -26,55 +26,57 @@ __all__ = ["EnsembleAverage"]
 
 
 class EnsembleAverage(AveragingCallback):
-    r"""Average the outputs of trained members, from files or in memory, on a module nobody changed.
+    r"""Average the target's outputs over the trained members of an ensemble, from files or in memory.
 
-    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))` stands where the target's output stood: log-probabilities
-    ``(N, C)``, so that the step's own softmax, argmax, cross-entropy and metrics are right. The module that is tested
-    is a member only if it is named as one; its own weights are as before when the stage has ended. Beside
-    ``TestTimeAugmentation`` and ``MonteCarloDropout`` with the same target the passes multiply, in whichever order the
-    callbacks stand.
+    In the chosen stages the target returns log-probabilities ``(N, C)``,
+    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))`. Softmax, argmax, cross-entropy and metrics in the user's step
+    stay right.
 
-    Files are read before the test, onto the CPU and without running code from them. A checkpoint whose hyperparameters
-    are those of the tested module holds weights for its target, which run in the target itself. From a checkpoint with
-    other hyperparameters the module's class builds a module, so that architectures may differ. Hyperparameters that
-    ``BestCheckpoint`` has left out of the file are taken from the tested module. Members run one after the other, all
-    of them on the batch's device for the stage.
+    - **Tested module**: it is a member only if ``members`` names it. Its weights come back unchanged.
+    - **Files** are read onto the CPU before the test, without running code from them.
+    - **Architectures** may differ: a checkpoint with other hyperparameters than the tested module's is built by the
+      module's class. Hyperparameters that ``BestCheckpoint`` left out of the file come from the tested module.
+    - **Memory**: members run one after the other. All stay on the batch's device for the stage.
+    - **Together** with ``TestTimeAugmentation`` and ``MonteCarloDropout`` on the same target the passes multiply. Their
+      order does not matter.
+
+    README.md in this folder tells more.
 
     Args:
-        members: Checkpoints of the LightningModule, or saved ``state_dict`` of the target: a folder that
-            ``BestCheckpoint`` wrote to (all of its ``top_k``), a pattern such as ``"runs/*/checkpoints/*.ckpt"``, a
-            file, an artifact ``"wandb:ENTITY/PROJECT/NAME:VERSION"``, or a list of these and of modules in memory (of a
-            LightningModule its submodule ``target``). Each member once.
+        members: Checkpoints, or files with the target's ``state_dict``: a folder of ``BestCheckpoint`` (all its
+            ``top_k``), a pattern, a file, an artifact ``"wandb:ENTITY/PROJECT/NAME:VERSION"``, a module (of a
+            LightningModule, its submodule ``target``), or a list of these. Each member once.
         target: Name of the submodule that returns logits ``(N, C)``; None for the module itself.
-        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
-        weights: ``"uniform"``, a number for each member, or ``"greedy"``: chosen by Caruana's selection in a
-            ``trainer.validate`` with this callback, which comes first. There all members run, whatever ``stages`` says,
-            and the module logs the scores of their equal average; the targets are the batch's only integers ``(N,)``.
-            A member of weight 0 is not run.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more. The accuracy is that of the
-            full average. Probabilities are averages of the passes made. The saved share of the passes is logged as
-            ``test/passes_saved``.
-        max_batch: Most samples in one call of a member. Arguments whose first dimension is the number of samples are
-            cut with them.
-        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
-        vectorize: Run members of one architecture as one ``torch.vmap`` forward. The first batch compares it with the
-            loop. Not beside ``offload``, early exits, ``max_batch`` or random masks.
-        offload: Bring one member at a time to the device: slower, for members that don't fit there together.
-        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
-            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
+        average: ``"probabilities"``, ``"logits"`` (``"geometric"`` is the same average, normalised) or ``"votes"``.
+        weights: ``"uniform"``, a number for each member (0 skips a member; the sum is 1), or ``"greedy"``: chosen by
+            Caruana's selection in a ``trainer.validate`` before the test. That run averages all members equally,
+            independent of ``stages``, and needs the targets as the batch's only integers ``(N,)``.
+        early_exit: Skip a sample's remaining passes once they cannot change its argmax, so that the accuracy stays the
+            same. Its probabilities average the passes made. Logs the saved share as ``test/passes_saved``. Only for
+            ``"probabilities"`` and ``"votes"``, where it is exact.
+        max_batch: Most samples in one call of a member. Larger batches are cut, with every argument whose first
+            dimension is the number of samples.
+        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. With ``"validate"`` each validation of a fit costs
+            all passes.
+        vectorize: Run members of one architecture as one ``torch.vmap`` forward, for many small members on a GPU. The
+            first batch compares it with the loop. Not with ``offload``, early exits, ``max_batch`` or random masks.
+        offload: Keep one member at a time on the device: slower, for members that do not fit there together.
+        output: ``"auto"`` refuses outputs that the step of the first batch does not use as class scores (sigmoid, a
+            regression loss, another layer). ``"classes"`` averages their softmax without this check.
 
     Attributes:
-        selected_weights: What ``"greedy"`` has chosen, a number for each member in the order of their names; None
-            before.
+        selected_weights: The weights that ``"greedy"`` chose, a number for each member in the members' order. None
+            before the choice.
 
     Raises:
-        ConnectionError: If an artifact can't be had from W&B.
+        ConnectionError: If W&B does not give an artifact.
         FileNotFoundError: If no member is found.
-        torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
-        ValueError: If an argument is wrong. If a file is damaged, would run code, is there twice, or holds other
-            classes or another architecture that can't be built. If the weights don't fit the members or are still to
-            be chosen. If the target does not exist, is not called by the first batch, returns no class scores
-            ``(N, C)``, or members differ before it. If ``vectorize`` can't run the members or differs from the loop.
+        torch.OutOfMemoryError: If the members do not fit on the device together, with the hint ``offload=True``.
+        ValueError: If an argument is wrong. If a file is damaged, would run code, is named twice, or holds other
+            classes or an architecture that cannot be built. If the weights do not fit the members or are not chosen
+            yet. If the target does not exist, is not called by the first batch, or returns no class scores ``(N, C)``.
+            If members differ in layers before the target. If ``vectorize`` cannot run the members or differs from the
+            loop.
 
     Example:
         >>> import lightning as L
@@ -106,7 +108,7 @@ class EnsembleAverage(AveragingCallback):
         if isinstance(weights, str) and weights not in ("uniform", "greedy"):
             raise ValueError(f"`weights` must be 'uniform', 'greedy' or numbers, got {weights!r}. Try 'uniform'.")
         if not isinstance(weights, str):
-            weights = check_weights("weights", weights, None)  # if they are as many as the members, setup sees
+            weights = check_weights("weights", weights, None)  # setup compares their number with the members'
         self.members = members
         self.weights = weights
         self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
@@ -116,16 +118,16 @@ class EnsembleAverage(AveragingCallback):
         self._selection: Selection | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was read for a stage, too."""
+        """Also leave out the members, which last for one stage."""
         return {**super().__getstate__(), "_read": [], "_members": None, "_selection": None}
 
     def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
-        """Let members have the classes of the tested module."""
-        assert self._members is not None  # it is their call
+        """Require the tested module's number of classes of every member."""
+        assert self._members is not None  # the members' call comes here
         self._members.expect_outputs(call, module, arguments)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Read the members, if they will be asked for."""
+        """Read the members if the stage needs them."""
         super().setup(trainer, pl_module, stage)
         self._let_go()
         if not self._wanted("validate" if stage == "fit" else stage, stage):
@@ -141,7 +143,7 @@ class EnsembleAverage(AveragingCallback):
             check_weights("weights", self._numbers, len(self._read), "member")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the weights, if they are to be chosen."""
+        """Choose the weights, for ``"greedy"``."""
         super().on_validation_epoch_end(trainer, pl_module)
         if self._selection is None:
             return
@@ -151,12 +153,12 @@ class EnsembleAverage(AveragingCallback):
         rank_zero_info(f"Weights of the ensemble, chosen greedily on the validation data:\n{shown}")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put back what stood there, and let go of the members."""
+        """Put the target's own forward back, and release the members."""
         super().on_exception(trainer, pl_module, exception)
         self._let_go()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Put back what stood there, and let go of the members."""
+        """Put the target's own forward back, and release the members."""
         super().teardown(trainer, pl_module, stage)
         self._let_go()
 
@@ -165,7 +167,7 @@ class EnsembleAverage(AveragingCallback):
         return (self.selected_weights or "uniform") if self.weights == "greedy" else self.weights
 
     def _check_called(self, stage: str, pl_module: L.LightningModule, batches: int) -> None:
-        """Also raise if a member has other weights before the target: it would run on the features of another one."""
+        """Also raise if a member has other weights before the target: it would run on the tested module's features."""
         super()._check_called(stage, pl_module, batches)
         if self.target is None or batches or self._patch is None or self._patch.use is None or self._members is None:
             return
@@ -182,13 +184,13 @@ class EnsembleAverage(AveragingCallback):
             rank_zero_warn(f"{error} Compiled code hides whether it is.")
 
     def _end_batch(self, stage: str, batch: Any, loader: int) -> None:
-        """Also note what each member said, if weights are to be chosen."""
+        """Also record the outputs of each member, for ``"greedy"``."""
         if self._selection is not None:
             self._selection.end_batch(batch)
         super()._end_batch(stage, batch, loader)
 
     def _wanted(self, evaluation: str, stage: str) -> bool:
-        """Whether members run in an evaluation, which may be the validation of a fit."""
+        """Whether members run in an evaluation, such as the validation of a fit."""
         if self.weights == "greedy" and evaluation == "validate":
             return stage == "validate"
         return evaluation in ([self.stages] if isinstance(self.stages, str) else self.stages)
@@ -214,7 +216,7 @@ class EnsembleAverage(AveragingCallback):
         return self._of(pl_module, self._numbers)
 
     def _of(self, pl_module: L.LightningModule, weights: str | list[float]) -> Members:
-        """Make the members for this module, once all its layers are there."""
+        """Make the members for this module, after the module has made all its layers."""
         if self._members is None:
             members = [_member(each, pl_module, self.target) for each in self._read]
             names = [
@@ -245,8 +247,8 @@ def _check_members(members: Any) -> None:
     wrong = [type(each).__name__ for each in given if not isinstance(each, str | Path | nn.Module)]
     if wrong:
         raise TypeError(
-            f"`members` must be names of checkpoints or modules, got {', '.join(wrong)}. A `state_dict` is saved to a "
-            "file first."
+            f"`members` must be names of checkpoints or modules, got {', '.join(wrong)}. Save a `state_dict` to a file "
+            "first."
         )
     if not given or "" in given:
-        raise ValueError(f"`members` must name at least one member, got {members!r}. A folder or a pattern will do.")
+        raise ValueError(f"`members` must name at least one member, got {members!r}. Give a folder or a pattern.")

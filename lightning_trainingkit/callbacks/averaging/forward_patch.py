@@ -1,4 +1,4 @@
-"""Put an average over passes in the place of a module's forward, and take it away again."""
+"""Replace a module's forward by an average over passes, and put the forward back."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,35 +18,36 @@ from lightning_trainingkit.nn.structure.replaced_forward import take_away
 
 __all__ = ["ForwardPatch", "PassProvider", "refuse_masks_within"]
 
-_KEYS = ("forward", "_compiled_call_impl")  # the second one is where `module.compile()` keeps what `module(x)` runs
+_KEYS = ("forward", "_compiled_call_impl")  # `module.compile()` keeps the compiled call in the second attribute
 
 
 class PassProvider(Protocol):
-    """A callback that adds passes."""
+    """A callback that adds passes to the average."""
 
     average: str
     early_exit: bool
     max_batch: int | None
 
     def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
-        """Look at the first call, before it is averaged."""
+        """Inspect the first call before it is averaged."""
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
-        """Look at the average of each call."""
+        """Inspect the average of each call."""
 
 
 class ForwardPatch:
-    """The forward of one module, in whose place an average runs; all callbacks with this target share it.
+    """Patch one module's ``forward`` with the averaging loop. Callbacks with the same target share the patch.
 
-    It is called from within the module's ``__call__`` as the forward was, so that it works for calls from any step,
-    compiled or not, with any arguments. What stood in the module's ``__dict__`` comes back when the last callback has
-    left. The loop over passes is never compiled; what it calls is, if the module was compiled or is called from
-    compiled code.
+    - **Calls**: the module's ``__call__`` runs the patch as it ran the forward. Any step can call it, compiled or not,
+      with any arguments.
+    - **Undo**: the module's ``__dict__`` gets its own entries back when the last callback is removed.
+    - **Compilation**: the loop over passes is never compiled. The forward inside it is compiled if the module was
+      compiled or if compiled code calls it.
 
     Args:
-        module: The module.
-        name: What the user calls it.
-        compiler: Compiles a forward as the code was that calls it, see ``_call_compiled``.
+        module: The module to patch.
+        name: The user's name for the module, for errors.
+        compiler: Compiles a forward in the same way as the calling code, see ``_call_compiled``.
     """
 
     def __init__(self, module: nn.Module, name: str, compiler: Callable[..., Any]) -> None:
@@ -55,9 +56,9 @@ class ForwardPatch:
         self.averaging: Averaging | None = None
         self.called = False
         self.use: OutputUse | None = None
-        """What the step does with the averages of the stage's first batch."""
+        """Record of how the step uses the averages of the stage's first batch."""
         self.insists = False
-        """Whether a callback was told that outputs are class scores."""
+        """Whether a callback has ``output="classes"``."""
         self._inside = False
         self._found = {key: vars(module)[key] for key in _KEYS if key in vars(module)}
         self._forward = inner = module.forward
@@ -79,15 +80,15 @@ class ForwardPatch:
 
     @classmethod
     def of(cls, module: nn.Module, name: str, compiler: Callable[..., Any] = torch.compile) -> "ForwardPatch":
-        """Return the patch that another callback has made for this module, or make it."""
+        """Return the patch that another callback made for this module, or a new patch."""
         patch = getattr(vars(module).get("forward"), "patch", None)
         return patch if isinstance(patch, cls) and patch.module is module else cls(module, name, compiler)
 
     def add(self, user: PassProvider, source: Source) -> None:
-        """Multiply the passes by those of a callback.
+        """Multiply the passes by a callback's passes.
 
         Raises:
-            ValueError: If it does not fit the callbacks that are there.
+            ValueError: If the callback does not fit the callbacks that the patch has.
         """
         users = [*self.users, (user, source)]
         target = self.name or "the module"
@@ -100,12 +101,12 @@ class ForwardPatch:
         self._build()
 
     def remove(self, user: PassProvider) -> None:
-        """Take the passes of a callback out, and put the forward back if it was the last."""
+        """Remove a callback's passes, and put the forward back if the callback was the last."""
         self.users = [each for each in self.users if each[0] is not user]
         if self.users:
             self._build()
             return
-        self.averaging = None  # if somebody has wrapped the forward since, ours is a detour from now on
+        self.averaging = None  # other code may have wrapped the patch since: it then only calls the forward
         take_away(self.module, self._ours["forward"], self._found.get("forward"))
         self._take_away()
 
@@ -150,14 +151,14 @@ class ForwardPatch:
             return module(*args, **kwargs)
         if self._compiled is None:
             return self._forward(*args, **kwargs)
-        self._take_away()  # what was compiled is the call of the forward that stood there
+        self._take_away()  # torch compiled the call of the module's own forward
         try:
             return self._compiled(*args, **kwargs)
         finally:
             vars(self.module).update(self._ours)
 
     def _call_compiled(self, module: nn.Module, arguments: Arguments) -> Any:
-        """Call from code that torch.compile has broken off here: it would run this module eagerly."""
+        """Call the module after a graph break in compiled code, which would run the module eagerly."""
         if module is not self.module or self._compiled is not None:
             return self._call(module, arguments)
         if self._compiled_here is None:
@@ -166,7 +167,7 @@ class ForwardPatch:
 
 
 def refuse_masks_within(pl_module: L.LightningModule) -> None:
-    """Raise ValueError where masks are averaged inside another average, each pass of which would be measured."""
+    """Raise ValueError if masks are averaged inside another average: the entropy would be measured in each pass."""
     found = [getattr(vars(each).get("forward"), "patch", None) for each in pl_module.modules()]
     patches = [each for each in found if isinstance(each, ForwardPatch) and each.averaging]
     for inner, outer in permutations(patches, 2):
@@ -174,6 +175,6 @@ def refuse_masks_within(pl_module: L.LightningModule) -> None:
             others = ", ".join(source.kind for _, source in outer.users)
             raise ValueError(
                 f"`target` must be the same for MonteCarloDropout and {others}, got {inner.name!r}, which is a part of "
-                f"{outer.name or type(outer.module).__name__!r}: each of its passes would have an entropy of its own. "
+                f"{outer.name or type(outer.module).__name__!r}: the entropy would be measured in each of its passes. "
                 "Give both one target."
             )

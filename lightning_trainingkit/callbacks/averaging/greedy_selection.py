@@ -1,4 +1,4 @@
-"""Record the outputs of each ensemble member on the validation data, to choose their weights."""
+"""Record the outputs of each ensemble member on the validation data, to choose the members' weights."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ __all__ = ["Selection"]
 
 
 class Selection:
-    """All members with equal weights, one after the other, as a source of passes that remembers their outputs."""
+    """A source of passes that runs all members with equal weights and records their outputs."""
 
-    early_exit = False  # every member is heard on every sample
+    early_exit = False  # the selection needs each member's output on each sample
 
     def __init__(self, members: Members, average: str, max_batch: int | None) -> None:
         self.members, self.average, self.max_batch = members, average, max_batch
@@ -28,23 +28,23 @@ class Selection:
         self._recorded: list[tuple[Tensor, Tensor]] = []
 
     def around(self, index: int, call: Call) -> Call:
-        """Return the call of one member, which records its log-probabilities."""
+        """Return a call of one member that records the member's log-probabilities."""
         inner = self.members.around(index, call)
 
         def recorded(module: nn.Module, arguments: Arguments) -> Any:
             out = inner(module, arguments)
-            if isinstance(out, Tensor) and out.ndim == 2:  # or the average refuses it
+            if isinstance(out, Tensor) and out.ndim == 2:  # the average refuses other outputs
                 self._of_batch[index].append(out.detach().float().log_softmax(dim=1))
             return out
 
         return recorded
 
     def look_at_first(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
-        """Let members have the classes of the tested module."""
+        """Require the tested module's number of classes of every member."""
         self.members.expect_outputs(call, module, arguments)
 
     def observe(self, result: Tensor, averaging: Averaging) -> None:
-        """Refuse other passes beside the members."""
+        """Refuse passes of other sources."""
         others = [source.kind for source in averaging.sources if source.kind != "members"]
         if others:
             raise ValueError(
@@ -56,15 +56,15 @@ class Selection:
         """Keep a batch's log-probabilities and targets."""
         rows = torch.stack([torch.cat(each) for each in self._of_batch])
         self._of_batch = [[] for _ in self.names]
-        # One wait for the device at each batch, of one stage: all of the data would fill its memory.
+        # To the CPU, at the price of one synchronisation a batch: all outputs would fill the device's memory.
         self._recorded.append((rows.cpu(), _targets(batch, rows.shape[1]).cpu()))
 
     def choose(self, trainer: L.Trainer) -> list[float]:
-        """Choose the weights on the records of all ranks, equal on all of them."""
+        """Choose the weights from the records of all ranks. All ranks get equal weights."""
         recorded = self._recorded
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(gathered, recorded)  # of any number of samples each
+            torch.distributed.all_gather_object(gathered, recorded)  # ranks may have different numbers of samples
             recorded = [each for of_rank in gathered for each in of_rank]
         if not sum(len(target) for _, target in recorded):
             raise ValueError("`weights='greedy'` must be chosen on validation data, got none. Is the loader empty?")

@@ -1,4 +1,4 @@
-"""Leave dropout on at test time, average over masks, and tell how unsure the model is."""
+"""Keep dropout on at test time, average over masks, and measure the uncertainty."""
 
 from typing import Any
 
@@ -17,43 +17,42 @@ __all__ = ["MonteCarloDropout"]
 
 
 class MonteCarloDropout(AveragingCallback):
-    r"""Average the outputs over random masks of dropout and its kin, and measure the uncertainty that they show.
+    r"""Average the target's outputs over dropout masks, and measure the predictive uncertainty.
 
-    :math:`\log \bar p`, :math:`\bar p = \frac{1}{T} \sum_t \mathrm{softmax}(f(x, z_t))`, stands where the target's
-    output stood, with everything random on and all else in eval mode, BatchNorm too. Beside it, for each sample,
+    In the chosen stages the target returns :math:`\log \bar p` with
+    :math:`\bar p = \frac{1}{T} \sum_t \mathrm{softmax}(f(x, z_t))`. Random layers are in training mode; all other
+    layers, BatchNorm included, are in eval mode. For each sample the callback measures, in nats,
 
-    - the predictive entropy :math:`H(\bar p)`, how unsure the average is, in nats: 0 to :math:`\log C`;
-    - the mutual information :math:`H(\bar p) - \frac{1}{T} \sum_t H(p_t)`, how much of this is disagreement of the
-      passes, which more training data could settle; 0 for one pass.
+    - the predictive entropy :math:`H(\bar p)`, from 0 to :math:`\log C`;
+    - the mutual information :math:`H(\bar p) - \frac{1}{T} \sum_t H(p_t)`: the disagreement of passes, 0 for one.
 
-    Their means over all samples of all ranks are logged as ``test/entropy`` and ``test/mutual_information``, in
-    validation as ``val/...``; with several data loaders for each one, as ``test/entropy/dataloader_idx_0``. Beside
-    ``TestTimeAugmentation`` and ``EnsembleAverage`` with the same target the passes multiply, in whichever order the
-    callbacks stand, and both numbers are over all of them. The layers that are random are printed, and held in
-    ``random_layers``.
+    Their means over all samples of all ranks are logged as ``test/entropy`` and ``test/mutual_information``
+    (``val/...`` in validation; with several loaders ``.../dataloader_idx_0``).
 
-    The masks of a stage depend on the rank and on the seed that torch was given last (``L.seed_everything``,
-    ``EpochSeed``) alone, so that a stage that is run again gives the same numbers; for other masks, seed differently.
-    torch's generators are left as they were: a fit with ``"validate"`` among the stages is bit for bit that without.
+    - **Random layers** are printed, and held in ``random_layers``.
+    - **Masks** depend on the rank and torch's last seed alone: a repeated stage repeats its numbers.
+    - **Together** with other averaging callbacks on the same target the passes multiply. Both measures cover all
+      passes.
 
     Args:
-        passes: Number of masks :math:`T`, positive. The mean is smooth from about 20 on, the entropies from more.
+        passes: Number of masks :math:`T`, positive. 20 give a smooth mean; the entropies need more.
         target: Name of the submodule that returns logits ``(N, C)``; None for the module itself.
-        layers: Names (``fnmatch`` patterns, within the target) of layers that draw in their own forward and can't be
-            found by their type, as by ``F.dropout(x, training=self.training)``; ``""`` is the target itself. They too
-            are put into training mode, without their children. See ``nn.averaging.random_masks.random_layers``.
-        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``) or ``"votes"``. The mutual information belongs
-            to the first; with another one only the entropy, that of the average which is made, is measured.
-        max_batch: Most samples in one call of the target: larger batches are cut, views of smaller ones put together.
-            Arguments whose first dimension is the number of samples are cut with them.
-        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. A fit would pay for ``"validate"`` in every epoch.
-        output: ``"auto"`` refuses outputs that are no class scores, as the first batch shows by what the step does with
-            them: sigmoid, a regression loss, a layer. ``"classes"`` averages softmax of them all the same.
+        layers: ``fnmatch`` patterns, within the target, of further layers to put into training mode, without their
+            children: layers that call ``F.dropout(x, training=self.training)``, which no type shows. ``""`` is the
+            target itself. See ``nn.random_layers``.
+        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``) or ``"votes"``. Only ``"probabilities"`` has a
+            mutual information; the entropy is always the entropy of the chosen average.
+        max_batch: Most samples in one call of the target. Larger batches are cut, with every argument whose first
+            dimension is the number of samples. Views of smaller batches share a call.
+        stages: Some of ``"validate"``, ``"test"``, ``"predict"``. With ``"validate"`` each validation of a fit costs
+            all passes.
+        output: ``"auto"`` refuses outputs that the step of the first batch does not use as class scores (sigmoid, a
+            regression loss, another layer). ``"classes"`` averages their softmax without this check.
 
     Raises:
         TypeError: If ``layers`` is neither a string nor a list of strings.
-        ValueError: If an argument is wrong; if the target does not exist, is not called by the first batch (those that
-            were are listed), draws no random numbers, or does not return ``(N, C)``.
+        ValueError: If an argument is wrong. If the target does not exist, is not called by the first batch (the error
+            lists submodules), draws no random numbers, or does not return ``(N, C)``.
 
     Example:
         >>> import lightning as L
@@ -76,18 +75,18 @@ class MonteCarloDropout(AveragingCallback):
         output: str = "auto",
     ) -> None:
         super().__init__(target, average, False, max_batch, stages, output)
-        RandomMasks(passes, layers=layers)  # raises if they are wrong
+        RandomMasks(passes, layers=layers)  # raises if an argument is wrong
         self.passes = passes
         self.layers = layers
         self.entropy: Tensor | None = None
-        """Predictive entropy of each sample of the last stage on this rank, in the order in which they came, ``(N,)``,
-        on the CPU; of several data loaders one after the other."""
+        """Predictive entropy of each sample of the last stage on this rank, ``(N,)``, on the CPU. Samples stand in the
+        order of the batches, and batches in the order of the data loaders."""
         self.mutual_information: Tensor | None = None
-        """Likewise, for ``average="probabilities"``."""
+        """Mutual information of each sample, ``(N,)``, for ``average="probabilities"``; None for other averages."""
         self.random_layers: dict[str, str] = {}
-        """By name within the target, the class of each layer that was random in the last stage."""
+        """Class of each layer that was random in the last stage, by the layer's name within the target."""
         self._measured: list[Tensor] = []
-        self._loaders: list[int] = []  # that each of them comes from
+        self._loaders: list[int] = []  # data loader of each entry of `_measured`
 
     def _source(self, trainer: L.Trainer, pl_module: L.LightningModule, module: nn.Module) -> Source:
         self.entropy, self.mutual_information, self._measured, self._loaders = None, None, [], []
@@ -98,9 +97,9 @@ class MonteCarloDropout(AveragingCallback):
         """Measure the uncertainty of each sample of a call."""
         measured = [predictive_entropy(result.detach())]
         if self.average == "probabilities":
-            assert averaging.expected_entropy is not None  # there are masks
-            measured.append((measured[0] - averaging.expected_entropy.detach()).clamp(min=0))  # but for rounding it is
-        self._measured.append(torch.stack(measured))  # stays on the device: no wait for it at each batch
+            assert averaging.expected_entropy is not None  # masks are among the sources
+            measured.append((measured[0] - averaging.expected_entropy.detach()).clamp(min=0))  # rounding can go below 0
+        self._measured.append(torch.stack(measured))  # stays on the device: no synchronisation in each batch
         (masks,) = (source for source in averaging.sources if isinstance(source, RandomMasks))
         if masks.found != self.random_layers:
             self.random_layers = masks.found
@@ -119,12 +118,12 @@ class MonteCarloDropout(AveragingCallback):
         self._summarise(trainer, pl_module, "test")
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep entropy and mutual information of each sample."""
+        """Keep the entropy and the mutual information of each sample."""
         super().on_predict_epoch_end(trainer, pl_module)
         self._summarise(trainer, pl_module, None)
 
     def _end_batch(self, stage: str, batch: Any, loader: int) -> None:
-        """Also note which data loader the calls belong to."""
+        """Also note the data loader of the calls."""
         super()._end_batch(stage, batch, loader)
         self._loaders += [loader] * (len(self._measured) - len(self._loaders))
 
@@ -135,7 +134,7 @@ class MonteCarloDropout(AveragingCallback):
         with torch.inference_mode(False), torch.no_grad():  # so that the values are ordinary tensors
             values = torch.cat([torch.empty(rows, 0, device=pl_module.device), *self._measured], dim=1).cpu()
         self.entropy, self.mutual_information = values[0], values[1] if rows == 2 else None
-        later = len(self._measured) - len(self._loaders)  # calls from a hook of the module's after the batches
+        later = len(self._measured) - len(self._loaders)  # calls from a hook of the module after the batches
         self._loaders += [self._loaders[-1] if self._loaders else 0] * later
         sizes = [each.shape[1] for each in self._measured]
         parts = list(zip(self._loaders, torch.split(values, sizes, dim=1), strict=True))
@@ -143,7 +142,7 @@ class MonteCarloDropout(AveragingCallback):
         if prefix is None:
             return
         count = evaluation_loaders(trainer)
-        exact = torch.float32 if pl_module.device.type == "mps" else torch.float64  # which has no double precision
+        exact = torch.float32 if pl_module.device.type == "mps" else torch.float64  # MPS has no double precision
         sums = torch.zeros(count, rows + 1, dtype=torch.float64)
         for loader, part in parts:
             sums[loader, :rows] += part.sum(1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Refuse outputs that are no class scores, as the first batch of a stage shows them."""
+"""Refuse outputs that the first batch of a stage does not use as class scores."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -13,24 +13,27 @@ __all__ = ["OutputCheck"]
 
 
 class OutputCheck:
-    """Follows the target's output through the first batch of each stage; one callback of a target does so.
+    """Check how the first batch of each stage uses the target's output. One callback of each target checks.
 
-    The calls of the step decide, then the targets in the batch, in predict what an earlier stage has shown. If nothing
-    shows anything, outputs are taken for class scores, which is said.
+    The evidence is, in this order:
+
+    - **Calls**: the functions that the step calls on the output;
+    - **Targets** in the batch or, in ``predict``, the result of an earlier stage;
+    - **No evidence**: the outputs count as class scores, and a line says so.
     """
 
     def __init__(self) -> None:
         self._entered = ExitStack()
         self._use: OutputUse | None = None
-        self._known: bool | None = None  # whether outputs are class scores, as an earlier stage has shown
+        self._known: bool | None = None  # whether outputs are class scores, from an earlier stage
         self._reason = ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is there for the time of a batch."""
+        """Leave out the state that lasts for one batch."""
         return {**vars(self), "_entered": ExitStack(), "_use": None}
 
     def begin(self, pl_module: L.LightningModule, patch: ForwardPatch) -> None:
-        """Begin to follow, unless this stage has a batch behind it or another callback follows."""
+        """Start to follow the output, unless this stage has had a batch or another callback follows it."""
         if patch.use is not None:
             return
         patch.use = self._use = OutputUse()
@@ -43,12 +46,12 @@ class OutputCheck:
         self._use = None
 
     def end(self, name: str, stage: str, patch: ForwardPatch, batch: Any) -> None:
-        """Stop following, and raise ValueError if the batch shows that outputs are no class scores.
+        """Stop following the output, and raise ValueError if the batch shows no use as class scores.
 
         Args:
             name: Name of the callback.
             stage: ``"validation"``, ``"test"`` or ``"predict"``.
-            patch: Where the average stands.
+            patch: The patch of the target.
             batch: The batch.
         """
         use = self._use

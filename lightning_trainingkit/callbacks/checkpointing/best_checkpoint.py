@@ -1,4 +1,4 @@
-"""Keep the snapshot that was best on validation, and find it again in any process."""
+"""Keep the snapshot with the best validation metric, and find it again in any process."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -41,29 +41,35 @@ __all__ = ["BestCheckpoint"]
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Save the snapshot that was best on validation, with a manifest by which any later process finds it.
+    """Save the snapshots with the best validation metric, and a manifest that names the best for any later process.
 
-    Lightning's ``ModelCheckpoint`` with what it lacks. Every file appears whole or not at all; ``best.json`` beside
-    the checkpoints names the best one (``best_path(dirpath)``, ``load_best(module, dirpath)``). Saving happens at the
-    end of the validation, from where a resumed run is exact (see ``EpochSeed``). A replaced checkpoint goes at the
-    next validation, so that a run killed in between can be resumed. NaN is never best. Beside ``EMAWeightAveraging``
-    the files hold the averaged weights, which are those that were validated, and ``trainer.test(ckpt_path="best")``
-    tests them. The module changes only with ``restore=True``, after training.
+    Lightning's ``ModelCheckpoint``, and in addition:
+
+    - **Whole files**: a file appears whole or not at all.
+    - **Manifest**: ``best.json`` beside the checkpoints names the best one, for ``best_path(dirpath)`` and
+      ``load_best(module, dirpath)``.
+    - **Resume**: files are saved at the end of the validation, from where a resume can be exact (see ``EpochSeed``).
+      A replaced checkpoint is deleted at the next validation, so that a killed run can always resume.
+    - **NaN** and infinity are never best.
+    - **Averaged weights** (``EMAWeightAveraging``): the files hold the averaged weights, which validation used.
+      ``trainer.test(ckpt_path="best")`` tests them.
+
+    Only ``restore=True`` changes the module, after training. README.md in this folder tells more.
 
     Args:
         monitor: Name of a logged metric.
-        mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
-            ``monitor`` is a score by its name, such as an accuracy.
-        dirpath: Folder to write to; by default Lightning's, in the logger's folder.
+        mode: ``"min"`` if smaller is better, ``"max"`` if larger is better. None means ``"min"``, and is an error if
+            the name of ``monitor`` says score, such as an accuracy.
+        dirpath: Folder to write to; by default Lightning's ``checkpoints`` in the logger's folder.
         filename: Name pattern as in ``ModelCheckpoint``, ``"{epoch}-{step}"`` by default.
-        save_top_k: How many of the best snapshots stay; -1 keeps all.
-        save_last: Also write ``last.ckpt``, to resume from, at every save whether best or not; ``"link"`` links it to
-            the newest of the best instead.
+        save_top_k: Number of best snapshots to keep; -1 keeps all.
+        save_last: Also write ``last.ckpt`` at every save, best or not, to resume from. ``"link"`` links ``last.ckpt``
+            to the newest of the best snapshots instead.
         restore: Put the best weights back into the module at the end of the fit.
-        save_weights_only: Save no optimizer and callback state; such files can't be resumed from.
+        save_weights_only: Save no optimizer and callback state. No run can resume from such files.
         every_n_epochs: Save after the validation of every n-th epoch.
         every_n_train_steps: Save every n-th step instead.
-        train_time_interval: Save in such intervals instead.
+        train_time_interval: Save after each such interval instead.
         save_on_train_epoch_end: Save at the end of the training epoch instead, for a metric that training logs.
         save_on_exception: Also save when training raises.
         auto_insert_metric_name: Put the metrics' names before their values in file names.
@@ -71,9 +77,9 @@ class BestCheckpoint(ModelCheckpoint):
         verbose: Log each save.
 
     Raises:
-        TypeError: If a number is expected and something different given.
-        ValueError: If ``mode`` or a number are wrong, ``monitor`` is not logged (the logged ones are listed) or
-            always NaN, or another ``BestCheckpoint`` or another live run writes to the same folder.
+        TypeError: If an argument that must be a number is none.
+        ValueError: If ``mode`` or a number is wrong. If ``monitor`` is not logged (the error lists the logged metrics)
+            or always NaN. If another ``BestCheckpoint`` or another live run writes to the same folder.
 
     Example:
         >>> import lightning as L
@@ -126,11 +132,11 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=enable_version_counter,
         )
         self.restore = restore
-        self._lock: Lock | None = None  # on the folder, for the time of a fit
+        self._lock: Lock | None = None  # on the folder, during a fit
         self._forget()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin anew with each fit (a resumed checkpoint's state is loaded after this); sweep up after a killed one."""
+        """Reset the state for each fit, before a checkpoint's state is loaded, and delete files of a killed fit."""
         refuse_other_package(self, trainer)
         super().setup(trainer, pl_module, stage)
         self._in_fit = False
@@ -146,7 +152,7 @@ class BestCheckpoint(ModelCheckpoint):
         if self.save_weights_only and averages:
             raise ValueError(
                 "`save_weights_only` must be False beside a callback that averages weights, got True. Lightning leaves "
-                "the averaged weights, which are those that are validated, out of such files."
+                "the averaged weights, which validation uses, out of such files."
             )
         self._forget()
         self._run = trainer.strategy.broadcast(uuid4().hex)
@@ -163,7 +169,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def _forget(self) -> None:
         self._lock = None
-        self._run = ""  # token of this run, or of the run that it resumes
+        self._run = ""  # token of this run, or of the run before the resume
         self.best_k_models = {}
         self.best_model_path = self.kth_best_model_path = self.last_model_path = ""
         self.best_model_score = self.current_score = None
@@ -180,11 +186,11 @@ class BestCheckpoint(ModelCheckpoint):
 
     @cached_property
     def state_key(self) -> str:
-        """Lightning's, made once: Lightning asks for it at each hook of each step."""
+        """Lightning's key, computed once: Lightning asks for it at each hook of each step."""
         return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, where in training snapshots were taken, which file is to go, and the run's token."""
+        """Lightning's state, the epoch and step of each snapshot, the files to delete next, and the run's token."""
         return super().state_dict() | {
             "positions": dict(self._positions),
             "outdated": list(self._outdated),
@@ -192,7 +198,7 @@ class BestCheckpoint(ModelCheckpoint):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state; where the folder was moved since, its files are taken by their names in the new place."""
+        """Load the state. If the folder was moved since, find its files by their names in the new folder."""
         if state_dict["dirpath"] != self.dirpath:
             if self._in_fit:
                 bring_best(state_dict, str(self.dirpath))
@@ -204,15 +210,15 @@ class BestCheckpoint(ModelCheckpoint):
         folder = Path(str(self.dirpath))
         first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
         if first and self._in_fit and Path(self.best_model_path).parent == folder and not (folder / MANIFEST).exists():
-            self._write_manifest()  # a folder of its own has none yet
+            self._write_manifest()  # the new folder of a resumed run has none yet
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note which files a run that resumes from another callback's checkpoint will look for."""
+        """Note the files that another callback's checkpoint names, for a run that resumes from it."""
         if not self._saving:
             self._named = {*self.best_k_models, self.best_model_path}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Test the averaged weights: outside a fit ``WeightAveraging`` puts the raw ones in their place."""
+        """Load the averaged weights: outside a fit ``WeightAveraging`` replaces them by the raw weights."""
         # A learning-rate finder loads a checkpoint of step 0.
         self._resumed_step = checkpoint.get("global_step") or None
         if trainer.state.fn != TrainerFn.FITTING and str(trainer.ckpt_path) == self.best_model_path:
@@ -221,14 +227,14 @@ class BestCheckpoint(ModelCheckpoint):
             trainer.strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say before training that the metric is missing, if validation logs others."""
+        """Raise before training if the sanity check logs metrics but not ``monitor``."""
         logged = logged_in_sanity_check(trainer)
         in_training = self._save_on_train_epoch_end or self._every_n_train_steps
         if not in_training and is_missing(str(self.monitor), logged, training=False):
             self._check_monitor(logged)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that no other callback writes the same manifest."""
+        """Refuse a second callback that writes the same manifest."""
         super().on_train_start(trainer, pl_module)
         others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
         if any(isinstance(callback, BestCheckpoint) and callback.dirpath == self.dirpath for callback in others):
@@ -238,12 +244,12 @@ class BestCheckpoint(ModelCheckpoint):
         self._drop_missing(trainer)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Save by steps or by time, if asked: Lightning looks at each step whether anything is to be saved."""
+        """Save by steps or by time if asked. Otherwise skip Lightning's hook, which costs time at each step."""
         if self._every_n_train_steps or self._train_time_interval is not None:
             super().on_train_batch_end(*args)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Save if asked, explain an exception that comes from resuming at a validation's end, and free the folder."""
+        """Save if asked, explain an exception that a resume caused, and release the folder."""
         try:
             explain_repeated_epoch_end(trainer, exception, self._resumed_step)
             super().on_exception(trainer, pl_module, exception)
@@ -251,7 +257,7 @@ class BestCheckpoint(ModelCheckpoint):
             self._lock = None
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remove what was replaced last, and say if nothing could be best."""
+        """Delete the last replaced files, and raise if no snapshot could be best."""
         super().on_train_end(trainer, pl_module)
         mark_trained(pl_module)
         self._named = set()
@@ -263,7 +269,7 @@ class BestCheckpoint(ModelCheckpoint):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the best weights back if asked, after other callbacks' last word on them, and say which are the best."""
+        """Restore the best weights if asked, after other callbacks have set theirs, and print the best epoch."""
         if not self.best_model_path or fast_dev_run(trainer):
             return
         if self.restore:
@@ -275,11 +281,11 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Free the folder."""
+        """Release the folder."""
         self._lock = None
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        """Whether ``current`` is among the best; NaN and infinity are not."""
+        """Whether ``current`` is among the best values. NaN and infinity never are."""
         if current is None or torch.isfinite(current):
             return super().check_monitor_top_k(trainer, current)
         if not self._saw_nan:
@@ -312,7 +318,7 @@ class BestCheckpoint(ModelCheckpoint):
         self._sweep(trainer)
         known = set(self.best_k_models)
         super()._save_topk_checkpoint(trainer, monitor_candidates)
-        if self.save_last is True:  # Lightning's `last` is the last of the best, too old to resume from
+        if self.save_last is True:  # Lightning's `last` is the newest of the best: an old one to resume from
             self._last_global_step_saved = trainer.global_step
         if trainer.is_global_zero and set(self.best_k_models) != known:
             self._write_manifest()
@@ -321,7 +327,7 @@ class BestCheckpoint(ModelCheckpoint):
         write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions, self._run)
 
     def file_exists(self, filepath: Any, trainer: L.Trainer) -> bool:
-        """Whether a name is taken: by a file or, where there are no locks, by a run that is about to write it too."""
+        """Whether a file has the name or, on a file system without locks, another run is about to write it."""
         if super().file_exists(filepath, trainer):
             return True
         taken = trainer.is_global_zero and self._lock is None and not claim(filepath)
@@ -330,7 +336,7 @@ class BestCheckpoint(ModelCheckpoint):
     def _get_metric_interpolated_filepath_name(
         self, monitor_candidates: dict[str, Tensor], trainer: L.Trainer, del_filepath: str | None = None
     ) -> str:
-        # A metric in the name that is not synchronised would give each rank another name.
+        # A metric in the name that is not synchronised would give each rank a different name.
         name = super()._get_metric_interpolated_filepath_name(monitor_candidates, trainer, del_filepath)
         return str(trainer.strategy.broadcast(name))
 
@@ -360,7 +366,7 @@ class BestCheckpoint(ModelCheckpoint):
                     logger.after_save_checkpoint(proxy(self))
 
     def _remove_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        self._outdated.append(filepath)  # until the next validation: a run killed now resumes from a file that names it
+        self._outdated.append(filepath)  # deleted at the next validation: the newest checkpoint still names the file
 
     def _sweep(self, trainer: L.Trainer) -> None:
         kept = {*self.best_k_models, self.best_model_path, self.last_model_path}
@@ -371,13 +377,13 @@ class BestCheckpoint(ModelCheckpoint):
         self._outdated = [filepath for filepath in self._outdated if filepath in self._named]
 
     def _drop_missing(self, trainer: L.Trainer) -> None:
-        """A run resumed from an older checkpoint may know of best files that went since."""
+        """Forget best files that are gone: a run may resume from a checkpoint older than their deletion."""
         missing = [path for path in self.best_k_models if not self._fs.exists(path)] if trainer.is_global_zero else []
         missing = trainer.strategy.broadcast(missing)
         if not missing:
             return
         rank_zero_warn(
-            f"Best snapshots of before the resume are gone: {', '.join(missing)}. The best is sought among the others."
+            f"Best snapshots of before the resume are gone: {', '.join(missing)}. The best of the others counts."
         )
         choose = min if self.mode == "min" else max
         self.best_k_models = {path: score for path, score in self.best_k_models.items() if path not in missing}

@@ -12,17 +12,17 @@ __all__ = ["hold_folder"]
 
 
 def hold_folder(trainer: L.Trainer, folder: str | Path) -> Lock | None:
-    """Hold a folder for all ranks of this run until the lock is dropped or the process ends.
+    """Lock a folder for all ranks of this run, until the lock is deleted or the process ends.
 
     Returns:
-        None on further ranks, and where the file system has no locks.
+        The lock on rank 0. None on other ranks, and on a file system without locks.
 
     Raises:
         ValueError: On all ranks, if another live run holds the folder.
     """
     lock, taken = None, False
     if trainer.is_global_zero:
-        with suppress(OSError):  # a folder that can't be made is Lightning's error
+        with suppress(OSError):  # Lightning raises the error of a folder that cannot be made
             Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             lock = hold(folder)

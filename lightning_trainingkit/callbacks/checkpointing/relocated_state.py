@@ -1,4 +1,4 @@
-"""The state of a checkpoint callback in another folder than that in which it was saved."""
+"""Adapt the state of a checkpoint callback to a new folder."""
 
 import os
 import shutil
@@ -16,9 +16,13 @@ _PATHS = ("best_model_path", "best_k_models", "kth_best_model_path", "last_model
 
 
 def bring_best(state: dict[str, Any], folder: str) -> None:
-    """Copy the best files of a state from its folder into the folder of now, unless they are there.
+    """Copy the best files of a state from its old folder into the present folder, if they are missing there.
 
-    A resumed run often has a folder of its own (``version_1``). Rank 0 copies, all ranks wait.
+    A resumed run often has a new folder (``version_1``). Rank 0 copies, all ranks wait.
+
+    Args:
+        state: The output of ``BestCheckpoint.state_dict`` in the old folder.
+        folder: The present folder.
     """
     before = Path(state["dirpath"])
     if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -37,19 +41,20 @@ def _copy(path: Path, there: Path) -> None:
         there.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, temporary(there))
         put_in_place(there)
-    except OSError:  # the best begins anew then, as Lightning's callback says
+    except OSError:  # Lightning's callback then warns that the best value starts over
         temporary(there).unlink(missing_ok=True)
 
 
 def relocated_state(state: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Give the paths in a state that was saved in another folder their places in this one.
+    """Move the paths in a state from its old folder to the present folder.
 
     Args:
-        state: What ``BestCheckpoint.state_dict`` returned there.
-        folder: The folder of now.
+        state: The output of ``BestCheckpoint.state_dict`` in the old folder.
+        folder: The present folder.
 
     Returns:
-        The state with the paths of those files that are here now; as it was, if the best one is not.
+        The state with new paths for the files that the present folder has. The state itself if the best file is
+        missing there.
     """
 
     def here(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Why a resumed run ends an epoch without a batch."""
+"""Explain exceptions of a resumed run that ends an epoch without a batch."""
 
 import sys
 from traceback import walk_tb
@@ -14,15 +14,15 @@ def explain_repeated_epoch_end(trainer: L.Trainer, exception: BaseException, res
     Args:
         trainer: The Trainer that the exception interrupts.
         exception: The exception.
-        resumed_step: Step of the checkpoint that the run was resumed from, None if it was not resumed.
+        resumed_step: Step of the checkpoint that the run resumed from. None if the run did not resume.
     """
     hooks = {frame.f_code.co_name for frame, _ in walk_tb(exception.__traceback__)}
     if trainer.global_step != resumed_step or "on_train_epoch_end" not in hooks:
         return
     note = (
         "This run resumed from a checkpoint of the end of a validation, so Lightning ended its epoch again without a "
-        "batch: what `training_step` collects for `on_train_epoch_end` is empty there. Return early from the hook in "
-        "that case, or resume from checkpoints of `BestCheckpoint(..., save_on_train_epoch_end=True)`."
+        "batch: lists that `training_step` fills for `on_train_epoch_end` are empty there. Return early from the hook "
+        "in that case, or resume from checkpoints of `BestCheckpoint(..., save_on_train_epoch_end=True)`."
     )
     if sys.version_info >= (3, 11):
         exception.add_note(note)

@@ -1,4 +1,4 @@
-"""Keep out of checkpoints the hyperparameters that would load by running code alone."""
+"""Leave hyperparameters out of checkpoints if loading them would run code."""
 
 import inspect
 import io
@@ -18,25 +18,25 @@ _TEXT = "left out of the checkpoint, since it would load by running code"
 
 
 def say_left_out(trainer: L.Trainer) -> None:
-    """Say before training which hyperparameters the checkpoints will lack."""
+    """Print before training which hyperparameters the checkpoints will lack."""
     for owner in (trainer.lightning_module, trainer.datamodule):  # type: ignore[attr-defined]
         names = _unsafe(owner.hparams) if owner is not None else []
         if names:
             kind = type(owner).__name__
             given = ", ".join(f"{name}=..." for name in names)
             rank_zero_info(
-                f"Checkpoints leave out these hyperparameters of {kind}, which would load by running code alone: "
+                f"Checkpoints leave out these hyperparameters of {kind}, since loading them would run code: "
                 f"{', '.join(names)}. Load by `{kind}.load_from_checkpoint(path, {given})`."
             )
 
 
 @contextmanager
 def without_unsafe(trainer: L.Trainer) -> Iterator[None]:
-    """Leave hyperparameters such as modules out of the checkpoints that are saved within; each file names them."""
+    """Save checkpoints in this context without unsafe hyperparameters, such as modules. Each file names them."""
     module = trainer.lightning_module
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     own = vars(module).get("on_save_checkpoint")
-    found = module.on_save_checkpoint  # the last hook before Lightning writes, also with `save_weights_only`
+    found = module.on_save_checkpoint  # the last hook before Lightning writes, with `save_weights_only` too
 
     def on_save_checkpoint(checkpoint: dict[str, Any]) -> None:
         found(checkpoint)
@@ -68,7 +68,7 @@ def without_unsafe(trainer: L.Trainer) -> Iterator[None]:
 
 
 def _has_default(owner: object, name: str) -> bool:
-    """Whether the class would be built without the argument, and no word about it."""
+    """Whether the class could be built without the argument, and would silently take its default."""
     given = inspect.signature(type(owner).__init__).parameters.get(name)
     return given is not None and given.default is not inspect.Parameter.empty
 
@@ -80,13 +80,13 @@ def _unsafe(hyperparameters: Mapping[str, Any]) -> list[str]:
 def _is_safe(value: Any) -> bool:
     if value is None or type(value) in (bool, int, float, str):  # not NumPy's float64, which is a float too
         return True
-    if isinstance(value, nn.Module):  # large, as the case may be
+    if isinstance(value, nn.Module):  # may be large
         return False
     file = io.BytesIO()
     try:
         torch.save(value, file)
         file.seek(0)
         torch.load(file, weights_only=True)
-    except Exception:  # what a class of the user's raises on pickling
+    except Exception:  # a user's class may raise any error on pickling
         return False
     return True

@@ -17,31 +17,33 @@ __all__ = ["SnapshotCheckpoint"]
 
 
 class SnapshotCheckpoint(L.Callback):
-    """Save the weights each time that a cyclic learning rate is at its lowest, as members of an ensemble.
+    """Save the weights at each minimum of a cyclic learning rate, as members of an ensemble.
 
-    With the schedule ``cyclic_cosine`` (of ``ImageClassifier``, or ``functional.schedules.cyclic_cosine`` in a
-    ``LambdaLR`` that steps with the optimizer) and the same number of cycles, ``snapshot-1.ckpt``, ``snapshot-2.ckpt``,
-    ... are written after the optimizer steps ``floor(i T / M)``, which end the cycles. Then
-    ``EnsembleAverage("runs/x/snapshots/*.ckpt")`` averages their predictions. Any other schedule with ``M`` equal
-    cycles will do too. The weights are those of training, also beside ``EMAWeightAveraging``.
+    ``snapshot-1.ckpt``, ``snapshot-2.ckpt``, ... are written after the optimizer steps ``floor(i T / M)``, the ends of
+    ``M`` equal cycles in ``T`` steps. The schedule is yours to set: ``cyclic_cosine`` with the same number of cycles,
+    or another one with ``M`` equal cycles. ``EnsembleAverage("runs/x/snapshots/*.ckpt")`` averages their predictions.
 
-    A file appears whole or not at all, holds no optimizer state (it is not for resuming: Lightning's own checkpoints
-    go on beside it), and loads by ``load_from_checkpoint``. A resumed run goes on in its folder and ends with the same
-    files; if it was made longer than planned, further ones follow. A training that stops early has fewer, and says so.
-    A ``fast_dev_run`` writes none. Nothing of the training changes.
+    - **Weights**: the training weights, also with ``EMAWeightAveraging``.
+    - **Files** appear whole or not at all, and load by ``load_from_checkpoint``. They hold no optimizer state: resume
+      from Lightning's own checkpoints.
+    - **Resume**: a resumed run goes on in its folder and ends with the same files. A run made longer adds snapshots.
+    - **Early end**: the run has fewer snapshots, and warns. A ``fast_dev_run`` writes none.
+
+    Training is unchanged. README.md in this folder tells more.
 
     Attributes:
         paths: The snapshots of this run so far, the oldest first.
 
     Args:
-        cycles: Number of cycles ``M``, that of the schedule.
-        dirpath: Folder to write to, by default ``snapshots`` where Lightning has its ``checkpoints``. It must hold no
-            snapshots of another run: a pattern would mix the two.
+        cycles: Number of cycles ``M`` of the schedule, positive, at most the number of optimizer steps.
+        dirpath: Folder to write to, by default ``snapshots`` beside Lightning's ``checkpoints``. It must hold no
+            snapshots of another run: a pattern would mix both runs.
 
     Raises:
-        ValueError: If ``cycles`` is no positive integer or larger than the number of optimizer steps, that number is
-            unknown, there are several optimizers, or the folder is remote, in use by another live run, or has snapshots
-            of another run.
+        TypeError: If ``cycles`` is no integer.
+        ValueError: If ``cycles`` is below 1 or above the number of optimizer steps, or the number of steps is unknown.
+            If there are several optimizers. If the folder is remote, used by another live run, or holds snapshots of
+            another run.
 
     Example:
         >>> import lightning as L
@@ -57,10 +59,10 @@ class SnapshotCheckpoint(L.Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._lock: Lock | None = None  # on the folder, for the time of a fit
+        self._lock: Lock | None = None  # on the folder, during a fit
         self._folder = ""
-        self._steps: list[int] = []  # at which the snapshots so far were taken
-        self._left: list[int] = []  # at which others are due
+        self._steps: list[int] = []  # optimizer steps of the snapshots so far
+        self._left: list[int] = []  # optimizer steps of the snapshots to come
 
     @property
     def paths(self) -> list[str]:
@@ -68,7 +70,7 @@ class SnapshotCheckpoint(L.Callback):
         return [str(Path(self._folder) / f"snapshot-{i + 1}.ckpt") for i in range(len(self._steps))]
 
     def state_dict(self) -> dict[str, Any]:
-        """The folder, and the optimizer steps at which snapshots were taken."""
+        """The folder, and the optimizer steps of the snapshots."""
         return {"folder": self._folder, "steps": list(self._steps)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -77,20 +79,20 @@ class SnapshotCheckpoint(L.Callback):
         self._steps = list(state_dict["steps"])
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin anew with each fit (a resumed checkpoint's state is loaded after this)."""
+        """Reset the state for each fit, before a checkpoint's state is loaded."""
         refuse_other_package(self, trainer)
         if stage == "fit":
             self._forget()
             say_left_out(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Plan the snapshots, and see that they have a folder of their own."""
+        """Plan the snapshots, and check that no other run uses the folder."""
         if fast_dev_run(trainer):
             return
         if len(trainer.optimizers) != 1:
             raise ValueError(
                 f"`SnapshotCheckpoint` must have one optimizer, whose steps are counted, got {len(trainer.optimizers)}."
-                " Save by a ModelCheckpoint's `every_n_train_steps` instead."
+                " Use a ModelCheckpoint with `every_n_train_steps` instead."
             )
         total = trainer.estimated_stepping_batches
         if not 0 < total < float("inf"):
@@ -102,11 +104,11 @@ class SnapshotCheckpoint(L.Callback):
         self._choose_folder(trainer)
         if not set(self._steps) <= set(ends):
             rank_zero_info(
-                f"Snapshots of before the resume are of steps {self._steps}, which were planned otherwise; those that "
-                f"follow are planned for the ends of {self.cycles} cycles in {int(total)} steps: {ends}."
+                f"Snapshots of before the resume are of steps {self._steps}, planned for another number of steps or "
+                f"cycles. The next snapshots are for the ends of {self.cycles} cycles in {int(total)} steps: {ends}."
             )
         self._left = [end for end in ends if end >= trainer.global_step and end not in self._steps]
-        self._save_if_due(trainer)  # where it was saved right before the snapshot
+        self._save_if_due(trainer)  # the resumed checkpoint may be from right before a snapshot
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -115,7 +117,7 @@ class SnapshotCheckpoint(L.Callback):
         self._save_if_due(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what is missing."""
+        """Warn about missing snapshots."""
         mark_trained(pl_module)
         if self._left:
             rank_zero_warn(
@@ -124,11 +126,11 @@ class SnapshotCheckpoint(L.Callback):
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Free the folder."""
+        """Release the folder."""
         self._lock = None
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Free the folder."""
+        """Release the folder."""
         self._lock = None
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
@@ -164,7 +166,7 @@ class SnapshotCheckpoint(L.Callback):
             sweep(self._folder)
             there = sorted(path.name for path in Path(self._folder).glob("snapshot-*.ckpt"))
         there = trainer.strategy.broadcast(there)
-        # What a resumed run finds beyond its own in its folder, it wrote itself before it was killed.
+        # In its old folder a resumed run finds further snapshots that it wrote before it was killed.
         others = [name for name in there if name not in mine] if self._folder != known else []
         if others:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Plan what is drawn for a layer, and draw it."""
+"""Plan the initialisation of a layer, and draw its weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ __all__ = ["check_layers", "copy_layer", "draw_layer", "plan_row"]
 def check_layers(
     rules: Mapping[str, Rule], layers: Mapping[str, nn.Module], after: FollowingActivations, nonlinearity: str | None
 ) -> None:
-    """Raise ValueError if a weight can't be filled, or a gain is needed and what follows the layer is unknown."""
+    """Raise ValueError if a weight cannot be filled, or if a gain is needed and the layer's activation is unknown."""
     for name in rules:
         if problem := weight_fault(layers[name]):
             raise ValueError(f"`{name}` {problem}")
@@ -26,14 +26,14 @@ def check_layers(
     if lost and nonlinearity is None:
         reasons = "; ".join(dict.fromkeys(after.unknown[name] for name in lost))
         raise ValueError(
-            f"`nonlinearity` must be given where what follows a layer is unknown, got None for {', '.join(lost)} "
+            f"`nonlinearity` must be given if the activation after a layer is unknown, got None for {', '.join(lost)} "
             f"({reasons}). Give the activation, such as nonlinearity='relu', or give these layers a scheme that "
             "needs no gain, such as xavier_normal."
         )
 
 
 def plan_row(name: str, rule: Rule, after: FollowingActivations, nonlinearity: str | None) -> LayerInit | None:
-    """The row of a layer in the report, None where the gain is not known yet."""
+    """Return the layer's row of the report, or None if the gain is needed and not known yet."""
     activation = parse_activation(nonlinearity) if nonlinearity else after.known.get(name)
     if needs_gain(rule) and activation is None:
         return None
@@ -64,7 +64,7 @@ def draw_layer(name: str, layer: Any, rule: Rule, gain: float | None, bias: Init
 
 
 def copy_layer(name: str, layer: Any, source: Any, *, biases: bool) -> None:
-    """Give a layer the weight of another one, and its bias if ``biases``."""
+    """Copy the weight of ``source`` to a layer, and the bias too if ``biases``."""
     try:
         fill_(layer, "weight", lambda tensor: tensor.copy_(source.weight))
         if biases and layer.bias is not None and source.bias is not None:

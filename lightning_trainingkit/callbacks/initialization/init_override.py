@@ -29,48 +29,44 @@ __all__ = ["InitOverride", "LayerInit"]
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What was done to a layer in this fit."""
+    """A layer that was initialised in this fit."""
 
     rule: Rule
-    row: LayerInit  # its `std_after` is that of the weight right after it was drawn
-    is_kept_frozen: bool  # whether the layer was frozen, and drawn all the same
+    row: LayerInit  # `std_after` was measured right after the draw
+    is_kept_frozen: bool  # whether the layer was frozen before the draw
 
 
 class InitOverride(L.Callback):
-    """Initialise the linear and convolutional layers anew before a fit, with the gain of what really follows each.
+    """Initialise linear and convolutional layers again before a fit, with the gain of each layer's activation.
 
-    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), with ``Din = k * k * C_in / groups`` and the
-    gain of the activation after the layer, found by tracing the forward.
+    ``std = gain / sqrt(Din)`` (kaiming) or ``1 / sqrt(Din)`` (xavier), ``Din = k * k * C_in / groups``. Tracing the
+    forward finds the activations.
 
-    Layers are drawn before and right after the module's own ``setup`` and ``configure_model``: before the optimizer is
-    made or a checkpoint is restored, so a resumed run goes on from its checkpoint. All ranks then hold the weights of
-    rank 0.
-    ``report`` holds a `LayerInit` for each layer.
+    - **Resume**: a resumed run keeps its checkpoint's weights.
+    - **Pretrained weights** are overwritten. Name the new layers alone.
+    - **Trained layers**, trained or loaded by the kit, raise an error. A second fit with this callback keeps them.
+    - **Frozen layers** are drawn only if a pattern other than ``*`` names them. Frozen copies of a drawn layer (a
+      momentum encoder) get the same values.
+    - **Beside TransferLearning** all drawn layers must train in its first phase.
+    - **Norm layers**, embeddings and layers of metrics stay.
 
-    - **Frozen copies** of a drawn layer (bit-equal and not constant: a momentum encoder) get the same new values.
-    - **Other frozen layers** are drawn only if a pattern other than ``*`` names them.
-    - **Trained layers**, which the kit has seen in a fit or has loaded, are refused; in a second fit with the same
-      callback object its layers stay.
-    - **Beside ``TransferLearning``** all drawn layers must train in its first phase.
-    - **Norm layers**, embeddings and the layers of metrics stay.
+    All ranks get the weights of rank 0. ``report`` holds a `LayerInit` for each layer. README.md tells more.
 
     Args:
-        scheme: ``constant(value)``, ``normal(std)``, ``zeros``, ``orthogonal``, ``xavier_normal``, ``xavier_uniform``,
-            ``kaiming_normal`` or ``kaiming_uniform``; the last four with ``(fan_in)``, the default and the lecture's
-            rule, ``(fan_out)`` or, xavier only, ``(fan_avg)``, which is Glorot's. Or a dict of `fnmatch` patterns over
-            layer names to schemes or to functions that fill a weight in place; the last match wins, and the pattern
-            ``head`` is the last layer that the forward calls.
-        bias: ``zeros``, ``constant(value)`` or ``normal(std)`` for the biases of these layers, None to keep them.
-        nonlinearity: Activation to take after every layer, such as ``"relu"`` or ``"leaky_relu(0.2)"``, instead of
-            the one found. Needed where a forward cannot be traced.
-        again: Whether to draw trained layers again too, in each fit.
+        scheme: A scheme such as ``"kaiming_normal"``, or a dict of `fnmatch` patterns over layer names to schemes or to
+            functions that fill a weight in place. The last match wins, and ``head`` is the last layer that the forward
+            calls. README.md lists all schemes.
+        bias: ``zeros``, ``constant(value)`` or ``normal(std)`` for the biases of these layers. None keeps them.
+        nonlinearity: Activation to assume after every layer, such as ``"relu"`` or ``"leaky_relu(0.2)"``, instead of
+            the traced one. Needed if the forward cannot be traced.
+        again: Whether to draw trained layers again, in each fit.
         verbose: Whether to print the report.
 
     Raises:
         TypeError: If ``scheme`` is neither a string nor a dict of strings or functions.
-        ValueError: If a scheme or a name is unknown; in ``setup``, if a pattern matches no layer, a layer's weight is
-            empty or does not exist yet, a gain is needed and what follows the layer is unknown, a layer is trained, or
-            one would be drawn that another callback freezes.
+        ValueError: If a scheme or a name is unknown. In ``setup``, if a pattern matches no layer, or a layer's weight
+            is empty or does not exist yet. If a gain is needed and the layer's activation is unknown. If a layer is
+            trained, or another callback freezes it.
 
     Example:
         >>> import lightning as L
@@ -105,7 +101,7 @@ class InitOverride(L.Callback):
         self._put_back: Callable[[], None] | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Initialise the layers that are there, and those that the module's own hooks make."""
+        """Initialise the existing layers, and later the layers that the module's own hooks make."""
         refuse_other_package(self, trainer)
         if stage != "fit":
             return
@@ -113,7 +109,7 @@ class InitOverride(L.Callback):
         if any(isinstance(each, BaseFinetuning) for each in trainer.callbacks):  # type: ignore[attr-defined]
             raise ValueError(
                 "`callbacks` must not hold Lightning's BaseFinetuning beside InitOverride, which would draw the layers "
-                "that it freezes. Use TransferLearning, or initialise the new layers where they are made."
+                "that it freezes. Use TransferLearning, or initialise the new layers in the module's `__init__`."
             )
         done: dict[nn.Module, _Drawn] = {}
         turns = 1 + sum(is_overridden(name, pl_module) for name in ("setup", "configure_model"))
@@ -139,7 +135,7 @@ class InitOverride(L.Callback):
         self._put_back = after_build(pl_module, initialise)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that the module is trained."""
+        """Mark the module as trained."""
         mark_trained(pl_module)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -149,7 +145,7 @@ class InitOverride(L.Callback):
             self._put_back = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put back the module's hooks, and note whether the module is trained."""
+        """Put back the module's hooks, and mark the module as trained if it made a step."""
         self.teardown(trainer, pl_module, "fit")
         if trainer.global_step:
             mark_trained(pl_module)
@@ -163,13 +159,13 @@ class InitOverride(L.Callback):
     def _initialise(
         self, trainer: L.Trainer, pl_module: L.LightningModule, done: dict[nn.Module, _Drawn], *, last: bool
     ) -> tuple[dict[str, nn.Module], list[str]]:
-        """Fill each layer once, and again only if a later hook of the module changed its rule or what follows it.
+        """Draw each layer once, and again only if a later hook of the module changed its rule or its activation.
 
         Returns:
-            The layers by name, and the names of the frozen layers that were left alone.
+            The layers by name, and the names of the frozen layers that were not drawn.
         """
         phases = [each for each in trainer.callbacks if hasattr(each, "first_trainable")]  # type: ignore[attr-defined]
-        if phases and not last:  # what trains first is known once all layers are made
+        if phases and not last:  # the first phase's layers are known after all layers are made
             return {}, []
         after = activation_after(pl_module, skip=(Metric,))
         layers = {name: m for name, m in pl_module.named_modules() if name in after.known or name in after.unknown}
@@ -220,7 +216,7 @@ class InitOverride(L.Callback):
         layers: dict[str, nn.Module],
         drawn: set[str],
     ) -> None:
-        """Raise ValueError if a layer is trained, or is frozen by another callback when the training begins."""
+        """Raise ValueError if a layer is trained, or if another callback freezes it at the start of training."""
         trained = [name for name, layer in layers.items() if trainer.global_step or is_trained(layer)]
         if trained and not self.again:
             raise ValueError(
@@ -232,7 +228,7 @@ class InitOverride(L.Callback):
             closed = [name for name in layers if name in drawn and first.isdisjoint(layers[name].parameters())]
             if closed:
                 raise ValueError(
-                    f"`scheme` must be a dict whose patterns match only what the first phase of "
+                    f"`scheme` must be a dict whose patterns match only layers that the first phase of "
                     f"{type(callback).__name__} trains, got {self.scheme!r}, which matches {_listed(closed)}. "
                     "Write {'head': 'normal(0.01)'}, say."
                 )
@@ -240,13 +236,13 @@ class InitOverride(L.Callback):
     def _match(
         self, pl_module: L.LightningModule, layers: dict[str, nn.Module], *, last: bool
     ) -> tuple[dict[str, Rule], set[str]]:
-        """The rule of each layer, and the names of the layers that a pattern other than `*` matches."""
+        """Return each layer's rule by name, and the names of the layers that a pattern other than `*` matches."""
         chosen: dict[str, Rule] = {}
         named: set[str] = set()
         for pattern, rule in self._rules.items():
             if pattern != "head":
                 names = match(pattern, layers)
-            else:  # which layer is the last is known once all are made
+            else:  # the last layer is known after all layers are made
                 head = [find_head(pl_module, skip=(Metric,))] if last and layers else []
                 names = [name for name in head if name in layers]
             if last and not names:
@@ -257,7 +253,7 @@ class InitOverride(L.Callback):
 
 
 def _refuse_late_freeze(name: str, layer: nn.Module, done: dict[nn.Module, _Drawn]) -> None:
-    """Raise ValueError if a hook of the module has frozen a layer as InitOverride had drawn it."""
+    """Raise ValueError if a hook of the module froze a layer after InitOverride drew it."""
     draw = done.get(layer)
     if draw is not None and not draw.is_kept_frozen and weight_std(layer) == draw.row.std_after:
         raise ValueError(

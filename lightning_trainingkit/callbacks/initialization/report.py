@@ -12,15 +12,15 @@ __all__ = ["LayerInit", "other_matrices", "table"]
 
 @dataclass(frozen=True)
 class LayerInit:
-    """What `InitOverride` did to one layer.
+    """One row of the report of `InitOverride`: the initialisation of one layer.
 
     Args:
         layer: Name of the layer.
-        scheme: Scheme, or name of the function, that filled its weight; ``copy of ...`` for a frozen copy.
-        activation: Activation that follows it, None where that is unknown and was not needed.
-        gain: Factor on the weight, None for schemes without one.
-        std_before: Standard deviation of the weight as it was found.
-        std_after: Standard deviation of the weight as the optimizer or a checkpoint will find it.
+        scheme: Scheme, or name of the function, that filled the weight; ``copy of ...`` for a frozen copy.
+        activation: Activation after the layer. None if it is unknown and no gain was needed.
+        gain: Factor on the weight. None for schemes without a gain.
+        std_before: Standard deviation of the weight before the initialisation.
+        std_after: Standard deviation of the weight before training, after all hooks that build the model.
     """
 
     layer: str
@@ -32,13 +32,13 @@ class LayerInit:
 
 
 def other_matrices(module: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
-    """Name the parameters with two or more dimensions that are no layer's."""
+    """Name the parameters with two or more dimensions outside of all ``layers``."""
     inside = tuple(f"{name}." for name in layers)
     return [name for name, p in module.named_parameters() if p.dim() > 1 and not name.startswith(inside)]
 
 
 def table(report: list[LayerInit], frozen: list[str], rest: list[str]) -> Table:
-    """Lay out a report, and name below it the frozen layers and the other matrices that were left alone."""
+    """Lay out a report. Its caption names the frozen layers and the other matrices that did not change."""
     kinds = {"being frozen": frozen, "being no layer's weight": rest}
     caption = "\n".join(f"Left as they were, {kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
     lines = Table(

@@ -1,4 +1,4 @@
-"""Read what `InitOverride` is told: a scheme or a function for each name pattern, and one for the biases."""
+"""Read the arguments of `InitOverride`: a scheme or a function for each name pattern, and a scheme for the biases."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ Rule = InitScheme | Callable[[Tensor], Any]
 
 
 def read_rules(scheme: Any) -> dict[str, Rule]:
-    """Read a scheme for all layers, or a mapping of name patterns to schemes and functions."""
+    """Parse a scheme for all layers, or a mapping of name patterns to schemes and functions."""
     if isinstance(scheme, str):
         return {"*": parse_scheme(scheme)}
     if not isinstance(scheme, Mapping) or not all(isinstance(pattern, str) for pattern in scheme):
@@ -30,7 +30,7 @@ def read_rules(scheme: Any) -> dict[str, Rule]:
 
 
 def read_bias(bias: str) -> InitScheme:
-    """Read the scheme of the biases."""
+    """Parse the scheme of the biases."""
     name = bias.partition("(")[0]
     if name not in ("zeros", "constant", "normal"):
         raise ValueError(f"`bias` must be zeros, constant(value), normal(std) or None, got {bias!r}. Choose one.")
@@ -38,5 +38,5 @@ def read_bias(bias: str) -> InitScheme:
 
 
 def needs_gain(rule: Rule | None) -> bool:
-    """Whether a rule needs to know which activation follows the layer."""
+    """Whether a rule needs the gain of the activation after the layer."""
     return isinstance(rule, InitScheme) and rule.needs_gain

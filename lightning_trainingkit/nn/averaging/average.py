@@ -1,4 +1,4 @@
-"""One average over passes from several sources: members of an ensemble, random masks, views of the images."""
+"""Average over passes from several sources: members of an ensemble, random masks, views of the images."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby, product
@@ -22,9 +22,9 @@ __all__ = ["Averaging", "check_settings"]
 
 _FEW = {"cpu": 24}
 _FEW_ELSEWHERE = 32
-"""Up to so many samples a call costs as much as one of a few, more or less."""
+"""A call of up to so many samples takes about as long as a call of a few samples."""
 
-_ORDER = ("members", "masks", "views")  # a member may have to be fetched, so that its passes run in a row
+_ORDER = ("members", "masks", "views")  # all passes of a member in a row, since it may have to be moved to the device
 
 
 class _Outer(NamedTuple):
@@ -34,27 +34,27 @@ class _Outer(NamedTuple):
     weights: Sequence[float]
     call: Call
     together: bool = False
-    """Whether the call has the outputs ``(K, N, C)`` of several members."""
+    """Whether the call returns the outputs ``(K, N, C)`` of several members."""
     apart: Sequence["_Outer"] = ()
-    """Calls of single members, to be made instead."""
+    """Calls of single members, to make instead of ``call``."""
 
 
 class Averaging:
-    """Call a module once for each combination of the sources' passes, and average.
+    """Call a module once for each combination of the sources' passes, and average the outputs.
 
-    Passes run one after the other, and memory does not grow with their number. With ``max_batch`` a larger batch is cut
-    into parts of this size, and as many views of a smaller one as fit go through the module together. The order in
-    which the sources are given does not matter. Nothing is changed in the module.
+    Passes run one after the other, and memory does not grow with their number. The order of the sources does not
+    matter. The module does not change. README.md in this folder explains the design.
 
     Args:
-        sources: Where the passes come from, at most one of each kind.
+        sources: Sources of passes, at most one of each kind.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``functional.averaging``.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more. Its log-probabilities are
-            then those of the passes that were made.
-        max_batch: Most samples in one call of the module.
+        early_exit: Skip a sample's remaining passes once they cannot change its argmax. Its log-probabilities then
+            average the passes made.
+        max_batch: Most samples in one call of the module. A larger batch is cut into parts of this size. Views of a
+            smaller batch share a call, as many as fit.
 
     Raises:
-        ValueError: If the arguments don't fit each other.
+        ValueError: If the arguments do not fit each other.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class Averaging:
         self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
         passes = list(product(*([(s.names[i], s.weights[i]) for i in _counted(s)] for s in self.sources)))
         self.names = [" x ".join(name for name, _ in each) for each in passes]
-        """What each pass is, in the order of ``each_pass``; those of weight 0 are left out."""
+        """Name of each pass, in the order of ``each_pass``. Passes of weight 0 are left out."""
         self.weights = [prod(weight for _, weight in each) for each in passes]
         """Weight of each pass."""
         self.expected_entropy: Tensor | None = None
-        """Mean entropy in nats of the passes of the last call, shape ``(N,)``, where there are random masks."""
+        """Mean entropy in nats of the passes of the last call, shape ``(N,)``. None without random masks."""
         self.samples = 0
-        """Samples seen so far."""
+        """Number of samples so far."""
         self.passes_made = 0
-        """Passes made so far, of all samples together."""
+        """Number of passes so far, summed over samples."""
         self._whole = sum(self.weights)
         self._keep_entropy = "masks" in kinds
         self._around = [cast(Around, source) for source in self.sources if source.kind != "views"]
@@ -100,22 +100,22 @@ class Averaging:
                 self._views = view_steps(
                     [(source.weights[i], cast(Viewing, source).views[i]) for i in _counted(source)]
                 )
-        # Views of the kit's take the last two dimensions for height and width; a user's function may do otherwise.
+        # The kit's views take the last two dimensions for height and width; a user's function may differ.
         self._by_place = any(same_step(step, step) for view in self._views for step in view.steps)
         self._checked: set[str] = set()
         self._classes: dict[str, int] = {}
-        self._writes = False  # whether the module was seen to write into what it is given
+        self._writes = False  # whether the module was seen to write into its arguments
 
     @property
     def passes(self) -> int:
-        """Number of passes that a sample gets if none is left out."""
+        """Number of passes a sample without an early exit."""
         return len(self.names)
 
     def __call__(self, call: Call, module: nn.Module, arguments: Arguments) -> Tensor:
         """Return the log-probabilities ``(N, C)`` of the average.
 
         Args:
-            call: How to call the module once.
+            call: Calls the module once.
             module: The module to call.
             arguments: Positional and named arguments.
         """
@@ -133,7 +133,7 @@ class Averaging:
         return torch.cat(finished) if len(finished) > 1 else finished[0]
 
     def each_pass(self, call: Call, module: nn.Module, arguments: Arguments) -> Iterator[Tensor]:
-        """Yield the log-probabilities ``(N, C)`` of each pass of the whole batch, one by one, in the order of names."""
+        """Yield the log-probabilities ``(N, C)`` of each pass over the whole batch, in the order of ``names``."""
         parts = self._cut(self._batch(arguments))
         for outer in self._outers(call, one_by_one=True):
             made = [(part, SharedSteps()) for part in parts]
@@ -153,12 +153,12 @@ class Averaging:
 
     def _outers(self, call: Call, one_by_one: bool = False) -> Iterator[_Outer]:
         together = None if one_by_one else self._together
-        if together is None or (len(self._views) > 1 and not together.vectorize):  # a member stays for all views
+        if together is None or (len(self._views) > 1 and not together.vectorize):  # each member sees all views in a row
             yield from self._one_by_one(call)
             return
         counted = _counted(together)
         names, weights = [together.names[k] for k in counted], [together.weights[k] for k in counted]
-        # The first call shows for each member whether it writes into its arguments. Its sums are rounded as later ones.
+        # The first call shows whether a member writes into its arguments. Its sums are rounded like later sums.
         safe = together.vectorize or (self._checked and not self._writes)
         yield _Outer(names, weights, together.together(call), True, () if safe else [*self._one_by_one(call)])
 
@@ -172,7 +172,7 @@ class Averaging:
             yield _Outer([name], [prod(source.weights[index] for source, index in chosen)], wrapped)
 
     def _advance(self, part: RunningAverage, outer: _Outer, module: nn.Module) -> None:
-        """Add the passes that one outer pass makes with all views."""
+        """Add the passes of one outer pass with all views."""
         done, made = 0, SharedSteps()
         while done < len(self._views) and not part.stopped:
             batch = part.batch
@@ -189,47 +189,47 @@ class Averaging:
                     continue
                 if rest:
                     found = found.view(len(group), batch.size, found.shape[-1])
-                # Of views or of members: there is one view where members run together.
+                # The outputs of several views, or of several members with one view.
                 part.add_all(found, [share * each for share in outer.weights for each, _ in group], outer.names[0])
                 self.passes_made += batch.size * len(found)
             if self.early_exit:
                 part.leave_out_settled(self.passes)
 
     def _together_now(self, part: RunningAverage, outer: _Outer, done: int) -> int:
-        """How many of the views that are left go through the module in one call."""
+        """Number of the remaining views that share the next call of the module."""
         size = max(1, part.batch.size)
         if not self.early_exit:
             return max(1, (self.max_batch or 0) // size)
-        if part.may_settle:  # a call of few samples costs as much as one of some more: they share it
+        if part.may_settle:  # views of few samples share a call, which takes about as long as a smaller call
             few = min(part.size, _FEW.get(part.batch.device.type, _FEW_ELSEWHERE))
             return max(1, min(few, self.max_batch or few) // size)
         remaining, number = part.remaining, 0
         for view in self._views[done : done + max(1, (self.max_batch or 0) // size)]:
             remaining, number = remaining - view.weight * outer.weights[0], number + 1
-            if part.settles_below(remaining):  # from here on some may leave
+            if part.settles_below(remaining):  # from here on samples may leave
                 break
         return number
 
     def _call(self, outer: _Outer, module: nn.Module, batch: CallArguments) -> Tensor:
-        """Log-probabilities from one call, in float32 at least: ``(N, C)``, of members together ``(K, N, C)``."""
+        """Return the log-probabilities of one call, at least float32: ``(N, C)``, or ``(K, N, C)`` of all members."""
         if not outer.apart:
             return log_softmax(self._output(outer, module, batch))
         passes: list[Tensor] = []
         for each in outer.apart:
-            passes.append(self._output(each, module, batch).clone())  # a forward may return one tensor time and again
+            passes.append(self._output(each, module, batch).clone())  # a forward may return one tensor each time
             check_classes(passes[-1], passes[0], each.names[0])
         return log_softmax(torch.stack(passes))
 
     def _output(self, outer: _Outer, module: nn.Module, batch: CallArguments) -> Tensor:
-        new = batch.size > 0 and not self._checked.issuperset(outer.names)  # no samples show nothing
-        kept = batch.copy() if new or self._writes else batch  # else one pass would find what another has left
+        new = batch.size > 0 and not self._checked.issuperset(outer.names)  # an empty batch shows nothing
+        kept = batch.copy() if new or self._writes else batch  # a module that writes would change the next pass's input
         out: Tensor = outer.call(module, kept.arguments if self._writes else batch.arguments)
         check_logits(out, (len(outer.names), batch.size) if outer.together else (batch.size,))
         known = self._classes.setdefault(outer.names[0], out.shape[-1])
         if known != out.shape[-1]:
             raise ValueError(
                 f"`target` must return the same number of classes in each call, got {known} and {out.shape[-1]}. An "
-                "argument with as many entries as there are samples is cut as they are: give it another form."
+                "argument with as many entries as samples is cut with the samples: give it another form."
             )
         if new:
             refuse_probabilities(out)
@@ -241,7 +241,7 @@ class Averaging:
 
 
 def check_settings(average: str, early_exit: bool, max_batch: int | None) -> None:
-    """Raise ValueError if the settings of an average don't fit each other."""
+    """Raise ValueError if the settings of an average do not fit each other."""
     _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
     _check.flag("early_exit", early_exit)
     if early_exit and average not in EXACT_EARLY_EXIT:
@@ -254,7 +254,7 @@ def check_settings(average: str, early_exit: bool, max_batch: int | None) -> Non
 
 
 def _counted(source: Source) -> list[int]:
-    """Indices of the passes that have any weight."""
+    """Indices of the passes with a weight above 0."""
     return [index for index, weight in enumerate(source.weights) if weight]
 
 

@@ -1,4 +1,4 @@
-"""A module that averages the outputs of another one, without a Trainer."""
+"""A module that averages the outputs of another module, without a Trainer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ class Views:
     """Views of the images, as a source of passes: flips, crops, shifts, scales, rotations.
 
     Args:
-        views: A named set such as ``"ten_crop(224)"``, a list of them to be composed, a callable, or a list inside the
-            list with single views; see ``functional.views.make_views``.
+        views: A set by name such as ``"ten_crop(224)"``, a function, or a list of these to compose. A list inside the
+            list holds single views. See ``functional.views.make_views``.
 
     Raises:
         ValueError: If a view is unknown or its arguments are wrong.
@@ -43,23 +43,22 @@ class Views:
 class Averaged(nn.Module):
     """Average a classifier over views of its images, members of an ensemble, random masks, or their product.
 
-    ``y = E_z[f(x, z)]``. It is called as ``module`` is and returns one tensor of log-probabilities ``(N, C)``, so that
-    softmax, argmax and cross-entropy of it are right. ``module`` must return logits or log-probabilities ``(N, C)``; it
-    runs in eval mode and is not changed.
+    ``y = E_z[f(x, z)]``. It takes the arguments of ``module`` and returns log-probabilities ``(N, C)`` as one tensor,
+    whose softmax, argmax and cross-entropy are right. ``module`` must return logits or log-probabilities ``(N, C)``. It
+    runs in eval mode and does not change.
 
     Args:
         module: The classifier.
         sources: ``Views``, ``Members`` or ``RandomMasks``, or a list with at most one of each.
-        average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``, which is the same average once it is
-            normalised) or ``"votes"``.
-        early_exit: Leave out the passes of a sample that can't change its argmax any more; its log-probabilities are
-            then those of the passes that were made. For ``"probabilities"`` and ``"votes"``, where it is exact.
-        max_batch: Most samples in one call of ``module``: larger batches are cut, views of smaller ones put together.
-            An argument is cut with the batch if its first dimension is the number of samples: weights of classes, say,
-            where there happen to be as many.
+        average: ``"probabilities"``, ``"logits"`` (``"geometric"`` is the same average, normalised) or ``"votes"``.
+        early_exit: Skip a sample's remaining passes once they cannot change its argmax. Its log-probabilities then
+            average the passes made. Only for ``"probabilities"`` and ``"votes"``, where it is exact.
+        max_batch: Most samples in one call of ``module``. Larger batches are cut, with every argument whose first
+            dimension is the number of samples (even weights of classes, if there are as many). Views of smaller
+            batches share a call.
 
     Raises:
-        ValueError: If the arguments don't fit each other or ``module`` returns something else than logits.
+        ValueError: If the arguments do not fit each other, or ``module`` does not return logits ``(N, C)``.
 
     Example:
         >>> import torch
@@ -81,7 +80,7 @@ class Averaged(nn.Module):
         self.module = module
         self.sources = list(sources) if isinstance(sources, Sequence) else [sources]
         self.average, self.early_exit, self.max_batch = average, early_exit, max_batch
-        self._parts: list[nn.Module] = []  # of the module, in the last call
+        self._parts: list[nn.Module] = []  # the module's submodules in the last call
         self._averaging = Averaging(self.sources, average=average, early_exit=early_exit, max_batch=max_batch)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -97,7 +96,7 @@ class Averaged(nn.Module):
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         with evaluating(self.module) as parts:
-            if parts != self._parts:  # another layer may stand where members were to run
+            if parts != self._parts:  # a layer was replaced since: members are prepared for the old one
                 for source in self.sources:
                     if isinstance(source, Members):
                         source.put_back()
@@ -106,7 +105,7 @@ class Averaged(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """What each pass is."""
+        """Name of each pass."""
         return self._averaging.names
 
     @property
@@ -116,7 +115,7 @@ class Averaged(nn.Module):
 
     @property
     def passes_per_sample(self) -> float:
-        """Passes that a sample was given on average, over all calls so far."""
+        """Mean number of passes a sample, over all calls so far."""
         return self._averaging.passes_made / max(1, self._averaging.samples)
 
 

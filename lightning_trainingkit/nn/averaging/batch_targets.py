@@ -1,4 +1,4 @@
-"""What the tensors of a batch say about the outputs that belong to it."""
+"""Tell from the targets in a batch whether the outputs are class scores."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -15,17 +15,18 @@ _IGNORED = -100  # by cross_entropy
 def class_targets(batch: Any, inputs: Collection[int], shape: Sequence[int]) -> tuple[bool | None, str]:
     """Tell whether a batch holds targets for class scores.
 
-    Class targets are integers ``(N,)`` from 0 to ``C - 1`` (or -100: ignored), or rows ``(N, C)`` that are positive and
-    sum to 1. It waits for the device.
+    Class targets are integers ``(N,)`` from 0 to ``C - 1`` (or -100: ignored), or rows ``(N, C)`` that are not negative
+    and sum to 1. The call synchronises with the device.
 
     Args:
         batch: Tensors anywhere in dicts, lists and tuples.
-        inputs: ``id`` of the tensors of the batch that are no targets. If none of them is in it, its first tensor is no
+        inputs: ``id`` of the tensors that are no targets. If the batch holds none of them, its first tensor is no
             target.
         shape: ``(N, C)`` of the outputs.
 
     Returns:
-        True for class targets, False for others, None if there are none; and a description of the other targets.
+        True for class targets, False for other targets, None without targets. Second, a description of the other
+        targets.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The arguments of a forward as rows: samples that can be taken apart, transformed and put together."""
+"""The arguments of a forward as rows of samples: cut, transform and join them."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -11,28 +11,30 @@ from torch import Tensor
 __all__ = ["Arguments", "CallArguments"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional arguments of a call, and those by name."""
+"""Positional and named arguments of a call."""
 
 
 class CallArguments:
-    """Arguments of a call, of which those with one entry for each sample are known.
+    """Arguments of a call, split into rows (one entry for each sample) and the rest (one value for the whole call).
 
-    Images are tensors ``(N, channels, height, width)`` of floats or bytes, anywhere in dicts, lists and tuples. The
-    number of samples ``N`` is that of the first images, else the first dimension of the first tensor. One entry for
-    each sample have the tensors whose first dimension is ``N``, lists of ``N`` numbers or strings, and tuples of ``N``
-    strings (a default collate makes those); all else belongs to the call as a whole. This is settled once, for the
-    whole batch: a part of it may happen to have as many samples as some other tensor has entries.
+    - **Images** are tensors ``(N, channels, height, width)`` of floats or bytes, anywhere in dicts, lists and tuples.
+    - **Number of samples** ``N``: the first dimension of the first images. Without images, of the first tensor.
+    - **Rows** are tensors with first dimension ``N``, lists of ``N`` numbers or strings, and tuples of ``N`` strings,
+      which a default collate makes.
+
+    The split is made once, for the whole batch: a part of the batch may have as many samples as an unrelated tensor has
+    entries.
 
     Args:
-        arguments: Positional arguments of the call, and those by name.
+        arguments: Positional and named arguments of the call.
 
     Raises:
-        TypeError: If there is no tensor in them.
+        TypeError: If the arguments hold no tensor.
     """
 
     def __init__(self, arguments: Arguments) -> None:
         args, kwargs = arguments
-        if len(args) == 1 and isinstance(args[0], Tensor) and args[0].ndim and not kwargs:  # most calls, made cheap
+        if len(args) == 1 and isinstance(args[0], Tensor) and args[0].ndim and not kwargs:  # a fast path for most calls
             self.size, self.device, self.rows = len(args[0]), args[0].device, [args[0]]
             self._template: Arguments | None = None
             return
@@ -59,7 +61,7 @@ class CallArguments:
             return apply_to_collection(value, (Tensor, list, tuple), mark)
 
         self.rows = rows
-        # Each by itself: a call `module("a", "b", x=...)` is no tuple of strings for two samples.
+        # One argument at a time: a call `module("a", "b", x=...)` is no tuple of strings for two samples.
         self._template = tuple(map(template, args)), {name: template(value) for name, value in kwargs.items()}
         if not kwargs and all(isinstance(value, _Mark) for value in self._template[0]):
             self._template = None
@@ -67,34 +69,34 @@ class CallArguments:
     @property
     def arguments(self) -> Arguments:
         """Positional and named arguments, to call the module with."""
-        if self._template is None:  # nothing but rows
+        if self._template is None:  # all arguments are rows
             return tuple(self.rows), {}
         filled: Arguments = apply_to_collection(self._template, _Mark, self.rows.__getitem__)
         return filled
 
     @property
     def shapes(self) -> list[torch.Size]:
-        """Of the tensors with one entry for each sample."""
+        """Shapes of the tensors among the rows."""
         return [row.shape for row in self.rows if isinstance(row, Tensor)]
 
     def copy(self) -> "CallArguments":
-        """The same samples in tensors of their own."""
+        """Return the same samples in new tensors."""
         return self._with([row.clone() if isinstance(row, Tensor) else row for row in self.rows], self.size)
 
     def equals(self, other: "CallArguments") -> bool:
-        """Whether the tensors of both hold the same; it waits for the device."""
+        """Whether the tensors of both hold equal values. The call synchronises with the device."""
         pairs = zip(self.rows, other.rows, strict=True)
         return all(torch.equal(one, two) for one, two in pairs if isinstance(one, Tensor))
 
     def restore(self, kept: "CallArguments") -> None:
-        """Write back what the tensors held when they were copied."""
+        """Write the values of an earlier copy back into the tensors."""
         with torch.no_grad():
             for row, other in zip(self.rows, kept.rows, strict=True):
                 if isinstance(row, Tensor):
                     row.copy_(other)
 
     def take(self, rows: slice | Tensor) -> "CallArguments":
-        """Some of the samples: a slice, or their indices ``(n,)``."""
+        """Return some of the samples, by a slice or by their indices ``(n,)``."""
         if isinstance(rows, slice):
             size = len(range(self.size)[rows])
             return self._with([row[rows] for row in self.rows], size)
@@ -104,10 +106,10 @@ class CallArguments:
         return self._with(taken, len(rows))
 
     def view(self, view: Callable[[Tensor], Tensor]) -> "CallArguments":
-        """The same samples with transformed images.
+        """Return the same samples with transformed images.
 
         Raises:
-            ValueError: If there are no images.
+            ValueError: If the rows hold no images.
         """
         if not any(map(_are_images, self.rows)):
             shapes = ", ".join(str(tuple(shape)) for shape in self.shapes)
@@ -127,13 +129,13 @@ class CallArguments:
                 )
 
     def dense(self) -> "CallArguments":
-        """The same samples with images in one piece, which crops are not: a forward may call ``view`` on them."""
+        """Return the same samples with contiguous images. Crops are not, and a forward may call ``view`` on them."""
         if all(row.is_contiguous() for row in self.rows if _are_images(row)):
             return self
         return self._with([_dense(row) if _are_images(row) else row for row in self.rows], self.size)
 
     def join(self, others: Sequence["CallArguments"]) -> "CallArguments":
-        """The samples of all these batches, this one's first, which differ in nothing else."""
+        """Join the samples of several batches, this batch first. The batches must differ in their rows alone."""
         if not others:
             return self
         columns = zip(self.rows, *(other.rows for other in others), strict=True)
@@ -141,13 +143,13 @@ class CallArguments:
         return self._with(joined, self.size * (1 + len(others)))
 
     def _with(self, rows: list[Any], size: int) -> "CallArguments":
-        batch = CallArguments.__new__(CallArguments)  # not `copy`, which takes longer than a view of small images
+        batch = CallArguments.__new__(CallArguments)  # `copy` takes longer than a view of small images
         batch.rows, batch.size, batch.device, batch._template = rows, size, self.device, self._template
         return batch
 
 
 class _Mark(int):
-    """Stands for the row of this number."""
+    """Placeholder for the row with this number."""
 
 
 def _one_for_each(value: Any, size: int) -> bool:

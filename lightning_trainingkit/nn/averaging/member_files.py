@@ -19,37 +19,38 @@ __all__ = ["MemberFile", "as_list", "find_members", "read_members"]
 
 @dataclass(frozen=True)
 class MemberFile:
-    """The content of a checkpoint, without the state of its training."""
+    """The content of a checkpoint, without the optimizer and callback state."""
 
     path: Path
     content: dict[str, Any]
 
     @property
     def weights(self) -> dict[str, Any]:
-        """Weights by name, as they are without ``torch.compile``."""
+        """Weights by name, without the name parts that ``torch.compile`` adds."""
         return plain_names(self.content.get("state_dict", self.content))
 
     def left_out(self, kind: str) -> list[str]:
-        """Names of the arguments of a class that were left out of the file, since they would load by running code."""
+        """Names of a class's arguments that the file lacks, since loading them would run code."""
         return list(self.content.get(LEFT_OUT, {}).get(kind, []))
 
     @property
     def hyper_parameters(self) -> dict[str, Any] | None:
-        """Arguments that the module was built with, None if they were not saved."""
+        """Arguments of the module's ``__init__``. None if the file does not hold them."""
         saved = self.content.get("hyper_parameters") if "state_dict" in self.content else None
         return {str(name): value for name, value in saved.items()} if isinstance(saved, Mapping) else None
 
 
 def as_list(members: Any) -> list[Any]:
-    """Return members as a list: one alone, those of a sequence, of an ``nn.ModuleList`` its modules."""
+    """Return a list of the members in a sequence or an ``nn.ModuleList``. Any other value is one member."""
     several = isinstance(members, Sequence | nn.ModuleList) and not isinstance(members, str)
     return list(members) if several else [members]
 
 
 def find_members(members: Any) -> list[Path | nn.Module]:
-    """Find the members that a folder, a pattern, a file, a module or a list of these names, each once, in their order.
+    """Find the members that ``members`` names: a folder, a pattern, a file, a module, or a list of these.
 
-    A folder needs a manifest of ``BestCheckpoint``: all of its ``top_k`` are members, the best first.
+    A folder needs a manifest of ``BestCheckpoint``: all its ``top_k`` are members, the best first. The order is kept,
+    and a member that is named twice is a ValueError.
     """
     found: list[Path | nn.Module] = []
     for each in as_list(members):
@@ -68,7 +69,7 @@ def find_members(members: Any) -> list[Path | nn.Module]:
 
 
 def read_members(members: Any) -> list[MemberFile | nn.Module]:
-    """Find members and read their files onto the CPU, without running code: a file that needs code is a ValueError."""
+    """Find members and read their files onto the CPU, without running code. A file that needs code is a ValueError."""
     read = [each if isinstance(each, nn.Module) else _read(each) for each in find_members(members)]
     first: dict[bytes, Path] = {}
     for each in read:
@@ -94,7 +95,7 @@ def _read(path: Path) -> MemberFile:
 
 
 def _digest(weights: Mapping[str, Any]) -> bytes:
-    """Equal for equal weights."""
+    """Return a hash of the weights' names, types, shapes and values."""
     digest = hashlib.blake2b()
     for name, value in sorted(weights.items()):
         if isinstance(value, Tensor):

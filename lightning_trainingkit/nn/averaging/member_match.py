@@ -1,4 +1,4 @@
-"""Decide whether a checkpoint holds weights for a module, or a module of its own."""
+"""Decide whether a member's checkpoint runs in the tested module or in a module built for the checkpoint."""
 
 import copy
 import inspect
@@ -16,18 +16,20 @@ __all__ = ["match"]
 
 
 def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module | dict[str, Tensor]:
-    """Return a checkpoint's weights for the target, or the target of a module that is built for them.
+    """Return a checkpoint's weights for the target, or the target of a module built for the checkpoint.
 
-    A checkpoint with other hyperparameters than the module's (``hparams`` of a LightningModule) is built by the
-    module's class, and used unless it computes the same as the target but for its weights. Where building fails, the
-    weights are taken if they fit the target; if neither works, or the number of classes differs, it is a ValueError.
+    - **Equal hyperparameters** (``hparams`` of a LightningModule), or none in the file: the weights, if they fit.
+    - **Other hyperparameters**: the module's class builds a module. Its target is returned, unless it differs from the
+      tested target in the weights alone.
+    - **Building fails**: the weights, if they fit the target.
+    - **Neither works**, or the number of classes differs: a ValueError.
     """
     place = find_target(module, target)
     weights, fault = _weights(file, module, place, target)
     saved, own = file.hyper_parameters, getattr(module, "hparams", None)
     own = dict(own) if isinstance(own, Mapping) else {}
     left_out = file.left_out(type(module).__name__)
-    if saved is not None:  # those that no file can hold are the tested module's
+    if saved is not None:  # hyperparameters left out of the file come from the tested module
         saved |= {name: own[name] for name in left_out if name in own}
     if not fault and (saved is None or _equal(saved, own)):
         return weights
@@ -53,11 +55,11 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module 
 def _weights(
     file: MemberFile, module: nn.Module, place: nn.Module, target: str | None
 ) -> tuple[dict[str, Tensor], str | None]:
-    """Weights for the target, from a checkpoint of the whole module or of the target, and why they don't fit."""
+    """Return the target's weights, from a checkpoint of the module or the target, and the reason if they do not fit."""
     slots, prefix = Slots(place), f"{target}."
     inside = {name.removeprefix(prefix): value for name, value in file.weights.items() if name.startswith(prefix)}
     choices = [file.weights] if target is None or not inside else [inside, file.weights]
-    if not getattr(module, "strict_loading", True):  # as Lightning loads it: a part may be left out of the files
+    if not getattr(module, "strict_loading", True):  # Lightning then loads files that lack a part
         own = copy.deepcopy(place.state_dict())
         choices = [{name: each.get(name, value) for name, value in own.items()} for each in choices]
     faults = [next(slots.faults(each), None) for each in choices]
@@ -66,7 +68,7 @@ def _weights(
 
 
 class _BuildError(Exception):
-    """Says why."""
+    """The message is the reason."""
 
 
 def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None, left_out: list[str]) -> nn.Module:
@@ -91,8 +93,8 @@ def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None
 
 
 def _alike(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules compute the same but for their weights, as far as can be seen; no if in doubt."""
-    ignored = {*vars(nn.Module()), "forward", "_compiled_call_impl"}  # how it is called does not matter
+    """Whether two modules have equal submodules and attributes, apart from their weights. False if in doubt."""
+    ignored = {*vars(nn.Module()), "forward", "_compiled_call_impl"}  # patches of the call do not matter
     ours, theirs = (
         {
             name: (type(part), {key: value for key, value in vars(part).items() if key not in ignored})

@@ -1,4 +1,4 @@
-"""Let a module hold the weights of a member for a while."""
+"""Put a member's weights into a module for one call."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ __all__ = ["Slots"]
 
 
 class Slots:
-    """The parameters and buffers that a module's ``state_dict`` holds, each once, where other data may lie for a while.
+    """The parameters and buffers in a module's ``state_dict``, each once, whose data can be exchanged for a while.
 
-    The data of the tensors are exchanged, not the tensors: whatever holds the tensors (compiled code, flat weights of
-    recurrent layers, tied layers, parametrisations) sees the member's data.
+    Only the data of the tensors are exchanged, the tensors stay. Compiled code, flat weights of recurrent layers, tied
+    layers and parametrisations hold the tensors, and so use the member's data.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.names: list[list[str]] = []
-        """Names of each tensor; a tied one has several."""
-        self._first: list[tuple[Any, str]] = []  # places, since moving a module replaces its buffers
+        """Names of each tensor. A tied tensor has several."""
+        self._first: list[tuple[Any, str]] = []  # owner and name, since moving a module replaces its buffers
         self._places: list[tuple[Any, str, int]] = []
         self._hooked: list[nn.Module] = []  # old weight_norm, spectral_norm, pruning: a hook sets the weight
         known: dict[int, int] = {}
@@ -45,7 +45,7 @@ class Slots:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """In the order of ``names``."""
+        """The tensors, in the order of ``names``."""
         return [held[name] for held, name in self._first]
 
     @property
@@ -57,7 +57,7 @@ class Slots:
             return True
 
     def faults(self, weights: Mapping[str, Any]) -> Iterator[str]:
-        """Yield why some weights don't fit the module."""
+        """Yield the reasons why weights do not fit the module."""
         weights, own = plain_names(weights), plain_names(self.module.state_dict())
         tensors: dict[str, tuple[str, Tensor]] = {}
         for names, tensor in zip(self.names, self.tensors, strict=True):
@@ -70,7 +70,7 @@ class Slots:
         yield from (f"{name} is no tensor" for name in own | weights if name.rpartition(".")[2] == "_extra_state")
         lists = {"it lacks": tensors.keys() - weights.keys(), "it has besides": weights.keys() - own.keys()}
         if any(lists.values()):
-            every = [*tensors, *weights]  # in their order
+            every = [*tensors, *weights]  # in the order of the module, then of the file
             found = {what: [name for name in every if name in names] for what, names in lists.items() if names}
             yield ", ".join(f"{what} {_some(names)}" for what, names in found.items())
         shapes = {name: (_shape(weights[name]), tuple(tensor.shape)) for name, (_, tensor) in tensors.items()}
@@ -85,7 +85,7 @@ class Slots:
     def fit(self, weights: Mapping[str, Tensor]) -> list[Tensor]:
         """Copy weights to the devices, dtypes and strides of the module's tensors, in their order."""
         weights = plain_names(weights)
-        with torch.inference_mode(False):  # data made in inference mode would make the module's tensors such
+        with torch.inference_mode(False):  # data made in inference mode would turn the module's into inference tensors
             pairs = zip(self.names, self.tensors, strict=True)
             data = [torch.empty_like(tensor.data).copy_(weights[plain_name(names[0])]) for names, tensor in pairs]
             recurrent = [each for each in self.module.modules() if isinstance(each, nn.RNNBase)]
@@ -94,12 +94,12 @@ class Slots:
             with self.lending() as put:
                 put(data)
                 for each in recurrent:
-                    each.flatten_parameters()  # cuDNN wants them in one piece
+                    each.flatten_parameters()  # cuDNN needs the weights in one piece of memory
                 return [tensor.data for tensor in self.tensors]
 
     @contextmanager
     def lending(self) -> Iterator[Callable[[Sequence[Tensor]], None]]:
-        """Give a function that lets the module hold other data (of ``fit``); its own come back in the end."""
+        """Yield a function that puts data of ``fit`` into the module. The module's own data come back at the end."""
         tensors = self.tensors
         own = [tensor.data for tensor in tensors]
         cached = parametrize._cache_enabled
@@ -111,7 +111,7 @@ class Slots:
             for held, name, index in self._places:  # a forward may have set another buffer there
                 held[name] = tensors[index]
             if cached:
-                parametrize._cache.clear()  # these were computed from the data before
+                parametrize._cache.clear()  # it holds weights computed from the previous data
             torch.clear_autocast_cache()
 
         try:

@@ -24,24 +24,25 @@ class Members:
     Members run one after the other, and members of weight 0 never run.
 
     - **Sets of weights** run in the averaged module, whose tensors hold the member's data for one pass. They get no
-      gradients. They are copied to the module's device at the first batch, and later changes are not seen.
+      gradients. They are copied to the module's device at the first batch; later changes have no effect.
     - **Modules** run in eval mode. They are moved to the batch's device and, unless the averaged module computes in
       float32, to its dtype. ``put_back`` moves them back.
 
     Args:
         members: Modules, and sets of weights (a ``state_dict``) of the averaged module.
-        weights: ``"uniform"``, or a number for each member, none negative, of sum 1.
-        names: What the members are called in errors, by default their number.
-        vectorize: Run weights, or modules of one architecture, as one ``torch.vmap`` forward without gradients. The
-            first batch compares it with the loop. It is faster for many small members (20 ResNets of 32 images) on a
-            GPU. Not beside early exits, ``max_batch`` or random masks.
-        offload: Bring one member at a time to the device. Sets of weights are copied again for each turn.
+        weights: ``"uniform"``, or a number for each member, none negative, with sum 1.
+        names: Names of the members in errors, by default their numbers.
+        vectorize: Run weights, or modules of one architecture, as one ``torch.vmap`` forward without gradients, for
+            many small members on a GPU (20 ResNets, 32 images). The first batch compares it with the loop. Not with
+            early exits, ``max_batch`` or random masks.
+        offload: Keep one member at a time on the device. Sets of weights are copied again for each turn.
 
     Raises:
-        TypeError: If a member is neither.
-        ValueError: If there is no member, or one twice, or ``weights`` don't fit. At the first batch, if a set of
-            weights is of another architecture, or if ``vectorize`` can't run the members or differs from the loop.
-        torch.OutOfMemoryError: With the hint ``offload=True``.
+        TypeError: If a member is neither a module nor a set of weights.
+        ValueError: If there is no member, one member stands twice, or ``weights`` do not fit. At the first batch, if a
+            set of weights is of another architecture, or if ``vectorize`` cannot run the members or differs from the
+            loop.
+        torch.OutOfMemoryError: If members do not fit on the device, with the hint ``offload=True``.
 
     Example:
         >>> import torch
@@ -91,11 +92,11 @@ class Members:
                 "submodule that returns logits, or leave `vectorize` out."
             )
         self.vectorize, self.offload = vectorize, _check.flag("offload", offload)
-        self._outputs: int | None = None  # that each module must have
+        self._outputs: int | None = None  # number of outputs that each module must have
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what lies on a device."""
+        """Leave out copies and records of the device."""
         return {**vars(self), "_slots": None, "_vectorized": None, "_moves": {}, "_here": {}}
 
     def around(self, index: int, call: Call) -> Call:
@@ -108,7 +109,7 @@ class Members:
         return member
 
     def together(self, call: Call) -> Call:
-        """Return a call with the outputs ``(K, N, C)`` of all members of a weight above 0."""
+        """Return a call with the outputs ``(K, N, C)`` of all members with a weight above 0."""
 
         def members(module: nn.Module, arguments: Arguments) -> Any:
             with out_of_memory_hint(self.offload):
@@ -122,13 +123,13 @@ class Members:
         return members
 
     def expect_outputs(self, call: Call, module: nn.Module, arguments: Arguments) -> None:
-        """Let members that are modules have as many outputs as the averaged module has in this call, from now on."""
+        """Require of members that are modules the averaged module's number of outputs in this call."""
         if any(isinstance(self.members[index], nn.Module) for index in self._run):
             out = call(module, CallArguments(arguments).copy().arguments)
             self._outputs = out.shape[-1] if isinstance(out, Tensor) and out.ndim == 2 else None
 
     def put_back(self) -> None:
-        """Bring modules back to where they were, and let go of copies."""
+        """Move modules back to their devices, and release copies."""
         self._leave(list(self._here))
         self._forget()
 
@@ -137,10 +138,10 @@ class Members:
         self._device: torch.device | None = None
         self._vectorized: Vectorized | None = None
         self._moves: dict[int, Relocation] = {}
-        self._here: dict[int, Any] = {}  # on the device: the copies of weights, None for a module
+        self._here: dict[int, Any] = {}  # members on the device: copies of weights, None for a module
 
     def _look_at(self, module: nn.Module, arguments: Arguments) -> Slots:
-        """Prepare for a module and a device, at the first batch and where either has changed since."""
+        """Prepare for a module and a device, at the first batch and after a change of either."""
         device = CallArguments(arguments).device
         known = self._slots
         if known is not None and known.module is module and not known.changed and device == self._device:
@@ -191,9 +192,9 @@ class Members:
         return passes
 
     def _compare(self, call: Call, slots: Slots, arguments: Arguments) -> Any:
-        """Run all members as one forward, and go on so if it gives the outputs of the loop."""
+        """Run all members as one forward, and keep doing so if it gives the outputs of the loop."""
 
-        def on_copies(module: nn.Module, arguments: Arguments) -> Any:  # a forward may write into them
+        def on_copies(module: nn.Module, arguments: Arguments) -> Any:  # a forward may write into its arguments
             return call(module, CallArguments(arguments).copy().arguments)
 
         passes = self._all(on_copies, slots, arguments)
@@ -224,5 +225,5 @@ class Members:
 
 
 def _own(out: Any) -> Any:
-    """Copy an output: a forward may return one tensor time and again."""
+    """Copy an output, since a forward may return the same tensor in each call."""
     return out.clone() if isinstance(out, Tensor) else out

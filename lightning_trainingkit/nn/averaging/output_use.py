@@ -1,4 +1,4 @@
-"""Follow a module's output through a step, to tell class scores from other outputs."""
+"""Follow a module's output through a step, to distinguish class scores from other outputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,33 +45,34 @@ _FOLLOWED = _names(
 
 
 class OutputUse(TorchFunctionMode):
-    """A mode that sees which functions a step calls on outputs ``(N, C)``, and on what is computed of them elementwise.
+    """A mode that records which functions a step calls on outputs ``(N, C)`` and on elementwise functions of them.
 
-    - **Class scores** go to a softmax, argmax, cross-entropy and their kin, along all ``C`` outputs.
+    - **Class scores** go to a softmax, argmax, cross-entropy or similar, along all ``C`` outputs.
     - **Other outputs** go to a sigmoid, a distance, a layer, or to a softmax of some of the ``C`` outputs.
 
-    A call of the second kind decides, since an average of softmax would make it wrong. Beside a loss of class scores
-    along all ``C`` outputs, a sigmoid, a norm and what is done with some of the outputs don't. No tensor is read.
+    A call of the second kind decides, since averaged softmax would make its result wrong. In a step with a loss of
+    class scores along all ``C`` outputs three calls do not decide: a sigmoid, a norm, and a softmax or similar of some
+    of the outputs. No tensor's values are read.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.classes: str | None = None
-        """A call that takes outputs for class scores."""
+        """Name of a call that takes outputs as class scores."""
         self.other: str | None = None
-        """What the step does with outputs that are no class scores: ``"passes to sigmoid"``."""
+        """The step's use of outputs that are no class scores, such as ``"passes to sigmoid"``."""
         self.shape: torch.Size | None = None
         """Shape ``(N, C)`` of the first output."""
         self.inputs: set[int] = set()
-        """``id`` of each tensor that the module was called with."""
+        """``id`` of each tensor in the module's arguments."""
         self.read_before: set[int] = set()
-        """``id`` of each tensor that functions were called with before the module was."""
+        """``id`` of each tensor in the arguments of functions called before the module."""
         self.active = True
         """Whether outputs are still followed."""
         self._weak: str | None = None  # counts if the step has no loss of class scores
         self._difference: str | None = None
         self._loss = False
-        self._known: dict[int, Tensor] = {}  # they are kept, so that no other tensor gets their id
+        self._known: dict[int, Tensor] = {}  # keeping the tensors reserves their ids
         self._paused = False
 
     def follow(self, output: Tensor, arguments: Any) -> None:
@@ -82,7 +83,7 @@ class OutputUse(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """See nothing; if possible leave the stack of modes, which compiled code depends on."""
+        """Record nothing. If possible leave the stack of modes, which compiled code depends on."""
         on_top = torch.overrides._get_current_function_mode() is self  # type: ignore[no-untyped-call]
         if on_top:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
@@ -95,7 +96,7 @@ class OutputUse(TorchFunctionMode):
                 self.__enter__()  # type: ignore[no-untyped-call]
 
     def conclude(self) -> None:
-        """End; a difference to another tensor counts if no call took the outputs for class scores."""
+        """Stop. A difference to another tensor counts if no call took the outputs as class scores."""
         self.active = False
         self._known.clear()
         self.other = self.other or (None if self._loss else self._weak) or (None if self.classes else self._difference)
@@ -103,9 +104,9 @@ class OutputUse(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call the function, and note it."""
+        """Call the function, and record it."""
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():  # a function that the step has compiled is traced with the mode in it
+        if torch.compiler.is_compiling():  # torch traces a compiled function of the step through this mode
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         if self._paused:
@@ -141,7 +142,7 @@ class OutputUse(TorchFunctionMode):
 
 
 def _entries(name: str, output: Tensor, classes: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Number of entries that a call takes for the scores of one sample, 0 if it works along another dimension."""
+    """Number of entries that a call takes as the scores of one sample. 0 if it works along another dimension."""
     if name in _CLASS_LOSSES:
         dim: Any = min(1, output.ndim - 1)
     else:
@@ -152,7 +153,7 @@ def _entries(name: str, output: Tensor, classes: int, args: tuple[Any, ...], kwa
     if dim is None and "softm" in name:
         dim = 0 if output.ndim in (0, 1, 3) else 1  # as torch chooses it
     if output.ndim == 1 and "softm" not in name and output.numel() != classes:
-        return 0  # values of a batch
+        return 0  # one value for each sample of a batch
     if dim is None:
         return output.numel() if output.ndim and output.numel() == output.shape[-1] else 0
     last = isinstance(dim, int) and output.ndim > 0 and dim % output.ndim == output.ndim - 1

@@ -26,7 +26,7 @@ def check_logits(out: Any, rows: tuple[int, ...]) -> None:
 
 
 def _names(out: Any) -> list[str]:
-    """Names of the fields of a dict, a named tuple or another object that a model may return."""
+    """Names of the fields of a dict, a named tuple or another object."""
     if isinstance(out, Tensor):
         return []
     fields = out if isinstance(out, Mapping) else getattr(out, "_fields", getattr(out, "__dict__", ()))
@@ -34,7 +34,7 @@ def _names(out: Any) -> list[str]:
 
 
 def refuse_probabilities(out: Tensor) -> None:
-    """Raise ValueError if an output is probabilities: it waits for the device, and is for the first pass."""
+    """Raise ValueError if an output is probabilities. For the first pass, since it synchronises with the device."""
     tolerance = max(1e-3, torch.finfo(out.dtype).eps)
     out = out.detach().float()
     if out.numel() and bool(((out >= 0).all() & ((out.sum(dim=-1) - 1).abs() < tolerance).all()).item()):

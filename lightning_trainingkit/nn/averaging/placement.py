@@ -11,15 +11,15 @@ __all__ = ["Relocation", "out_of_memory_hint"]
 
 
 class Relocation:
-    """A module that goes to another device for a while, and to another floating dtype unless that is None.
+    """Move a module to another device for a while, and to another floating dtype unless ``dtype`` is None.
 
-    A module whose tensors lie on several devices stays there, and a module of several dtypes keeps them.
+    A module with tensors on several devices keeps its devices. A module with several dtypes keeps its dtypes.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
         self.module = module
         owners: list[dict[str, Any]] = [held for part in module.modules() for held in (part._parameters, part._buffers)]
-        # All are noted before any member goes: members may share parts.
+        # The data of all members are recorded before any member moves: members may share parts.
         self._own = [(held, name, t, t.data) for held in owners for name, t in held.items() if t is not None]
         self._away: dict[str, Any] = {}
         self._home: dict[str, Any] = {}
@@ -30,7 +30,7 @@ class Relocation:
                 self._away[key], self._home[key] = place, found[key].pop()
 
     def go(self) -> None:
-        """Move the module; if that raises, it stays where it was."""
+        """Move the module. If that raises, the module stays on its device."""
         try:
             self._to(self._away)
         except BaseException:
@@ -38,12 +38,12 @@ class Relocation:
             raise
 
     def put_back(self) -> None:
-        """Give the module its own tensors and data again."""
+        """Put the module's own tensors and data back."""
         if self._away:
             for held, name, tensor, data in self._own:
                 tensor.data = data
                 held[name] = tensor
-            self._to(self._home)  # moves nothing, but a LightningModule notes its device
+            self._to(self._home)  # moves no data, but updates the `device` of a LightningModule
 
     @torch.no_grad()
     def _to(self, place: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Relocation:
 
 @contextmanager
 def out_of_memory_hint(offload: bool) -> Iterator[None]:
-    """Raise ``torch.OutOfMemoryError`` again with the hint ``offload=True``, unless that is set."""
+    """Add the hint ``offload=True`` to a ``torch.OutOfMemoryError``, unless ``offload`` is set."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -1,4 +1,4 @@
-"""Random masks at test time: dropout and its kin on, everything else in eval mode."""
+"""Random masks at test time: dropout and similar layers in training mode, all other layers in eval mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,24 +19,23 @@ __all__ = ["RandomMasks", "random_layers"]
 
 
 class RandomMasks:
-    """Random masks of dropout and its kin, as a source of passes: Monte-Carlo dropout.
+    """Random masks of dropout and similar layers, as a source of passes: Monte-Carlo dropout.
 
-    In each pass the layers that ``random_layers`` finds in the called module are in training mode, and all others in
-    eval mode, BatchNorm too, whatever they were before; afterwards each is as it was, also if the pass raises. Passes
-    never share a call of the module, so that masks are independent even of layers that draw once for a whole batch
-    (``StochasticDepth(mode="batch")``); with ``max_batch`` a batch that is cut draws once for each part, and views of
-    the images that go through together share such a draw.
+    - **Modes**: in each pass the layers of ``random_layers`` are in training mode, all other layers, BatchNorm
+      included, in eval mode. After the pass each layer has its own mode again, also after an exception.
+    - **Independence**: two passes never share a call of the module. So masks are independent, even for layers that draw
+      once for a whole batch (``StochasticDepth(mode="batch")``).
+    - **max_batch**: such a layer draws once for each part of a cut batch. Views that share a call share its draw.
 
     Args:
-        passes: Number of masks, all of one weight.
-        layers: More layers to be put into training mode, see ``random_layers``.
-        seed: Start of a sequence of random numbers that these masks have to themselves, on the CPU and on CUDA devices
-            that hold the module: torch's generators are left as they were. None: draw from torch's generators, as
-            dropout does.
+        passes: Number of masks, with equal weights.
+        layers: Further layers to put into training mode, see ``random_layers``.
+        seed: Seed of a separate sequence of random numbers for these masks, on the CPU and on the module's CUDA
+            devices. torch's generators then keep their state. None draws from torch's generators, as dropout does.
 
     Raises:
         TypeError: If ``layers`` is neither a string nor a list of strings.
-        ValueError: If ``passes`` is not positive; at the first call, if the module draws no random numbers or a pattern
+        ValueError: If ``passes`` is not positive. At the first call, if the module draws no random numbers or a pattern
             matches no layer.
 
     Example:
@@ -64,13 +63,13 @@ class RandomMasks:
         self.names = [f"mask {index + 1}" for index in range(passes)]
         self.weights = [1 / passes] * passes
         self.found: dict[str, str] = {}
-        """By name, the class of each layer that was random in the last pass."""
+        """Class of each layer that was random in the last pass, by the layer's name."""
         self._module: nn.Module | None = None
         self._wanted: list[tuple[nn.Module, bool]] = []
         self._numbers = None if seed is None else _Numbers(seed)
 
     def around(self, index: int, call: Call) -> Call:
-        """Let the module draw one of the masks."""
+        """Return a call in which the module draws one of the masks."""
 
         def masked(module: nn.Module, arguments: Arguments) -> Any:
             if index == 0 or module is not self._module:  # the first mask of each average
@@ -93,24 +92,30 @@ class RandomMasks:
 def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> dict[str, nn.Module]:
     """Find the layers of a module that draw random numbers in training mode.
 
-    They are, with a rate above 0: dropout of every kind in torch; ``RReLU``; multi-head attention; recurrent networks
-    of more than one layer; stochastic depth, DropPath and DropBlock, of torchvision, timm or anywhere, known by their
-    names; in torchvision and timm each module with a rate of its own (Swin's attention, DenseNet's layers, timm's
-    EfficientNet); fused attention with a child ``attn_drop``; ``TransformerEncoderLayer`` with dropout, which in eval
-    mode would take a fast path past it. Fractional max pooling is one too: it draws in any mode. Other code that draws,
-    such as ``F.dropout(x, training=self.training)``, can't be seen and is named in ``layers``.
+    With a rate above 0 these are:
+
+    - **torch**: dropout of every kind, ``RReLU``, multi-head attention, recurrent networks of several layers, and
+      ``TransformerEncoderLayer`` with dropout, whose fast path in eval mode would skip the dropout.
+    - **Any package**: stochastic depth, DropPath and DropBlock, found by the class's name, and fused attention with a
+      child ``attn_drop``.
+    - **torchvision and timm**: each module with a rate as an attribute (Swin's attention, DenseNet's layers, timm's
+      EfficientNet).
+    - **Fractional max pooling**, which draws in eval mode too.
+
+    Other code that draws, such as ``F.dropout(x, training=self.training)``, does not show. Name such layers in
+    ``layers``.
 
     Args:
-        module: The module to look into.
-        layers: Patterns (``fnmatch``, so ``*`` stands for dots too) over the names of more layers, within ``module``;
-            ``""`` is the module itself. It is their own flag that counts, not that of their children. Layers with
-            running statistics, such as BatchNorm, are never among them.
+        module: The module to search.
+        layers: ``fnmatch`` patterns over the names of further layers within ``module`` (``*`` matches dots too); ``""``
+            is the module itself. A layer's own flag counts, not its children's flags. Layers with running statistics,
+            such as BatchNorm, are never included.
 
     Returns:
         The layers by name.
 
     Raises:
-        ValueError: If there are none, or if a pattern matches none.
+        ValueError: If there is no such layer, or if a pattern matches no layer.
 
     Example:
         >>> from torch import nn
@@ -136,7 +141,7 @@ def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> d
 
 
 def _named(module: nn.Module) -> dict[str, nn.Module]:
-    """Modules by name, a shared one by each of its names, as if no ``torch.compile`` had wrapped any."""
+    """Modules by name, without the name parts of ``torch.compile``. A shared module has several names."""
     return plain_names(dict(module.named_modules(remove_duplicate=False)))
 
 
@@ -148,7 +153,7 @@ def _match(module: nn.Module, names: dict[str, nn.Module], pattern: str) -> set[
     if matched:
         raise ValueError(
             f"`layers` must match others than layers with running statistics, got {pattern!r}, which matches "
-            f"{', '.join(matched[:20])} alone. Those stay in eval mode: leave it out."
+            f"{', '.join(matched[:20])} alone. These stay in eval mode: leave the pattern out."
         )
     raise no_match("layers", f"match names in {type(module).__name__}", pattern, names)
 
@@ -170,12 +175,12 @@ def _modes(wanted: list[tuple[nn.Module, bool]]) -> Iterator[None]:
 
 
 class _Numbers:
-    """A sequence of random numbers beside those of torch's generators, which goes on from pass to pass."""
+    """A sequence of random numbers that continues from pass to pass, separate from torch's generators."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.devices: set[torch.device] = set()
-        """Where the module is that draws them."""
+        """Devices of the module that draws the numbers."""
         self._states: dict[str, Tensor] = {}
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The average of some samples, while their passes come in."""
+"""The running average of a batch of samples over passes."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ _SIZES = 32
 
 
 class RunningAverage:
-    """Sums of some samples over the passes made so far; samples can leave before the others.
+    """Sums over the passes made so far, for a batch whose samples can leave early.
 
     Args:
         batch: The samples.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``.
         remaining: Sum of the weights of all passes.
-        keep_entropy: Also add up the entropy of each pass.
+        keep_entropy: Also sum the entropy of each pass.
     """
 
     def __init__(self, batch: CallArguments, average: str, remaining: float, keep_entropy: bool) -> None:
@@ -29,8 +29,8 @@ class RunningAverage:
         self.entropy: Tensor | None = None
         """Mean entropy in nats of the passes, shape ``(N,)``."""
         self._total: Tensor | None = None
-        self._left: Tensor | None = None  # sums of all samples, once some have left; those that stay are written again
-        self._rows: Tensor | None = None  # where those that stay are among all
+        self._left: Tensor | None = None  # sums of all samples at the last exit; `_all` updates the remaining samples
+        self._rows: Tensor | None = None  # indices of the remaining samples among all samples
 
     @property
     def stopped(self) -> bool:
@@ -39,19 +39,19 @@ class RunningAverage:
 
     @property
     def may_settle(self) -> bool:
-        """Whether samples may leave: a lead can be larger than what is left, but never than what was added."""
+        """Whether samples may leave. A leader's lead is at most the weight added, and must exceed the weight left."""
         return self.settles_below(self.remaining)
 
     @staticmethod
     def settles_below(remaining: float) -> bool:
-        """Whether samples may leave once so much weight is left."""
+        """Whether samples may leave when the weight ``remaining`` is left."""
         return remaining < 0.5
 
     def add(self, log_probabilities: Tensor, weight: float, name: str) -> None:
-        """Add a pass, ``(N, C)``, of the samples that are left.
+        """Add a pass, ``(N, C)``, of the remaining samples.
 
         Raises:
-            ValueError: If it has not the classes of those before it.
+            ValueError: If its number of classes differs from the earlier passes'.
         """
         if self._total is not None:
             check_classes(log_probabilities, self._total, name)
@@ -62,7 +62,7 @@ class RunningAverage:
             self.entropy = spread if self.entropy is None else self.entropy + spread
 
     def add_all(self, log_probabilities: Tensor, weights: Sequence[float], name: str) -> None:
-        """Add several passes, ``(K, N, C)``; equal ones of probabilities at once."""
+        """Add several passes, ``(K, N, C)``. Probabilities with equal weights are added at once."""
         if self.average == "probabilities" and not self.keep_entropy and min(weights) == max(weights):
             self.add(log_sum(log_probabilities), weights[0], name)
             self.remaining -= sum(weights[1:])
@@ -71,7 +71,7 @@ class RunningAverage:
             self.add(each, weight, name)
 
     def leave_out_settled(self, passes: int) -> None:
-        """Let those samples leave whose argmax none of the passes that are left can change.
+        """Let samples leave if no remaining pass can change their argmax.
 
         Args:
             passes: Number of all passes, made or left.
@@ -79,22 +79,22 @@ class RunningAverage:
         if self._total is None or not self.remaining > 1e-9 or not self.may_settle:
             return
         done = settled(self._total, self.remaining, passes, self.average)
-        stay = (~done).nonzero().flatten()  # waits for the device
+        stay = (~done).nonzero().flatten()  # synchronises with the device
         more = -len(stay) % max(1, -(-self.size // _SIZES))
         if len(stay) + more >= self.batch.size:
             return
-        if more:  # could leave too, but then batches would come in any size, and each is prepared for at its first call
+        if more:  # keep some settled samples: libraries prepare for each new batch size, so allow few sizes
             stay = torch.cat([stay, done.nonzero().flatten()[:more]])
         self._left = self._all()
         self._rows = stay if self._rows is None else self._rows[stay]
         self.batch, self._total = self.batch.take(stay), self._total[stay]
 
     def finish(self) -> Tensor:
-        """Return the log-probabilities of all samples, ``(N, C)``, in their order, from the passes made so far."""
+        """Return the log-probabilities ``(N, C)`` of all samples, in the batch's order, from the passes made so far."""
         return finish(self._all(), self.average)
 
     def _all(self) -> Tensor:
-        """Sums of all samples, of those that have left too."""
+        """Sums of all samples, including the samples that have left."""
         assert self._total is not None  # the weights sum to 1
         if self._left is None or self._rows is None:
             return self._total
@@ -102,9 +102,9 @@ class RunningAverage:
 
 
 def check_classes(found: Tensor, before: Tensor, name: str) -> None:
-    """Raise ValueError if a pass, ``(N, C)``, has other classes than those before it."""
+    """Raise ValueError if a pass, ``(N, C)``, has another number of classes than the passes before."""
     if found.shape != before.shape:
         raise ValueError(
-            f"`members` must have the same classes, got {found.shape[1]} from {name} and {before.shape[1]} from those "
-            "before it. Leave it out."
+            f"`members` must have the same classes, got {found.shape[1]} from {name} and {before.shape[1]} from the "
+            "members before. Leave it out."
         )

@@ -16,15 +16,15 @@ __all__ = ["check_shared_parts"]
 def check_shared_parts(
     module: nn.Module, target: str, read: Collection[int] | None, members: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Raise ValueError if a member has other weights than the module in a part that runs before the target.
+    """Raise ValueError if a member has other weights than the module in a layer that runs before the target.
 
     The target of each member runs on the features of ``module``.
 
     Args:
         module: The tested module.
-        target: Name of its submodule that is averaged.
-        read: ``id`` of each tensor that was read before the target ran, None if that is unknown.
-        members: By name, the ``state_dict`` of whole members. What it does not hold is not checked.
+        target: Name of the averaged submodule.
+        read: ``id`` of each tensor that was read before the target ran. None if unknown.
+        members: ``state_dict`` of each whole member, by the member's name. Tensors that it lacks are not checked.
     """
     parts = module.named_modules()
     scripted = tuple(f"{plain_name(name)}." for name, part in parts if isinstance(part, torch.jit.ScriptModule))

@@ -1,4 +1,4 @@
-"""What a source of passes is."""
+"""The interface of a source of passes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -14,21 +14,21 @@ Call = Callable[[nn.Module, Arguments], Any]
 
 
 class Source(Protocol):
-    """Where passes come from: an `Around`, or a `Viewing` of kind ``views``. The passes of several sources multiply."""
+    """A source of passes: an `Around`, or a `Viewing` of kind ``views``. The passes of several sources multiply."""
 
     @property
     def kind(self) -> str:
-        """``members``, ``masks`` or ``views``: an average has at most one source of each."""
+        """``members``, ``masks`` or ``views``. An average has at most one source of each kind."""
         ...
 
     @property
     def names(self) -> Sequence[str]:
-        """What each of its passes is, for errors and reports."""
+        """Name of each pass, for errors and reports."""
         ...
 
     @property
     def weights(self) -> Sequence[float]:
-        """Weight of each of its passes; their sum is 1."""
+        """Weight of each pass. The sum is 1."""
         ...
 
 
@@ -36,7 +36,7 @@ class Around(Source, Protocol):
     """A source that changes how the module is called."""
 
     def around(self, index: int, call: Call) -> Call:
-        """Return the call that makes one of its passes of a plain call."""
+        """Wrap a plain call into the call of one pass."""
         ...
 
 
@@ -45,10 +45,10 @@ class Together(Around, Protocol):
     """A source that can make all its passes in one call."""
 
     vectorize: bool
-    """Whether it must: an early exit, ``max_batch`` and random masks are refused."""
+    """Whether it must make all passes in one call. Early exits, ``max_batch`` and random masks are then refused."""
 
     def together(self, call: Call) -> Call:
-        """Return a call with the outputs ``(K, N, C)`` of all passes of a weight above 0."""
+        """Return a call with the outputs ``(K, N, C)`` of all passes with a weight above 0."""
         ...
 
 
@@ -57,5 +57,5 @@ class Viewing(Source, Protocol):
 
     @property
     def views(self) -> Sequence[Callable[[Tensor], Tensor]]:
-        """One for each pass."""
+        """One transform of the images for each pass."""
         ...

@@ -17,7 +17,7 @@ __all__ = ["Vectorized", "check_vectorize"]
 
 
 class Vectorized:
-    """One ``torch.vmap`` of a module's forward over the tensors (by name) of all members, without gradients."""
+    """One ``torch.vmap`` of a module's forward over the stacked tensors of all members, without gradients."""
 
     def __init__(self, module: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
         self._module = module
@@ -45,9 +45,9 @@ class Vectorized:
             return forward(self._stacked)
 
     def checked(self, arguments: Arguments, expected: Sequence[Any]) -> Any:
-        """Return the outputs of all members, and raise ValueError unless they are the expected ones.
+        """Return the outputs of all members, or raise ValueError if they differ from the expected outputs.
 
-        A class probability may differ by the root of the dtype's precision: 3e-4 in float32, 0.09 in bfloat16.
+        A class probability may differ by the square root of the dtype's precision: 3e-4 in float32, 0.09 in bfloat16.
         """
         try:
             with attributes_put_back(self._module) as changed:
@@ -55,20 +55,20 @@ class Vectorized:
                 attributes = changed()
         except (torch.OutOfMemoryError, _VectorizeError):
             raise
-        except Exception as error:  # under vmap a forward may raise anything
+        except Exception as error:  # under vmap a forward may raise any error
             said = str(error).strip().partition("\n")[0]
             raise _VectorizeError(f"torch.vmap can't run their forward ({type(error).__name__}: {said})") from error
         if attributes:
             raise _VectorizeError("their forward sets attributes of the module, which would hold all members at once")
         if isinstance(found, Tensor) and found.is_floating_point() and not _same(found, torch.stack([*expected])):
             raise _VectorizeError(
-                "one forward gives other probabilities on the first batch than the members by themselves"
+                "one forward gives other probabilities on the first batch than the members one by one"
             )
         return found
 
 
 def check_vectorize(vectorize: bool, beside: Mapping[str, object]) -> None:
-    """Raise ValueError if members are to run as one forward beside an option, by name, that needs them one by one."""
+    """Raise ValueError if ``vectorize`` is set together with an option (by name) that needs members one by one."""
     _check.flag("vectorize", vectorize)
     given = [name for name, value in beside.items() if value]
     if vectorize and given:

@@ -1,4 +1,4 @@
-"""Views of the images as steps, of which neighbours share the first."""
+"""Views of the images as steps. Neighbouring views share their first steps."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +12,16 @@ __all__ = ["SharedSteps", "ViewSteps", "view_steps"]
 
 
 class ViewSteps(NamedTuple):
-    """One view of the images, as the steps that make it."""
+    """One view of the images, as a sequence of transforms."""
 
     weight: float
     steps: Sequence[Callable[[Tensor], Tensor]] = ()
     kept: int = 0
-    """How many of its first steps the next view has too; what they make is kept for it."""
+    """Number of first steps that the next view shares. Their result is kept for the next view."""
 
 
 class SharedSteps:
-    """What the first steps of the last view have made, for the next one: a scale has many crops."""
+    """Keep the result of the first steps that the next view shares: one scale has many crops."""
 
     def __init__(self) -> None:
         self._of: CallArguments | None = None
@@ -29,7 +29,7 @@ class SharedSteps:
         self._kept: CallArguments | None = None
 
     def view(self, batch: CallArguments, view: ViewSteps) -> CallArguments:
-        """Return the view of the batch; views are asked for in their order."""
+        """Return the view of the batch. Call it for the views in their order."""
         seen, begun = (self._kept, self._steps) if self._kept is not None and self._of is batch else (batch, 0)
         self._of, self._kept, self._steps = batch, seen if begun == view.kept > 0 else None, view.kept
         for number, step in enumerate(view.steps[begun:], begun + 1):
@@ -40,7 +40,7 @@ class SharedSteps:
 
 
 def view_steps(views: Sequence[tuple[float, Any]]) -> list[ViewSteps]:
-    """Take views, each with its weight, apart into steps, and see which the next one shares."""
+    """Split views (each with its weight) into steps, and count the steps that each shares with the next view."""
     steps = [tuple(getattr(view, "steps", (view,))) for _, view in views]
     found = []
     for number, (weight, _) in enumerate(views):

@@ -1,1 +1,1 @@
-"""Writing the weights of layers."""
+"""Write the weights of layers."""

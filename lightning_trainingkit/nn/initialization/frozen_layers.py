@@ -1,4 +1,4 @@
-"""Frozen layers, and which of them are copies of layers that train."""
+"""Find frozen layers, and frozen copies of trainable layers."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ __all__ = ["find_copies", "is_frozen"]
 
 
 def is_frozen(layer: nn.Module) -> bool:
-    """Whether nothing that makes up the layer's weight requires a gradient."""
+    """Whether no parameter of the layer's weight requires a gradient."""
     parts: list[nn.Parameter]
     if is_parametrized(layer, "weight"):
         parts = list(layer.parametrizations.weight.parameters())  # type: ignore[union-attr]
@@ -25,17 +25,17 @@ def is_frozen(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def find_copies(candidates: Mapping[str, nn.Module], sources: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Name for each candidate the source whose weight is bit-equal to its own.
+    """Find the candidates whose weight is bit-equal to a source's weight.
 
-    A constant weight (zeros, ones) is no copy. Of several equal sources, as the cloned layers of a
-    ``nn.TransformerEncoder``, the one with the most equal last parts of the name is taken.
+    A constant weight (zeros, ones) is no copy. Several sources may be equal, such as the cloned layers of a
+    ``nn.TransformerEncoder``. The source with the most equal last parts of the name then counts.
 
     Args:
-        candidates: Layers by name.
-        sources: Layers by name.
+        candidates: Layers by name, which may be copies.
+        sources: Layers by name, which may be copied.
 
     Returns:
-        Name of the candidate to the name of its source, for the copies alone.
+        Name of each copy to the name of its source.
 
     Example:
         >>> import copy
@@ -67,6 +67,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _common_end(one: str, other: str) -> int:
-    """Number of equal last parts of two names."""
+    """Number of equal last parts of two dotted names."""
     pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(one.count("."), other.count(".")) + 1)

@@ -1,4 +1,4 @@
-"""Write a layer's weight, however it is held."""
+"""Write a layer's weight, held as a parameter or by a parametrisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +12,12 @@ __all__ = ["weight_fault", "fill_", "weight_holder", "weight_std"]
 
 
 def weight_holder(layer: nn.Module) -> int:
-    """Identify what holds the weight; tied layers share it."""
+    """Return the ``id`` of the parameter or parametrisation that holds the weight. Tied layers share it."""
     return id(layer.parametrizations.weight if is_parametrized(layer, "weight") else layer.weight)  # type: ignore[union-attr]
 
 
 def weight_fault(layer: nn.Module) -> str | None:
-    """Say why the weight cannot be initialised, None if it can."""
+    """Return the reason why the weight cannot be initialised, or None if it can."""
     if not is_parametrized(layer, "weight"):
         found: Any = layer._parameters.get("weight")
         if is_lazy(found):
@@ -39,10 +39,10 @@ def weight_fault(layer: nn.Module) -> str | None:
 
 @torch.no_grad()
 def fill_(layer: nn.Module, name: str, fill: Callable[[Tensor], Any]) -> None:
-    """Fill a layer's weight or bias; one that is parametrised is assigned, so that its parametrisation inverts it.
+    """Fill a layer's weight or bias. A parametrised tensor is assigned, so that its parametrisation inverts it.
 
     Raises:
-        ValueError: If the parametrisation cannot be inverted, or ``fill`` gives back another tensor than it was given.
+        ValueError: If the parametrisation cannot be inverted, or ``fill`` returns another tensor than its argument.
     """
     tensor = getattr(layer, name)
     value = tensor.clone() if is_parametrized(layer, name) else tensor
@@ -60,7 +60,7 @@ def fill_(layer: nn.Module, name: str, fill: Callable[[Tensor], Any]) -> None:
 
 
 def weight_std(layer: nn.Module) -> float:
-    """Standard deviation of the weight, that of its entries as a population."""
+    """Return the population standard deviation of the weight's entries."""
     weight: Any = layer.weight
-    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # of a DTensor
+    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # for a DTensor
     return float(whole.detach().float().std(correction=0))

@@ -10,8 +10,9 @@ __all__ = ["SmallResNet"]
 class SmallResNet(nn.Module):
     """Classify small images (8 to 32 pixels a side) by a convolution and three residual blocks.
 
-    The blocks have ``width``, ``2 width`` and ``4 width`` channels and each halves the image: 28 pixels become 14, 7,
-    4. The mean over what is left feeds one linear layer, ``head``. Batch normalisation follows every convolution.
+    The blocks have ``width``, ``2 width`` and ``4 width`` channels. Each block halves the image: 28 pixels become 14,
+    7, 4. The mean over the remaining pixels feeds one linear layer, ``head``. Batch normalisation follows every
+    convolution.
 
     Args:
         num_classes: Number of classes ``C``.

@@ -1,4 +1,4 @@
-"""Estimate the statistics of BatchNorm layers anew, where the weights before them were changed."""
+"""Estimate the statistics of BatchNorm layers again, after a change of the weights before them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,30 +24,30 @@ def reestimate_batch_norm(
     forward: Callable[[Any], Any] | None = None,
     layers: Iterable[nn.Module] | None = None,
 ) -> None:
-    """Set the running statistics of every BatchNorm to those of the data, as averaged weights need it.
+    """Set the running statistics of every BatchNorm to the statistics of the data, as averaged weights need it.
 
-    ``mean = sum x / n`` and ``var = sum (x - mean)^2 / (n - 1)`` over all ``n`` values of a channel in all batches, so
-    that a smaller last batch counts for less. As in training, and as in ``torch.optim.swa_utils.update_bn``, each layer
-    normalises by its batch in this pass, on which the inputs of the layers behind it depend; but ``update_bn`` counts
-    batches instead of values, leaves the spread between the batches' means out of the variance, and has dropout on.
-    Here all else is in eval mode. Afterwards only the statistics differ (``num_batches_tracked`` is the number of
-    batches); if anything raises, nothing does. A layer that the forward does not call keeps its own.
+    ``mean = sum x / n`` and ``var = sum (x - mean)^2 / (n - 1)`` over all ``n`` values of a channel in all batches. A
+    smaller last batch counts for less. During the pass each BatchNorm normalises by its batch, as in training, and all
+    other layers are in eval mode. ``torch.optim.swa_utils.update_bn`` instead weights batches equally, leaves the
+    spread between their means out of the variance, and has dropout on.
 
-    Where ``torch.distributed`` is initialised every rank must call this, each with its own batches, any number of them:
-    one exchange at the end makes the statistics those of all, equal on every rank. ``SyncBatchNorm`` normalises by its
-    own rank's batch here. A compiled module is run as it was written.
+    - **Changes**: only the statistics (``num_batches_tracked`` becomes the number of batches). Nothing changes if
+      anything raises. A layer that the forward does not call keeps its statistics.
+    - **Ranks**: with ``torch.distributed`` initialised, every rank must call this, with any number of batches. One
+      exchange at the end makes the statistics equal. ``SyncBatchNorm`` normalises by its own rank's batch.
+    - **Compiled modules** run eagerly.
 
     Args:
-        module: The model; its weights stay as they are.
-        batches: What to pass through it, once: tensors, or lists and tuples whose first element is the input, such as a
+        module: The model. Its weights stay.
+        batches: The data, for one pass: tensors, or lists and tuples whose first element is the input, such as a
             ``DataLoader`` gives. Inputs are moved to the layers' device.
-        forward: Runs the model on a batch, where ``module(input)`` does not. It is given the batch as it comes.
-        layers: Those BatchNorms whose statistics are to change, by default all that keep any. The others, frozen ones
-            say, normalise by the statistics that they have.
+        forward: Runs the model on a batch, if ``module(input)`` does not. It gets the whole batch.
+        layers: BatchNorms whose statistics change, by default all with running statistics. The others, such as frozen
+            ones, normalise by their stored statistics.
 
     Raises:
-        ValueError: If there is no BatchNorm with running statistics, none that the forward calls, no batch, or a batch
-            with but one value per channel.
+        ValueError: If no BatchNorm has running statistics, or the forward calls none. If there is no batch, or a batch
+            has only one value per channel.
 
     Example:
         >>> import torch
@@ -62,7 +62,7 @@ def reestimate_batch_norm(
         arXiv:1803.05407, section 3.2; Chan et al., "Algorithms for Computing the Sample Variance", 1983.
     """
     if isinstance(module, nn.parallel.DistributedDataParallel):
-        module = module.module  # the wrapper waits for the other ranks in each forward
+        module = module.module  # the wrapper synchronises the ranks in each forward
     wanted = running_batch_norms(module)
     if layers is not None:
         chosen = set(layers)
@@ -80,7 +80,7 @@ def reestimate_batch_norm(
 
 
 class Moments(NamedTuple):
-    """Of the values of each channel: how many, their mean, and the sum of their squared deviations from it."""
+    """Number of values in each channel, their mean, and the sum of their squared deviations from the mean."""
 
     number: int
     mean: Tensor
@@ -89,13 +89,13 @@ class Moments(NamedTuple):
 
 @dataclass
 class Estimate:
-    """What a pass over the data has found: the number of batches, and the moments by the names of the layers."""
+    """Result of a pass over the data: the number of batches, and the moments by layer name."""
 
     batches: int = 0
     moments: dict[str, Moments] = field(default_factory=dict)
 
     def add(self, name: str, new: Moments) -> None:
-        """Join the moments of further values of a layer to those that are there (Chan et al.)."""
+        """Add the moments of further values of a layer (Chan et al.)."""
         old = self.moments.get(name, new)
         if old is not new:
             number, apart = old.number + new.number, new.mean - old.mean
@@ -108,7 +108,7 @@ def running_batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
     """Find the BatchNorm layers that keep running statistics, by name.
 
     Raises:
-        ValueError: If there is none, or one that has no shape yet.
+        ValueError: If there is none, or a lazy one without a shape.
     """
     norms = {name: layer for name, layer in module.named_modules() if isinstance(layer, _BatchNorm)}
     found = {name: layer for name, layer in norms.items() if isinstance(layer.running_mean, Tensor)}
@@ -127,7 +127,7 @@ def running_batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
 
 
 def first_element(batch: Any) -> Any:
-    """The input in a batch: the first element of a list or tuple, else the batch itself."""
+    """Return the input in a batch: the first element of a list or tuple, or a batch of another type as a whole."""
     while isinstance(batch, list | tuple) and batch:
         batch = batch[0]
     return batch
@@ -141,9 +141,9 @@ def estimate_batch_norm(
     *,
     forward: Callable[[Any], Any] | None = None,
 ) -> Estimate:
-    """Pass the batches of this rank through ``module`` and measure the inputs of ``layers``; nothing changes.
+    """Pass the batches of this rank through ``module`` and measure the inputs of ``layers``. Nothing changes.
 
-    Arguments and errors as in ``reestimate_batch_norm``; ``layers`` by name.
+    Arguments and errors are as in ``reestimate_batch_norm``. ``layers`` is a dict by name.
     """
     device = next((_statistics(layer)[0].device for layer in layers.values()), None)
 
@@ -152,7 +152,7 @@ def estimate_batch_norm(
         return module(x.to(device) if isinstance(x, Tensor) else x)
 
     found = Estimate()
-    # Hooks that are set now would be missed by code that was compiled before, and by what is cached.
+    # Compiled code and cached features would miss the hooks that are set here.
     with _normalising_by_batch(module, layers, found), torch.compiler.set_stance("force_eager"), caches_bypassed():
         for batch in batches:
             (forward or call)(batch)
@@ -162,10 +162,10 @@ def estimate_batch_norm(
 
 @contextmanager
 def _normalising_by_batch(module: nn.Module, layers: dict[str, _BatchNorm], found: Estimate) -> Iterator[None]:
-    """Let each layer normalise by the batch, and note the batch's moments; in the end all is as it was.
+    """Let each layer normalise by the batch and record the batch's moments, and restore all layers at the end.
 
-    The layer is in eval mode and is handed the batch's statistics as its own. In training mode it would compute them
-    once more, and a SyncBatchNorm would wait for other ranks, which may have fewer batches.
+    The layer is in eval mode and gets the batch's statistics as its running statistics. In training mode it would
+    compute the statistics again, and a SyncBatchNorm would wait for other ranks, which may have fewer batches.
     """
     before = {layer: [each.clone() for each in _statistics(layer)] for layer in layers.values()}
     hooks = [
@@ -186,7 +186,7 @@ def _normalising_by_batch(module: nn.Module, layers: dict[str, _BatchNorm], foun
 def _measure(name: str, found: Estimate, layer: _BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     x: Tensor = args[0] if args else kwargs["input"]
     if x.ndim < 2:
-        return  # the layer itself says what it wants
+        return  # the layer itself raises the error
     count = x.numel() // x.shape[1]
     if count < 2:
         raise ValueError(
@@ -196,7 +196,7 @@ def _measure(name: str, found: Estimate, layer: _BatchNorm, args: tuple[Any, ...
     var, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), [0, *range(2, x.ndim)], correction=0)
     for statistic, value in zip(_statistics(layer), (mean, var), strict=True):
         statistic.copy_(value)
-    exact = torch.float32 if x.device.type == "mps" else torch.float64  # which has no double precision
+    exact = torch.float32 if x.device.type == "mps" else torch.float64  # MPS has no double precision
     found.add(name, Moments(count, mean.to(exact), var.to(exact) * count))
 
 
@@ -207,7 +207,7 @@ def _statistics(layer: _BatchNorm) -> list[Tensor]:
 
 
 def _over_ranks(found: Estimate) -> Estimate:
-    """Join what all ranks have found, in the same order on each: a rank may have had fewer batches, or other layers."""
+    """Join the estimates of all ranks in the same order on each rank. Ranks may differ in batches and layers."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return found
     sent = {name: Moments(n, mean.cpu(), squares.cpu()) for name, (n, mean, squares) in found.moments.items()}

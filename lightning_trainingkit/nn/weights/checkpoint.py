@@ -1,4 +1,4 @@
-"""Read what a training wrote: the best snapshot, found by its manifest, without running code from any file."""
+"""Read the files of a training: find the best snapshot by its manifest, without running code from any file."""
 
 import copy
 import json
@@ -16,12 +16,12 @@ from lightning_trainingkit.nn.weights.trained import mark_trained
 __all__ = ["LEFT_OUT", "MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
 
 LEFT_OUT = "hyper_parameters_left_out"
-"""Key of a checkpoint: names of the hyperparameters that it lacks, by class."""
+"""Key in a checkpoint with the names of the hyperparameters that it lacks, by class."""
 MANIFEST = "best.json"
 
 
 def best_path(directory: str | Path) -> Path:
-    """Path of the checkpoint that scored best on validation, as the manifest ``best.json`` names it.
+    """Return the path of the checkpoint that the manifest ``best.json`` names as the best.
 
     Args:
         directory: Folder that ``BestCheckpoint`` wrote to (its ``dirpath``).
@@ -30,7 +30,7 @@ def best_path(directory: str | Path) -> Path:
         Path of an existing checkpoint file.
 
     Raises:
-        FileNotFoundError: If there is no manifest, or the file that it names is gone.
+        FileNotFoundError: If there is no manifest, or its best file is gone.
         ValueError: If the manifest is not readable.
 
     Example:
@@ -97,7 +97,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint onto the CPU, without running code: a file that would need to is refused.
+    """Read the weights of a checkpoint onto the CPU, without running code. A file that needs code is refused.
 
     Args:
         path: A checkpoint of Lightning, or a saved ``state_dict``.
@@ -107,7 +107,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If the file is damaged, holds something else than weights, or would run code on loading.
+        ValueError: If the file is damaged, holds no weights, or would run code on loading.
 
     Example:
         >>> import tempfile, torch
@@ -122,8 +122,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def load_best(module: nn.Module, directory: str | Path) -> Path:
     """Load the best snapshot of a training into ``module``, in this or any later process.
 
-    Parameters and buffers change in place and keep their device; if anything is wrong they stay as they were. Either of
-    the two modules may be compiled.
+    Parameters and buffers change in place and keep their device. After an error they have their old values. The saved
+    and the given module may be compiled or not.
 
     Args:
         module: The module that was trained (the ``LightningModule``), built with the same arguments.
@@ -133,8 +133,8 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
         The checkpoint that was loaded.
 
     Raises:
-        FileNotFoundError: If manifest or checkpoint are missing.
-        TypeError: If ``module`` is none.
+        FileNotFoundError: If the manifest or the checkpoint is missing.
+        TypeError: If ``module`` is no module.
         ValueError: If the checkpoint is unreadable, damaged, unsafe, or belongs to another run or architecture.
 
     Example:
@@ -154,9 +154,9 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
     before = copy.deepcopy(module.state_dict())
     try:
         hook = getattr(module, "on_load_checkpoint", None)
-        if callable(hook):  # a LightningModule may change what it loads
+        if callable(hook):  # a LightningModule may change the checkpoint
             hook(content)
-        names = {plain_name(name): name for name in before}  # the trained module may have been compiled, or this one
+        names = {plain_name(name): name for name in before}  # either module may be compiled
         weights = {names.get(plain_name(name), name): value for name, value in _weights(path, content).items()}
         module.load_state_dict(weights, strict=getattr(module, "strict_loading", True))
     except RuntimeError as error:
@@ -184,7 +184,7 @@ def write_manifest(
     positions: dict[str, list[int]],
     run: str = "",
 ) -> None:
-    """Write ``best.json``: which of the checkpoints in ``directory`` is best by which metric, and when it was taken.
+    """Write ``best.json``: the checkpoints of ``directory`` from the best on, with metric, epoch and step.
 
     Args:
         directory: Folder of the checkpoints.

@@ -1,4 +1,4 @@
-"""Find the checkpoints that a folder, a pattern or a list of them names."""
+"""Find the checkpoints that a folder, a pattern, a file or a list of these names."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,17 @@ __all__ = ["find_files"]
 
 
 def find_files(argument: str, given: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Find the files that are meant, in their order.
+    """Find the files that ``given`` names, in order.
+
+    - **A folder** needs a manifest of ``BestCheckpoint``. Its files are all ``top_k``, the best first.
+    - **A pattern** gives files in the order of their names, numbers in names by size. Matching folders need a manifest.
 
     Args:
-        argument: What the user calls it, for errors.
-        given: A folder with a manifest of ``BestCheckpoint`` (all of its ``top_k``, the best first), a pattern (in the
-            order of the names, numbers by their size; folders that match need a manifest), a file, or a list of these.
+        argument: The user's name for the argument, for errors.
+        given: A folder, a pattern, a file, or a list of these.
 
     Raises:
-        FileNotFoundError: If nothing is there.
+        FileNotFoundError: If no file is found.
         ValueError: If a manifest is not readable.
     """
     paths = [given] if isinstance(given, str | Path) else given
@@ -53,14 +55,14 @@ def _of_manifest(argument: str, folder: Path) -> list[Path]:
     gone = [file for file in files if not file.is_file()]
     if gone:
         raise FileNotFoundError(
-            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0].parent)} Name those that you "
-            "want."
+            f"`{gone[0]}`, which {MANIFEST} names, must exist. {_what_is_there(gone[0].parent)} Name the files "
+            "that you want."
         )
     return files
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:
-    """So that ``snapshot-10`` comes after ``snapshot-9``."""
+    """Sort key that puts ``snapshot-10`` after ``snapshot-9``."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 

@@ -1,4 +1,4 @@
-"""Read a checkpoint: whole, as it was written, and without running code from it."""
+"""Read a checkpoint: check that it is undamaged, and run no code from it."""
 
 import logging
 import pickle
@@ -14,15 +14,15 @@ import torch
 __all__ = ["RUN", "check_run", "explain_failure", "read_checkpoint"]
 
 RUN = "trainingkit_run"
-"""Name under which a callback's state and a manifest keep the token of the run that wrote them."""
+"""Key of the run's token in a callback's state and in a manifest."""
 
 
 def read_checkpoint(path: str | Path, load: Callable[[str | Path], Any] | None = None) -> Any:
-    """Read a checkpoint onto the CPU. Its sums are compared first: ``torch.load`` does not look at them.
+    """Read a checkpoint onto the CPU, after a check of its checksums, which ``torch.load`` ignores.
 
     Args:
-        path: The file, or the folder of a sharded checkpoint, which has no sums.
-        load: Reads it in another way than ``torch.load``. It must run no code from the file.
+        path: The file, or the folder of a sharded checkpoint, which has no checksums.
+        load: Function to read the path with, in place of ``torch.load``. It must run no code from the file.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -44,23 +44,24 @@ def read_checkpoint(path: str | Path, load: Callable[[str | Path], Any] | None =
 
 @lru_cache(maxsize=1024)
 def _check_sums(file: Path, _mtime: int, _size: int) -> None:
-    """Compare each record with its CRC32, once for each state of a file."""
+    """Compare each record with its CRC32, once for each version of a file."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(record.CRC for record in archive.infolist()):  # all are 0 after `set_crc32_options(False)`
                 if record := archive.testzip():
-                    raise zipfile.BadZipFile(f"the sum of {record} is wrong")
+                    raise zipfile.BadZipFile(f"the checksum of {record} is wrong")
                 return
-    logging.getLogger("lightning_trainingkit").warning("%s has no sums: damage to its numbers would not show.", file)
+    log = logging.getLogger("lightning_trainingkit")
+    log.warning("%s has no checksums: damage to its numbers would not show.", file)
 
 
 def check_run(path: str | Path, content: Any, run: str) -> None:
-    """Raise a ValueError if a checkpoint says that another run wrote it.
+    """Raise a ValueError if a checkpoint holds the token of another run.
 
     Args:
         path: The file, for the error.
-        content: What was read from it.
-        run: Token of the run; empty if it is not known.
+        content: The file's content.
+        run: Token of the run. Empty if unknown.
     """
     callbacks = content.get("callbacks") if isinstance(content, Mapping) else None
     states = callbacks.values() if isinstance(callbacks, Mapping) else ()
@@ -74,7 +75,7 @@ def check_run(path: str | Path, content: Any, run: str) -> None:
 
 @contextmanager
 def explain_failure(name: str | Path) -> Iterator[None]:
-    """Turn what reading a bad checkpoint raises into one error that says what is wrong with which file.
+    """Turn each exception on reading a bad checkpoint into one error that names the file and its fault.
 
     Args:
         name: The file's path.
@@ -93,7 +94,7 @@ def explain_failure(name: str | Path) -> Iterator[None]:
         raise ValueError(f"`{name}` must be a file that can be read, got {error.strerror or error}.") from error
     except MemoryError:
         raise
-    except Exception as error:  # damaged files raise what they like
+    except Exception as error:  # a damaged file may raise any error
         if isinstance(error, pickle.UnpicklingError) and (held := _code(name)):
             raise ValueError(
                 f"`{name}` must be tensors and plain values alone, got {held}, which would run code when a checkpoint "
@@ -107,7 +108,7 @@ def explain_failure(name: str | Path) -> Iterator[None]:
 
 
 def _code(path: str | Path) -> str:
-    """What in a file would run code; empty if nothing is known of it."""
+    """Return the names in a file that would run code. Empty if the file cannot be read."""
     try:
         return ", ".join(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a damaged file

@@ -20,27 +20,29 @@ __all__ = ["GreedySoup", "average_weights", "greedy_soup"]
 def average_weights(
     paths: str | Path | Sequence[str | Path], *, weights: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
-    """Average the weights of checkpoints into those of one model, a soup that costs no more than one member at test.
+    """Average the weights of checkpoints into one model, a soup. At test time it costs as much as one member.
 
-    ``theta = sum_k w_k theta_k``, ``w_k = 1 / K`` by default. Meant for members that began from the same pretrained
-    weights or are points of one training; those of other random weights are to be averaged by their predictions
-    (``EnsembleAverage``). Files are read one after the other onto the CPU, without running code from them, and summed
-    in double precision. BatchNorm statistics are averaged like the rest, which is not what the averaged model has:
-    ``reestimate_batch_norm`` after loading.
+    ``theta = sum_k w_k theta_k``, by default with ``w_k = 1 / K``.
+
+    - **Members** must have started from the same pretrained weights, or be points of one training. Average the
+      predictions of other members (``EnsembleAverage``).
+    - **Files** are read one after the other onto the CPU, without running code, and summed in double precision.
+    - **BatchNorm**: averaged statistics are not the statistics of the averaged model. Call ``reestimate_batch_norm``
+      after loading.
 
     Args:
         paths: A checkpoint (of Lightning, or a saved ``state_dict``), a pattern such as ``"runs/*/best.ckpt"``, a
-            folder that ``BestCheckpoint`` wrote to (all of its ``top_k``), or a list of these.
-        weights: Weight of each file, in the order of ``paths`` (a pattern's files in order of their names, numbers by
-            their size; a folder's best first), none negative, of sum 1. By default all are equal.
+            folder of ``BestCheckpoint`` (all its ``top_k``), or a list of these.
+        weights: Weight of each file in the order of ``paths``, none negative, with sum 1; equal by default. A pattern's
+            files are in the order of their names, numbers by size; a folder's files from the best on.
 
     Returns:
-        What ``module.load_state_dict`` takes, in the names and dtypes of the first file. Of integers, such as
-        BatchNorm's count of batches, the largest; of what is no tensor, the first.
+        The weights for ``module.load_state_dict``, with the names and dtypes of the first file. Integers, such as
+        BatchNorm's count of batches, are the largest value. Other entries that are no tensors come from the first file.
 
     Raises:
         FileNotFoundError: If no file is found.
-        ValueError: If the files are not of one architecture, one is truncated or would run code, or ``weights`` do not
+        ValueError: If the files differ in architecture, a file is truncated or would run code, or ``weights`` do not
             fit.
 
     Example:
@@ -70,12 +72,12 @@ def average_weights(
 
 
 class GreedySoup(NamedTuple):
-    """The outcome of ``greedy_soup``.
+    """The result of ``greedy_soup``.
 
     Args:
         weights: The averaged weights, for ``module.load_state_dict``.
-        paths: The files that are in them, from the best on.
-        score: What they scored.
+        paths: The averaged files, from the best on.
+        score: Score of the averaged weights.
     """
 
     weights: dict[str, Tensor]
@@ -84,24 +86,24 @@ class GreedySoup(NamedTuple):
 
 
 def greedy_soup(paths: str | Path | Sequence[str | Path], score: Callable[[dict[str, Tensor]], float]) -> GreedySoup:
-    """Average the weights of those checkpoints that together score best, chosen greedily: never worse than the best.
+    """Average the weights of checkpoints that a greedy choice selects. The soup scores at least as well as the best.
 
-    Members are tried from the best to the worst by their own score; one stays in the soup if the soup's score does not
-    fall. The score must be of validation data: the choice is fitted to them. ``score`` is called ``2 K - 1`` times for
-    ``K`` files; two files are in memory beside the running sum.
+    Members are tried from the best to the worst by their own score. A member stays in the soup if the soup's score does
+    not fall. Score on validation data, since the choice is fitted to the data. For ``K`` files ``score`` is called
+    ``2 K - 1`` times. Two files are in memory beside the running sum.
 
     Args:
         paths: The checkpoints, as in ``average_weights``.
-        score: Judges weights, larger is better: loads them into a module, re-estimates BatchNorm statistics if it has
-            any (``reestimate_batch_norm``), and returns the accuracy on validation data, say. It may keep nothing of
-            what it is given.
+        score: Function of weights, larger is better. It loads them into a module, re-estimates BatchNorm statistics if
+            there are any (``reestimate_batch_norm``), and returns the validation accuracy or similar. It must keep no
+            reference to the weights.
 
     Returns:
-        The averaged weights for ``module.load_state_dict``, the files in them from the best on, and the soup's score.
+        The averaged weights for ``module.load_state_dict``, the averaged files from the best on, and the soup's score.
 
     Raises:
         FileNotFoundError: If no file is found.
-        ValueError: If the files are not of one architecture, one is truncated or would run code, or a score is NaN.
+        ValueError: If the files differ in architecture, a file is truncated or would run code, or a score is NaN.
 
     Example:
         >>> import pathlib, tempfile, torch
@@ -143,10 +145,10 @@ class _Soup:
         self._weight = 0.0
 
     def check(self, member: dict[str, Any], file: Path) -> dict[str, Any]:
-        """Return ``member`` by the names of the first that was checked: one may have been saved compiled.
+        """Return ``member`` with the names of the first checked member, since files may come from compiled modules.
 
         Raises:
-            ValueError: If it has another architecture.
+            ValueError: If ``member`` has another architecture.
         """
         if not self._layout:
             self._first = file
@@ -178,7 +180,7 @@ class _Soup:
                 self._sums[name] = value if held is None else torch.maximum(held, value.to(held.dtype))
 
     def average(self) -> dict[str, Tensor]:
-        """Divide by the sum of the weights, in the dtypes of the first member."""
+        """Return the sums divided by the sum of the weights, in the dtypes of the first member."""
         result = {}
         for name, value in self._sums.items():
             if isinstance(value, Tensor):
@@ -206,12 +208,12 @@ def _other_architecture(first: Path, file: Path, where: str, number: int) -> str
 def _judge(score: Callable[[dict[str, Tensor]], float], weights: dict[str, Tensor], file: Path) -> float:
     found = float(score(weights))
     if math.isnan(found):
-        raise ValueError(f"`score` must return a number, got NaN on trying {file}. Return -inf for what is no good.")
+        raise ValueError(f"`score` must return a number, got NaN on trying {file}. Return -inf for useless weights.")
     return found
 
 
 def _find(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     files = find_files("paths", paths)
     if not files:
-        raise ValueError("`paths` must name at least one file, got none. A folder or a pattern will do too.")
+        raise ValueError("`paths` must name at least one file, got none. Give a file, a folder or a pattern.")
     return files

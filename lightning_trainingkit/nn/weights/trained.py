@@ -1,4 +1,4 @@
-"""Which modules hold trained weights, as far as this process has seen."""
+"""Record which modules hold trained weights, as far as this process knows."""
 
 from weakref import WeakSet
 
@@ -6,15 +6,15 @@ from torch import nn
 
 __all__ = ["is_trained", "mark_trained"]
 
-# Beside the modules, not in them: nothing of it is saved, copied or pickled, and it goes with the module.
+# Outside of the modules, so that the mark is not saved, copied or pickled, and is freed with the module.
 _trained: WeakSet[nn.Module] = WeakSet()
 
 
 def mark_trained(module: nn.Module) -> None:
-    """Note that a module and its parts have been trained, or have loaded weights. Parts that are made later are not.
+    """Mark a module and its parts as trained or loaded. Parts that are made later are not marked.
 
     Args:
-        module: Any module. Nothing in it changes.
+        module: Any module. It does not change.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -27,7 +27,7 @@ def mark_trained(module: nn.Module) -> None:
 
 
 def is_trained(module: nn.Module) -> bool:
-    """Whether a module itself was marked by `mark_trained`.
+    """Whether `mark_trained` has marked exactly this module.
 
     Args:
         module: Any module.

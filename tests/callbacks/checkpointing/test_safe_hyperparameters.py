@@ -41,7 +41,7 @@ def test_a_module_is_left_out_and_named(tmp_path, make, caplog):
         path, content = saved(tmp_path, make(tmp_path), module)
     assert content["hyper_parameters"] == {"lr": 0.1, "sizes": [1, 2]}
     assert content["hyper_parameters_left_out"] == {"Careless": ["model"]}
-    assert "of Careless, which would load by running code alone: model." in caplog.text
+    assert "of Careless, since loading them would run code: model." in caplog.text
     found = Careless.load_from_checkpoint(path, model=module.hparams.model, weights_only=True)
     assert difference(found.state_dict(), module.state_dict()) == 0
     with pytest.raises(TypeError, match="'model'"):

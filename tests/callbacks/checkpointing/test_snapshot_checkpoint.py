@@ -201,7 +201,7 @@ def test_a_run_that_is_made_longer_goes_on_numbering(tmp_path, caplog):
     longer = run(tmp_path, cycles=2, max_epochs=5, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
     steps = [torch.load(path, weights_only=True)["global_step"] for path in longer.paths]
     assert steps == [4, 8, 10, 20]
-    assert "are of steps [4, 8], which were planned otherwise" in caplog.text
+    assert "are of steps [4, 8], planned for another number of steps or cycles" in caplog.text
     assert "2 cycles in 20 steps: [10, 20]" in caplog.text
 
 

@@ -80,7 +80,7 @@ def test_a_file_without_sums_is_read_and_one_line_says_so(tmp_path, weights, kin
     for _ in range(2):
         assert equal(read_checkpoint(path), weights)
     (line,) = caplog.messages
-    assert line == f"{path} has no sums: damage to its numbers would not show."
+    assert line == f"{path} has no checksums: damage to its numbers would not show."
 
 
 def test_what_is_no_file(tmp_path):
