@@ -632,7 +632,7 @@ def test_a_loss_of_nothing_that_trains_and_modes_that_the_step_undoes_are_errors
 
     with pytest.raises(RuntimeError, match=r"`phases\[0\]\['train'\]` must name .* got head, and a loss"):
         toy_trainer(transfer(), max_epochs=4).fit(Apart(), *toy_loaders())
-    with pytest.raises(RuntimeError, match="`Undoing` must leave what is frozen in eval mode"):
+    with pytest.raises(RuntimeError, match="`Undoing` must leave frozen layers in eval mode"):
         toy_trainer(transfer(), max_epochs=4).fit(Undoing(), *toy_loaders())
 
 
