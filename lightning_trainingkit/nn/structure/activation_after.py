@@ -58,8 +58,8 @@ def activation_after(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = (
 
     - **A path** begins at a layer. It passes through normalisation, pooling, dropout, reshaping, sums, concatenation
       and indexing. It ends at the next layer with weights or at the output. The nearest activation on any path counts.
-    - **A forward that cannot be traced** (control flow that depends on data) or is missing: the largest submodules below
-      it are traced.
+    - **A forward that cannot be traced** (control flow that depends on data) or is missing: the largest submodules
+      below it are traced.
 
     The module is left unchanged.
 

@@ -86,7 +86,7 @@ def find_blocks(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) ->
 
 
 def _join(parts: list[_Part], last: list[str], layers: list[str]) -> list[_Part]:
-    """Order the parts by use. Join parts after the last layers with the head, and parts without a matrix with others."""
+    """Order the parts by use. Parts after the last layers join the head, parts without a matrix another block."""
     heads = [part for part in parts if part.name in last]
     end = max((head.used for head in heads), default=math.inf)
     blocks: list[_Part] = []

@@ -117,9 +117,8 @@ class _Tracer(fx.Tracer):
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"
             return self.create_proxy("call_module", name, args, kwargs)
         try:
-            return super().call_module(
-                m, m.forward, args, kwargs
-            )  # without the user's hooks, which proxies would confuse
+            # Without the user's hooks, which proxies would confuse.
+            return super().call_module(m, m.forward, args, kwargs)
         except Exception as error:  # as above
             name = self.path_of_module(m)
             self.opaque[name] = _reason(m, error)

@@ -60,9 +60,8 @@ def find_boundary(
             boundary = Boundary(module, forward, name)
             features, output = boundary.check(x)
             with _left_as_found(module, x):
-                alone = boundary.part(
-                    features.clone()
-                )  # before `features`: it draws the random numbers that `check` drew
+                # First, so that it draws the random numbers that `check` drew.
+                alone = boundary.part(features.clone())
                 twice = boundary.features(x[:1].repeat_interleave(len(x), 0))
             _refuse(not same_features(alone, output, True), f"{boundary.place} alone returns something different")
             mixed = not same_features(twice[:1], features[:1], True)
