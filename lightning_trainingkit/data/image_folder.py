@@ -28,7 +28,7 @@ class ImageFolderDataModule(ImageDataModule):
     - **A missing** ``val`` **or** ``test`` **folder** is split from the training images, by class, the test part first.
     - **A** ``test`` **folder without classes** is read by ``predict`` as images without labels, in the order of names.
     - **Normalisation** is by mean and standard deviation of the training part, measured in one pass.
-    - **Formats**: all that Pillow decodes; the first of several frames, the upper 8 bits of colours of 16 bits.
+    - **Formats**: all that Pillow itself decodes; the first of several frames, the upper 8 bits of colours of 16 bits.
     - **Skipped files**, such as hidden ones, are counted in one line.
 
     Usual names of the parts (``Valid``, ``dev``, ``testing``) are known. README.md in this folder tells more.

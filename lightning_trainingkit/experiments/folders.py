@@ -54,7 +54,7 @@ def open_folder(name: str, output: Path | None = None, *, resume: bool = False) 
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of the training in ``folder``, or None. Partly written files have another name."""
+    """The last checkpoint of the training in ``folder``, or None. Files of weights alone don't count."""
 
     def age(path: Path) -> tuple[int, bool]:
         # Files of weights alone can't be resumed from, and have no step.

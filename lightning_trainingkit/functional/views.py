@@ -198,7 +198,7 @@ def _users(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if len(viewed) != len(x):
         raise ValueError(
             f"`{_name(function)}` must return as many images as it gets, {len(x)}, got {len(viewed)}. Give each view "
-            "as a function of its own."
+            "as a separate function."
         )
     return viewed
 

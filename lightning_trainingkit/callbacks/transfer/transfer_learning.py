@@ -186,7 +186,7 @@ class TransferLearning(L.Callback):
         """Plan the phases, print them, and freeze the layers that the first one does not train."""
         for name, theirs in self._others.items():
             raise ValueError(
-                f"`{name}` must be that of the checkpoint to resume, got {self._schedule()[name]!r}, and the "
+                f"`{name}` must be the same as in the checkpoint to resume, got {self._schedule()[name]!r}, and the "
                 f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
@@ -239,8 +239,8 @@ class TransferLearning(L.Callback):
         """Raise if the loss has no gradient, a frozen layer is in training mode, or no phase can be cached."""
         if not loss.requires_grad and self._plan is not None:
             raise RuntimeError(
-                f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
-                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on nothing of it. "
+                f"`phases[{self.phase}]['train']` must name layers that each loss depends on, got "
+                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on none of them. "
                 "Where each optimizer has its own loss, let each phase train something of each."
             )
         if self._freezer is not None and not self._freezer.holds_eval_mode:

@@ -62,7 +62,7 @@ class TransferPlan:
         self.names = {name: parameter for name, parameter in aliases.items() if first[parameter] == name}
         """Parameters that the user has left trainable, by the first of their names."""
         if not self.names:
-            raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
+            raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some trainable.")
         mine = set(self.names.values())
         _refuse_guess(module, phases)
         blocks = find_blocks(module, skip=(Metric,))
@@ -89,7 +89,7 @@ class TransferPlan:
         if missing:
             more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
             raise ValueError(
-                f"`configure_optimizers` must hand over every parameter that is to train, got an optimizer without "
+                f"`configure_optimizers` must hand over every parameter that a phase trains, got an optimizer without "
                 f"{', '.join(missing[:8])}{more}. Pass `self.parameters()` and leave the freezing to the phases: "
                 "parameters that are added later break schedules and resuming."
             )
@@ -220,7 +220,7 @@ def _refuse_guess(module: nn.Module, phases: Sequence[Phase]) -> None:
             if selector == "head" or last_blocks(selector):
                 parts = [name for name, each in module.named_children() if next(each.parameters(), None) is not None]
                 raise ValueError(
-                    f"`phases[{number}]` must name what trains where features may leave through a forward hook "
+                    f"`phases[{number}]` must name trainable layers where features may leave through a forward hook "
                     f"({', '.join(hooked[:8])}), got {selector!r}. Name some of {', '.join(parts)}, or parts of them."
                 )
 
@@ -240,7 +240,7 @@ def _scaled(
         chosen = [parameter for parameter in parameters if parameter in factors]
         if not chosen:
             raise ValueError(
-                f"`phases[{number}]['lr_scale']` must name something that trains in this phase, got {selector!r}. "
+                f"`phases[{number}]['lr_scale']` must name trainable layers of this phase, got {selector!r}. "
                 f"It trains {', '.join(phase.train)}."
             )
         factors = factors | dict.fromkeys(chosen, phase.lr_scale[selector])

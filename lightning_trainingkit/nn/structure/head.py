@@ -151,7 +151,7 @@ def _check_alone(model: nn.Module, name: str) -> None:
             if others or isinstance(called, NORMS):
                 meets = "a norm layer" if isinstance(called, NORMS) else others[0]
                 raise ValueError(
-                    f"`model` must end in a last layer of its own, got `{name}`, the last one called, whose output "
+                    f"`model` must end in its last layer, got `{name}`, the last layer called, whose output "
                     f"meets {meets}. If the model was made without a classifier, add one; if it has several, replace "
                     "them by hand."
                 )

@@ -80,14 +80,14 @@ def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks
         if not matched:
             modules_first = dict.fromkeys(part for parts in known.values() for part in parts[::-1])
             hint = "Or use 'all', 'head' or 'last 2'."
-            raise no_match(argument, "name something that can train", selector, modules_first, hint)
+            raise no_match(argument, "name trainable layers", selector, modules_first, hint)
         chosen = {names[name] for name, parts in known.items() if not matched.isdisjoint(parts)}
     else:
         chosen = {parameter for block in blocks[-1 - count :] for parameter in block.parameters}
     found = [parameter for parameter in dict.fromkeys(names.values()) if parameter in chosen]
     if not found:
         raise ValueError(
-            f"`{argument}` must name something that can train, got {selector!r}, all of which has requires_grad=False. "
+            f"`{argument}` must name trainable layers, got {selector!r}, which has requires_grad=False throughout. "
             "Set it to True where the phases are to decide."
         )
     return found
