@@ -101,7 +101,7 @@ def parse_activation(text: str) -> Activation:
 
 
 def split_call(text: str) -> tuple[str, str | None]:
-    """Split ``"name(argument)"``. Without parentheses, or with one missing, the name is the whole text.
+    """Split ``"name(argument)"``. Without both parentheses the name is the whole text and the argument None.
 
     Example:
         >>> split_call("normal(0.01)"), split_call("zeros"), split_call("normal(0.01")

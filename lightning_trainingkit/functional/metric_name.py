@@ -121,7 +121,7 @@ def quantity_of(name: str) -> str:
 
 
 def is_of_step(name: str) -> bool:
-    """Whether a name is the one of each step, of a metric that Lightning logs by step and by epoch.
+    """Whether a name ends in ``_step``, Lightning's name for a value of one step where it also logs one for the epoch.
 
     Example:
         >>> [is_of_step(name) for name in ("train_loss_step", "train_loss_epoch", "step_size")]

@@ -37,12 +37,12 @@ class CommandCenter(L.Callback):
     """Record each fit as a separate W&B run, offline and without an account. Training is unchanged.
 
     - **Config**: the hyperparameters, the settings of trainer, optimizers and callbacks, and the versions.
-    - **Summary**: the best value of a metric, not the last.
+    - **Summary**: the best value of each monitored metric.
     - **End**: the run stays open after the fit, so that ``trainer.test`` logs into it. It ends with ``finish``, with
       this callback's next fit or with the process. A fit that raises ends its run as failed.
     - **Logger**: the Trainer's ``WandbLogger``. Where there is none, the callback appends one to ``trainer.loggers``;
       the mode is ``WANDB_MODE`` or offline, the folder ``trainer.default_root_dir``.
-    - **W&B fails**: a warning says so once, and training goes on without W&B until the next fit.
+    - **W&B fails**: one warning, and training goes on without W&B until the next fit.
     - **Secrets** become ``***`` in names, tags, notes and config.
 
     ``validate`` and ``test`` before any fit, ``fast_dev_run`` and ``barebones`` are not recorded. README.md in this

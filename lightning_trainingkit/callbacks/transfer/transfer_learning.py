@@ -40,8 +40,7 @@ class TransferLearning(L.Callback):
     """Fine-tune in phases: the last layer first, then more of the model at lower rates.
 
     All other layers are frozen: no gradients, no optimizer state, BatchNorm and dropout in eval mode. The optimizer
-    must hold all parameters from the start. After the fit, ``requires_grad`` and modes are as without this callback. A
-    phase is a dict:
+    must hold all parameters from the start. After the fit, flags and modes are restored. A phase is a dict:
 
     - **train**: ``all``, ``head`` (the last layers), ``last n`` (the head and up to ``n`` blocks before it), `fnmatch`
       patterns over module or parameter names, or a list of these.
@@ -49,7 +48,7 @@ class TransferLearning(L.Callback):
     - **patience**, in place of ``start``: checks of ``monitor`` without improvement in the phase before.
     - **lr_scale**: factor on the learning rate, or a dict of selectors to factors, which hold without ``lr_decay``.
 
-    The first phase starts at once. One device or DDP. README.md in this folder tells more.
+    The first phase starts at once. README.md in this folder tells more.
 
     Args:
         phases: ``small_data``: the last layer alone. ``more_data``: the last layer for a quarter of the training, then
@@ -71,7 +70,8 @@ class TransferLearning(L.Callback):
         verbose: Whether to print the schedule before training.
 
     Raises:
-        TypeError: If an argument has the wrong type. Before training: if the strategy or an optimizer can't be used.
+        TypeError: If an argument has the wrong type. Before training: if the strategy is not a single device or DDP, or
+            an optimizer can't be used.
         ValueError: If an argument is out of range. Before training: if a selector matches no trainable parameter, a
             phase can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
         RuntimeError: If ``monitor`` is needed and not logged: the sanity check shows this, or for some names the first
