@@ -765,7 +765,7 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     assert found["ours"] == found["ours, cached"] == 0
     assert found["ours, cached, to not cached"] < 1e-5
     assert difference(one, two) < 1e-6
-    assert "without it on another one" in found["without room"][0]  # both ranks stop
+    assert "without it on another rank" in found["without room"][0]  # both ranks stop
     assert "No space left on device" in found["without room"][1]
     assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing
 
