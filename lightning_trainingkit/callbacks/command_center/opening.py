@@ -44,7 +44,7 @@ def check_run(run: "Run", group: str | None, job_type: str, name: str | None) ->
         found = getattr(run, argument)
         if asked not in (default, found):
             raise ValueError(
-                f"`{argument}` must match the Trainer's own WandbLogger, whose run has {found!r}, got {asked!r}. "
+                f"`{argument}` must be as in the Trainer's own WandbLogger, whose run has {found!r}, got {asked!r}. "
                 f"Pass it to the logger: `WandbLogger({argument}={asked!r})`."
             )
 
