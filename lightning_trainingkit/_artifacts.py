@@ -1,4 +1,4 @@
-"""Read an ensemble's members from wherever they are: checkpoint files, modules in memory, W&B artifacts."""
+"""Read the members of an ensemble: checkpoint files, modules in memory, W&B artifacts."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,10 @@ _SUFFIXES = (".ckpt", ".pt", ".pth")
 def load_members(members: Any) -> list[MemberFile | nn.Module]:
     """Read members as ``read_members`` does, and the checkpoints of artifacts ``"wandb:ENTITY/PROJECT/NAME:VERSION"``.
 
-    Downloaded files are deleted afterwards. An artifact that can't be had is a ConnectionError.
+    Downloaded files are deleted afterwards.
+
+    Raises:
+        ConnectionError: If W&B does not give an artifact.
     """
     with TemporaryDirectory() as folder:
         local: list[Any] = []
@@ -29,7 +32,7 @@ def load_members(members: Any) -> list[MemberFile | nn.Module]:
 
 
 def _download(name: str, folder: Path) -> list[Path]:
-    """Download an artifact into a folder of its name, and return its checkpoints."""
+    """Download an artifact into a folder with its name, and return its checkpoints."""
     if name.count("/") != 2 or name.count(":") != 1 or not all(name.replace(":", "/").split("/")):
         raise ValueError(
             f"`members` must name an artifact as {PREFIX}ENTITY/PROJECT/NAME:VERSION, got {PREFIX}{name}. "

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Write files that appear whole or not at all."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from lightning_trainingkit._locks import is_held
 __all__ = ["check_no_folder", "claim", "put_in_place", "sweep", "temporary", "write_bytes", "write_json"]
 
 _HOST = platform.node().replace(".", "_")
-_MARK = ".trainingkit"  # stands in each folder that was put in place, and says that it may be replaced
+_MARK = ".trainingkit"  # marks folders that `put_in_place` wrote and may replace
 
 
 def temporary(path: str | Path) -> Path:
-    """Where this process writes ``path`` before renaming it: beside it, since a rename is atomic on one disk only."""
+    """The name under which this process writes ``path`` before the rename. A rename is atomic on one disk only."""
     return Path(f"{path}.{_HOST}-{os.getpid()}.tmp")
 
 
 def sweep(folder: str | Path) -> None:
-    """Remove what processes of this machine that are gone have left half-written below ``folder``.
+    """Remove half-written files below ``folder`` whose process, on this machine, has ended.
 
-    Files that another process holds, itself or a folder around them, stay: the number of a process that lives in
-    another container means nothing here.
+    Files stay if another process holds them or a folder around them: process numbers of another container are not valid
+    here.
     """
-    if os.name != "posix":  # elsewhere a process can't be asked for
+    if os.name != "posix":  # other systems can't tell whether a process runs
         return
     folder = Path(folder)
     for file in list(folder.glob("**/*.tmp")):
@@ -40,24 +40,24 @@ def sweep(folder: str | Path) -> None:
 
 
 def claim(path: str | Path) -> bool:
-    """Reserve a name until ``put_in_place``. False if there is a file, or another process has reserved the name."""
+    """Reserve a name until ``put_in_place``. False if the file exists or another process has reserved it."""
     mark = _claim(path)
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.open("x").close()
     except FileExistsError:
         return False
-    if Path(path).exists():  # only now: its writer may have been about to rename it
+    if Path(path).exists():  # checked last: its writer may have been about to rename it
         mark.unlink(missing_ok=True)
         return False
     return True
 
 
 def put_in_place(path: str | Path, written: Path | None = None) -> None:
-    """Flush ``temporary(path)`` (or ``written``) and rename it: who reads ``path`` sees the old file or the new one.
+    """Flush ``temporary(path)`` (or ``written``) and rename it. Readers of ``path`` see the old file or the new one.
 
     Raises:
-        IsADirectoryError: If ``path`` is a folder, other than a sharded checkpoint that was put in place earlier.
+        IsADirectoryError: If ``path`` is a folder. A sharded checkpoint that this function wrote is replaced.
     """
     written, path = written or temporary(path), Path(path)
     if written.is_dir():  # a sharded checkpoint, which no rename replaces
@@ -76,7 +76,7 @@ def put_in_place(path: str | Path, written: Path | None = None) -> None:
 
 
 def check_no_folder(path: str | Path) -> None:
-    """Raise an IsADirectoryError if ``path``, where a file shall stand, is a folder."""
+    """Raise IsADirectoryError if ``path`` is a folder, and so no place for a file."""
     if Path(path).is_dir():
         raise IsADirectoryError(f"`{path}` must be free for a file, got a folder. It stays as it is: move it away.")
 
@@ -101,13 +101,13 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write ``data`` as JSON, whole or not at all. NaN and Infinity are refused: no other language reads them."""
+    """Write ``data`` as JSON, whole or not at all. NaN and Infinity raise: no other language reads them."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, f"{json.dumps(data, indent=2, allow_nan=False)}\n".encode())
 
 
 def _flush(path: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder can't be opened
+    if os.name != "posix":  # other systems can't open a folder
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

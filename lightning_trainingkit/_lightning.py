@@ -1,7 +1,7 @@
 """Lightning, as ``L``, from the package that the project uses: ``lightning`` or ``pytorch_lightning``, two class trees.
 
-The variable ``TRAININGKIT_LIGHTNING`` names the package. Without it, a package that the project has imported alone
-before the kit's first class is taken, and otherwise ``lightning``. No other file imports Lightning.
+The variable ``TRAININGKIT_LIGHTNING`` names the package. Without it, the kit takes the only package that the project
+imported before the kit's first class, or ``lightning`` if there are both or none. No other file imports Lightning.
 """
 
 import os
@@ -61,7 +61,7 @@ set_rng_states = L.utilities.seed._set_rng_states  # type: ignore[attr-defined]
 
 
 def refuse_other_package(user: object, trainer: Any) -> None:
-    """Raise TypeError if a Trainer is of the other package than the kit's classes."""
+    """Raise TypeError if a Trainer belongs to the other package than the kit's classes."""
     packages = {each.__module__.partition(".")[0] for each in type(trainer).__mro__} & _PACKAGES.keys()
     if packages and not isinstance(trainer, L.Trainer):
         (theirs,) = packages

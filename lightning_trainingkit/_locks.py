@@ -15,16 +15,16 @@ __all__ = ["Lock", "hold", "is_held"]
 
 
 class Lock:
-    """A folder or a file that this process holds until the last reference to this object goes.
+    """A folder or a file that this process holds until the last reference to this object is gone.
 
-    The kernel frees it however the process ends. A copy or a pickle of a lock is None.
+    The kernel frees it when the process ends in any way. A copy or a pickle of a lock is None.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def close(self) -> None:
-        """Let go."""
+        """Free the folder or file."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -41,16 +41,16 @@ _held: WeakValueDictionary[str, Lock] = WeakValueDictionary()
 
 
 def hold(path: str | Path) -> Lock | None:
-    """Hold a folder or a file. All who ask in one process share one lock.
+    """Hold a folder or a file. All callers in one process share one lock.
 
     Returns:
-        None where there are no locks: on Windows, on many network file systems, where ``path`` can't be opened.
+        The lock. None if there are no locks (Windows, many network file systems) or ``path`` can't be opened.
 
     Raises:
         BlockingIOError: If another process holds it.
     """
     place = os.path.realpath(path)
-    for _ in range(4):  # another process may just be looking (`is_held`)
+    for _ in range(4):  # another process may be in `is_held` now
         if (lock := _held.get(place)) is not None:
             return lock
         try:
@@ -91,7 +91,7 @@ def _lock(place: str) -> Lock:
 
 
 def _let_go_in_child() -> None:
-    """A forked process, such as a worker of a DataLoader, would keep the locks when its parent is gone."""
+    """Free the locks in a forked process, such as a worker of a DataLoader, which may outlive its parent."""
     for lock in list(_held.values()):
         lock.close()
     _held.clear()

@@ -1,4 +1,4 @@
-"""The version of the kit, and those of the packages that its numbers depend on."""
+"""The version of the kit, and the versions of the packages that its numbers depend on."""
 
 __version__ = "0.1.0"
 
@@ -8,8 +8,8 @@ _PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "wandb")
 
 
 def versions() -> dict[str, str]:
-    """Version by name, for a record of a training."""
-    import platform  # imported here, as importlib.metadata is: the package must cost nothing to import
+    """Return each package with its version, for the record of a training."""
+    import platform  # imported here, like importlib.metadata: importing the package must be fast
     from importlib.metadata import version
 
     installed = {name: version(name) for name in _PACKAGES}

@@ -1,4 +1,4 @@
-"""What the DataModules of the kit share: loaders over three parts, checks, normalisation."""
+"""The base of the kit's DataModules: loaders over three parts, checks, normalisation."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,8 +22,8 @@ T = TypeVar("T")
 class ImageDataModule(L.LightningDataModule):
     """Serve ``train_set``, ``val_set`` and ``test_set``, which a subclass fills in ``_load``.
 
-    Over several ranks each image of the validation and the test part is evaluated once, and all ranks have the same
-    number of batches (where the batch size is very small, some may have one more).
+    Over several ranks each image of the validation and the test part is evaluated once. All ranks have the same number
+    of batches. Only with a very small batch size may some ranks have one more.
     """
 
     num_classes: int
@@ -48,13 +48,13 @@ class ImageDataModule(L.LightningDataModule):
         super().__setattr__(name, value)
 
     def setup(self, stage: str | None = None) -> None:
-        """Load, split and measure once; every rank and every process comes to the same parts."""
+        """Load, split and measure once. Every rank and every process gets the same parts."""
         if not self._loaded:
             self._load()
             self._loaded = True
 
     def __getattr__(self, name: str) -> Any:
-        """Say what a part that is not there yet waits for."""
+        """Raise for a part that is not loaded yet, and name ``setup``."""
         if name in ("train_set", "val_set", "test_set"):
             kind = type(self).__name__
             raise AttributeError(f"`{name}` must be loaded, got {kind} before its `setup`. Call `setup()` first.")
@@ -72,11 +72,11 @@ class ImageDataModule(L.LightningDataModule):
         return self._loader(self.train_set, shuffle=True, drop_last=lone)
 
     def val_dataloader(self) -> DataLoader[Pair]:
-        """Return validation batches in a fixed order; of several ranks, this rank's."""
+        """Return validation batches in a fixed order; with several ranks, the batches of this rank."""
         return self._evaluation_loader(self.val_set, "val_set")
 
     def test_dataloader(self) -> DataLoader[Pair]:
-        """Return test batches in a fixed order; of several ranks, this rank's."""
+        """Return test batches in a fixed order; with several ranks, the batches of this rank."""
         return self._evaluation_loader(self.test_set, "test_set")
 
     def predict_dataloader(self) -> DataLoader[Pair]:
@@ -103,10 +103,10 @@ class ImageDataModule(L.LightningDataModule):
 
 
 def even_batches(images: int, ranks: int, batch_size: int) -> int:
-    """Largest size up to ``batch_size`` that gives each rank as many batches, though some ranks have one image more.
+    """Largest size up to ``batch_size`` that gives all ranks the same number of batches.
 
-    A rank with a batch more than others would wait for them for ever in a step that synchronises (``self.log`` with
-    ``on_step`` and ``sync_dist``, ``all_gather``). Where no size above 1 does (1 image a batch, say), ``batch_size``.
+    Some ranks have one image more. A rank with one batch more would wait for ever in a step that synchronises
+    (``self.log`` with ``on_step`` and ``sync_dist``, ``all_gather``). If no size above 1 fits, it is ``batch_size``.
     """
     fewest = images // ranks
     if images % ranks == 0:
@@ -115,7 +115,7 @@ def even_batches(images: int, ranks: int, batch_size: int) -> int:
 
 
 def check_path(name: str, value: Any, hint: str) -> str:
-    """Return a path as a string, which any checkpoint can hold; raise TypeError if it is none."""
+    """Return a path as a string, which any checkpoint can hold. Raise TypeError if it is no path."""
     if not isinstance(value, str | Path):
         raise TypeError(f"`{name}` must be a path, got {value!r}. {hint}")
     return str(value)
@@ -132,7 +132,7 @@ def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:
 
 
 def split(targets: Tensor, argument: str, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split stratified, the same on every rank, and raise ValueError if one of the parts would be empty."""
+    """Split by class, equally on every rank. Raise ValueError if one of the parts would be empty."""
     first, second = stratified_split(targets, fraction, torch.Generator().manual_seed(seed))
     if not len(first) or not len(second):
         raise ValueError(

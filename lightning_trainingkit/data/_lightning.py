@@ -10,24 +10,23 @@ __all__ = ["unrepeated"]
 
 
 def unrepeated(part: Dataset[Any], name: str, trainer: L.Trainer | None) -> UnrepeatedDistributedSampler | None:
-    """Share out the examples of ``part`` over the ranks, each of them once, where Lightning would repeat some.
+    """Distribute the examples of ``part`` over the ranks, each once, where Lightning would repeat some.
 
-    Without a sampler of ours Lightning puts its ``DistributedSampler`` in, which gives each rank the same number of
-    examples and takes the first ones twice for it, so that a metric over 359 images is one over 360.
+    Lightning's own choice is ``DistributedSampler``. It gives each rank the same number of examples, and repeats the
+    first ones for that: a metric over 359 images becomes a metric over 360.
 
     Args:
         part: The examples.
-        name: What ``part`` is called, for the error.
-        trainer: Trainer that asks, None outside of one.
+        name: Name of ``part``, for the error.
+        trainer: The Trainer that asks for the loader, None without a Trainer.
 
     Returns:
-        The sampler of this rank, or None where there is one rank, where the user switched Lightning's sampler off
-        (``use_distributed_sampler=False``: all data on each rank), and in a fit with ``overfit_batches``, for which
-        Lightning takes samplers of its own.
+        The sampler of this rank. None with one rank, with ``use_distributed_sampler=False`` (all data on each rank),
+        and in a fit with ``overfit_batches``, for which Lightning chooses the samplers.
 
     Raises:
-        ValueError: If there are fewer examples than ranks, on all ranks alike: a rank without a batch logs nothing, and
-            the others would wait for it.
+        ValueError: If there are fewer examples than ranks, on all ranks alike. A rank without a batch logs nothing, and
+            the other ranks would wait for it.
     """
     if trainer is None or not trainer._accelerator_connector.use_distributed_sampler:
         return None

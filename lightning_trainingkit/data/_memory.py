@@ -33,7 +33,7 @@ class TensorImages(Dataset[Pair]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Pair]:
-        """Normalise a batch at once; DataLoader prefers this to one call per image."""
+        """Normalise a whole batch; DataLoader prefers this method to one call per image."""
         chosen = torch.as_tensor(indices)
         x = F.normalize(F.to_dtype(self.images[chosen], torch.float32, scale=True), self.mean, self.std)
         return list(zip(x.unbind(), self.targets[chosen].unbind(), strict=True))
@@ -42,14 +42,14 @@ class TensorImages(Dataset[Pair]):
 def serve_from_memory(
     module: ImageDataModule, images: Tensor, targets: Tensor, test: Tensor, source: str | Path
 ) -> None:
-    """Cut images into ``train_set``, ``val_set`` and ``test_set`` of a module, normalised by the training part.
+    """Split images into ``train_set``, ``val_set`` and ``test_set`` of a module, normalised by the training part.
 
     Args:
         module: Receives the three parts, ``mean`` and ``std``.
         images: All images ``(N, C, H, W)``.
         targets: All class indices ``(N,)``.
         test: Indices of the test part.
-        source: Where the images come from, for errors.
+        source: Name or folder of the data set, for errors.
     """
     shape = tuple(images.shape[1:])
     if shape != module.image_shape:

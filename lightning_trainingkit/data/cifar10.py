@@ -17,7 +17,7 @@ _TREE = "cifar-10-batches-py"
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """60,000 colour images of 32 x 32 pixels in ten classes; 10,000 of them are the test part.
+    """60,000 colour images of 32 x 32 pixels in ten classes. 10,000 images are the test part.
 
     The validation part is split from the training images by class. Images are normalised by mean and standard deviation
     of the training part.
@@ -26,7 +26,7 @@ class CIFAR10DataModule(ImageDataModule):
         data_dir: The root of torchvision's tree (``cifar-10-batches-py`` in it), or that folder itself. None:
             ``data``.
         batch_size: Images per batch and rank.
-        val_fraction: Share of the 50,000 training images that validates.
+        val_fraction: Share of the 50,000 training images for validation.
         seed: Fixes the split.
         num_workers: Processes that load; 0 is fastest for images in memory.
         download: Whether torchvision may download 170 MB into ``data_dir`` if it is not there.
@@ -63,7 +63,7 @@ class CIFAR10DataModule(ImageDataModule):
         self.download = _check.flag("download", download)
 
     def prepare_data(self) -> None:
-        """Download if that was asked for and the data set is not there."""
+        """Download the data set if ``download`` is True and the folder is absent."""
         if self.download and not (self._root() / _TREE).is_dir():
             torchvision.datasets.CIFAR10(self._root(), download=True)
 

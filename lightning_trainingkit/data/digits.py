@@ -12,13 +12,13 @@ __all__ = ["DigitsDataModule"]
 class DigitsDataModule(ImageDataModule):
     """1,797 real handwritten digits of 8 x 8 pixels, installed with scikit-learn: nothing to download.
 
-    The test part is split off first, the validation part from what is left, both by class. Images are divided by 16 and
-    normalised by mean and standard deviation of the training part.
+    The test part is split off first, then the validation part from the remaining images, both by class. Images are
+    divided by 16 and normalised by mean and standard deviation of the training part.
 
     Args:
         batch_size: Images per batch and rank.
-        val_fraction: Share of the images outside the test part that validates.
-        test_fraction: Share of all images that tests.
+        val_fraction: Share of the images outside the test part, for validation.
+        test_fraction: Share of all images, for the test.
         seed: Fixes both splits.
         num_workers: Processes that load; 0 is fastest for images in memory.
 

@@ -21,7 +21,7 @@ _NAME = "datasets/fashion-mnist"  # as Debian's package has it
 
 
 class FashionMNISTDataModule(ImageDataModule):
-    """70,000 grey images of 28 x 28 pixels, ten kinds of clothing; 10,000 of them are the test part.
+    """70,000 grey images of 28 x 28 pixels, ten kinds of clothing. 10,000 images are the test part.
 
     The validation part is split from the training images by class. Images are normalised by mean and standard deviation
     of the training part.
@@ -31,13 +31,13 @@ class FashionMNISTDataModule(ImageDataModule):
             (``FashionMNIST/raw`` in it). None searches ``data`` and ``datasets/fashion-mnist`` in ``$XDG_DATA_DIRS``
             (by default ``/usr/local/share`` and ``/usr/share``).
         batch_size: Images per batch and rank.
-        val_fraction: Share of the 60,000 training images that validates.
+        val_fraction: Share of the 60,000 training images for validation.
         seed: Fixes the split.
         num_workers: Processes that load; 0 is fastest for images in memory.
         download: Whether torchvision may download 30 MB into ``data_dir`` (None: ``data``) if nothing is found.
 
     Raises:
-        FileNotFoundError: If the files are nowhere and ``download`` is False.
+        FileNotFoundError: If no folder holds the files and ``download`` is False.
         ValueError: If an argument is outside its range or a file is damaged.
 
     Example:
@@ -69,7 +69,7 @@ class FashionMNISTDataModule(ImageDataModule):
         self.download = _check.flag("download", download)
 
     def prepare_data(self) -> None:
-        """Download if that was asked for and nothing is found."""
+        """Download the files if ``download`` is True and no folder holds them."""
         if self.download and self._find() is None:
             torchvision.datasets.FashionMNIST(self.data_dir or "data", download=True)
 

@@ -1,4 +1,4 @@
-"""Read an image file as a square of three colours, or say why it can't be used."""
+"""Read an image file as a square of three colours, or raise an error with the reason."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _NAMED = 10
 
 
 class _RefusedError(ValueError):
-    """Names a file that Pillow could read, and the reader may not."""
+    """Names a file that Pillow can read and the reader refuses."""
 
 
 @cache
@@ -55,7 +55,7 @@ def extensions() -> frozenset[str]:
 class ImageReader:
     """Decode an image file, turn it upright, resize the shorter side and cut out the centre.
 
-    An image has at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, also once it is resized, and sides of at most 100 to 1.
+    An image has at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels, also after the resize, and sides of at most 100 to 1.
 
     Args:
         size: Height and width in pixels.
@@ -69,13 +69,13 @@ class ImageReader:
     value_range: tuple[float, float] | None = None
 
     def check(self, path: str) -> None:
-        """Raise ValueError, which names the file, if its header can't be read or says that it can't be used."""
+        """Raise ValueError, which names the file, if its header is unreadable or shows an unusable image."""
         with _opened(path) as file:
             self._check_size(path, file)
             self._limits(path, file)
 
     def decode(self, path: str) -> Tensor:
-        """Read a file as ``(3, size, size)``: bytes, or floats from 0 to 1 where it has more than 8 bits.
+        """Read a file as ``(3, size, size)``: bytes, or floats from 0 to 1 if it has more than 8 bits.
 
         Raises:
             ValueError: If the file can't be used. The error names the file.
@@ -109,7 +109,7 @@ class ImageReader:
             )
 
     def _limits(self, path: str, file: Image.Image) -> tuple[float, float] | None:
-        """Values that become 0 and 1; None for channels of 8 bits."""
+        """The values that become 0 and 1, None for channels of 8 bits."""
         if not file.mode.startswith(("I", "F")):
             return None
         if "transparency" in file.info:
@@ -138,7 +138,7 @@ class ImageReader:
 
 
 def read_all(paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
-    """Yield what ``read`` makes of each file; at the end, raise one ValueError that names those that it could not."""
+    """Yield ``read(path)`` for each file. At the end raise one ValueError that names all unreadable files."""
     faults = []
     for path in paths:
         try:
@@ -161,13 +161,13 @@ def _opened(path: str) -> Iterator[ImageFile.ImageFile]:
             yield file
     except _RefusedError:
         raise
-    except Exception as error:  # Pillow has no one type for what is wrong with a file
+    except Exception as error:  # Pillow raises many types for a damaged file
         found = str(error) or type(error).__name__
         raise ValueError(f"`{path}` must be a readable image, got {found}. Remove or replace the file.") from error
 
 
 def _upright(file: ImageFile.ImageFile, image: Image.Image) -> Image.Image:
-    """Turn an image as the EXIF data of its file say; damaged EXIF data say nothing."""
+    """Turn an image upright by the EXIF data of its file. Damaged EXIF data are ignored."""
     try:
         turn = _UPRIGHT.get(file.getexif().get(_ORIENTATION, 1))
     except Exception:

@@ -24,33 +24,33 @@ Sample = tuple[str, int]
 class ImageFolderDataModule(ImageDataModule):
     """Colour images from ``ROOT/CLASS/*.png`` or ``ROOT/{train,val,test}/CLASS/*.png``, of one size.
 
-    Images are turned upright (EXIF), the shorter side is resized to ``image_size``, then the centre is cut out. A
-    ``val`` or ``test`` folder that is not there is split from the training images, by class; the test part first. A
-    ``test`` folder without classes is what ``predict`` reads, as images without labels, in the order of their names.
-    Images are normalised by mean and standard deviation of the training part, measured in one pass of constant memory.
+    - **Images** are turned upright (EXIF), the shorter side is resized to ``image_size``, then the centre is cut out.
+    - **A missing** ``val`` **or** ``test`` **folder** is split from the training images, by class, the test part first.
+    - **A** ``test`` **folder without classes** is read by ``predict`` as images without labels, in the order of names.
+    - **Normalisation** is by mean and standard deviation of the training part, measured in one pass.
+    - **Formats**: all that Pillow itself decodes; the first of several frames, the upper 8 bits of colours of 16 bits.
+    - **Skipped files**, such as hidden ones, are counted in one line.
 
-    All formats that Pillow itself decodes are read: of several frames the first, of colours of 16 bits the upper 8.
-    Hidden files and folders are passed over; one line counts all that is. Usual names of the parts (``Valid``, ``dev``,
-    ``testing``) are known.
+    Usual names of the parts (``Valid``, ``dev``, ``testing``) are known. README.md in this folder tells more.
 
     Args:
         data_dir: The folder ``ROOT``. Classes are numbered by the alphabet.
         image_size: Height and width in pixels.
         batch_size: Images per batch and rank.
-        val_fraction: Share of the training images that validates, where there is no ``val`` folder.
-        test_fraction: Share of the training images that tests, where there is no ``test`` folder with classes.
-        mean: Mean of red, green and blue in ``[0, 1]``, in place of the measured one; saves a pass over the images.
+        val_fraction: Share of the training images for validation, if there is no ``val`` folder.
+        test_fraction: Share of the training images for the test, if there is no ``test`` folder with classes.
+        mean: Mean of red, green and blue in ``[0, 1]``, in place of the measured mean. Saves a pass over the images.
         std: The standard deviations, given if and only if ``mean`` is.
         seed: Fixes the splits.
         num_workers: Processes that decode images.
         background: Colour behind transparent pixels, by name (``white``) or as ``#rrggbb``.
-        value_range: Values of grey images with more than 8 bits that become 0 and 1; others are clipped. None: 0 and
-            65,535 for 16 bits. Images of 32 bits and floats have no range of their own.
+        value_range: Values of grey images with more than 8 bits that become 0 and 1; values outside are clipped. None:
+            0 and 65,535 for 16 bits, and an error for images of 32 bits and floats.
 
     Raises:
         FileNotFoundError: If ``data_dir`` holds no class folder.
-        ValueError: If an argument is outside its range, a part or a class has no images, a part has unknown classes, or
-            files can't be used, which the error names.
+        ValueError: If an argument is outside its range, a part or a class has no images, or a part has unknown classes.
+            If files can't be used; the error names them.
         TypeError: If an argument has another type.
 
     Example:
@@ -60,7 +60,7 @@ class ImageFolderDataModule(ImageDataModule):
     """
 
     predict_set: Dataset[Tensor] | None = None
-    """Images without labels, of a test folder without classes."""
+    """The unlabelled images of a test folder without classes, or None."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class ImageFolderDataModule(ImageDataModule):
         return [(path, self.classes.index(name)) for name, paths in found.items() for path in paths]
 
     def _unlabelled(self) -> list[str]:
-        """Images of a test folder without class folders, or of ``images`` or ``test`` in it."""
+        """Images of a test folder without class folders, or of its only subfolder, ``images`` or ``test``."""
         folder = self._folders.get("test")
         names = [] if folder is None else class_names(folder)
         if folder is None or len(names) > 1 or not {*names} <= {"images", folder.name} - {*self.classes}:
@@ -191,7 +191,7 @@ class FolderImages(Dataset[Pair]):
 
 
 class UnlabelledImages(Dataset[Tensor]):
-    """The same without labels."""
+    """Decode, resize, cut and normalise image files without labels, one at a time."""
 
     def __init__(self, paths: Sequence[str], reader: ImageReader, mean: list[float], std: list[float]) -> None:
         self.paths, self.reader, self.mean, self.std = paths, reader, mean, std

@@ -1,4 +1,4 @@
-"""Find the parts, the classes and the images of a folder, and count what is passed over."""
+"""Find the parts, the classes and the images of a folder, and count the skipped files."""
 
 import os
 from collections import Counter
@@ -18,7 +18,7 @@ _HIDDEN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"}
 
 
 class Skipped:
-    """Counts what is no image of a class, to say it in one line."""
+    """Counts files and folders that hold no image of a class, and describes them in one line."""
 
     def __init__(self) -> None:
         self.hidden = self.read_already = 0
@@ -37,7 +37,7 @@ class Skipped:
 
 
 def list_folder(folder: str | Path, skipped: Skipped) -> tuple[list[str], list[str]]:
-    """Names of the visible folders and of the images in a folder, sorted. A broken link counts by its name."""
+    """Names of the visible folders and of the images in a folder, sorted. A broken link counts by its extension."""
     folders, images = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -54,7 +54,7 @@ def list_folder(folder: str | Path, skipped: Skipped) -> tuple[list[str], list[s
 
 
 def class_names(folder: Path) -> list[str]:
-    """Names of the class folders in a folder, sorted; none if there is no folder. A link to above is no class."""
+    """Names of the class folders, sorted; none if ``folder`` is missing. A link to a folder above is no class."""
     if not folder.is_dir():
         return []
     above = _above(folder / "class")
@@ -62,7 +62,7 @@ def class_names(folder: Path) -> list[str]:
 
 
 def find_parts(root: Path) -> dict[str, Path]:
-    """Folders of ``train``, ``val`` and ``test`` by their usual names; the root as ``train`` where there is no tree.
+    """Find the folders of ``train``, ``val`` and ``test`` by their usual names. Without them the root is ``train``.
 
     Raises:
         ValueError: If a part has two folders, or ``train`` has no classes and other parts stand beside it.
@@ -85,9 +85,9 @@ def find_parts(root: Path) -> dict[str, Path]:
 
 
 def images_below(folder: Path, skipped: Skipped) -> list[str]:
-    """Paths of the images in a class folder and in the folders in it, sorted; each folder is read once.
+    """Paths of the images in a class folder and its subfolders, sorted. Each folder is read once.
 
-    Folders above are never read, so that a link to one ends the search, and brings in no image of another class.
+    Links to folders above are not followed, so that no image of another class gets in.
     """
     seen, waiting, found = _above(folder), [folder], []
     while waiting:

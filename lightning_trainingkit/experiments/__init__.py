@@ -1,4 +1,4 @@
-"""What recipes and benchmarks share: options, run folders, results, W&B runs, comparisons."""
+"""Helpers of recipes and benchmarks: options, run folders, results, W&B runs, comparisons."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The options that recipes and benchmarks share, and the data that they choose."""
+"""The options that recipes and benchmarks share, and the data that the options choose."""
 
 import argparse
 from collections.abc import Callable
@@ -13,12 +13,12 @@ __all__ = ["argument_parser", "at_least", "data_module"]
 
 
 def argument_parser(name: str, description: str | None, *, trains: bool = True) -> argparse.ArgumentParser:
-    """Parser with the options that all recipes share.
+    """Make a parser with the options that all recipes share.
 
     Args:
-        name: Name of the recipe, which names its folder.
+        name: Name of the recipe, and of its folder.
         description: The recipe's docstring.
-        trains: Whether to add the options of the data and the Trainer (a benchmark may bring its own).
+        trains: Whether to add the options of the data and the Trainer. A benchmark may have its own.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -47,7 +47,7 @@ def argument_parser(name: str, description: str | None, *, trains: bool = True) 
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Make a ``type`` for ``add_argument``: an integer of at least ``least``, or an error that names the option."""
+    """Make a ``type`` for ``add_argument``: an integer of at least ``least``. Errors name the option."""
 
     def integer(given: str) -> int:
         if (value := int(given)) < least:
@@ -60,13 +60,13 @@ def at_least(least: int) -> Callable[[str], int]:
 def data_module(
     data: str, data_dir: str | None = None, *, batch_size: int, seed: int = 0
 ) -> DigitsDataModule | FashionMNISTDataModule | CIFAR10DataModule | ImageFolderDataModule:
-    """Data for ``--data`` and ``--data-dir``.
+    """Make the DataModule for ``--data`` and ``--data-dir``.
 
     Args:
         data: ``digits``, ``fashion-mnist``, ``cifar10``, or a folder of images.
-        data_dir: Where a data set by name is kept.
-        batch_size: Images in a batch of one rank.
-        seed: Of the split.
+        data_dir: Folder of a data set by name.
+        batch_size: Images per batch and rank.
+        seed: Fixes the split.
 
     Raises:
         ValueError: If ``data`` is neither a known name nor a folder.

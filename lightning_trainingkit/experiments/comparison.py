@@ -1,4 +1,4 @@
-"""Compare what classifiers predict on the same images: scores, and paired gains with their intervals."""
+"""Compare the predictions of classifiers on the same images: scores, and paired gains with intervals."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,12 +14,12 @@ __all__ = ["correct", "gain", "interval", "losses", "predictions", "scores", "sh
 
 
 def predictions(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule) -> tuple[Tensor, Tensor]:
-    """Predict on all ranks; every rank gets all of it, on the CPU.
+    """Predict on all ranks. Every rank gets all predictions, on the CPU.
 
     Args:
-        trainer: Its callbacks take part.
-        module: Its ``predict_step`` returns class probabilities, a row for each image.
-        data: Its ``predict_dataloader`` yields images and targets in a fixed order.
+        trainer: The Trainer. Its callbacks take part.
+        module: The module, whose ``predict_step`` returns class probabilities, a row for each image.
+        data: The data, whose ``predict_dataloader`` yields images and targets in a fixed order.
 
     Returns:
         Log-probabilities ``(N, C)`` in float32 and the targets ``(N,)``.
@@ -36,12 +36,12 @@ def predictions(trainer: L.Trainer, module: L.LightningModule, data: L.Lightning
 
 
 def correct(log_probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Which argmax is right: 1 or 0 for each image, ``(..., N, C)`` and ``(N,)`` to ``(..., N)``, in float64."""
+    """Score each image 1 if its argmax is right and 0 if not: ``(..., N, C)`` and ``(N,)`` to ``(..., N)``, float64."""
     return (log_probabilities.argmax(dim=-1) == targets).double()
 
 
 def losses(log_probabilities: Tensor, targets: Tensor) -> Tensor:
-    """Negative log-likelihood of each image in nats, ``(..., N, C)`` and ``(N,)`` to ``(..., N)``, in float64.
+    """Negative log-likelihood of each image in nats: ``(..., N, C)`` and ``(N,)`` to ``(..., N)``, float64.
 
     A probability that was rounded to 0 counts as the smallest normal one of float32, 1e-38.
     """
@@ -54,7 +54,8 @@ def scores(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
     """Accuracy, loss (negative log-likelihood in nats) and calibration error (15 bins, of the largest probability).
 
     Args:
-        log_probabilities: Of one classifier or of several, whose scores are averaged: ``(N, C)`` or ``(S, N, C)``.
+        log_probabilities: Log-probabilities of one classifier ``(N, C)``, or of several ``(S, N, C)``, whose scores are
+            averaged.
         targets: Class indices, shape ``(N,)``.
 
     Returns:
@@ -70,11 +71,12 @@ def scores(log_probabilities: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def gain(log_probabilities: Tensor, references: Tensor, targets: Tensor) -> dict[str, float]:
-    """What is gained over the references, with the half width of the 95 % interval over images, which are paired.
+    """Compute the gain over references, with the half width of its 95 % interval over paired images.
 
     Args:
-        log_probabilities: Of one classifier or of several, which are averaged over, shape ``(N, C)`` or ``(S, N, C)``.
-        references: What they are compared with, likewise.
+        log_probabilities: Log-probabilities of one classifier ``(N, C)``, or of several ``(S, N, C)``, which are
+            averaged over.
+        references: Log-probabilities of the references, in the same shapes.
         targets: Class indices, shape ``(N,)``.
 
     Returns:
@@ -90,7 +92,7 @@ def gain(log_probabilities: Tensor, references: Tensor, targets: Tensor) -> dict
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row as a table shows it: a gain and its interval in one cell.
+    """Join a gain and its interval in one cell, for a table.
 
     Example:
         >>> shown({"views": "flip", "test/acc": 0.9, "acc gain": 0.012, "acc +-": 0.005})
@@ -106,7 +108,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def verdict(gains: Mapping[str, Any]) -> str:
-    """Say in words what the intervals of ``gain`` say.
+    """Describe the result of ``gain`` in words.
 
     Example:
         >>> verdict({"acc gain": 0.012, "acc +-": 0.005, "loss gain": -0.01, "loss +-": 0.02})
@@ -125,7 +127,7 @@ def interval(values: Sequence[float] | Tensor) -> tuple[float, float]:
 
     Raises:
         ImportError: If scipy, which comes with scikit-learn, is not installed.
-        ValueError: If there are less than two values.
+        ValueError: If there are fewer than two values.
 
     Example:
         >>> mean, half = interval([1.0, 2.0, 3.0])

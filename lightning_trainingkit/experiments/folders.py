@@ -1,4 +1,4 @@
-"""The folder of a run: new, or that of an earlier run to resume."""
+"""The folder of a run: a new folder, or the folder of an earlier run to resume."""
 
 import atexit
 import os
@@ -12,24 +12,24 @@ from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
 
 __all__ = ["newest_checkpoint", "open_folder"]
 
-_FOLDER = "TRAININGKIT_FOLDER"  # tells the processes that Lightning starts for further ranks
+_FOLDER = "TRAININGKIT_FOLDER"  # for the processes that Lightning starts for further ranks
 
 
 def open_folder(name: str, output: Path | None = None, *, resume: bool = False) -> Path:
-    """Open the folder of this run: a new one, or the folder of the run to resume. All ranks get the same one.
+    """Open a new folder for this run, or the folder of the run to resume. All ranks get the same folder.
 
     Args:
         name: Name of the recipe.
-        output: The folder that was asked for; by default ``runs/NAME``, or ``runs/NAME-2``, ... where that stands.
-        resume: Go on in ``output``; by default in the newest folder of this recipe.
+        output: The folder. By default ``runs/NAME``, or ``runs/NAME-2``, ... if that exists.
+        resume: Continue in ``output``, by default in the newest folder of this recipe.
 
     Raises:
         FileExistsError: If ``output`` is not empty and is not to be resumed.
-        FileNotFoundError: If there is nothing to resume.
+        FileNotFoundError: If there is no run to resume.
     """
     atexit.register(_end_group)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and _FOLDER not in os.environ and output is None:
-        raise ValueError("`--output` must be given where each rank is started by itself (torchrun, SLURM), got none.")
+        raise ValueError("`--output` must be given where each rank is started separately (torchrun, SLURM), got none.")
     if getattr(rank_zero_only, "rank", 0) > 0:
         return Path(os.environ.get(_FOLDER) or output or Path("runs") / name)
     if resume:
@@ -54,20 +54,20 @@ def open_folder(name: str, output: Path | None = None, *, resume: bool = False) 
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint in ``folder`` that was saved last in training, or None; what a kill cut off has another name."""
+    """The last checkpoint of the training in ``folder``, or None. Files of weights alone don't count."""
 
     def age(path: Path) -> tuple[int, bool]:
         # Files of weights alone can't be resumed from, and have no step.
         content = read_checkpoint(path, lambda file: torch.load(file, map_location="cpu", weights_only=True, mmap=True))
         step: int = content.get("global_step", -1) if isinstance(content, dict) else -1
-        return step, path.name == "last.ckpt"  # of two from one step it is the later one, and knows of the other
+        return step, path.name == "last.ckpt"  # of two checkpoints of one step, `last.ckpt` is the later
 
     newest = max(folder.glob("*.ckpt"), key=age, default=None)
     return None if newest is None or age(newest)[0] < 0 else newest
 
 
 def _end_group() -> None:
-    """Left to the end of the interpreter, which Lightning does, gloo's threads abort a run at times that is done."""
+    """End the process group, which Lightning leaves open: gloo's threads sometimes abort the interpreter at its end."""
     if distributed.is_available() and distributed.is_initialized() and distributed.get_backend() == "gloo":
         distributed.destroy_process_group()
 

@@ -59,13 +59,13 @@ def finished_metrics(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         if found is not None and found["config"] != dict(settings):
             raise ValueError(
-                f"`--output` must hold trainings with the options of now, got {found['config']}. Take a new one."
+                f"`--output` must hold trainings with the present options, got {found['config']}. Take a new folder."
             )
     return None if found is None else dict(found["metrics"])
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a loss that diverged becomes null."""
+    """Replace NaN and infinity by None, since JSON has neither."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):

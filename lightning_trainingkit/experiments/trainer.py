@@ -14,10 +14,10 @@ __all__ = ["default_precision", "new_trainer", "quiet"]
 
 
 def default_precision(data: str, asked: str | None = None, accelerator: str = "auto") -> str:
-    """Return the precision that was asked for, or by default bf16 where it is faster: not on images as small as digits.
+    """Return the given precision, or by default bf16 where it is faster: not for images as small as digits.
 
-    A processor without 512-bit vectors emulates bf16: a training step on Fashion-MNIST took 10 times as long as in
-    float32 on one (AVX2, torch 2.15).
+    A processor without 512-bit vectors emulates bf16. On such a processor (AVX2, torch 2.15), a training step on
+    Fashion-MNIST took 10 times as long as in float32.
     """
     if asked:
         return asked
@@ -34,7 +34,7 @@ def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, 
     Args:
         args: Options of ``argument_parser``.
         folder: Folder of the run, where the Trainer writes.
-        callbacks: In this order.
+        callbacks: The callbacks, in this order.
         options: More arguments of Lightning's Trainer.
     """
     return L.Trainer(
@@ -51,7 +51,7 @@ def new_trainer(args: argparse.Namespace, folder: Path, *callbacks: L.Callback, 
 
 
 def quiet() -> None:
-    """Keep Lightning's advice off the screen. Its advice on data workers does not hold for data in memory."""
+    """Hide Lightning's advice. Its advice on data workers is wrong for data in memory."""
     logging.getLogger(L.__name__).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")

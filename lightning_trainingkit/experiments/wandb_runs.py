@@ -17,7 +17,7 @@ __all__ = ["center", "project", "record", "recorded"]
 
 
 def project(data: str) -> str:
-    """W&B project of all recipes on this data: a task each, in which experiments are groups.
+    """Name the W&B project of all recipes on this data. Each project is a task, each group in it an experiment.
 
     Example:
         >>> project("fashion-mnist"), project("/data/My: cats")
@@ -29,15 +29,15 @@ def project(data: str) -> str:
 
 @contextmanager
 def recorded(args: argparse.Namespace, folder: Path, name: str) -> Iterator[list[CommandCenter]]:
-    """Record one fit of several as a W&B run, which ends with the block: in the recipe's group, named by what varies.
+    """Record one of several fits as a W&B run in the recipe's group. The run ends with the block.
 
     Args:
         args: Options of ``argument_parser``.
-        folder: Folder of the recipe, whose name is the group's.
-        name: What varies between the runs, such as ``"seed=3"``.
+        folder: Folder of the recipe. Its name is the name of the group.
+        name: Name of the run: the setting that varies, such as ``"seed=3"``.
 
     Yields:
-        The callback, in a list that is empty with ``--wandb disabled``.
+        A list with the callback, empty with ``--wandb disabled``.
     """
     os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": project(args.data), "WANDB_SILENT": "true"}
     callbacks = [] if args.wandb == "disabled" else [CommandCenter(folder.name, name=name)]
@@ -59,15 +59,15 @@ def record(
     values: Mapping[str, Any],
     config: Mapping[str, Any] | None = None,
 ) -> None:
-    """Record what an evaluation scored as a W&B run of the recipe's group, on rank 0. Done again it is the same run.
+    """Record the scores of an evaluation as a W&B run of the recipe's group, on rank 0. A second call updates the run.
 
     Args:
         args: Options of ``argument_parser``.
         folder: Folder of the recipe, to which W&B writes.
-        job_type: What was done: ``eval``, ``tta``, ``ensemble``.
-        name: What varies between the runs.
+        job_type: Kind of the evaluation: ``eval``, ``tta``, ``ensemble``.
+        name: Name of the run: the setting that varies.
         values: Numbers, for the summary.
-        config: What the runs differ in, such as the number of members.
+        config: Settings in which the runs differ, such as the number of members.
     """
     if args.wandb == "disabled":
         return
@@ -92,5 +92,5 @@ def record(
 
 
 def center(args: argparse.Namespace, folder: Path) -> list[str]:
-    """The line that says how to open the command center of the runs in ``folder``; none with ``--wandb disabled``."""
+    """The line with the command that opens the page of the runs in ``folder``, empty with ``--wandb disabled``."""
     return [] if args.wandb == "disabled" else [f"Center: trainingkit dashboard {shlex.quote(str(folder))} --open"]

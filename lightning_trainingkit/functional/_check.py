@@ -16,11 +16,11 @@ def integer(name: str, value: Any, hint: str, *, least: int | None = None) -> in
     Args:
         name: Name of the argument.
         value: Value that the user gave.
-        hint: Sentence that says what to do.
-        least: Smallest value that is allowed.
+        hint: Sentence that tells the user what to do.
+        least: Smallest allowed value.
 
     Raises:
-        TypeError: If the value is no integer. True and False are none.
+        TypeError: If the value is no integer. True and False are refused.
         ValueError: If the value is too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -45,14 +45,14 @@ def number(
     Args:
         name: Name of the argument.
         value: Value that the user gave.
-        hint: Sentence that says what to do.
-        least: Smallest value that is allowed.
+        hint: Sentence that tells the user what to do.
+        least: Smallest allowed value.
         above: Bound that the value must exceed.
-        most: Largest value that is allowed.
+        most: Largest allowed value.
         below: Bound that the value must stay below.
 
     Raises:
-        TypeError: If the value is no number. True and False are none.
+        TypeError: If the value is no number. True and False are refused.
         ValueError: If the value is outside its bounds, infinite or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -69,7 +69,7 @@ def number(
 
 
 def share(name: str, value: Any, hint: str) -> float:
-    """Return a share: a number above 0 and below 1.
+    """Return a share, a number above 0 and below 1.
 
     Raises:
         TypeError: If the value is no number.
@@ -82,7 +82,7 @@ def flag(name: str, value: Any) -> bool:
     """Return a value that must be True or False.
 
     Raises:
-        TypeError: If the value is something different.
+        TypeError: If the value is no boolean.
     """
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False, got {value!r}. Write {name}=True, say.")
@@ -90,10 +90,10 @@ def flag(name: str, value: Any) -> bool:
 
 
 def one_of(name: str, value: Any, choices: Iterable[Any], hint: str) -> None:
-    """Check that a value is one of several.
+    """Check that a value is one of the choices.
 
     Raises:
-        ValueError: If the value is none of them.
+        ValueError: If it is none of the choices.
     """
     known = list(choices)
     if not any(value is each or (type(value) is type(each) and value == each) for each in known):
@@ -101,7 +101,7 @@ def one_of(name: str, value: Any, choices: Iterable[Any], hint: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str], most: int = 8) -> list[str]:
-    """List known names, the nearest to a name or a pattern first; 8 of them, or 20 where none is near.
+    """List known names, the nearest to a name or a pattern first: ``most`` names, or 20 if none is near.
 
     Example:
         >>> nearest("fc*", ["model.conv1", "model.layer1.conv1", "model.fc"], 2)

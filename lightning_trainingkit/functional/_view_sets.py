@@ -1,4 +1,4 @@
-"""Single views of images by name, what each does to the pixels, and the named sets of them."""
+"""Single views of images by name, their functions, and the named sets of views."""
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ def identity(x: Tensor) -> Tensor:
 
 
 def compose(transforms: Sequence[Transform]) -> Transform:
-    """Return the function that runs these one after the other; it pickles if they do."""
+    """Return the function that runs ``transforms`` one after the other. It pickles if they do."""
     needed = [step for transform in transforms for step in steps_of(transform)]
     if len(needed) < 2:
         return needed[0] if needed else identity
@@ -32,7 +32,7 @@ def compose(transforms: Sequence[Transform]) -> Transform:
 
 
 def steps_of(transform: Transform) -> tuple[Transform, ...]:
-    """Return the functions that ``compose`` has put together, none for the identity."""
+    """Return the functions that ``compose`` has joined, none for the identity."""
     if isinstance(transform, partial) and transform.func is _one_by_one:
         steps: tuple[Transform, ...] = transform.args[0]
         return steps
@@ -46,7 +46,7 @@ def _one_by_one(transforms: Sequence[Transform], x: Tensor) -> Tensor:
 
 
 def same_step(one: Transform, other: Transform) -> bool:
-    """Whether two steps are one function of this file, of which it is known that it always makes the same."""
+    """Whether two steps are the same function of this file. A user's function may return something new in each call."""
     function = one.func if isinstance(one, partial) else one
     return one is other and any(function is known for known in _FUNCTIONS)
 
@@ -85,17 +85,17 @@ def _crop(place: str, size: int | tuple[int, int], x: Tensor, *, asked: str) -> 
             f"width). Use a smaller crop, or put scales({round(max(height, width) * 8 / 7)}) before it."
         )
     if place == "centre":
-        top, left = round(below / 2), round(beside / 2)  # where torchvision has it
+        top, left = round(below / 2), round(beside / 2)  # as in torchvision
     else:
         top, left = below * place.startswith("bottom"), beside * place.endswith("right")
-    return x[..., top : top + height, left : left + width]  # torchvision's own looks for a kernel first, in each pass
+    return x[..., top : top + height, left : left + width]  # torchvision's crop searches for a kernel in each pass
 
 
 _FUNCTIONS = (_flip, _rotate, _scale, _shift, _crop)
 
 
 class _Form(NamedTuple):
-    """The arguments that a name takes: how they are shown, described and recognised."""
+    """The arguments that a name takes: their text, rule, example and test."""
 
     shown: str
     rule: str
@@ -193,7 +193,7 @@ def read_set(text: str) -> list[tuple[str, float, Transform]]:
     name, arguments, views = _read(text, _SETS, "a set of views", hint)
     names = views(*arguments)
     weights = _WEIGHTS.get(name, [1 / len(names)] * len(names))
-    known: dict[str, Transform] = {}  # one function for each part, so that views are seen to share it
+    known: dict[str, Transform] = {}  # one function for each part, so that views can share it
     return [(each, weight, read_view(each, text, known)[1]) for each, weight in zip(names, weights, strict=True)]
 
 
@@ -201,9 +201,9 @@ def read_view(text: str, asked: str | None = None, known: dict[str, Transform] |
     """Read single views, one or more in a row such as ``"scale(256)>top_left(224)>hflip"``, into name and function.
 
     Args:
-        text: Names of the views; the first is made first.
-        asked: What the user wrote, for errors at the time of the call, where that is another text.
-        known: Functions of the views that were read before, to which these are added.
+        text: Names of the views, in the order of their calls.
+        asked: The user's text, if it differs, for errors when the view is called.
+        known: Functions by name that were made before. New ones are added.
 
     Raises:
         ValueError: If a name is unknown or its arguments don't fit.
@@ -222,7 +222,7 @@ def read_view(text: str, asked: str | None = None, known: dict[str, Transform] |
 def _read(
     text: str, known: Mapping[str, tuple[_Form, Callable[..., Any]]], kind: str, hint: str
 ) -> tuple[str, list[Any], Callable[..., Any]]:
-    """Return name, arguments and what ``known`` holds under the name."""
+    """Return the name, the arguments, and the entry of ``known`` for the name."""
     name, argument = split_call(text)
     if name not in known:
         near = [close + known[close][0].shown for close in get_close_matches(name.lower(), known)]

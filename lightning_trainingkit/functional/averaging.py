@@ -1,4 +1,4 @@
-"""Averages over passes of one model or several, a pass at a time, and when a sample needs no more of them."""
+"""Averages over passes of one or several models, one pass at a time, and an exact early exit for each sample."""
 
 import math
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ AVERAGES = ("probabilities", "logits", "geometric", "votes")
 EXACT_EARLY_EXIT = ("probabilities", "votes")
 
 _VECTOR = 16  # floats, of AVX-512
-_ROWS = 256  # for fewer the turning round takes longer
+_ROWS = 256  # for fewer rows the transposition takes longer
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Return ``x.log_softmax(-1)``, on a CPU without torch's slow way through rows that are shorter than a vector."""
+    """Return ``x.log_softmax(-1)``, on a CPU without torch's slow path for rows shorter than a vector."""
     short = x.device.type == "cpu" and x.shape[-1] < _VECTOR
     if not short or is_compiling() or x.numel() < _ROWS * x.shape[-1]:
         return x.log_softmax(-1)
@@ -38,10 +38,10 @@ def log_softmax(x: Tensor) -> Tensor:
 
 
 def log_sum(log_probabilities: Tensor) -> Tensor:
-    """Return ``log_probabilities.logsumexp(0)``, on a CPU by fewer operations where no sum is near 0."""
+    """Return ``log_probabilities.logsumexp(0)``, on a CPU with fewer operations if no sum is near 0."""
     if log_probabilities.device.type == "cpu" and log_probabilities.numel():
         sums = log_probabilities.exp().sum(0)
-        if sums.amin().item() > 1e-30:  # NaN is not
+        if sums.amin().item() > 1e-30:  # False for NaN
             return sums.log()
     return log_probabilities.logsumexp(0)
 
@@ -49,19 +49,19 @@ def log_sum(log_probabilities: Tensor) -> Tensor:
 def running_average(total: Tensor | None, log_probabilities: Tensor, weight: float, average: str) -> Tensor:
     r"""Add one pass to the running average over passes :math:`k` with weights :math:`w_k`.
 
-    What is summed is, by the kind of average, for the class probabilities :math:`p_k` of a pass
+    The kind of average decides how the class probabilities :math:`p_k` of the passes are summed:
 
-    - ``probabilities``: :math:`\sum_k w_k p_k`, held as its logarithm, so that small probabilities don't become 0;
-    - ``logits`` and ``geometric``: :math:`\sum_k w_k \log p_k`. Both are the same average: the logits of a sample are
-      :math:`\log p_k` plus a number that all its classes share and that normalising takes away, so averaged logits
-      give the normalised geometric mean of the probabilities;
-    - ``votes``: :math:`\sum_k w_k [c = \arg\max_j p_{kj}]`, of several classes that are equal the first one. A pass of
-      NaN votes NaN.
+    - ``probabilities``: :math:`\sum_k w_k p_k`, held as its logarithm, so that small probabilities don't become 0.
+    - ``logits`` and ``geometric``: :math:`\sum_k w_k \log p_k`. Both are the same average. The logits of a sample are
+      :math:`\log p_k` plus a number that all its classes share. Normalising removes the number, so averaged logits give
+      the normalised geometric mean of the probabilities.
+    - ``votes``: :math:`\sum_k w_k [c = \arg\max_j p_{kj}]`. Of classes with equal probability the first gets the vote.
+      A pass of NaN votes NaN.
 
     Args:
-        total: What this function returned for the pass before, None for the first one.
+        total: Result of this function for the pass before, None for the first pass.
         log_probabilities: Log-probabilities of this pass, shape ``(N, C)``.
-        weight: Weight of this pass, positive; those of all passes sum to 1.
+        weight: Weight of this pass, positive. The weights of all passes sum to 1.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``.
 
     Returns:
@@ -85,11 +85,11 @@ def finish(total: Tensor, average: str) -> Tensor:
     """Turn a running average, over all passes or the first of them, into log-probabilities.
 
     A class without a vote gets the smallest normal probability, 1e-38 in float32, so that a cross-entropy stays finite.
-    A part of the passes is an average too: for ``probabilities`` as it is, since the result is normalised, else after
-    division by the sum of their weights.
+    The first passes alone are an average too. Their ``total`` of ``probabilities`` is normalised here; any other
+    ``total`` must first be divided by the sum of their weights.
 
     Args:
-        total: What ``running_average`` returned last, shape ``(N, C)``.
+        total: Last result of ``running_average``, shape ``(N, C)``.
         average: The kind of average.
 
     Returns:
@@ -101,33 +101,37 @@ def finish(total: Tensor, average: str) -> Tensor:
 
 
 def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tensor:
-    r"""Tell the samples whose argmax no later pass can change.
+    r"""Find the samples whose argmax no later pass can change.
 
-    A pass of weight :math:`w` adds at most :math:`w` to the sum of any class and takes nothing from the leader's, for
-    probabilities and votes alike. Let :math:`R` be the weight of all passes to come, and let the leader :math:`a` have
+    For probabilities and votes, a pass of weight :math:`w` adds at most :math:`w` to the sum of any class. It takes
+    nothing from the leader. Let :math:`R` be the weight of all remaining passes. Let the leader :math:`a` have
     :math:`s_a > s_b + R` for each other class :math:`b`. Then the final sums are
-    :math:`s_a' \ge s_a > s_b + R \ge s_b'`. The argmax is that of the full average of the same outputs.
+    :math:`s_a' \ge s_a > s_b + R \ge s_b'`. So the full average of the same outputs has the same argmax.
 
-    The sums are rounded, so that the lead must be larger by a margin. Let :math:`\epsilon` be the distance of 1 to the
-    next float. A sum :math:`s \le 1` that is held as :math:`\log s` moves by :math:`s |\log s| \epsilon / 2 \le 0.2
-    \epsilon` each time that it is rounded, and by :math:`\epsilon` with the error of ``exp`` or ``log1p``: by less than
-    :math:`3 \epsilon` in all for each pass added, also where several are summed first. Over at most :math:`K` passes,
-    for the leader and the runner-up, until now and until the end, this comes to less than :math:`12 K \epsilon`. The
-    margin is :math:`16 K \epsilon`; what it has to spare covers the roundings of the comparison itself, and those of
-    ``finish``, where :math:`4 \epsilon` between two probabilities are enough to keep their logarithms apart. A tie
-    never settles, and neither does NaN.
+    The sums are rounded, so the lead must be larger by a margin. Let :math:`\epsilon` be the distance of 1 to the next
+    float.
+
+    - **One rounding**: a sum :math:`s \le 1` that is held as :math:`\log s` moves by
+      :math:`s |\log s| \epsilon / 2 \le 0.2 \epsilon`.
+    - **One call** of ``exp`` or ``log1p`` moves it by :math:`\epsilon`.
+    - **One pass** moves it by less than :math:`3 \epsilon` in all, also if several passes are summed first.
+    - **All passes**: at most :math:`K` passes, for the leader and the runner-up, so far and until the end, come to less
+      than :math:`12 K \epsilon`.
+
+    The margin is :math:`16 K \epsilon`. The rest covers the roundings of the comparison and of ``finish``, where
+    :math:`4 \epsilon` between two probabilities keep their logarithms apart. A tie never settles, and neither does NaN.
 
     Args:
         total: Running average of ``probabilities`` or ``votes``, shape ``(N, C)``.
-        remaining: Sum :math:`R` of the weights of the passes that are left.
-        passes: Number :math:`K` of all passes, made or left.
+        remaining: Sum :math:`R` of the weights of the remaining passes.
+        passes: Number :math:`K` of all passes, done or remaining.
         average: The kind of average.
 
     Returns:
         Shape ``(N,)``, boolean.
 
     Raises:
-        ValueError: If ``average`` is ``logits`` or ``geometric``: one pass can take any lead away then.
+        ValueError: If ``average`` is ``logits`` or ``geometric``, where one pass can remove any lead.
 
     Example:
         >>> import torch
@@ -149,11 +153,11 @@ def settled(total: Tensor, remaining: float, passes: int, average: str) -> Tenso
 def average_passes(
     log_probabilities: Tensor, weights: Tensor | Sequence[float] | None = None, average: str = "probabilities"
 ) -> Tensor:
-    """Average passes that are all there.
+    """Average the outputs of all passes at once.
 
     Args:
         log_probabilities: Log-probabilities, or logits, of each pass, shape ``(K, N, C)``.
-        weights: Weights of the passes, ``K`` numbers, not negative, with sum 1. Equal ones by default.
+        weights: Weights of the passes, ``K`` numbers, not negative, with sum 1. Equal weights by default.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``running_average``.
 
     Returns:
@@ -179,11 +183,17 @@ def average_passes(
 
 
 def check_weights(name: str, given: Any, number: int | None, of: str = "pass") -> list[float]:
-    """Return weights as floats: a number of them (any if None), one for each pass (say), none negative, of sum 1.
+    """Return weights as floats: none negative, with sum 1.
+
+    Args:
+        name: Name of the argument, for errors.
+        given: The weights that the user gave.
+        number: How many weights there must be, None for any number.
+        of: The thing that each weight belongs to, for errors.
 
     Raises:
-        TypeError: If one is no number.
-        ValueError: If they are others.
+        TypeError: If a weight is no number.
+        ValueError: If the number of weights, a sign or the sum is wrong.
     """
     try:
         weights = [float(weight) for weight in given]

@@ -1,4 +1,4 @@
-"""Keys by content: equal images have equal keys, others have others."""
+"""Keys by content: equal images have equal keys, different images have different keys."""
 
 from functools import lru_cache
 

@@ -1,4 +1,4 @@
-"""Which parameters weight decay should touch."""
+"""The parameters on which weight decay acts."""
 
 from typing import Any
 
@@ -12,14 +12,14 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 def decay_groups(module: nn.Module, weight_decay: float, *, include_frozen: bool = False) -> list[dict[str, Any]]:
     """Sort parameters into one group with weight decay and one without, ready for any ``torch.optim`` class.
 
-    Decay is kept off normalisation layers, off biases and off every parameter with fewer than two dimensions: shrinking
-    these does not make the function simpler. Each parameter appears once, tied weights too.
+    Normalisation layers, biases and all parameters with fewer than two dimensions have no decay: shrinking these does
+    not make the function simpler. Each parameter appears once, tied weights too.
 
     Args:
         module: The model whose parameters are sorted; it is not changed.
         weight_decay: Decay of the first group, not negative. The second group has 0.
-        include_frozen: Whether parameters with ``requires_grad=False`` are included. An optimizer that holds them from
-            the start lets them be thawed later without new groups, which schedules and resuming cannot take.
+        include_frozen: Whether to include parameters with ``requires_grad=False``. If the optimizer holds them from the
+            start, they can be unfrozen later without new groups, which break schedules and resuming.
 
     Returns:
         At most two dictionaries with ``params`` and ``weight_decay``; a group without parameters is left out.

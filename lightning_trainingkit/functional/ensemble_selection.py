@@ -11,23 +11,25 @@ __all__ = ["greedy_weights"]
 
 
 def greedy_weights(log_probabilities: Tensor, target: Tensor, rounds: int = 50) -> Tensor:
-    r"""Choose members one by one, with replacement, so that each lowers the loss of the average most.
+    r"""Choose members one by one, with replacement: always the one that lowers the loss of the average most.
 
-    Round :math:`t` adds the member with the smallest negative log-likelihood of the average so far,
-    :math:`-\frac 1 N \sum_i \log \frac 1 t (S_i + p_k(y_i))`, where :math:`S_i` sums the probabilities
-    :math:`p(y_i)` of the true class over the members chosen before. The first is therefore the best single member, and
-    a member's weight is how often it was chosen, up to the round with the smallest loss. On the data given it is never
-    worse than the best member; how much of that is left on other data depends on ``N``, so give it validation data.
+    Round :math:`t` adds the member :math:`k` for which the new average has the smallest negative log-likelihood,
+    :math:`-\frac 1 N \sum_i \log \frac 1 t (S_i + p_k(y_i))`. Here :math:`S_i` sums the probabilities
+    :math:`p(y_i)` of the true class over the members chosen before. So the first round chooses the best single member.
+
+    The weight of a member is its share of the choices, up to the round with the smallest loss. On the given data the
+    average is never worse than the best member. Other data keep a part of this gain that depends on ``N``: give it
+    validation data.
 
     Args:
-        log_probabilities: Log-probabilities of each member, shape ``(K, N, C)``, normalised. Those below -87 count as
-            -87 (1e-38, as in ``averaging.finish``), so that one sample does not rule a member out.
+        log_probabilities: Log-probabilities of each member, shape ``(K, N, C)``, normalised. Values below -87 count as
+            -87 (1e-38, as in ``averaging.finish``), so that one sample does not exclude a member.
         target: True classes in ``0 .. C - 1``, shape ``(N,)``.
-        rounds: Most members to choose, one of them any number of times. More make finer weights.
+        rounds: Largest number of choices. A member may be chosen several times. More rounds make finer weights.
 
     Returns:
-        Weights of the members, shape ``(K,)``, multiples of ``1 / t`` with sum 1; many may be 0. Of equally good
-        members the first is chosen, of equally good rounds the earliest.
+        Weights of the members, shape ``(K,)``, multiples of ``1 / t`` with sum 1. Many may be 0. The first of equally
+        good members is chosen, and the earliest of equally good rounds.
 
     Raises:
         ValueError: If the shapes don't fit, there is no sample, a member gives NaN, or ``rounds`` is not positive.
@@ -50,7 +52,7 @@ def greedy_weights(log_probabilities: Tensor, target: Tensor, rounds: int = 50) 
     _check.integer("rounds", rounds, "50 is usual.", least=1)
     floor = math.log(torch.finfo(torch.float32).tiny)
     at_target = log_probabilities.gather(2, target.long().expand(shape[0], -1)[:, :, None])[:, :, 0]
-    # On the CPU the choice is the same whatever the device is, and all of them have float64 there.
+    # On the CPU, where float64 always exists, the choice does not depend on the device.
     p = at_target.detach().cpu().double().clamp(min=floor).exp()
     if p.isnan().any():
         members = p.isnan().any(dim=1).nonzero().flatten().tolist()

@@ -1,4 +1,4 @@
-"""The gain of an activation: what the weights before it are multiplied by so that the signal keeps its size."""
+"""The gain of an activation: the factor on the weights before it that keeps the size of the signal."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ _TORCH_GAINS = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu")
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "linear": lambda z: z,
     "prelu": lambda z, slope=0.25: functional.leaky_relu(z, slope),
-    # Of z1 * sigmoid(z2) with independent halves the second moment is that of the gate alone.
+    # z1 * sigmoid(z2) with independent halves has the second moment of the gate alone.
     "glu": torch.sigmoid,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -36,8 +36,8 @@ class Activation:
     """An elementwise function that follows a layer.
 
     Args:
-        name: Name as in ``torch.nn.functional``; ``"linear"`` where none follows.
-        fn: The function itself, from a tensor to one of the same shape.
+        name: Name as in ``torch.nn.functional``; ``"linear"`` if no activation follows.
+        fn: The function, from a tensor to a tensor of the same shape.
     """
 
     name: str
@@ -78,7 +78,7 @@ LINEAR = Activation("linear", ACTIVATIONS["linear"])
 
 
 def parse_activation(text: str) -> Activation:
-    """Read the name of an activation, with its parameter where it has one: ``"gelu"``, ``"leaky_relu(0.2)"``.
+    """Read the name of an activation, with its parameter if it has one: ``"gelu"``, ``"leaky_relu(0.2)"``.
 
     Args:
         text: Name of a function of ``torch.nn.functional``, its parameter in parentheses.
@@ -101,7 +101,7 @@ def parse_activation(text: str) -> Activation:
 
 
 def split_call(text: str) -> tuple[str, str | None]:
-    """Split ``"name(argument)"``; the argument is None where there are no parentheses, the name all of a broken text.
+    """Split ``"name(argument)"``. Without both parentheses the name is the whole text and the argument None.
 
     Example:
         >>> split_call("normal(0.01)"), split_call("zeros"), split_call("normal(0.01")
@@ -114,7 +114,7 @@ def split_call(text: str) -> tuple[str, str | None]:
 
 
 def number(text: str | None) -> float | None:
-    """Read a number, None where there is none."""
+    """Read a number. Return None if the text is none."""
     try:
         return None if text is None else float(text)
     except ValueError:

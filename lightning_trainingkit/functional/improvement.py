@@ -1,4 +1,4 @@
-"""When a monitored value has improved."""
+"""Whether a monitored value has improved."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ _OPERATORS = {"min": torch.lt, "max": torch.gt}
 
 
 def worst_value(mode: str) -> Tensor:
-    """The value that every finite one improves on: infinity for ``min``, its negative for ``max``. Shape ``()``."""
+    """The value that every finite value improves on: infinity for ``min``, its negative for ``max``. Shape ``()``."""
     return torch.tensor(torch.inf if mode == "min" else -torch.inf)
 
 
@@ -18,7 +18,7 @@ def is_better(value: Tensor, best: Tensor, mode: str, min_delta: float = 0.0) ->
 
     Args:
         value: The new value, shape ``()``.
-        best: What it is compared with, shape ``()``.
+        best: The best value so far, shape ``()``.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is.
         min_delta: Smallest change that counts, not negative.
 
@@ -37,7 +37,7 @@ def smooth(average: Tensor | None, value: Tensor, smoothing: float) -> Tensor:
 
     Args:
         average: The average so far, shape ``()``, or None at the start.
-        value: The new value, shape ``()``. Not averaged in if it is NaN or infinite.
+        value: The new value, shape ``()``. It is ignored if it is NaN or infinite, unless it is the first.
         smoothing: ``s`` in [0, 1); 0 returns ``value``.
 
     Returns:

@@ -20,12 +20,12 @@ _SCHEMES = (
 
 @dataclass(frozen=True)
 class InitScheme:
-    """How to fill a weight: what `parse_scheme` reads from a string such as ``"kaiming_normal(fan_out)"``.
+    """The scheme that fills a weight. `parse_scheme` reads it from a string such as ``"kaiming_normal(fan_out)"``.
 
     Args:
         name: Scheme without its argument.
-        mode: Fan that xavier and kaiming divide by, else None.
-        value: Standard deviation of ``normal``, value of ``constant``, else None.
+        mode: Fan that xavier and kaiming divide by. None for other schemes.
+        value: Standard deviation of ``normal``, value of ``constant``. None for other schemes.
     """
 
     name: str
@@ -34,7 +34,7 @@ class InitScheme:
 
     @property
     def needs_gain(self) -> bool:
-        """Whether the activation that follows changes the weights (kaiming and orthogonal)."""
+        """Whether the scheme uses the gain of the next activation (kaiming and orthogonal)."""
         return self.name.startswith("kaiming") or self.name == "orthogonal"
 
     def __str__(self) -> str:
@@ -45,8 +45,8 @@ class InitScheme:
 def parse_scheme(text: str) -> InitScheme:
     """Read a scheme such as ``"kaiming_normal"``, ``"xavier_uniform(fan_avg)"`` or ``"normal(0.01)"``.
 
-    xavier and kaiming divide by ``fan_in`` unless told otherwise, the lecture's rule. ``xavier_normal(fan_avg)`` is
-    Glorot's rule and torch's ``xavier_normal_``.
+    By default xavier and kaiming divide by ``fan_in``, the lecture's rule. ``xavier_normal(fan_avg)`` is Glorot's rule
+    and torch's ``xavier_normal_``.
 
     Args:
         text: Name of the scheme, its argument in parentheses.
@@ -79,8 +79,8 @@ def parse_scheme(text: str) -> InitScheme:
 def fans(shape: Sequence[int], *, groups: int = 1, transposed: bool = False) -> tuple[int, int]:
     """Count the inputs of one output, and the outputs of one input, of a linear or convolutional layer.
 
-    ``fan_in = k * k * C_in / groups``, the lecture's Din. ``torch.nn.init`` agrees except for transposed convolutions,
-    whose two fans it swaps, and for ``fan_out`` of grouped ones. Strides are not counted, there or here.
+    ``fan_in = k * k * C_in / groups``, the lecture's Din. ``torch.nn.init`` agrees in most cases. It swaps the fans of
+    transposed convolutions, and differs in ``fan_out`` of grouped convolutions. Neither counts strides.
 
     Args:
         shape: ``(out, in / groups, *kernel)``, or ``(in, out / groups, *kernel)`` if transposed.
@@ -112,14 +112,17 @@ def init_(
 ) -> Tensor:
     """Fill a weight in place.
 
-    xavier: ``std = 1 / sqrt(fan)``, whatever follows; kaiming: ``std = gain / sqrt(fan)``; uniform draws from
-    ``[-sqrt(3) std, sqrt(3) std]``; orthogonal: ``gain`` times a (semi-)orthogonal matrix for each group, rows being
-    outputs. Draws from torch's global generator, the same numbers as ``torch.nn.init`` where the rule is the same.
+    - **xavier**: ``std = 1 / sqrt(fan)``, without a gain.
+    - **kaiming**: ``std = gain / sqrt(fan)``.
+    - **uniform** schemes draw from ``[-sqrt(3) std, sqrt(3) std]``.
+    - **orthogonal**: ``gain`` times a (semi-)orthogonal matrix for each group, with outputs as rows.
+
+    It draws from torch's global generator, and the same numbers as ``torch.nn.init`` where the rule is the same.
 
     Args:
-        tensor: Weight, any shape for ``normal``, ``constant`` and ``zeros``, else as `fans` describes it.
-        scheme: What to fill with.
-        gain: Gain of the activation that follows; only kaiming and orthogonal use it.
+        tensor: Weight. Any shape for ``normal``, ``constant`` and ``zeros``, otherwise a shape that `fans` takes.
+        scheme: The scheme.
+        gain: Gain of the next activation. Only kaiming and orthogonal use it.
         groups: Groups of the convolution.
         transposed: Whether the weight is laid out as in ``nn.ConvTranspose2d``.
 

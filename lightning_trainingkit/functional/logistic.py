@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, solved to the end."""
+"""Multinomial logistic regression, solved to convergence."""
 
 import torch
 from torch import Tensor
@@ -12,16 +12,16 @@ def fit_logistic(
 ) -> tuple[Tensor, Tensor]:
     """Minimise ``mean cross_entropy(X W' + b, y) + l2 / 2 |W|^2`` over standardised features by L-BFGS.
 
-    The penalty sees features of mean 0 and variance 1 (without ``bias``: of mean square 1), so that one ``l2`` fits
-    features of any scale; the result is for the features as they are given. A constant feature gets the weight 0.
+    The penalty acts on features of mean 0 and variance 1 (without ``bias``: mean square 1), so one ``l2`` fits features
+    of any scale. The returned weights are for the features as given. A constant feature gets the weight 0.
 
     Args:
         features: Shape ``(N, D)``, floating.
         targets: Class indices, shape ``(N,)``.
         num_classes: Number of classes ``C``.
         l2: Strength of the penalty, not negative. 0 has no minimum where the classes can be separated.
-        bias: Whether there is a bias.
-        max_iter: Most iterations.
+        bias: Whether to fit a bias.
+        max_iter: Largest number of iterations.
 
     Returns:
         Weight ``(C, D)`` and bias ``(C,)``, in the dtype of the features and on their device.
@@ -33,7 +33,7 @@ def fit_logistic(
         tensor([0, 0, 1, 1])
     """
     with torch.inference_mode(False), torch.enable_grad():
-        return _solve(features, targets.clone(), num_classes, l2, bias, max_iter)  # a copy that can be trained on
+        return _solve(features, targets.clone(), num_classes, l2, bias, max_iter)  # a copy outside of inference mode
 
 
 def _solve(

@@ -1,4 +1,4 @@
-"""Losses of the lecture that torch spells differently."""
+"""Losses of the lecture that torch scales differently."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ __all__ = ["multiclass_hinge"]
 
 
 def multiclass_hinge(logits: Tensor, target: Tensor) -> Tensor:
-    """Score a batch by the multiclass hinge (SVM) loss of the lecture.
+    """Compute the multiclass hinge (SVM) loss of the lecture.
 
     ``L = 1/N sum_i sum_{j != y_i} max(0, s_ij - s_{i, y_i} + 1)``. ``torch.nn.functional.multi_margin_loss`` divides
-    this by the number of classes ``C``; the lecture does not, so that small random weights start near ``C - 1``.
+    this by the number of classes ``C``. The lecture does not: with small random weights the loss starts near ``C - 1``.
 
     Args:
         logits: Scores ``s``, shape ``(N, C)``.

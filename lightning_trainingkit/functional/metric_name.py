@@ -1,4 +1,4 @@
-"""What the name of a metric says: which end of it is better, which stage logs it, what it measures."""
+"""Read the name of a metric: the better end, the stage that logs it, the measured quantity."""
 
 import re
 from collections.abc import Iterable
@@ -26,7 +26,7 @@ _LOSSES = """
     bce brier ce cer cost crossentropy divergence ece eer err error errors fid hinge kl kld loss losses lpips
     mae mape mse msle nll perplexity ppl regret rmse smape wer
 """
-# A score that is missing here counts as a loss. A word that is here by mistake only makes the user give the mode.
+# A score that is missing here counts as a loss. A wrong word here only makes the user give the mode.
 _SCORES = """
     acc accuracy ap ar ari auc aucpr aucroc auprc auroc bleu chrf cider cindex completeness concordance corr
     correlation dcg dice dsc dunn elbo em explained f05 f1 f2 fbeta fidelity gain hit hitrate hits homogeneity hota
@@ -38,13 +38,13 @@ _SCORES = """
 _MODES: dict[str, Mode] = {**dict.fromkeys(_LOSSES.split(), "min"), **dict.fromkeys(_SCORES.split(), "max")}
 _WORD = re.compile(r"[A-Z]+(?![a-z])\d*|[A-Z]?[a-z]+\d*|\d+")
 _MOST_PARTS = 8  # of one known word
-_MOST_LETTERS = 200  # of a name: the words of a longer one are not looked for, so that time stays bounded
+_MOST_LETTERS = 200  # of a name; longer names are not split into words, so that time stays bounded
 _STAGES: dict[str, Stage] = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
     **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
-# "dev" and "tr" have other meanings, and "eval_train" is a stage of training: another stage's word goes first.
+# "dev" and "tr" have other meanings, and "eval_train" is a stage of training: words of `_STAGES` go first.
 _WEAK_STAGES: dict[str, Stage] = {"tr": "train", "dev": "val", "eval": "val", "evaluation": "val"}
 _GLUED_STAGE = re.compile("(training|train|validation|valid|val|test|dev|eval)(.+)")
 _LOADER = re.compile(r"/dataloader_idx_\d+$")
@@ -53,9 +53,9 @@ _GLUED = re.compile("(loss|error|acc|accuracy|auc|auroc|dice|f1|iou|precision|ps
 
 @lru_cache(4096)
 def named_mode(name: str) -> Mode | None:
-    """Which end of a metric is the better one by its name: the last word that is a loss's or a score's decides.
+    """Tell from a name which end of a metric is better. The last word that names a loss or a score decides.
 
-    Words are letters with trailing digits. They also end where a capital letter begins another one.
+    Words are letters with trailing digits. A capital letter may begin a new word.
 
     Args:
         name: Name of the metric.
@@ -84,9 +84,9 @@ def _mode_of(word: str) -> Mode | None:
 
 
 def stage_of(name: str) -> Stage | None:
-    """Which stage logs a metric, by a word of its name; of several words the last decides.
+    """Tell from a name which stage logs a metric. The last word that names a stage decides.
 
-    A stage may be glued to a loss or a score: ``valloss``. The words ``dev``, ``eval`` and ``tr`` count only where no
+    A stage may be joined to a loss or a score: ``valloss``. The words ``dev``, ``eval`` and ``tr`` count only if no
     other word names a stage.
 
     Args:
@@ -103,9 +103,9 @@ def stage_of(name: str) -> Stage | None:
 
 
 def quantity_of(name: str) -> str:
-    """What a metric measures: its words without the stage, ``_step`` or ``_epoch``, and the loader's number.
+    """The quantity of a metric: its words without the stage, ``_step`` or ``_epoch``, and the loader's number.
 
-    Metrics of training and validation that measure the same have the same quantity. ``accuracy`` is ``acc``.
+    The training and validation metrics of one quantity have the same name here. ``accuracy`` becomes ``acc``.
 
     Args:
         name: Name of the metric.
@@ -121,7 +121,7 @@ def quantity_of(name: str) -> str:
 
 
 def is_of_step(name: str) -> bool:
-    """Whether Lightning logged a metric for each step and for each epoch, and this is the one of each step.
+    """Whether a name ends in ``_step``, Lightning's name for a value of one step where it also logs one for the epoch.
 
     Example:
         >>> [is_of_step(name) for name in ("train_loss_step", "train_loss_epoch", "step_size")]
@@ -170,15 +170,15 @@ def _deviates(words: list[str], place: int) -> bool:
 
 
 def resolve_mode(monitor: str, mode: str | None) -> Mode:
-    """Decide which end of a metric is the better one: the given mode, or ``"min"`` unless the name is a score's.
+    """Decide which end of a metric is better: the given mode, or ``"min"`` unless the name is a score's.
 
     Args:
         monitor: Name of the metric.
-        mode: ``"min"``, ``"max"``, or None to go by the name.
+        mode: ``"min"``, ``"max"``, or None to decide by the name.
 
     Raises:
         TypeError: If ``monitor`` is no string.
-        ValueError: If ``mode`` is not one of the three, or None for a score.
+        ValueError: If ``mode`` is no such value, or None for a score.
 
     Example:
         >>> resolve_mode("val/loss", None), resolve_mode("val/acc", "max")
@@ -198,7 +198,7 @@ def resolve_mode(monitor: str, mode: str | None) -> Mode:
 
 
 def is_missing(monitor: str, logged: Iterable[str], *, training: bool) -> bool:
-    """Whether a metric is not among those that the sanity check has logged, and the first epoch can't log it either.
+    """Whether the sanity check has not logged a metric, and the first epoch can't log it either.
 
     The first epoch can log:
 

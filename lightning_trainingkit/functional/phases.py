@@ -1,4 +1,4 @@
-"""Phases of transfer learning: what trains from when on, and how fast."""
+"""Phases of transfer learning: the trainable layers, the start and the learning rates of each."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ _SELECTORS = "'all', 'head', 'last 2' (the head and the two blocks before it) or
 
 @dataclass(frozen=True)
 class Phase:
-    """What trains from when on.
+    """The trainable layers of one phase, its start and its learning rates.
 
     Args:
         train: ``all``, ``head``, ``last n`` (the head and the ``n`` blocks before it) or name patterns.
         start: First epoch if an integer, share of the training if a number below 1, None if ``patience`` decides.
-        patience: Checks without improvement in the phase before, after which this one starts.
-        lr_scale: Factor on the learning rate, for all or by name pattern.
+        patience: Number of checks without improvement in the phase before, after which this phase starts.
+        lr_scale: Factor on the learning rate, for all layers or by selector.
     """
 
     train: tuple[str, ...]
@@ -37,12 +37,12 @@ class Phase:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """What a checkpoint can hold."""
+        """The phase as plain data, for a checkpoint."""
         return asdict(self) | {"train": list(self.train)}
 
     @property
     def when(self) -> str:
-        """When it starts, in words."""
+        """The start, in words."""
         if self.patience is not None:
             return f"after {self.patience} check{'s' * (self.patience != 1)} without improvement"
         if isinstance(self.start, float):
@@ -58,7 +58,7 @@ def read_phases(phases: Any) -> list[Phase]:
 
     Raises:
         TypeError: If a value has the wrong type.
-        ValueError: If a name or a number is out of range, or a start does not lie after the one before.
+        ValueError: If a name or a number is out of range, or a phase does not start after the phase before.
 
     Example:
         >>> read_phases("small_data")
@@ -157,8 +157,8 @@ def layer_factor(block: int, blocks: int, lr_decay: float) -> float:
 
     Args:
         block: Number of the block, 0 at the stem.
-        blocks: How many there are.
-        lr_decay: The stem's rate over the head's.
+        blocks: Number of all blocks.
+        lr_decay: Learning rate of the stem over the learning rate of the head.
 
     Example:
         >>> [round(layer_factor(block, 3, 0.25), 3) for block in range(3)]
@@ -172,10 +172,10 @@ def layer_factor(block: int, blocks: int, lr_decay: float) -> float:
 
 
 def warmup_factor(steps: int, warmup_steps: int) -> float:
-    """Factor on the learning rate after a number of steps: it rises linearly and is 1 from ``warmup_steps`` on.
+    """Factor on the learning rate after ``steps`` steps. It rises linearly and is 1 from ``warmup_steps`` on.
 
     Args:
-        steps: Optimizer steps that were taken.
+        steps: Number of optimizer steps done.
         warmup_steps: Length of the warm-up in optimizer steps; 0 means no warm-up.
 
     Example:

@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a training, as shares of the highest."""
+"""Learning rates over the steps of a training, as shares of the highest rate."""
 
 import math
 
@@ -8,21 +8,21 @@ __all__ = ["cycle_ends", "cyclic_cosine"]
 
 
 def cycle_ends(total_steps: int, cycles: int) -> list[int]:
-    """Count the optimizer steps that are done when each cycle ends, where ``cyclic_cosine`` is lowest.
+    """Return the number of optimizer steps done at the end of each cycle, where ``cyclic_cosine`` is lowest.
 
     ``end_i = floor(i T / M)`` for ``i = 1 .. M``: the last cycle ends with the training, and lengths differ by at most
-    one step. (The paper rounds the length up, which leaves a short last cycle where ``M`` does not divide ``T``.)
+    one step. (The paper rounds the length up. Its last cycle is shorter if ``M`` does not divide ``T``.)
 
     Args:
         total_steps: Optimizer steps ``T`` of the training.
         cycles: Number of cycles ``M``, from 1 to ``total_steps``.
 
     Returns:
-        ``M`` growing step counts, the last one ``total_steps``.
+        ``M`` growing step counts. The last is ``total_steps``.
 
     Raises:
         ValueError: If ``cycles`` is below 1 or above ``total_steps``.
-        TypeError: If one of them is no integer.
+        TypeError: If ``total_steps`` or ``cycles`` is no integer.
 
     Example:
         >>> cycle_ends(10, 4)
@@ -42,14 +42,14 @@ def cycle_ends(total_steps: int, cycles: int) -> list[int]:
 
 
 def cyclic_cosine(step: int, total_steps: int, cycles: int) -> float:
-    """Share of the highest learning rate: it falls by half a cosine, springs back up, and falls again.
+    """Share of the highest learning rate. In each cycle it falls from 1 to nearly 0 by half a cosine.
 
-    ``(1 + cos(pi (t - s) / (e - s))) / 2``, where ``s <= t < e`` are the steps of the cycle that ``t`` lies in
-    (``cycle_ends``). Where ``M`` divides ``T`` this is the paper's equation 2. Steps after ``T`` have the share of the
-    last one.
+    ``(1 + cos(pi (t - s) / (e - s))) / 2``, where the cycle of step ``t`` has the steps ``s <= t < e``
+    (``cycle_ends``). If ``M`` divides ``T``, this is the paper's equation 2. Steps after ``T`` have the share of the
+    last step.
 
     Args:
-        step: Optimizer steps ``t`` that are done, from 0.
+        step: Number of optimizer steps ``t`` done, from 0.
         total_steps: Optimizer steps ``T`` of the training.
         cycles: Number of cycles ``M``, from 1 to ``total_steps``.
 

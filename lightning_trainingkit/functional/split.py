@@ -11,18 +11,19 @@ __all__ = ["stratified_split"]
 def stratified_split(
     targets: Tensor, fraction: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Split examples in two so that each class is shared out in the same proportion.
+    """Split examples in two parts, each class in the same proportion.
 
-    A class of ``n`` examples gives ``floor(fraction * n)`` or one more to the second part, and at least one to each
-    part if ``n >= 2``. The second part has ``round(fraction * N)`` examples in all, unless that last rule forbids it.
+    - **A class** of ``n`` examples gives ``floor(fraction * n)`` or one more to the second part.
+    - **Both parts** get at least one example of each class with ``n >= 2``.
+    - **The second part** has ``round(fraction * N)`` examples in all, unless the rule before forbids it.
 
     Args:
         targets: Class indices, shape ``(N,)``.
         fraction: Share of the second part, between 0 and 1, both excluded.
-        generator: Source of the draws, on the CPU; seeded alike, it gives the same split on every rank.
+        generator: Source of the draws, on the CPU. The same seed gives the same split on every rank.
 
     Returns:
-        The indices of the first and of the second part, each ascending; together every index once.
+        The indices of the first and of the second part, both ascending. Each index is in one part.
 
     Raises:
         ValueError: If ``targets`` is empty or not one-dimensional, or if ``fraction`` is outside its range.
@@ -50,13 +51,13 @@ def stratified_split(
 
 
 def _shares(count: Tensor, fraction: float, generator: torch.Generator | None) -> Tensor:
-    """Share the second part out over the classes by largest remainder, within each class's bounds."""
+    """Divide the second part among the classes by largest remainder, within the bounds of each class."""
     exact = count.double() * fraction
     spare = torch.where(count >= 2, count - 1, count)
     taken = (exact + 1e-9).floor().long().clamp((count >= 2).long(), spare)  # 0.29 * 100 is 28.999999999999996
     missing = max(0, round(int(count.sum()) * fraction) - int(taken.sum()))
 
-    order = torch.randperm(len(count), generator=generator)  # who gets one more among equals
+    order = torch.randperm(len(count), generator=generator)  # which of equal classes gets one more
     remainder = (exact - taken)[order]
     may_grow = (remainder > 1e-9) & (taken < spare)[order]
     by_remainder = remainder.masked_fill(~may_grow, -torch.inf).argsort(descending=True, stable=True)

@@ -1,4 +1,4 @@
-"""How unsure a classifier is of a sample, and how much of that its passes disagree on."""
+"""The uncertainty of a classifier about a sample, and the part of it that its passes disagree on."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ def predictive_entropy(log_probabilities: Tensor) -> Tensor:
     r"""Entropy of class probabilities, in nats.
 
     :math:`H(p) = -\sum_c p_c \log p_c`, with :math:`0 \log 0 = 0`: 0 for a certain class, :math:`\log C` for
-    equal ones.
+    equal classes.
 
     Args:
         log_probabilities: Log-probabilities, or logits, shape ``(N, C)`` (or ``(..., C)``). A class may have -inf.
@@ -29,20 +29,20 @@ def predictive_entropy(log_probabilities: Tensor) -> Tensor:
 
 
 def mutual_information(log_probabilities: Tensor, weights: Tensor | None = None) -> Tensor:
-    r"""Mutual information, in nats, of the class of a sample and the pass that predicts it (BALD).
+    r"""Mutual information, in nats, between the class of a sample and the pass that predicts it (BALD).
 
     :math:`I = H(\sum_k w_k p_k) - \sum_k w_k H(p_k)`: the part of the entropy that comes from the disagreement of the
-    passes (members, masks). It is 0 where they agree, however unsure they are, and at most :math:`\log K`.
+    passes (members, masks). It is 0 if all passes are equal, even if they are unsure, and at most :math:`\log K`.
 
     Args:
         log_probabilities: Log-probabilities, or logits, of each pass, shape ``(K, N, C)``. A class may have -inf.
-        weights: Weights :math:`w` of the passes, shape ``(K,)``, sum 1. Equal ones by default.
+        weights: Weights :math:`w` of the passes, shape ``(K,)``, sum 1. Equal weights by default.
 
     Returns:
         Shape ``(N,)``, never negative.
 
     Raises:
-        ValueError: If the shape is another or the weights don't fit.
+        ValueError: If the shape is wrong or the weights don't fit.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Views of images: the same images flipped, moved, scaled or cropped, each with its weight in an average."""
+"""Views of images: the same images flipped, moved, scaled or cropped, with weights for an average."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ __all__ = ["View", "make_views"]
 
 @dataclass(frozen=True)
 class View:
-    """One way to look at a batch of images.
+    """One view of a batch of images: a name, a weight and a function.
 
     Args:
-        name: What it does, from first to last, such as ``"scale(256)>top_left(224)>hflip"``.
-        weight: Its weight in the average, positive; the weights of a list of views sum to 1.
-        transform: Function from images ``(N, C, H, W)`` to images ``(N, C, H', W')``; it leaves its input as it is.
+        name: Its steps, from first to last, such as ``"scale(256)>top_left(224)>hflip"``.
+        weight: Its weight in the average, positive. The weights of a list of views sum to 1.
+        transform: Function from images ``(N, C, H, W)`` to images ``(N, C, H', W')``; it must not change its input.
 
     Raises:
         ValueError: If ``weight`` is not a positive number.
@@ -50,7 +50,7 @@ class View:
 
     @property
     def steps(self) -> tuple[Transform, ...]:
-        """The transforms that are made one after the other."""
+        """The functions that the view calls one after the other."""
         return steps_of(self.transform)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class View:
 
         Raises:
             TypeError: If ``x`` is not a tensor.
-            ValueError: If it has not four dimensions, or is too small for the view.
+            ValueError: If ``x`` does not have four dimensions, or is too small for the view.
         """
         _check_images(x, "x", "be")
         return self.transform(x)
@@ -67,10 +67,10 @@ class View:
 def make_views(views: str | Callable[[Tensor], Tensor] | Sequence[Any]) -> list[View]:
     """Make the views that strings, functions and lists of them describe.
 
-    A list is a composition of stages: of each view of the first stage, each view of the second, and so on. The numbers
-    of views multiply and so do their weights: ``["scales(256, 480)", "ten_crop(224)"]`` has 20. A stage is
+    A list is a composition of stages: each view of the second stage follows each view of the first stage, and so on.
+    The numbers of views multiply, and so do the weights: ``["scales(256, 480)", "ten_crop(224)"]`` has 20. A stage is
 
-    - the name of a set of views, with equal weights unless said otherwise:
+    - the name of a set of views, with equal weights except for ``airbench``:
 
       - ``"identity"``: the images as they are;
       - ``"flip"``, ``"vertical_flip"``: as they are, and mirrored left-right or upside down;
@@ -80,10 +80,10 @@ def make_views(views: str | Callable[[Tensor], Tensor] | Sequence[Any]) -> list[
       - ``"five_crop(s)"``: the corners and the centre, ``s`` x ``s``, or ``"five_crop((h, w))"``;
       - ``"ten_crop(s)"``: the same and their mirror images;
       - ``"resnet_multi_scale"``: ``["scales(224, 256, 384, 480, 640)", "ten_crop(224)"]``, the lecture's 50;
-      - ``"airbench"``: as they are and moved by one pixel up-left and down-right, each with its mirror image; weights
-        0.25 each for the first two and 0.125 for the other four. Its author averages logits;
+      - ``"airbench"``: as they are and moved by one pixel up-left and down-right, each with its mirror image. The first
+        two weigh 0.25 each, the other four 0.125. Its author averages logits;
 
-    - a function ``f`` of your own: the images as they are, and ``f(images)``. It must leave its input as it is;
+    - your own function ``f``: the images as they are, and ``f(images)``. It must not change its input;
     - a list inside the list: exactly these views, with equal weights. Each is a function or a name: ``identity``,
       ``hflip``, ``vflip``, ``rot90``, ``rot180``, ``rot270``, ``shift(dx, dy)`` (right and down), ``scale(s)``,
       ``centre_crop(s)``, ``top_left(s)``, ``top_right(s)``, ``bottom_left(s)``, ``bottom_right(s)``, or several such
@@ -91,8 +91,8 @@ def make_views(views: str | Callable[[Tensor], Tensor] | Sequence[Any]) -> list[
     - a list of `View` objects: exactly these, with their weights.
 
     Images may be floats or bytes; their dtype is kept. Crops are slices of the images, and ``identity`` is the images
-    themselves: nothing is copied that stays as it is. Views pickle if your own functions do. In an average, views by
-    name that stand in a row and begin with the same ones, such as the crops of one scale, make these once.
+    themselves, so neither copies. Views pickle if your own functions do. In an average, consecutive views by name share
+    their common first steps: the crops of one scale resize the images once.
 
     Args:
         views: A stage, or a list of stages.
@@ -172,7 +172,7 @@ def _given(views: list[View]) -> list[View]:
 
 
 def _checked(view: View) -> View:
-    """Let what a view returns be looked at, unless its steps are the kit's or looked at already."""
+    """Check the result of a view in each call, unless its steps are the kit's or checked already."""
     known = [same_step(each, each) or (isinstance(each, partial) and each.func is _users) for each in view.steps]
     return view if all(known) else replace(view, transform=partial(_users, view.transform))
 
@@ -192,13 +192,13 @@ def _name(function: Any) -> str:
 
 
 def _users(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Call a function of the user's, whose result is as yet unknown."""
-    viewed = function(x.clone())  # it may write into what it is given
+    """Call a function of the user, and check its result."""
+    viewed = function(x.clone())  # it may write into its input
     _check_images(viewed, _name(function), "return")
     if len(viewed) != len(x):
         raise ValueError(
             f"`{_name(function)}` must return as many images as it gets, {len(x)}, got {len(viewed)}. Give each view "
-            "as a function of its own."
+            "as a separate function."
         )
     return viewed
 

@@ -1,4 +1,4 @@
-"""What averaging gains, pass by pass."""
+"""The gain of averaging, pass by pass."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ _BINS = 15
 class AveragingReport(Metric):
     r"""Accuracy, log-likelihood and calibration of the average of the first 1, 2, ... K passes, and of each pass alone.
 
-    A pass is what one ensemble member, one view or one dropout mask says of a batch. The calibration error is
-    :math:`\sum_b \frac{n_b}{N} |acc_b - conf_b|` over 15 equal bins of the largest probability, as torchmetrics'
-    ``MulticlassCalibrationError`` has it (a probability of exactly 1 has a bin of its own). Only sums are kept, so that
-    memory does not grow with the data, and ranks are summed up in ``compute``.
+    A pass is the output of one ensemble member, one view or one dropout mask for a batch. The calibration error is
+    :math:`\sum_b \frac{n_b}{N} |acc_b - conf_b|` over 15 equal bins of the largest probability, as in torchmetrics'
+    ``MulticlassCalibrationError``; a probability of exactly 1 has a separate bin. Only sums are kept, so memory does
+    not grow with the data. ``compute`` sums them over ranks.
 
     ``self.log`` of Lightning takes scalars only: call ``compute`` or ``rows`` yourself, on all ranks.
 
@@ -28,8 +28,8 @@ class AveragingReport(Metric):
         num_classes: Number of classes ``C``.
         passes: Number of passes ``K``.
         average: ``probabilities``, ``logits``, ``geometric`` or ``votes``, see ``functional.averaging``.
-        weights: Weights of the passes, K numbers with sum 1, the first one positive; of the first k passes they are
-            divided by their sum. Equal ones by default.
+        weights: Weights of the passes, K numbers with sum 1, the first one positive. The average of the first k passes
+            divides their weights by their sum. Equal weights by default.
 
     Raises:
         ValueError: If an argument is out of range, or a batch has another shape.
@@ -72,7 +72,7 @@ class AveragingReport(Metric):
         self.weights = check_weights("weights", [1 / passes] * passes if weights is None else weights, passes)
         if self.weights[0] == 0:
             raise ValueError(f"`weights` must start with a positive one, got {self.weights}. Put that pass later.")
-        # The first row is that of the averages, the second that of single passes.
+        # The first row holds the averages, the second the single passes.
         self.add_state("nll_sum", torch.zeros(2, passes), dist_reduce_fx="sum")
         self.add_state("bin_count", torch.zeros(2, passes, _BINS + 1, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("bin_correct", torch.zeros(2, passes, _BINS + 1, dtype=torch.long), dist_reduce_fx="sum")
@@ -115,13 +115,14 @@ class AveragingReport(Metric):
         self.disagreeing += len(target) * pairs - (votes * (votes - 1)).sum() // 2
 
     def compute(self) -> dict[str, Tensor]:
-        """Return what all batches of all ranks give.
+        """Return the scores over all batches of all ranks.
 
         Returns:
-            ``acc``, ``nll`` (nats, a mean) and ``ece`` (calibration error) of the average of the first 1, ..., K
-            passes, ``acc_single``, ``nll_single`` and ``ece_single`` of each pass alone, all of shape ``(K,)``, and
-            ``disagreement``, the share of samples on which two passes name different classes, a mean over all pairs of
-            passes, shape ``()``; NaN for one pass.
+            - ``acc``, ``nll`` (mean, in nats) and ``ece`` (calibration error) of the average of the first 1, ..., K
+              passes, shape ``(K,)``.
+            - ``acc_single``, ``nll_single`` and ``ece_single`` of each pass alone, shape ``(K,)``.
+            - ``disagreement``: share of samples on which two passes name different classes, the mean over all pairs of
+              passes, shape ``()``. NaN for one pass.
         """
         samples = self.bin_count[0, 0].sum()
         # Equal to sum_b n_b / N |acc_b - conf_b|, without dividing by empty bins.
@@ -133,9 +134,9 @@ class AveragingReport(Metric):
         return averages | singles | {"disagreement": self.disagreeing / (samples * pairs)}
 
     def rows(self) -> list[dict[str, float]]:
-        """Return ``compute``'s values but ``disagreement`` as one dict per number of passes, for a table.
+        """Return ``compute``'s values without ``disagreement`` as one dict per number of passes, for a table.
 
-        ``acc_single`` in the row of ``passes = k`` is that of the k-th pass.
+        ``acc_single`` in the row of ``passes = k`` belongs to the k-th pass.
         """
         found = {name: values for name, values in self.compute().items() if name != "disagreement"}
         columns = {name: values.reshape(-1).tolist() for name, values in found.items()}

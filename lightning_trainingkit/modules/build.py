@@ -16,7 +16,7 @@ __all__ = ["build_model", "check_name", "check_options", "optimizer_class"]
 
 
 def check_name(argument: str, value: Any, known: Iterable[str], rule: str) -> None:
-    """Raise ValueError with the near names if ``value`` is not among the known ones, TypeError if it is no name."""
+    """Raise ValueError with the nearest names if ``value`` is unknown, TypeError if it is no string."""
     if not isinstance(value, str):
         raise TypeError(f"`{argument}` must be a name, got {value!r}. It is {rule}.")
     names = sorted(known)
@@ -26,12 +26,12 @@ def check_name(argument: str, value: Any, known: Iterable[str], rule: str) -> No
 
 
 def check_options(argument: str, build: Callable[..., Any], options: dict[str, Any], *given: str) -> None:
-    """Raise ValueError if ``build`` cannot be called with these options and the arguments that are given already."""
+    """Raise ValueError if ``build`` cannot be called with ``options`` and the arguments ``given``."""
     taken = [name for name in given if name in options]
     accepted = [name for name in inspect.signature(build).parameters if name not in given]
     if taken:
         raise ValueError(
-            f"`{argument}` must not hold {taken[0]!r}, which is an argument of its own. It may hold {accepted}."
+            f"`{argument}` must not hold {taken[0]!r}, which is a separate argument. It may hold {accepted}."
         )
     try:
         inspect.signature(build).bind(**dict.fromkeys(given), **options)
@@ -71,7 +71,7 @@ def _call(build: Callable[..., nn.Module], name: str, num_classes: int, options:
 
 
 def optimizer_class(name: str) -> type[Optimizer]:
-    """Find a class of ``torch.optim`` that knows weight decay; the others cannot take parameter groups."""
+    """Find a class of ``torch.optim`` with weight decay, which ``ImageClassifier`` sets by parameter group."""
     known: dict[str, type[Optimizer]] = {
         name: found
         for name, found in vars(torch.optim).items()

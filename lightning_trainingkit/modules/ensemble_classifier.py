@@ -24,27 +24,30 @@ __all__ = ["EnsembleClassifier"]
 class EnsembleClassifier(L.LightningModule):
     r"""Classify by the average of several trained members.
 
-    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))`. Members always run in eval mode and are not trained here. In
-    ``trainer.validate`` and ``trainer.test`` it logs for the average ``test/acc``, ``test/loss`` (negative
-    log-likelihood, nats) and ``test/ece`` (calibration error, 15 bins), for the mean single member ``test/acc_member``,
-    ``test/loss_member`` and ``test/ece_member``, and ``test/disagreement``: how often two members name different
-    classes. All are exact over images, loaders and ranks. A batch is a pair of images and class indices. Without a
-    Trainer it is a plain module: ``state_dict``, ``pickle`` and ``torch.export`` work.
+    :math:`\log \sum_k w_k \, \mathrm{softmax}(f_k(x))`. Members always run in eval mode and are not trained here. A
+    batch is a pair of images and class indices. ``trainer.validate`` and ``trainer.test`` log, exactly over images,
+    loaders and ranks:
+
+    - **The average**: ``test/acc``, ``test/loss`` (negative log-likelihood, nats), ``test/ece`` (calibration error, 15
+      bins).
+    - **The mean single member**: ``test/acc_member``, ``test/loss_member``, ``test/ece_member``.
+    - **Disagreement**: ``test/disagreement``, how often two members name different classes.
+
+    Without a Trainer it is a plain module: ``state_dict``, ``pickle`` and ``torch.export`` work.
 
     Args:
         members: Modules of any architectures that return logits ``(N, num_classes)``.
         num_classes: Number of classes ``C``.
-        weights: ``"uniform"``, or a number for each member, none negative, of sum 1, the first one positive.
+        weights: ``"uniform"``, or a number for each member, none negative, with sum 1, the first one positive.
         average: ``"probabilities"``, ``"logits"`` (or ``"geometric"``: the same once it is normalised) or ``"votes"``.
         vectorize: Run members of one architecture as one ``torch.vmap`` forward, without gradients. The first batch
-            compares it with the loop, which ``torch.export`` and ``torch.compile`` take instead.
-        offload: Leave the members on the CPU when the ensemble is moved, and bring each to the device for its turn.
+            compares it with the loop. ``torch.export`` and ``torch.compile`` use the loop.
+        offload: Leave the members on the CPU when the ensemble is moved, and move each to the device for its turn.
 
     Raises:
         TypeError: If a member is no module.
         torch.OutOfMemoryError: If the members don't fit on the device together, with the hint ``offload=True``.
-        ValueError: If an argument is out of range, or a member returns something else than logits
-            ``(N, num_classes)``.
+        ValueError: If an argument is out of range, or a member does not return logits ``(N, num_classes)``.
 
     Example:
         >>> import torch
@@ -75,7 +78,7 @@ class EnsembleClassifier(L.LightningModule):
         if wrong:
             raise TypeError(f"`members` must be modules, got {', '.join(wrong)}. `from_checkpoints` takes files.")
         if not members:
-            raise ValueError("`members` must hold at least one module, got none. Pass those that were trained.")
+            raise ValueError("`members` must hold at least one module, got none. Pass the trained members.")
         _check.one_of("average", average, AVERAGES, "The default is 'probabilities'.")
         if isinstance(weights, str) and weights != "uniform":
             raise ValueError(f"`weights` must be 'uniform' or numbers, got {weights!r}. Leave it out for equal ones.")
@@ -93,7 +96,7 @@ class EnsembleClassifier(L.LightningModule):
         self._checked = self._compared = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the copies of the weights that a stage has made."""
+        """Leave out the stacked copies of the weights, which belong to one stage."""
         return {**super().__getstate__(), "_vectorized": None}
 
     @classmethod
@@ -109,21 +112,21 @@ class EnsembleClassifier(L.LightningModule):
         vectorize: bool = False,
         offload: bool = False,
     ) -> "EnsembleClassifier":
-        """Make an ensemble of checkpoint files, without running code from any.
+        """Make an ensemble of checkpoint files, without running code from them.
 
         Args:
             members: A folder of ``BestCheckpoint``, a pattern, a file, a W&B artifact (``"wandb:..."``), a module, or a
                 list of these, as ``EnsembleAverage`` takes them.
-            module: A module of the class that was trained; it is not changed.
+            module: A module of the trained class. It is not changed.
             num_classes: Number of classes.
             target: Name of its submodule that returns the logits; None for the module itself.
-            weights: As above.
-            average: As above.
-            vectorize: As above.
-            offload: As above.
+            weights: As in ``EnsembleClassifier``.
+            average: As in ``EnsembleClassifier``.
+            vectorize: As in ``EnsembleClassifier``.
+            offload: As in ``EnsembleClassifier``.
 
         Raises:
-            FileNotFoundError: If nothing is found.
+            FileNotFoundError: If no file is found.
             ValueError: If a file is damaged, would run code, or does not fit.
         """
         return cls(
@@ -170,40 +173,40 @@ class EnsembleClassifier(L.LightningModule):
         return found
 
     def train(self, mode: bool = True) -> "EnsembleClassifier":
-        """Set the mode; the members stay in eval."""
+        """Set the mode of the module. Its members stay in eval mode."""
         super().train(mode)
         self.members.eval()
         return self
 
     def setup(self, stage: str) -> None:
-        """Refuse to be fitted; let the first batch be checked."""
+        """Raise for a fit. Check the first batch of other stages."""
         if stage == "fit":
             raise ValueError("`EnsembleClassifier` must not be fitted: its members are trained already. Test it.")
         self._vectorized = None
         self._checked = self._compared = False
 
     def teardown(self, stage: str) -> None:
-        """Drop the copies of the members' weights."""
+        """Drop the stacked copies of the members' weights."""
         self._vectorized = None
 
     def on_validation_epoch_start(self) -> None:
-        """Begin anew."""
+        """Reset the scores."""
         self._report("val").reset()
 
     def on_test_epoch_start(self) -> None:
-        """Begin anew."""
+        """Reset the scores."""
         self._report("test").reset()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Take the batch into the report."""
+        """Add the batch to the scores."""
         self._step(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Take the batch into the report."""
+        """Add the batch to the scores."""
         self._step(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return class probabilities ``(N, num_classes)`` of a batch; targets in it are ignored."""
+        """Return class probabilities ``(N, num_classes)`` of a batch. Targets in it are ignored."""
         x = batch[0] if isinstance(batch, list | tuple) else batch
         return cast(Tensor, self(x)).exp()
 
@@ -230,5 +233,5 @@ class EnsembleClassifier(L.LightningModule):
         values = {"disagreement": found["disagreement"]} if len(self.members) > 1 else {}
         for ours, theirs in {"acc": "acc", "loss": "nll", "ece": "ece"}.items():
             values |= {ours: found[theirs].reshape(-1)[-1], f"{ours}_member": found[f"{theirs}_single"].mean()}
-        # Equal on all ranks already; else Lightning would warn.
+        # All ranks have the same values already; without `sync_dist` Lightning would warn.
         self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, sync_dist=True)

@@ -1,4 +1,4 @@
-"""Members inside a module: built from files, and left on their device if asked."""
+"""Members inside a module: built from files, and left on their device with ``offload``."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ class MemberList(nn.ModuleList):
         self.offload = offload
 
     def in_turn(self, x: Tensor) -> Iterator[Any]:
-        """Yield the output of each member, which is on the device of ``x`` for its turn."""
+        """Yield the output of each member. A member is on the device of ``x`` for its turn."""
         for member in self:
             move = Relocation(member, x.device, None) if self.offload else None
             try:
@@ -46,7 +46,7 @@ class MemberList(nn.ModuleList):
 
 
 def build_member(read: MemberFile | nn.Module, module: nn.Module, target: str | None) -> nn.Module:
-    """Return a member as a module of its own, which leaves ``module`` as it is."""
+    """Return a member as a separate module. ``module`` is not changed."""
     if not isinstance(read, MemberFile):
         return find_target(read, target) if isinstance(read, L.LightningModule) else read
     matched = match(read, module, target)

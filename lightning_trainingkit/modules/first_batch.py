@@ -1,4 +1,4 @@
-"""What is checked on the first batch of a stage, so that later ones cost no synchronisation."""
+"""Checks of the first batch of a stage. Later batches are not checked, which would cost a synchronisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def check_target(target: Any, num_classes: int) -> None:
 
 
 def first_forward(forward: Callable[[Tensor], Any], model: nn.Module, x: Any, num_classes: int) -> Tensor:
-    """Run the forward once and explain what the model could not take or did not return."""
+    """Run the forward once. Raise an explained error for unsuited images or outputs."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         found = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise TypeError(

@@ -30,9 +30,17 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": cross
 class ImageClassifier(L.LightningModule):
     """Train, validate, test and predict with any model that maps images to logits.
 
-    Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss`` and ``test/acc`` once per epoch, exact
-    means over all images and ranks. A batch is a pair of images ``(N, C, H, W)`` and class indices ``(N,)``;
-    probabilities ``(N, num_classes)``, as mixup makes them, are taken too. Weight decay is kept off norms and biases.
+    Logs ``train/loss``, ``train/acc``, ``val/loss``, ``val/acc``, ``test/loss`` and ``test/acc`` once per epoch: exact
+    means over all images and ranks. Norms and biases have no weight decay.
+
+    - **A batch** is a pair of images ``(N, C, H, W)`` and class indices ``(N,)``, or probabilities
+      ``(N, num_classes)``, as mixup makes them.
+    - **Schedules**: ``warmup_cosine`` (options ``warmup``, share of rising steps, and ``final``, share of ``lr`` at the
+      end), ``cosine``, ``cyclic_cosine`` (option ``cycles``, 5 by default, for ``SnapshotCheckpoint``),
+      ``one_cycle``, ``polynomial``, ``step``, ``multistep``, ``exponential``, ``plateau``, and any class of
+      ``torch.optim.lr_scheduler``.
+    - **A length that is left out** becomes the number of training steps, for ``step`` a third of it. The schedule then
+      advances by step. Other schedules advance by epoch, unless ``interval: step`` is among their options.
 
     Args:
         model: A module that returns logits ``(N, num_classes)``, or a name: ``small_resnet``, a classifier of
@@ -44,17 +52,12 @@ class ImageClassifier(L.LightningModule):
         lr: Learning rate at its highest. 1e-3 suits AdamW, 0.1 SGD.
         weight_decay: Weight decay. 0.01 suits AdamW, 5e-4 SGD.
         optimizer_options: Further arguments of the optimizer, such as ``momentum: 0.9``.
-        schedule: ``warmup_cosine`` (options ``warmup``, the share of the steps that rise, and ``final``, the share of
-            ``lr`` at the end), ``cosine``, ``cyclic_cosine`` (option ``cycles``, 5 by default: how often the rate falls
-            from the top, as ``SnapshotCheckpoint`` wants it), ``one_cycle``, ``polynomial``, ``step``, ``multistep``,
-            ``exponential``, ``plateau``, any class of ``torch.optim.lr_scheduler``, or None for a constant rate.
-        schedule_options: Arguments of the schedule. A length that is left out becomes the number of training steps (a
-            third of them for ``step``), counted in steps. All else is counted in epochs, unless ``interval: step`` is
-            among the options. ``monitor`` is what ``plateau`` looks at, ``val/loss`` by default; a score such as
-            ``val/acc`` needs ``mode: max``.
+        schedule: Name of a schedule, or None for a constant rate.
+        schedule_options: Arguments of the schedule, and ``interval`` (``step`` or ``epoch``). ``monitor`` names the
+            metric that ``plateau`` follows, ``val/loss`` by default; a score such as ``val/acc`` needs ``mode: max``.
 
     Raises:
-        ValueError: If a name is unknown, an option does not fit, or a first batch has labels out of range or images
+        ValueError: If a name is unknown or an option does not fit. If a first batch has labels out of range, or images
             that the model cannot take.
         TypeError: If a batch is no pair or its labels are not integers.
         ImportError: If timm is asked for and not installed.
@@ -120,11 +123,11 @@ class ImageClassifier(L.LightningModule):
         return logits
 
     def setup(self, stage: str) -> None:
-        """Let the first batch of each stage be checked again: the data may be new."""
+        """Check the first batch of each stage again: the data may be new."""
         self._checked.clear()
 
     def on_fit_start(self) -> None:
-        """Refuse an empty training set, which Lightning only warns of."""
+        """Raise for an empty training set, of which Lightning only warns."""
         self.trainer.fit_loop.setup_data()
         if self.trainer.num_training_batches == 0 and self.trainer.limit_train_batches != 0:
             raise ValueError("`train_dataloader` must give at least one batch, got none. Is the training set empty?")
@@ -142,7 +145,7 @@ class ImageClassifier(L.LightningModule):
         self._step(batch, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return class probabilities ``(N, num_classes)`` of a batch; targets in it are ignored."""
+        """Return class probabilities ``(N, num_classes)`` of a batch. Targets in it are ignored."""
         x = batch[0] if isinstance(batch, list | tuple) else batch
         return self._logits(x, "predict").softmax(dim=1)
 
@@ -151,20 +154,20 @@ class ImageClassifier(L.LightningModule):
         checkpoint["num_classes"] = self.num_classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace the head as it was before the checkpoint was saved; the weights are loaded after this."""
+        """Replace the head if the checkpoint has another number of classes. The weights are loaded after this."""
         num_classes = checkpoint.get("num_classes", self.num_classes)
         if num_classes == self.num_classes:
             return
         own, saved = self.state_dict(), checkpoint["state_dict"]
         changed = {name.rpartition(".")[0] for name in own.keys() & saved if own[name].shape != saved[name].shape}
-        if len(changed) > 1:  # another architecture, which the loading of the weights refuses
+        if len(changed) > 1:  # another architecture: loading the weights will raise
             return
         if changed:
             replace_head(self, num_classes)
         self.num_classes = num_classes
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build the optimizer and the schedule; frozen parameters are in it too, so that they can be thawed."""
+        """Build the optimizer and the schedule. The optimizer holds frozen parameters too, for later phases."""
         groups = decay_groups(self, self.weight_decay, include_frozen=True)
         optimizer = self._optimizer(groups, lr=self.lr, **self.optimizer_options)  # type: ignore[call-arg]
         if self._schedule is None:

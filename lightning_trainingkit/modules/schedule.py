@@ -1,4 +1,4 @@
-"""Learning-rate schedules by name, their length filled in."""
+"""Learning-rate schedules by name. A missing length is filled in."""
 
 import inspect
 import math
@@ -18,17 +18,17 @@ __all__ = ["Schedule", "cyclic_cosine_annealing", "warmup_cosine"]
 
 
 def cyclic_cosine_annealing(optimizer: Optimizer, total_steps: int, cycles: int = 5) -> lr_scheduler.LambdaLR:
-    """Lower the rate to nearly 0 by cosine so many times, beginning each time from the top (``cyclic_cosine``)."""
-    cycle_ends(total_steps, cycles)  # says what is wrong with them
+    """Lower the rate from the top to nearly 0 by cosine, ``cycles`` times in a row (``cyclic_cosine``)."""
+    cycle_ends(total_steps, cycles)  # raises for bad numbers
     return lr_scheduler.LambdaLR(optimizer, lambda step: cyclic_cosine(step, total_steps, cycles))
 
 
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: float = 0.0
 ) -> lr_scheduler.LambdaLR:
-    """Raise the rate in a line over the share ``warmup`` of the steps, then lower it to its share ``final`` by cosine.
+    """Raise the rate linearly over the share ``warmup`` of the steps, then lower it to its share ``final`` by cosine.
 
-    One ``LambdaLR``: ``SequentialLR`` calls ``step(epoch)`` in older releases of torch, which warn of that.
+    It is one ``LambdaLR``: ``SequentialLR`` calls ``step(epoch)`` in older releases of torch, which warn of this call.
     """
     for name, share in {"warmup": warmup, "final": final}.items():
         _check.number(name, share, "Try 0.05.", least=0, below=1)
@@ -61,7 +61,7 @@ _BY_NAME: dict[str, Callable[..., Any]] = {
     "polynomial": lr_scheduler.PolynomialLR,
     "step": lr_scheduler.StepLR,
 }
-# The argument that is a length, and the share of all steps that it becomes.
+# The argument that holds the length, and its default as a share of all steps.
 _LENGTHS: dict[Any, tuple[str, float]] = {
     warmup_cosine: ("total_steps", 1),
     cyclic_cosine_annealing: ("total_steps", 1),
@@ -79,9 +79,9 @@ class Schedule:
 
     Args:
         build: Makes the scheduler from an optimizer and ``options``.
-        options: Arguments of ``build``, without a length that is to be filled in.
-        length: The argument that is to be filled in and its share of all steps, or None.
-        interval: What it advances by, ``step`` or ``epoch``.
+        options: Arguments of ``build``, without the length that is filled in later.
+        length: Name of the argument to fill in and its share of all steps, or None.
+        interval: Unit in which it advances, ``step`` or ``epoch``.
         monitor: The metric that ``ReduceLROnPlateau`` follows.
     """
 
@@ -93,7 +93,7 @@ class Schedule:
 
     @classmethod
     def by_name(cls, name: str, options: dict[str, Any]) -> "Schedule":
-        """Look a schedule up and check its options.
+        """Find a schedule by name and check its options.
 
         Raises:
             ValueError: If the name is unknown or an option does not fit.
@@ -119,10 +119,10 @@ class Schedule:
         return cls(build, options, length, interval, monitor)
 
     def config(self, optimizer: Optimizer, lr: float, steps: float) -> LRSchedulerConfigType:
-        """Build the scheduler for a training of so many steps, as ``configure_optimizers`` returns it.
+        """Build the scheduler for a training of ``steps`` steps, as ``configure_optimizers`` returns it.
 
         Raises:
-            ValueError: If the length is to be filled in and the number of steps is not known.
+            ValueError: If the length is missing and the number of steps is not known.
         """
         options = dict(self.options)
         if self.length is not None:

@@ -29,12 +29,12 @@ def unused_run(logger: WandbLogger) -> "Run | None":
 
 
 def take_run(logger: WandbLogger, run: "Run") -> None:
-    """Make ``run`` that of one fit, and let the logger open its next one in the same place."""
+    """Reserve ``run`` for one fit, and let the logger open its next run in the same project and folder."""
     from lightning_trainingkit.callbacks.command_center.run import adopt
 
     adopt(run)
     _TAKEN.add(run)
-    # A logger that was handed its run (`experiment=run`) would open the next one online, in the default project.
+    # A logger that was handed its run (`experiment=run`) would open the next run online, in the default project.
     logger._wandb_init.update(
         project=run.project,
         entity=run.entity or None,
@@ -46,10 +46,10 @@ def take_run(logger: WandbLogger, run: "Run") -> None:
 
 
 def open_run(logger: WandbLogger, **init: Any) -> "Run":
-    """Give ``logger`` a new run, whichever it had before, opened with ``init`` where that is not None."""
+    """Give ``logger`` a new run, opened with the arguments of ``init`` that are not None."""
     from lightning_trainingkit.callbacks.command_center.run import start
 
-    # W&B may have handed out another fit's open run, and an id that was asked for is still to come.
+    # W&B may have handed out another fit's open run. An id that the user asked for is not used yet.
     if logger._id is None or logger._id in (run.id for run in _TAKEN):
         # Chosen here, so that folders named by it (ModelCheckpoint's) have a name if W&B fails now.
         logger._id = token_hex(4)
@@ -66,12 +66,12 @@ def open_run(logger: WandbLogger, **init: Any) -> "Run":
 
 
 def mute_logger(logger: WandbLogger) -> None:
-    """Let ``logger`` swallow everything until it is given a new run."""
+    """Let ``logger`` ignore all calls until it has a new run."""
     logger._experiment = _Muted(logger.version)  # type: ignore[assignment]
 
 
 def monitored_only(trainer: L.Trainer) -> dict[str, float]:
-    """Metrics of the validation that is ending which callbacks find under a name that no logger gets.
+    """Metrics of the ending validation that callbacks find under a name that no logger gets.
 
     Of ``self.log("val_loss", ..., on_step=True)`` loggers get ``val_loss_step`` and ``val_loss_epoch``, and of
     ``self.log("val_loss", ..., logger=False)`` nothing. Call it on every rank, in the validation's last hook.
@@ -92,7 +92,7 @@ def guard_logger(logger: WandbLogger, attempt: Callable[[Callable[[], Any]], Any
     """Send every call that Lightning or the user makes to ``logger``, or to its run's ``log``, through ``attempt``.
 
     Returns:
-        A function that puts the methods back.
+        A function that restores the methods.
     """
     undo = [_guard(logger, name, attempt) for name in _LOGGER_METHODS]
     undo.append(_guard(logger.experiment, "log", attempt))
@@ -123,7 +123,7 @@ def _guard(owner: Any, name: str, attempt: Callable[[Callable[[], Any]], Any]) -
 
 
 class _Muted:
-    """Stands where a run stood: takes every call, item and attribute, and does nothing."""
+    """Replaces a run: takes every call, item and attribute, and does nothing."""
 
     def __init__(self, id: str | None) -> None:  # noqa: A002
         self.id = id

@@ -13,7 +13,7 @@ __all__ = ["check_arguments"]
 
 
 def check_arguments(tags: Sequence[str], best: Mapping[str, str] | None, page: str | None) -> None:
-    """Raise for what cannot be meant, and say where a metric's name contradicts its mode."""
+    """Raise for arguments out of range, and say where a metric's name contradicts its mode."""
     for metric, mode in (best or {}).items():
         _check.one_of(f"best[{metric!r}]", mode, ("min", "max"), f"Say which end of {metric} is the better one.")
         take_mode("CommandCenter", metric, mode)

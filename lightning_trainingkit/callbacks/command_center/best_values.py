@@ -11,7 +11,7 @@ _GOALS = {"val/acc": "max", "val/loss": "min"}
 
 
 def goals_of(trainer: L.Trainer, asked: Mapping[str, str] | None) -> dict[str, str]:
-    """``"min"`` or ``"max"`` by metric: what the user asked for, then the Trainer's monitors, then the defaults."""
+    """``"min"`` or ``"max"`` by metric. The user's choice overrules the Trainer's monitors, these the defaults."""
     monitors = {
         callback.monitor: callback.mode
         for callback in trainer.callbacks  # type: ignore[attr-defined]
@@ -21,7 +21,7 @@ def goals_of(trainer: L.Trainer, asked: Mapping[str, str] | None) -> dict[str, s
 
 
 def epoch_name(name: str) -> str:
-    """The name that loggers get for the epoch's value of a metric that is logged by step too.
+    """The name under which loggers get the epoch's value of a metric that is logged by step too.
 
     Example:
         >>> epoch_name("val_loss"), epoch_name("val_loss/dataloader_idx_1")
@@ -43,7 +43,7 @@ class BestValues:
         self.values: dict[str, float] = {}
 
     def update(self, metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-        """Take new values into account; NaN is never best, and a metric without a goal is passed over.
+        """Update the best values. NaN is never best, and a metric without a goal is ignored.
 
         Returns:
             The best values of these metrics in the shape of W&B's own summary: ``{"val_loss": {"min": 0.1}}``.

@@ -34,23 +34,23 @@ _STATE = "command_center_best_values"  # in a checkpoint
 
 
 class CommandCenter(L.Callback):
-    """Record each fit as a W&B run of its own, offline and without an account. Training is unchanged.
+    """Record each fit as a separate W&B run, offline and without an account. Training is unchanged.
 
     - **Config**: the hyperparameters, the settings of trainer, optimizers and callbacks, and the versions.
-    - **Summary**: the best value of a metric, not the last.
+    - **Summary**: the best value of each monitored metric.
     - **End**: the run stays open after the fit, so that ``trainer.test`` logs into it. It ends with ``finish``, with
       this callback's next fit or with the process. A fit that raises ends its run as failed.
     - **Logger**: the Trainer's ``WandbLogger``. Where there is none, the callback appends one to ``trainer.loggers``;
       the mode is ``WANDB_MODE`` or offline, the folder ``trainer.default_root_dir``.
-    - **W&B fails**: a warning says so once, and training goes on without W&B until the next fit.
+    - **W&B fails**: one warning, and training goes on without W&B until the next fit.
     - **Secrets** become ``***`` in names, tags, notes and config.
 
     ``validate`` and ``test`` before any fit, ``fast_dev_run`` and ``barebones`` are not recorded. README.md in this
     folder tells more.
 
     Args:
-        group: What the fits of one experiment share (a grid, the folds of a cross-validation, an ensemble), by which
-            W&B shows them together.
+        group: Name of the experiment whose fits W&B shows together: a grid, the folds of a cross-validation, an
+            ensemble.
         job_type: The fit's part in its group, such as ``"train"`` or ``"ensemble"``.
         tags: Words to find the run by.
         name: What varies between the runs of the group, such as ``"lr=3e-4"``; by default W&B names the run.
@@ -60,9 +60,9 @@ class CommandCenter(L.Callback):
             the end of each fit and, with everything, when the run ends. None writes none.
 
     Raises:
-        ValueError: If a mode in ``best`` is neither ``"min"`` nor ``"max"``, if a tag is empty or longer than 64
-            characters, if a Trainer has two of this callback, or if the Trainer's own ``WandbLogger`` has started its
-            run with another group or job type.
+        ValueError: If a mode in ``best`` is not ``"min"`` or ``"max"``, if a tag is empty or longer than 64
+            characters, or if a Trainer has two of this callback. If the Trainer's own ``WandbLogger`` has started its
+            run with another group, job type or name.
         TypeError: If ``tags`` is one string.
         IsADirectoryError: If ``page`` is a folder.
         ImportError: If a page is asked for and plotly is not installed.
@@ -90,20 +90,20 @@ class CommandCenter(L.Callback):
         self.best = best
         self.page = page
         self._best_values = BestValues({})
-        self._run: OpenRun | None = None  # the latest fit's, on rank 0, until it is finished
-        self._logger: WandbLogger | None = None  # whose run it is
+        self._run: OpenRun | None = None  # of the latest fit, on rank 0, until it is finished
+        self._logger: WandbLogger | None = None  # the logger of that run
         self._lost = False
         self._release: Callable[[], None] | None = None  # set between setup and teardown
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to this process: the run, its logger and the guard."""
+        """Leave out the run, its logger and the guard, which belong to this process."""
         return {**vars(self), **dict.fromkeys(("_run", "_logger", "_release"))}
 
     def finish(self, exit_code: int = 0) -> None:
-        """End the latest fit's run now, where many fits share a process; what is logged later goes nowhere.
+        """End the latest fit's run now, for processes that run many fits. Later calls of ``log`` are ignored.
 
         Args:
-            exit_code: Other than 0: the run has failed.
+            exit_code: 0 marks the run as finished, any other number as failed.
         """
         if self._run is not None:
             self._let_go()
@@ -129,15 +129,15 @@ class CommandCenter(L.Callback):
             self._release = guard_logger(logger, partial(self._attempt, logger))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the settings down, so that a fit that fails in its sanity check has them too."""
+        """Write the settings to the run before the sanity check, which may fail."""
         self._write_settings(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write them once more: now the batch size is known, and a tuned learning rate is in place."""
+        """Write the settings again: the batch size and a tuned learning rate are known now."""
         self._write_settings(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the best of metrics whose monitored name W&B does not get into the summary."""
+        """Write best values to the summary for metrics whose monitored name W&B does not get."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         best = self._best_values.update(monitored_only(trainer))
@@ -147,7 +147,7 @@ class CommandCenter(L.Callback):
 
     # Not `state_dict`: Lightning warns where a run that has state in a checkpoint is resumed without this callback.
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Save the best values that this callback itself keeps."""
+        """Save the best values that W&B can't keep."""
         if self._best_values.values:
             checkpoint[_STATE] = dict(self._best_values.values)
 
@@ -157,7 +157,7 @@ class CommandCenter(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """End the run as failed."""
-        if self._release is not None:  # else this raised before our setup, and the run is that of an earlier fit
+        if self._release is not None:  # otherwise this raised before our setup, and the run belongs to an earlier fit
             self._let_go()
             self._finish(1)
             # W&B raises on logging to a finished run.
@@ -165,7 +165,7 @@ class CommandCenter(L.Callback):
                 mute_logger(logger)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Put the logger's methods back."""
+        """Restore the logger's methods, and write the page after a fit."""
         if stage == "fit" and trainer.global_step:
             mark_trained(pl_module)
         if self._release is not None:

@@ -35,7 +35,7 @@ class OpenRun:
         self._process = os.getpid()
 
     def leave_open(self) -> None:
-        """Let the run take more metrics, and end it as finished when the process ends, however that ends.
+        """Keep the run open for more metrics, and end it as finished when the process ends in any way.
 
         W&B would end it with the exit code of the process, which an error after the fit may set.
         """
@@ -45,7 +45,7 @@ class OpenRun:
             return
         _LEFT_OPEN[self] = None
         if parent_process() is None:
-            # Once more for each run: W&B registers its own end when its service starts, and that must come later.
+            # Again for each run: W&B registers its own end when its service starts, and ours must run before it.
             atexit.unregister(_end_all)
             atexit.register(_end_all)
         else:
@@ -53,7 +53,7 @@ class OpenRun:
             Finalize(None, _end_all, exitpriority=1)
 
     def end(self, exit_code: int) -> None:
-        """Write everything down and end the run, then write the page, also where W&B fails."""
+        """End the run, then write the page, even if W&B fails."""
         try:
             self._finish(exit_code)
         finally:

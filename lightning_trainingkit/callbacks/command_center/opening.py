@@ -22,7 +22,7 @@ def find_logger(trainer: L.Trainer) -> WandbLogger | None:
 
 
 def new_logger(trainer: L.Trainer, group: str | None, job_type: str, name: str | None) -> WandbLogger:
-    """A logger for a Trainer that has none for W&B: offline where ``WANDB_MODE`` does not say otherwise."""
+    """A logger for a Trainer that has no ``WandbLogger``: in the mode of ``WANDB_MODE``, offline by default."""
     import wandb
 
     return WandbLogger(
@@ -44,13 +44,13 @@ def check_run(run: "Run", group: str | None, job_type: str, name: str | None) ->
         found = getattr(run, argument)
         if asked not in (default, found):
             raise ValueError(
-                f"`{argument}` must be that of the Trainer's own WandbLogger, whose run has {found!r}, got {asked!r}. "
+                f"`{argument}` must be as in the Trainer's own WandbLogger, whose run has {found!r}, got {asked!r}. "
                 f"Pass it to the logger: `WandbLogger({argument}={asked!r})`."
             )
 
 
 def describe(run: "Run", tags: Sequence[str], goals: Mapping[str, str]) -> None:
-    """Set the tags, the axis of all metrics, and which value of a metric the summary keeps."""
+    """Set the tags, the axis of all metrics, and whether the summary keeps a metric's minimum or maximum."""
     run.tags = tuple(dict.fromkeys((*(run.tags or ()), *tags)))
     # As WandbLogger does for the runs that it opens itself.
     run.define_metric("trainer/global_step")
@@ -60,7 +60,7 @@ def describe(run: "Run", tags: Sequence[str], goals: Mapping[str, str]) -> None:
 
 
 def note_other_loggers(trainer: L.Trainer, folder: Path) -> None:
-    """Write beside the run where other loggers record the same training, so that a page shows the training once."""
+    """Note the folders of the other loggers beside the run, so that a page shows the training once."""
     log_dirs = [log_dir for logger in trainer.loggers if (log_dir := _log_dir(logger))]
     if log_dirs:
         try:
@@ -71,7 +71,7 @@ def note_other_loggers(trainer: L.Trainer, folder: Path) -> None:
 
 
 def _log_dir(logger: object) -> str | None:
-    """A logger's folder on this machine. Loggers are classes of users too, so anything may happen here."""
+    """A logger's folder on this machine, None if it has none. A user's own logger may raise anything."""
     if isinstance(logger, WandbLogger):
         return None
     try:

@@ -17,7 +17,7 @@ from lightning_trainingkit.dashboards.secret import hide, hide_settings
 
 __all__ = ["adopt", "say_ignored", "start"]
 
-# What W&B reads from the environment where `wandb.init` is not given it.
+# Arguments that W&B reads from the environment where `wandb.init` does not get them.
 _VARIABLES = {
     "name": "WANDB_NAME",
     "notes": "WANDB_NOTES",
@@ -31,7 +31,7 @@ _VARIABLES = {
 def start(**init: Any) -> wandb.Run:
     """Open a run by ``wandb.init(**init)``, with secrets hidden in its texts, its config and the command line.
 
-    W&B keeps more than this function sees: what the program prints, and the files that a user saves.
+    W&B also keeps the program's output and the files that a user saves; these are not searched.
     """
     for name, variable in _VARIABLES.items():
         text = os.environ.get(variable, "")
@@ -47,10 +47,10 @@ def start(**init: Any) -> wandb.Run:
 
 
 def adopt(run: wandb.Run) -> None:
-    """Make ``run`` hide secrets from now on."""
+    """Make ``run`` hide secrets in everything that is set or logged later."""
     if isinstance(run, _WithoutTensorBoard):
         return
-    if run.disabled:  # of another class, and it keeps nothing
+    if run.disabled:  # a disabled run has another class, and keeps nothing
         run.__class__ = type("_DisabledRun", (_WithoutTensorBoard, type(run)), {})
         return
     run.__class__ = _Run
@@ -59,7 +59,7 @@ def adopt(run: wandb.Run) -> None:
 
 
 def _settings(settings: Any, recorded: list[str]) -> Any:
-    """Keep W&B from recording folders and the command line, by itself and as they are, where they hold a secret."""
+    """Keep W&B from recording folders and the command line if they hold a secret."""
     if hide_settings({"recorded": recorded})["recorded"] == recorded:
         return settings
     rank_zero_info(
@@ -78,9 +78,9 @@ def _hidden(value: Any) -> Any:
 
 
 def _hidden_values(values: Any) -> Any:
-    """What is logged: names and texts are looked at, numbers and media stay."""
+    """Hide secrets in the names and texts of logged values. Numbers and media stay."""
     if not isinstance(values, Mapping):
-        return values  # W&B says what is wrong with it
+        return values  # W&B raises for it
     return {
         _hidden(name): hide_settings(value) if isinstance(value, Mapping) else _hidden(value)
         for name, value in values.items()
@@ -94,7 +94,7 @@ def _hidden_settings(settings: Any) -> Any:
 
 
 def _hiding(found: Any) -> Any:
-    """A property of W&B's run, whose setter hides secrets first."""
+    """Wrap a property of W&B's run: its setter hides secrets first."""
     return property(found.fget, lambda run, value: found.fset(run, _hidden(value)))
 
 

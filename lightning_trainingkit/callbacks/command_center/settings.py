@@ -1,4 +1,4 @@
-"""What a training was run with, as plain data: trainer, optimizers, callbacks, versions."""
+"""The settings of a training as plain data: trainer, optimizers, callbacks, versions."""
 
 import os
 from collections import Counter
@@ -24,13 +24,12 @@ _TRAINER = (
 
 
 def settings_of(trainer: L.Trainer) -> dict[str, Any]:
-    """Describe what ``trainer`` was given, without the hyperparameters that Lightning logs itself.
+    """Describe the settings of a Trainer, without the hyperparameters that Lightning logs.
 
     The names of this run, and folders that Lightning named after it, are left out: they differ between any two runs.
 
     Returns:
-        What JSON can hold, under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and
-        ``versions``.
+        Values for JSON under ``model``, ``trainer``, ``optimizers``, ``schedulers``, ``callbacks`` and ``versions``.
     """
     return {
         "model": type(trainer.lightning_module).__name__,
@@ -45,7 +44,7 @@ def settings_of(trainer: L.Trainer) -> dict[str, Any]:
 def _trainer(trainer: L.Trainer) -> dict[str, Any]:
     seed = os.environ.get("PL_GLOBAL_SEED")  # where `lightning.seed_everything` leaves it
     loader = trainer.train_dataloader
-    # A loader that was given a batch sampler has no batch size of its own.
+    # A loader with a batch sampler has no batch size.
     batch_size = getattr(loader, "batch_size", None) or getattr(
         getattr(loader, "batch_sampler", None), "batch_size", None
     )
@@ -62,7 +61,7 @@ def _trainer(trainer: L.Trainer) -> dict[str, Any]:
 
 def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
     def of_groups(name: str) -> Any:
-        # A scheduler keeps the rate that was asked for in `initial_lr`, and has changed `lr` already.
+        # A scheduler keeps the rate of the user in `initial_lr`, and has changed `lr` already.
         values = [group.get(f"initial_{name}", group.get(name)) for group in optimizer.param_groups]
         return values[0] if all(value == values[0] for value in values) else values
 
@@ -94,7 +93,7 @@ def _repeats_run(value: Any, trainer: L.Trainer) -> bool:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what JSON cannot hold; a one-element tensor is held as its number."""
+    """Leave out values that JSON cannot hold. A tensor without dimensions becomes a number."""
     return {name: _value(value) for name, value in values.items() if _is_plain(_value(value))}
 
 

@@ -25,10 +25,26 @@ __all__ = ["FeatureCaching", "targets"]
 
 
 class FeatureCaching:
-    """Stores features in the phases in which that is possible, at most ``limit`` bytes on one rank.
+    """Patches the forward of a module's parts, and caches features in the phases that allow it.
 
-    A forward pass runs as it is in other phases, for images that need a gradient, with a frozen layer in training mode,
-    and in ``caches_bypassed``. ``phase`` returns number and trainable parameters of a phase.
+    The user's forward pass runs as it is
+
+    - **in other phases**,
+    - **for images that need a gradient**,
+    - **while a frozen layer is in training mode**,
+    - **inside** ``caches_bypassed``.
+
+    Args:
+        trainer: The Trainer, whose loaders are there.
+        pl_module: The trained module.
+        freezer: Freezes its layers.
+        limit: Most bytes of features on one rank.
+        folder: Where to store features on a disk. None stores them on the images' device.
+        phase: Returns number and trainable parameters of the phase.
+        in_each_phase: Calls a function once with the layers frozen as in each phase.
+
+    Raises:
+        ValueError: If the module is compiled, or images of the training set change.
     """
 
     def __init__(
@@ -44,7 +60,7 @@ class FeatureCaching:
         if is_compiled(pl_module):
             kind = type(pl_module).__name__
             raise ValueError(
-                f"`cache_features` must be False for a compiled module, got {kind}. Do without one of both."
+                f"`cache_features` must be False for a compiled module, got {kind}. Do without one of them."
             )
         if _augments(trainer):
             raise ValueError(
@@ -53,25 +69,25 @@ class FeatureCaching:
             )
         self._trainer, self._freezer, self._limit = trainer, freezer, limit
         self._room = None if folder is None else DiskRoom(folder)
-        self._room_needed: dict[int, dict[str, int]] = {}  # bytes on the disk by phase and module
+        self._room_needed: dict[int, dict[str, int]] = {}  # bytes on the disk, by phase and module
         self._phase, self._in_each_phase = phase, in_each_phase
         self._caches: dict[tuple[Any, ...], FeatureCache] = {}  # by module, phase, training, mode and precision
-        self._reasons: dict[tuple[Any, ...], str] = {}  # where there is none
+        self._reasons: dict[tuple[Any, ...], str] = {}  # why there is no cache, by the same key
         self._running = self._checked = False
-        self._whole = self._known = False  # whether this epoch, or an earlier one of the phase, has run as a whole
+        self._whole = self._known = False  # this epoch, or an earlier one of the phase, ran whole
         self._put_back: dict[str, Callable[[], None]] = {}
         for name, module in targets(pl_module).items():
             self._put_back[name] = replace_forward(module, partial(self._run, name, module, module.forward))
 
     def remove(self) -> None:
-        """Put the forwards back."""
+        """Restore the forwards."""
         for put_back in self._put_back.values():
             put_back()
-        self._running = True  # for good: a wrapper around a forward may go on calling it
+        self._running = True  # for good: a wrapper around a forward may still call `_run`
         self._caches.clear()
 
     def begin_phase(self) -> None:
-        """Forget all features, since other parameters train now."""
+        """Forget all features, since other layers are frozen now."""
         self._whole = self._known = False
         self._caches.clear()
         self._reasons.clear()
@@ -79,29 +95,29 @@ class FeatureCaching:
             self._room.clear()
 
     def begin_epoch(self) -> None:
-        """Count the images of an epoch from here on."""
+        """Start to count the images of an epoch."""
         self._whole = True
         for cache in self._caches.values():
             cache.compares, cache.hits, cache.misses = True, 0, 0
 
     def compare(self) -> None:
-        """Compute two known images again when they come, and compare."""
+        """At the next batch compute two known images again, and compare their features."""
         for cache in self._caches.values():
             cache.compares = True
 
     def end_epoch(self) -> None:
-        """Raise RuntimeError, on all ranks, if hardly an image was known in an epoch after the first of a phase."""
-        if not self._whole:  # or ended again by a resumed run
+        """Raise RuntimeError on all ranks if hardly any image was known, in an epoch after the first of a phase."""
+        if not self._whole:  # a resumed run may end an epoch again without a batch
             return
         strategy, counts = self._trainer.strategy, [(c.hits, c.misses) for key, c in self._caches.items() if key[2]]
         sums = torch.tensor([(0, 0), *counts], dtype=torch.float64, device=strategy.root_device).sum(0)
         hits, misses = (int(count) for count in cast("Tensor", strategy.reduce(sums, reduce_op="sum")))
-        # In its second epoch a rank knows one image of `world_size`. Far fewer are no chance.
+        # In its second epoch a rank knows one image in `world_size`. Far fewer can't be chance.
         if self._known and hits < 0.1 / self._trainer.world_size * (hits + misses):
             raise RuntimeError(
                 f"`cache_features` must be False where images change, got {hits} images of {hits + misses} in the last "
-                "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), or another "
-                "subset in each epoch. Train without cache_features."
+                "epoch that had been seen before: augmentation (in the data set, on the batch, mixup), or a "
+                "different subset in each epoch. Train without cache_features."
             )
         self._whole, self._known = False, True
 
@@ -173,7 +189,7 @@ class FeatureCaching:
         if not self._trainer.strategy.reduce_boolean_decision(fault is None, all=True):
             raise fault or ValueError(
                 f"`cache_features='disk'` must have room for the features of each rank, got {self._room.folder} "
-                "without it on another one. Free the room, or give the Trainer another `default_root_dir`."
+                "without it on another rank. Free the room, or give the Trainer another `default_root_dir`."
             )
 
     def _check_limit(self, needed: int, what: str) -> None:
@@ -185,7 +201,7 @@ class FeatureCaching:
 
 
 def targets(pl_module: L.LightningModule) -> dict[str, nn.Module]:
-    """The modules that a step may call: the one that holds all parameters, or the module and its parts."""
+    """The modules that a step may call, by name: the submodule with all parameters, or the module and its parts."""
     name, module = "", pl_module
     while len(parts := _parts(name, module)) == 1 and next(module.parameters(recurse=False), None) is None:
         ((name, module),) = parts.items()
@@ -194,7 +210,7 @@ def targets(pl_module: L.LightningModule) -> dict[str, nn.Module]:
 
 
 def _parts(name: str, module: nn.Module) -> dict[str, Any]:
-    """Direct parts with parameters, through lists and dicts of modules."""
+    """Direct children with parameters, and the members of lists and dicts of modules."""
     found: dict[str, Any] = {}
     for key, child in module.named_children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
@@ -208,21 +224,22 @@ def _count(trainer: L.Trainer, training: bool) -> int:
     """Images that one rank will see, 0 if unknown."""
     loaders = tree_leaves(trainer.train_dataloader if training else trainer.val_dataloaders)
     images = sum(len(each.dataset) for each in loaders if hasattr(getattr(each, "dataset", None), "__len__"))
-    return images if training else -(-images // trainer.world_size)  # training images are dealt again in each epoch
+    # Each epoch deals the training images to the ranks again.
+    return images if training else -(-images // trainer.world_size)
 
 
 def _augments(trainer: L.Trainer) -> bool:
-    """Whether the first training image differs when it is read 8 times; False if it can't be read so."""
+    """Whether the first training image differs when it is read 8 times; False if reading it raises."""
     put_back, loader = keep_random_state(), cast("Any", trainer.train_dataloader)
     try:
-        # In a worker, where the loader reads too: a file that the data set opens here would be shared with workers.
+        # In a worker, as the loader does: workers would share a file that the data set opens here.
         samples = DataLoader(loader.dataset, None, sampler=[0] * 8, num_workers=min(1, loader.num_workers))
         first, *others = [
             [content_keys(torch.as_tensor(leaf)[None]) for leaf in tree_leaves(sample) if hasattr(leaf, "__array__")]
             for sample in samples
         ]
         return any(not torch.equal(*pair) for other in others for pair in zip(first, other, strict=True))
-    except Exception:  # the user's own code: the loader will raise it again
+    except Exception:  # of the user's own code: the loader will raise it again
         return False
     finally:
         put_back()

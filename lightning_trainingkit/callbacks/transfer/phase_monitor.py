@@ -1,4 +1,4 @@
-"""Follow a metric through the phases of a training: patience, and the way back to the best weights."""
+"""Follow a metric through the phases of a training: patience, and the best weights."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ class PhaseMonitor:
         self.begin_phase()
 
     def begin_phase(self) -> None:
-        """Count from 0 again."""
+        """Restart the count of checks."""
         self.wait, self.best_of_phase = 0, worst_value(self.mode)
 
     def state(self) -> dict[str, Any]:

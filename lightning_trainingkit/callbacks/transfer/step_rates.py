@@ -1,4 +1,4 @@
-"""Learning rates for each parameter, which only the optimizer's step sees."""
+"""A learning rate for each parameter, which only the optimizer's step sees."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,12 +15,12 @@ Groups = list[dict[str, Any]]
 class StepRates:
     """Multiply the learning rate of each parameter by a factor, in the optimizer's step alone.
 
-    Its groups are split for the moment in which the parameters move and are whole again after it, so that schedules,
-    monitors, checkpoints and the user's own code see the groups that the user has made. A closure runs before the
-    split. What a step changes in a group (a count of steps) is carried over.
+    The optimizer's groups are split while the parameters move, and joined again after the step. So schedules, monitors,
+    checkpoints and the user's own code see the user's groups. A closure runs before the split. Values that a step
+    changes in a group (a count of steps) are carried over.
 
     Args:
-        optimizers: Whose steps are watched from now on.
+        optimizers: The optimizers whose steps get hooks.
 
     Raises:
         TypeError: If an optimizer can't have a rate for each parameter, or has no hooks.
@@ -41,11 +41,11 @@ class StepRates:
             self._handles.append(optimizer.register_step_post_hook(self._after))
 
     def use(self, factors: Callable[[], dict[nn.Parameter, float | None]]) -> None:
-        """Ask ``factors`` at each step from now on: None leaves a parameter out, one that it does not name has 1."""
+        """Call ``factors`` at each later step: None leaves a parameter out, a parameter without an entry has 1."""
         self._factors = factors
 
     def detach(self) -> None:
-        """Make all groups whole, and watch no longer."""
+        """Join all groups, and remove the hooks."""
         for optimizer in list(self._kept):
             self._join(optimizer)
         for handle in self._handles:
@@ -53,7 +53,7 @@ class StepRates:
         self._handles = []
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._join(optimizer)  # of a step that raised
+        self._join(optimizer)  # after a step that raised
         position = "closure" not in kwargs
         closure = (args[1] if len(args) > 1 else None) if position else kwargs["closure"]
         if closure is None:
@@ -82,7 +82,7 @@ class StepRates:
             by_factor.pop(None, None)
             for factor, parameters in by_factor.items():
                 parts.append((group, {**group, "params": parameters, "lr": group["lr"] * factor}))
-        if not parts:  # some look at their first group
+        if not parts:  # some optimizers read their first group
             parts.append((whole[0], {**whole[0], "params": []}))
         self._kept[optimizer] = (whole, parts)
         optimizer.param_groups[:] = [part for _, part in parts]  # the list may be that of an inner optimizer too

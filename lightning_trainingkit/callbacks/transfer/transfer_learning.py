@@ -1,4 +1,4 @@
-"""Freeze and unfreeze on a schedule."""
+"""Freeze and unfreeze layers on a schedule."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -37,56 +37,45 @@ __all__ = ["TransferLearning"]
 
 
 class TransferLearning(L.Callback):
-    """Fine-tune in phases: first the last layer, then more of the model at a lower rate, as each phase names it.
+    """Fine-tune in phases: the last layer first, then more of the model at lower rates.
 
-    All else has ``requires_grad=False`` and no gradient, costs no graph and no state of the optimizer, and its
-    BatchNorm and dropout are in eval mode, also after a validation. The optimizer holds all parameters from the start,
-    so that every schedule goes on undisturbed; the factors on the learning rate are applied inside its step alone
-    (``learning_rates`` tells the result, a monitor shows the optimizer's own). A resumed run goes on in its phase. What
-    the module has frozen itself by the time that its optimizers are made stays frozen, in eval mode. After the
-    fit, and whatever raises, flags and modes are as they would be without this callback.
+    All other layers are frozen: no gradients, no optimizer state, BatchNorm and dropout in eval mode. The optimizer
+    must hold all parameters from the start. After the fit, flags and modes are restored. A phase is a dict:
 
-    DDP is wrapped anew with each phase, so that all ranks average what trains. Sharded strategies (FSDP, DeepSpeed,
-    model parallel) are refused: they fix what trains when they wrap. Works with one optimizer or several, by automatic
-    and by manual optimization. Each phase's start is logged as ``transfer/phase``, from 1. A phase is a dict of
+    - **train**: ``all``, ``head`` (the last layers), ``last n`` (the head and up to ``n`` blocks before it), `fnmatch`
+      patterns over module or parameter names, or a list of these.
+    - **start**: first epoch (an integer, from 0) or share of the training (below 1).
+    - **patience**, in place of ``start``: checks of ``monitor`` without improvement in the phase before.
+    - **lr_scale**: factor on the learning rate, or a dict of selectors to factors, which hold without ``lr_decay``.
 
-    - ``train``: what trains, one of these or a list of them. ``all``. ``head``: the last layer or layers, as
-      ``replace_head`` finds them, with what comes after. ``last n``: the head and up to ``n`` blocks before it, in the
-      order of the forward: residual blocks, transformer layers, other layers. `fnmatch` patterns over names of modules
-      or of parameters. A module without a forward that can be traced has its head in its last part by definition.
-      ``head`` and ``last n`` are refused where features may leave through a forward hook.
-    - ``start``: first epoch (an integer, from 0) or share of the training (below 1). Or ``patience``: it starts after
-      so many checks of ``monitor`` without improvement in the phase before, or never if a later one starts first. The
-      first phase has neither.
-    - ``lr_scale``: factor on the learning rate of all that trains, 1 by default, or a dict of names, as in ``train``,
-      to factors, which then hold without ``lr_decay``; the last match wins.
+    The first phase starts at once. README.md in this folder tells more.
 
     Args:
-        phases: ``small_data``, the last layer alone; ``more_data``, the last layer for a quarter of the training, then
-            the two blocks before it too, all at a tenth of the rate (the lecture's two rules); or a list of phases.
-        lr_decay: Rate of the stem over that of the head, in (0, 1]; in between it falls evenly by block, as a power.
-        warmup_steps: Steps, of all optimizers together, over which the rate of what a later phase opens rises from
-            near 0.
-        restore_best: Go back to the weights that were best by ``monitor`` when a phase begins. An average of weights
-            (``EMAWeightAveraging``) starts from them. Their file is in ``checkpoints/`` of the log folder and stays.
-        cache_features: Compute the frozen layers once for each image, in phases in which the head alone trains or a
-            submodule is wholly frozen: True or ``memory`` stores features on the images' device, ``disk`` in files in
-            ``default_root_dir``. Needs equal images in each epoch and a deterministic frozen part; refused otherwise.
-        cache_limit: Most GiB of features on one rank; more is refused, for all phases before the first step.
+        phases: ``small_data``: the last layer alone. ``more_data``: the last layer for a quarter of the training, then
+            also the two blocks before it, all at a tenth of the rate. Or a list of phases.
+        lr_decay: Learning rate of the stem over the learning rate of the head, in (0, 1]. Between them the rate falls
+            by the same factor from block to block.
+        warmup_steps: Steps of all optimizers together, over which the rate of the layers that a later phase unfreezes
+            rises from near 0.
+        restore_best: When a phase begins, restore the weights that were best by ``monitor``. An average of weights
+            (``EMAWeightAveraging``) starts from them. The file stays in ``checkpoints/`` of the log folder.
+        cache_features: Compute frozen layers once for each image. True or ``memory`` stores features on the images'
+            device, ``disk`` in ``default_root_dir``. Needs equal images in each epoch and a deterministic frozen part;
+            refused otherwise.
+        cache_limit: Most GiB of features on one rank. A larger need of any phase is an error before the first step.
         monitor: Metric that ``patience`` and ``restore_best`` follow, logged in validation, or by ``training_step``
-            with ``on_epoch=True``. A resumed run judges the latter for epochs that it runs from their first batch.
-            No check counts before an average of weights, which validation runs on, has begun.
+            with ``on_epoch=True``. No check counts before an average of weights has begun on which validation runs.
         mode: ``"min"`` if smaller is better, ``"max"`` if larger is. None means ``"min"``, and is an error where
             ``monitor`` is a score by its name, such as an accuracy.
         verbose: Whether to print the schedule before training.
 
     Raises:
-        TypeError: If an argument has the wrong type, or, before training, the strategy or optimizer can't be used.
-        ValueError: If an argument is out of range; before training, if a name matches nothing that can train, a phase
-            can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
-        RuntimeError: If ``monitor`` is needed and not logged for an epoch. This is known after the sanity check, unless
-            its name holds ``train`` or a name that is logged there ends like it. If a loss depends on nothing that
-            trains. If the module switches frozen parts back to training mode in its step.
+        TypeError: If an argument has the wrong type. Before training: if the strategy is not a single device or DDP, or
+            an optimizer can't be used.
+        ValueError: If an argument is out of range. Before training: if a selector matches no trainable parameter, a
+            phase can't begin, the optimizer lacks parameters, or the checkpoint is of another schedule.
+        RuntimeError: If ``monitor`` is needed and not logged: the sanity check shows this, or for some names the first
+            epoch. If a loss depends on no trainable parameter. If a step switches frozen layers to training mode.
 
     Example:
         >>> import lightning as L
@@ -129,13 +118,13 @@ class TransferLearning(L.Callback):
     def _forget(self) -> None:
         self.phase = 0
         """Number of the phase, from 0."""
-        self._began: list[list[int]] = []  # later phases so far: the number, and the optimizer steps before it
+        self._began: list[list[int]] = []  # later phases that began: number, and optimizer steps before
         self._monitor = PhaseMonitor(self.monitor, self.mode)
-        self._others: dict[str, Any] = {}  # what a checkpoint of another schedule has
+        self._others: dict[str, Any] = {}  # settings of the schedule in which a checkpoint differs
         self._whole_epoch = False  # whether this process ran the epoch from its first batch
         self._judged = False
         self._validated = False
-        self._looking: int | None = None  # a phase that is opened for a look
+        self._looking: int | None = None  # a phase that is tried before it begins
         self._trainer: L.Trainer | None = None
         self._plan: TransferPlan | None = None
         self._freezer: ParameterFreezer | None = None
@@ -145,7 +134,7 @@ class TransferLearning(L.Callback):
 
     @property
     def learning_rates(self) -> dict[str, float]:
-        """Learning rate of the next step for each parameter that trains now, by its name; empty outside of a fit."""
+        """Learning rate of the next step by name of the trainable parameter; empty outside of a fit."""
         if self._plan is None or self._trainer is None or self._factors is None:
             return {}
         groups = [group for optimizer in self._trainer.optimizers for group in optimizer.param_groups]
@@ -155,7 +144,7 @@ class TransferLearning(L.Callback):
         return {name: own[parameter] * factor for name, (parameter, factor) in found.items() if factor is not None}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Begin anew with each fit, and refuse a strategy that can't do this; a checkpoint's state is loaded after."""
+        """Reset the state at the start of a fit, before a checkpoint's state is loaded. Refuse unsuited strategies."""
         refuse_other_package(self, trainer)
         if stage == "fit":
             refuse_sharding(trainer)
@@ -163,11 +152,11 @@ class TransferLearning(L.Callback):
             self._forget()
 
     def first_trainable(self, pl_module: L.LightningModule) -> set[nn.Parameter]:
-        """The parameters that train in the first phase, for a callback that changes weights before the training."""
+        """The trainable parameters of the first phase, for a callback that changes weights before the training."""
         return set(TransferPlan(pl_module, self._phases[:1], self.lr_decay).steps[0].factors)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the schedule the training is."""
+        """Return the schedule, the phase and the counters."""
         return {
             "schedule": self._schedule(),
             "phase": self.phase,
@@ -176,9 +165,9 @@ class TransferLearning(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint was saved."""
+        """Load the phase and the counters, if the checkpoint has the same schedule."""
         ours, theirs = self._schedule(), state_dict["schedule"]
-        # With `restore_best` one of them may follow a metric, and the other none.
+        # With `restore_best` one schedule may follow a metric, and the other none.
         self._others = {key: theirs[key] for key in ours if key in theirs and ours[key] != theirs[key]}
         if not self._others:
             self.phase, self._began = state_dict["phase"], state_dict["began"]
@@ -190,14 +179,14 @@ class TransferLearning(L.Callback):
         self._monitor.weights.resumed |= checkpoint["global_step"] > 0
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the file of the best weights where a run that resumes from this checkpoint will look for it."""
+        """Give the file of the best weights the name that a resumed run will look for."""
         self._monitor.weights.name(trainer)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Work the phases out, print them, and close what the phase does not train, before the optimizer moves."""
+        """Plan the phases, print them, and freeze the layers that the first one does not train."""
         for name, theirs in self._others.items():
             raise ValueError(
-                f"`{name}` must be that of the checkpoint to resume, got {self._schedule()[name]!r}, and the "
+                f"`{name}` must be the same as in the checkpoint to resume, got {self._schedule()[name]!r}, and the "
                 f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
         plan = TransferPlan(pl_module, self._phases, self.lr_decay)
@@ -212,13 +201,13 @@ class TransferLearning(L.Callback):
         self._open(trainer)
 
     def on_sanity_check_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say before training that the metric is missing, if validation logs others."""
+        """Raise before training if the metric is missing and validation logs other metrics."""
         logged = logged_in_sanity_check(trainer)
         if self._needs_monitor and is_missing(self.monitor, logged, training=True):
             self._refuse_monitor(logged)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """See that the best weights can be kept and, after a resume, are still there."""
+        """Check the starts of the phases and, after a resume, the file of the best weights; start the feature cache."""
         self._whole_epoch = False  # a learning-rate finder has trained before
         if self._plan is not None and not fast_dev_run(trainer):
             self._plan.check_starts(trainer)
@@ -237,7 +226,7 @@ class TransferLearning(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin the next phase where it is due, between two optimizer steps."""
+        """Begin the next phase if it is due, between two optimizer steps."""
         self._whole_epoch |= batch_idx == 0
         if batch_idx % trainer.accumulate_grad_batches == 0 and (due := self._due(trainer, batch_idx)) != self.phase:
             self._begin(trainer, due)
@@ -247,33 +236,33 @@ class TransferLearning(L.Callback):
             self._caching.begin_epoch()
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
-        """See that the loss can be differentiated, frozen layers are in eval mode, and features are cached."""
+        """Raise if the loss has no gradient, a frozen layer is in training mode, or no phase can be cached."""
         if not loss.requires_grad and self._plan is not None:
             raise RuntimeError(
-                f"`phases[{self.phase}]['train']` must name something that each loss depends on, got "
-                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on nothing of it. "
+                f"`phases[{self.phase}]['train']` must name layers that each loss depends on, got "
+                f"{', '.join(self._plan.steps[self.phase].phase.train)}, and a loss that depends on none of them. "
                 "Where each optimizer has its own loss, let each phase train something of each."
             )
         if self._freezer is not None and not self._freezer.holds_eval_mode:
             raise RuntimeError(
-                f"`{type(pl_module).__name__}` must leave what is frozen in eval mode, got modules that its step has "
-                "switched to training mode. Call `train()` in `on_train_epoch_start`, or put back the modes found."
+                f"`{type(pl_module).__name__}` must leave frozen layers in eval mode, got layers that its step has "
+                "switched to training mode. Call `train()` in `on_train_epoch_start`, or restore the modes."
             )
         if self._caching is not None and pl_module.automatic_optimization:
             self._caching.check()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        """See that features are cached, of several backward passes only now."""
+        """Raise if no phase can be cached, under manual optimization after all backward passes of the batch."""
         if self._caching is not None:
             self._caching.check()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare cached features: averaged weights may stand in the place of the trained ones."""
+        """Compare cached features: validation may run on averaged weights."""
         if self._caching is not None:
             self._caching.compare()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check a metric that validation logs."""
+        """Compare a metric that validation logs with the best value."""
         in_fit = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         self._validated |= in_fit
         if in_fit and not fast_dev_run(trainer) and self._needs_monitor and self.monitor in just_logged(trainer):
@@ -281,7 +270,7 @@ class TransferLearning(L.Callback):
             self._judged = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check a metric that training logs."""
+        """Compare a metric that training logs with the best value."""
         # Resumed at the end of a validation, Lightning ends the epoch again without a batch.
         whole, judged = self._whole_epoch, self._judged
         self._whole_epoch = self._judged = False
@@ -309,13 +298,13 @@ class TransferLearning(L.Callback):
         )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Put flags, modes and optimizers back; a validation that raises leaves all modules in eval mode."""
+        """Restore flags, modes and optimizers. After an exception in validation, all modules stay in eval mode."""
         self._undo(modes=not trainer.evaluating)
         if trainer.global_step:
             mark_trained(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note that the module is trained, and warn of a phase that should have begun: some lengths are unknown."""
+        """Mark the module as trained, and warn of a phase that did not begin: some lengths are unknown before."""
         mark_trained(pl_module)
         late = [number for number in range(self.phase + 1, len(self._phases)) if self._phases[number].start is not None]
         if late and not trainer.should_stop and not fast_dev_run(trainer):
@@ -326,16 +315,16 @@ class TransferLearning(L.Callback):
             )
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the best weights for a run that goes on from here."""
+        """Keep the file of the best weights for a later run."""
         if self.restore_best and not fast_dev_run(trainer):
             self._monitor.weights.finish(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Put flags, modes and optimizers back."""
+        """Restore flags, modes and optimizers."""
         self._undo()
 
     def _schedule(self) -> dict[str, Any]:
-        """What two runs must have in common for one to go on with the other's checkpoint."""
+        """The settings that a checkpoint must share with the run that resumes from it."""
         plain = [phase.plain for phase in self._phases]
         followed = {"monitor": self.monitor, "mode": self.mode} if self._needs_monitor else {}
         return {"phases": plain, "lr_decay": self.lr_decay, "warmup_steps": self.warmup_steps} | followed
@@ -350,7 +339,7 @@ class TransferLearning(L.Callback):
         return self.restore_best and self.phase < len(self._phases) - 1 and not fast_dev_run(trainer)
 
     def _due(self, trainer: L.Trainer, batch_idx: int) -> int:
-        """Number of the phase in which the batch that begins is to be."""
+        """Number of the phase to which the next batch belongs."""
         for number in range(len(self._phases) - 1, self.phase, -1):
             start = self._phases[number].start
             now = trainer.current_epoch if isinstance(start, int) else _progress(trainer, batch_idx)
@@ -368,7 +357,7 @@ class TransferLearning(L.Callback):
         self._log(trainer)
 
     def _open(self, trainer: L.Trainer) -> None:
-        """Let train what the phase names, on all ranks."""
+        """Unfreeze the layers of the phase and freeze all others, on all ranks."""
         assert self._plan is not None
         assert self._freezer is not None
         assert self._rates is not None
@@ -377,8 +366,8 @@ class TransferLearning(L.Callback):
         for optimizer in trainer.optimizers:
             for parameter in self._plan.names.values():
                 if parameter not in step.factors:
-                    optimizer.state.pop(parameter, None)  # no momentum, should it be opened again
-        torch.compiler.reset()  # what torch 2.11 has compiled computes the gradients that were wanted at first
+                    optimizer.state.pop(parameter, None)  # no old momentum, if it is unfrozen later
+        torch.compiler.reset()  # code that torch 2.11 compiled computes the gradients of the first phase
         wrap_again(trainer)
         if self._caching is not None:
             self._caching.begin_phase()
@@ -399,13 +388,13 @@ class TransferLearning(L.Callback):
             rank_zero_info(f"TransferLearning: phase {number} from epoch {trainer.current_epoch}: {step.what}")
 
     def _current(self) -> tuple[int, dict[nn.Parameter, float]]:
-        """Number and trainable parameters of this phase, or of the one that is looked at."""
+        """Number and trainable parameters of this phase, or of the phase that is tried."""
         assert self._plan is not None
         number = self.phase if self._looking is None else self._looking
         return number, self._plan.steps[number].factors
 
     def _in_each_phase(self, look: Callable[[], Any]) -> None:
-        """Freeze as in each phase for a while, and look."""
+        """Freeze as in each phase for a while, and call ``look``."""
         assert self._freezer is not None
         try:
             for number in range(len(self._phases)):

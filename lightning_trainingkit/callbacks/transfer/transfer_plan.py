@@ -1,4 +1,4 @@
-"""What each phase of transfer learning trains in one module, worked out and checked before training."""
+"""The trainable parameters of each phase in one module, planned and checked before training."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,12 +24,12 @@ __all__ = ["PlannedPhase", "TransferPlan"]
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """One phase, worked out.
+    """One phase, planned.
 
     Args:
-        phase: As it was given.
-        factors: Parameter to the factor on its learning rate, for those that train.
-        what: What trains, in words.
+        phase: The phase as the user gave it.
+        factors: Trainable parameter to the factor on its learning rate.
+        what: Its selectors and blocks, in words.
     """
 
     phase: Phase
@@ -42,11 +42,11 @@ class TransferPlan:
 
     Args:
         module: The module, with requires_grad as its user has set it.
-        phases: What trains when.
-        lr_decay: The stem's rate over the head's.
+        phases: The phases, in order.
+        lr_decay: Learning rate of the stem over the learning rate of the head.
 
     Raises:
-        ValueError: If a selector matches nothing that can train.
+        ValueError: If a selector matches no trainable parameter.
     """
 
     def __init__(self, module: nn.Module, phases: Sequence[Phase], lr_decay: float) -> None:
@@ -60,9 +60,9 @@ class TransferPlan:
         aliases = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
         first = {parameter: name for name, parameter in reversed(aliases.items())}
         self.names = {name: parameter for name, parameter in aliases.items() if first[parameter] == name}
-        """Parameters that the user lets train, by the first of their names."""
+        """Parameters that the user has left trainable, by the first of their names."""
         if not self.names:
-            raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some open.")
+            raise ValueError("The module must have parameters with requires_grad=True, got none. Leave some trainable.")
         mine = set(self.names.values())
         _refuse_guess(module, phases)
         blocks = find_blocks(module, skip=(Metric,))
@@ -82,20 +82,20 @@ class TransferPlan:
             self.steps.append(PlannedPhase(phase, factors, self._what(phase, chosen)))
 
     def check_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
-        """Raise ValueError if a parameter that is to train is in no optimizer."""
+        """Raise ValueError if a parameter of a phase is in no optimizer."""
         held = {parameter for each in optimizers for group in each.param_groups for parameter in group["params"]}
         wanted = {parameter for step in self.steps for parameter in step.factors}
         missing = [name for name, parameter in self.names.items() if parameter in wanted and parameter not in held]
         if missing:
             more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
             raise ValueError(
-                f"`configure_optimizers` must hand over every parameter that is to train, got an optimizer without "
+                f"`configure_optimizers` must hand over every parameter that a phase trains, got an optimizer without "
                 f"{', '.join(missing[:8])}{more}. Pass `self.parameters()` and leave the freezing to the phases: "
                 "parameters that are added later break schedules and resuming."
             )
 
     def check_starts(self, trainer: L.Trainer) -> None:
-        """Raise ValueError if a phase can't begin in a training of this length, or not after the one before."""
+        """Raise ValueError if a phase can't begin in a training of this length, or begins before an earlier phase."""
         epochs, length, last_share = _extent(trainer)
         earlier = 0.0
         for number, step in enumerate(self.steps):
@@ -177,7 +177,7 @@ class TransferPlan:
         return lines
 
     def _what(self, phase: Phase, chosen: set[nn.Parameter]) -> str:
-        """The selectors, and the blocks that they choose in whole or in part."""
+        """Describe the selectors and the blocks that they choose in whole or in part."""
         said = ", ".join(phase.train)
         whole = [block.name for block in self.blocks if chosen.issuperset(block.parameters)]
         part = [block.name for block in self.blocks if not chosen.isdisjoint(block.parameters)]
@@ -189,9 +189,9 @@ class TransferPlan:
 
 
 def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
-    """How long the training is: most epochs, its length in epochs, and the share that is done before its last step.
+    """Return the most epochs, the length of the training in epochs, and the share that is done before its last step.
 
-    What can't be known before it is infinite, and a share of 1.
+    A length that can't be known before training is infinite, with a share of 1.
     """
     epochs: float = math.inf if trainer.max_epochs is None or trainer.max_epochs < 0 else trainer.max_epochs
     max_steps = trainer.max_steps if trainer.max_steps > 0 else math.inf
@@ -212,7 +212,7 @@ def _extent(trainer: L.Trainer) -> tuple[float, float, float]:
 
 
 def _refuse_guess(module: nn.Module, phases: Sequence[Phase]) -> None:
-    """Raise ValueError for a selector that counts from the head, where the head is a guess."""
+    """Raise ValueError for ``head`` and ``last n`` where the head would be a guess."""
     hooks = any(each._forward_hooks or each._forward_pre_hooks for each in module.modules())
     hooked = call_order(module, skip=(Metric,)).hooked if hooks else []
     for number, phase in enumerate(phases if hooked else ()):
@@ -220,7 +220,7 @@ def _refuse_guess(module: nn.Module, phases: Sequence[Phase]) -> None:
             if selector == "head" or last_blocks(selector):
                 parts = [name for name, each in module.named_children() if next(each.parameters(), None) is not None]
                 raise ValueError(
-                    f"`phases[{number}]` must name what trains where features may leave through a forward hook "
+                    f"`phases[{number}]` must name trainable layers where features may leave through a forward hook "
                     f"({', '.join(hooked[:8])}), got {selector!r}. Name some of {', '.join(parts)}, or parts of them."
                 )
 
@@ -232,7 +232,7 @@ def _scaled(
     names: dict[str, nn.Parameter],
     blocks: list[Block],
 ) -> dict[nn.Parameter, float]:
-    """Apply ``lr_scale``: a number multiplies, a dict gives the factors of what it names."""
+    """Apply ``lr_scale``: a number multiplies the factors, a dict replaces the factors of its selectors."""
     if not isinstance(phase.lr_scale, dict):
         return {parameter: factor * phase.lr_scale for parameter, factor in factors.items()}
     given = select(f"phases[{number}]['lr_scale']", phase.lr_scale, names, blocks)
@@ -240,7 +240,7 @@ def _scaled(
         chosen = [parameter for parameter in parameters if parameter in factors]
         if not chosen:
             raise ValueError(
-                f"`phases[{number}]['lr_scale']` must name something that trains in this phase, got {selector!r}. "
+                f"`phases[{number}]['lr_scale']` must name trainable layers of this phase, got {selector!r}. "
                 f"It trains {', '.join(phase.train)}."
             )
         factors = factors | dict.fromkeys(chosen, phase.lr_scale[selector])

@@ -1,4 +1,4 @@
-"""What follows each layer of a model, found by symbolic tracing."""
+"""The activation after each layer of a model, found by symbolic tracing."""
 
 import copy
 from collections import deque
@@ -29,7 +29,7 @@ def _key(name: str) -> str:
 
 
 _NONLINEAR = {_key(name): name for name in [*ACTIVATIONS, "threshold", "clamp"] if name != "linear"}
-# Products with other weights, as functions; then what asks about a tensor and does not carry its values on.
+# Products with other weights, as functions; then functions that do not pass a tensor's values on.
 _STOPS = {
     *("linear", "bilinear", "embedding", "conv1d", "conv2d", "conv3d"),
     *("convtranspose1d", "convtranspose2d", "convtranspose3d", "matmul", "mm", "bmm", "baddbmm", "addmm", "einsum"),
@@ -56,17 +56,19 @@ class FollowingActivations:
 def activation_after(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> FollowingActivations:
     """Find the activation that follows each linear and convolutional layer, called as a module, function or method.
 
-    From a layer on, normalisation, pooling, dropout, reshaping, sums, concatenation and indexing are passed through;
-    the nearest activation on any path counts; the next layer with weights and the output end a path. Where a forward
-    cannot be traced (control flow that depends on data), or there is none, the largest parts below it are. The module
-    is left as it was found.
+    - **A path** begins at a layer. It passes through normalisation, pooling, dropout, reshaping, sums, concatenation
+      and indexing. It ends at the next layer with weights or at the output. The nearest activation on any path counts.
+    - **A forward that cannot be traced** (control flow that depends on data) or is missing: the largest submodules
+      below it are traced.
+
+    The module is left unchanged.
 
     Args:
         module: Any module; names are relative to it.
         skip: Types of submodules to leave out.
 
     Returns:
-        One entry for each layer, known or unknown. A layer that occurs under two names has the first.
+        One entry for each layer, known or unknown. A layer with two names has the first.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.Linear(32, 10))
@@ -82,7 +84,7 @@ def activation_after(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = (
 
 
 def _settle(module: nn.Module, prefix: str, why: str, found: dict[str, Activation | str]) -> None:
-    """Fill in the open (empty) entries of a part: trace it, then those of its parts that this did not reach."""
+    """Fill in the empty entries of a part: trace it, then trace its children for the layers that it did not reach."""
     names = [name for name in (join(prefix, name) for name in layer_names(module)) if found.get(name) == ""]
     if not names:
         return
@@ -92,7 +94,7 @@ def _settle(module: nn.Module, prefix: str, why: str, found: dict[str, Activatio
     try:
         trace = Trace(module)
     except UntraceableError as error:
-        # A list of modules is no reason: the forward that goes through it is.
+        # The reason is the forward that goes through a list of modules, not the list.
         why = why if isinstance(module, nn.ModuleList | nn.ModuleDict) else str(error)
     else:
         reached = {join(prefix, name): after for name, after in _followers(trace).items()}
@@ -103,13 +105,13 @@ def _settle(module: nn.Module, prefix: str, why: str, found: dict[str, Activatio
 
 
 def _followers(trace: Trace) -> dict[str, Activation | str]:
-    """Layer name to what follows it, or the reason why that is hidden, for the layers that the trace reaches."""
+    """Layer name to its activation, or to the reason why it is unknown, for the layers that the trace reaches."""
     found: dict[str, Activation | str] = {}
     for node, target in trace.calls.items():
         if target not in trace.opaque:
             for name in layer_names(trace.module.get_submodule(target)):
                 found.setdefault(join(target, name), _after(trace, node))
-    # A layer may also lend its weight to a function, as in torchvision's Swin.
+    # A function may also use the weight of a layer, as in torchvision's Swin.
     weights = {f"{name}.weight": name for name in layer_names(trace.module)}
     opaque = tuple(f"{name}." for name in trace.opaque)
     for node in trace.graph.nodes:
@@ -162,13 +164,13 @@ def _from_function(trace: Trace, node: fx.Node, source: fx.Node) -> Activation |
     if name in ("prelu", "glu"):
         lent = [arg.target for arg in node.all_input_nodes if arg.op == "get_attr"]
         return _special(name, trace.module.get_parameter(str(lent[0])) if lent else None)
-    if node.all_input_nodes != [source]:  # a parameter that is computed: the function's default stands in
+    if node.all_input_nodes != [source]:  # a computed parameter: take the function's default
         return Activation(name, ACTIVATIONS[name]) if name in ACTIVATIONS else None
     return Activation(name, partial(_call, node, source))
 
 
 def _special(name: str, weight: Tensor | None) -> Activation:
-    """Of PReLU's slopes, one for each channel, the root mean square gives the mean second moment."""
+    """Make PReLU or GLU. The root mean square of PReLU's slopes, one a channel, gives the mean second moment."""
     if name == "glu" or weight is None:
         return Activation(name, ACTIVATIONS[name])
     slope = float(weight.detach().double().square().mean().sqrt())
@@ -176,7 +178,7 @@ def _special(name: str, weight: Tensor | None) -> Activation:
 
 
 def _call(node: fx.Node, source: fx.Node, z: Tensor) -> Tensor:
-    """Call a traced function or method again, on ``z`` in the place of ``source``."""
+    """Call a traced function or method again, with ``z`` for ``source``."""
     args = fx.node.map_arg(node.args, lambda n: z if n is source else n)
     kwargs = dict(fx.node.map_arg(node.kwargs, lambda n: z if n is source else n))
     if "training" in kwargs:

@@ -1,4 +1,4 @@
-"""Put back what a forward sets in its modules."""
+"""Restore the attributes that a forward sets in its modules."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,11 +11,14 @@ __all__ = ["attributes_put_back"]
 
 @contextmanager
 def attributes_put_back(module: nn.Module, modules: Iterable[nn.Module] | None = None) -> Iterator[Callable[[], bool]]:
-    """Put back all attributes of a module and its submodules, and what the dicts, lists and sets among them held.
+    """Restore all attributes of a module and its submodules, with the entries of dicts, lists and sets among them.
 
-    Or, where ``modules`` are given, of these alone.
+    Args:
+        module: The module.
+        modules: The modules to restore, in place of ``module`` and its submodules.
 
-    It gives a function that tells whether any was changed.
+    Yields:
+        A function that returns whether an attribute or an entry was changed.
     """
     found: list[Any] = []
     for each in modules if modules is not None else module.modules():

@@ -20,8 +20,8 @@ class Block:
     """Parameters of a model that belong together.
 
     Args:
-        name: Name of the module that holds the first of them.
-        parameters: Each parameter once; one that two blocks share is in the later one.
+        name: Name of the module that holds the first parameters.
+        parameters: Each parameter once. A parameter that two blocks share is in the later block.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Block:
 
 @dataclass
 class _Part:
-    """A block in the making: when it is used first, its name, and the names of its parameters."""
+    """An unfinished block: the number of its first use, its name, and the names of its parameters."""
 
     used: int
     name: str
@@ -40,11 +40,12 @@ class _Part:
 def find_blocks(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> list[Block]:
     """Cut a model into blocks, in the order in which its forward uses them, the head last.
 
-    A block is a module whose class occurs several times (a residual block, a transformer layer), or a layer that is in
-    none. Containers, and classes that occur once, are looked into. Norms and all else that holds no matrix belong to
-    the block before them, a class token to the first. The head is the last layers, as ``find_heads`` finds them, with
-    what comes after. What the forward doesn't call in evaluation goes with what is defined before it. Where a forward
-    can't be traced, its parts follow in the order of their definition.
+    - **A block** is a module whose class occurs several times (a residual block, a transformer layer), or a layer
+      outside of such modules. Containers, and classes that occur once, are split.
+    - **Modules without a matrix**, such as norms, belong to the block before them. A class token belongs to the first.
+    - **The head** is the last layers, as ``find_heads`` finds them, with the modules that the forward uses later.
+    - **Modules that the forward doesn't call in evaluation** belong to the block that is defined before them.
+    - **A forward that can't be traced**: its submodules follow in the order of their definition.
 
     Args:
         module: Any module; names are relative to it.
@@ -64,7 +65,7 @@ def find_blocks(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) ->
         first.setdefault(name, number)
     heads = [module.get_submodule(name) for name in found.last]
     parts: list[_Part] = []
-    loose: list[str] = []  # of containers, and what is before all blocks
+    loose: list[str] = []  # parameters of containers, and of modules before all blocks
     for name, part, whole in _walk(module, "", heads, Counter(type(each) for each in module.modules()), skip):
         names = [join(name, each) for each, _ in part.named_parameters(recurse=whole, remove_duplicate=False)]
         used = [first[each] for each in names if each in first]
@@ -78,14 +79,14 @@ def find_blocks(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) ->
     for name in loose if blocks else []:
         if name in first:
             block = next((each for each in reversed(blocks) if each.used <= first[name]), blocks[0])
-        else:  # what the module itself holds for its training goes with the head
+        else:  # the module's own parameters that only training uses go with the head
             block = blocks[0] if "." in name else blocks[-1]
         block.names.append(name)
     return _blocks(module, blocks or [_Part(0, "", loose)])
 
 
 def _join(parts: list[_Part], last: list[str], layers: list[str]) -> list[_Part]:
-    """Put the parts in their order, what follows the last layers with them, and what holds no matrix with another."""
+    """Order the parts by use. Parts after the last layers join the head, parts without a matrix another block."""
     heads = [part for part in parts if part.name in last]
     end = max((head.used for head in heads), default=math.inf)
     blocks: list[_Part] = []
@@ -108,7 +109,7 @@ def _join(parts: list[_Part], last: list[str], layers: list[str]) -> list[_Part]
 
 
 def _blocks(module: nn.Module, parts: list[_Part]) -> list[Block]:
-    """Give each parameter to the last part that has it, in the order of definition."""
+    """Make the blocks. Each parameter goes to the last part that has it, in the order of definition."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
     rank = {name: number for number, name in enumerate(parameters)}
     seen: set[nn.Parameter] = set()
@@ -125,7 +126,7 @@ def _blocks(module: nn.Module, parts: list[_Part]) -> list[Block]:
 def _walk(
     module: nn.Module, name: str, heads: list[nn.Module], counts: Counter[type], skip: tuple[type[nn.Module], ...]
 ) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Name the modules to take whole, and those of which only their own parameters are left to take."""
+    """Yield each part with its name, and whether it is taken whole or without its children."""
     if isinstance(module, skip):
         return
     if any(module is head for head in heads):

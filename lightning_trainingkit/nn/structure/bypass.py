@@ -11,7 +11,7 @@ _BYPASSED = ContextVar("caches bypassed", default=False)
 
 @contextmanager
 def caches_bypassed() -> Iterator[None]:
-    """Switch all feature caches off for a while, for code that watches or changes layers during a forward pass."""
+    """Switch off all feature caches in the block, for code that watches or changes layers during a forward pass."""
     token = _BYPASSED.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a forward uses, in which order, and which layers are its last."""
+"""The parameters that a forward uses, in order, and its last layers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -26,13 +26,13 @@ _QUESTIONS = ("size", "dim", "numel")
 
 @dataclass(frozen=True)
 class CallOrder:
-    """What the forward of a module uses in evaluation.
+    """The parameters and last layers that the forward of a module uses in evaluation.
 
     Args:
         order: Names of its parameters, in the order of their use, as often as they are used.
-        last: Names of its last layers, those whose output no other layer takes, in the order of their call.
-        hooked: Names of submodules with a forward hook, in a part whose last layer no trace shows: features may leave
-            through the hook, and ``last`` is then a guess.
+        last: Names of its last layers, in the order of their call. No other layer takes the output of a last layer.
+        hooked: Names of submodules with a forward hook, in a part whose last layer no trace shows. Features may leave
+            through the hook, so that ``last`` is a guess.
     """
 
     order: list[str]
@@ -41,9 +41,9 @@ class CallOrder:
 
 
 def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
-    """Name the layers of a module, each once: linear and convolutional ones, and what holds a matrix of its own.
+    """Name the layers of a module, each once: linear and convolutional layers, and other modules with a matrix.
 
-    The latter (an embedding, a cosine classifier) has no other layer in it and is no norm.
+    Such a module (an embedding, a cosine classifier) is no norm and holds no linear or convolutional layer.
     """
     found = layer_names(module, skip)
     inside = tuple(f"{name}." if name else "" for name in found)
@@ -57,10 +57,10 @@ def layers_of(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> list
 
 
 def call_order(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> CallOrder:
-    """Trace the forward of a module in eval mode; of one that can't be traced, its parts in the order of definition.
+    """Trace the forward of a module in eval mode. If that fails, trace its children in the order of definition.
 
     Args:
-        module: Any module; names are relative to it. It is left as it was found.
+        module: Any module; names are relative to it. It is left unchanged.
         skip: Types of submodules to leave out.
 
     Example:
@@ -78,7 +78,7 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
     if layers == [""]:
         return CallOrder(own, [""])
     if not layers and type(module).__module__.startswith("torch.nn.") and next(module.children(), None) is None:
-        return CallOrder(own, [])  # a norm or an activation, which a trace would tell nothing more of
+        return CallOrder(own, [])  # a norm or an activation: a trace would show nothing more
     missing = False
     if not isinstance(module, LEAVES):
         try:
@@ -102,7 +102,7 @@ def _uses(module: nn.Module, skip: tuple[type[nn.Module], ...]) -> CallOrder:
 
 
 def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]) -> CallOrder:
-    """Read the order off a graph, and follow each layer's output to see whether another layer takes it."""
+    """Read the order from a graph, and find the layers whose output no other layer takes."""
     module, order, hooked = trace.module, [], []
     hidden = tuple(f"{name}." for name in trace.opaque)
     skipped = tuple(name for name, each in module.named_modules() if isinstance(each, skip))
@@ -124,7 +124,7 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
         elif node.op == "get_attr":
             order.append(target)
             holder = target.rpartition(".")[0]
-            if holder in layers:  # lends its weight to a function
+            if holder in layers:  # a function uses its weight
                 used.update({each: [holder] for each in _meets_input(node, with_input)})
     taken: set[fx.Node] = set()
     alive: set[fx.Node] = set()
@@ -138,7 +138,7 @@ def _in_graph(trace: Trace, layers: list[str], skip: tuple[type[nn.Module], ...]
 
 
 def _misses_a_tensor(error: UntraceableError) -> bool:
-    """Whether a forward may have failed for want of what its hooks store, and not over the proxies of the trace."""
+    """Whether a forward may have failed because its hooks stored no tensor, and not because of the trace's proxies."""
     cause = error.__cause__
     if isinstance(cause, fx.proxy.TraceError | NotImplementedError):
         return False
@@ -146,7 +146,7 @@ def _misses_a_tensor(error: UntraceableError) -> bool:
 
 
 def _hooked(module: nn.Module) -> list[str]:
-    """Name the parts of a module that have a forward hook of the user's: those of torch compute weights."""
+    """Name the submodules with a forward hook of the user. Hooks of torch compute weights, and do not count."""
     found = {
         name: [*each._forward_hooks.values(), *each._forward_pre_hooks.values()]
         for name, each in module.named_modules()
@@ -161,7 +161,7 @@ def _hooked(module: nn.Module) -> list[str]:
 
 
 def _meets_input(weight: fx.Node, with_input: set[fx.Node]) -> Iterator[fx.Node]:
-    """The calls in which what was made of a weight alone meets what was made of the input."""
+    """Yield the calls that combine values computed from a weight alone with values computed from the input."""
     for user in weight.users:
         asks = user.target is getattr and user.args[1] not in PASSED_ATTRIBUTES
         if asks or (user.op == "call_method" and user.target in _QUESTIONS):

@@ -18,11 +18,11 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def find_heads(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> list[str]:
-    """Find the names of the last layers of a module: those whose output no other layer takes, in evaluation.
+    """Find the names of the last layers of a module, whose output no other layer takes in evaluation.
 
-    A layer is a linear or convolutional one, or a module that holds a matrix of its own (a cosine classifier). Most
-    models have one last layer; one that classifies twice has two. Where the forward cannot be traced, the last
-    submodule with layers, in order of definition, is searched.
+    A layer is a linear or convolutional layer, or another module with a matrix (a cosine classifier). Most models have
+    one last layer; a model that classifies twice has two. If the forward cannot be traced, the last submodule with
+    layers, in order of definition, is searched.
 
     Args:
         module: Any module; names are relative to it, and empty if it is a layer itself.
@@ -66,12 +66,13 @@ def find_head(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = ()) -> s
 
 
 def replace_head(model: nn.Module, num_classes: int) -> str:
-    """Put a new last layer for other classes in the place of a model's own; the rest stays bit for bit.
+    """Replace the last layer of a classifier by a new one for other classes. All other layers stay bit for bit.
 
-    The last layer is the one whose output no other layer takes, found by tracing the forward in eval mode. The new one
-    has the same inputs, bias, device, dtype and mode, torch's own initialisation, and trains; whatever holds a
-    ``num_classes`` above it is told. Classifiers that run in training alone (the auxiliary ones of Inception) keep
-    their outputs.
+    The last layer is the one whose output no other layer takes, found by tracing the forward in eval mode.
+
+    - **The new layer** has the same inputs, bias, device, dtype and mode, and torch's initialisation. It is trainable.
+    - **Modules above it** whose ``num_classes`` was the old number get the new one.
+    - **Classifiers that run in training alone** (Inception's auxiliary ones) keep their outputs.
 
     Args:
         model: Any classifier: torchvision's, timm's, or your own. It is changed in place.
@@ -83,8 +84,8 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
     Raises:
         TypeError: If ``num_classes`` is no integer, the last layer is neither linear nor a plain convolution, or the
             model is a TorchScript module.
-        ValueError: If ``num_classes`` is not positive, or the model has no last layer that could be replaced: it was
-            made without, it has several, or what the layer says is normalised, or joined with something else.
+        ValueError: If ``num_classes`` is not positive, or no last layer can be replaced: the model has none or several,
+            or it normalises the layer's output or joins it with other values.
 
     Example:
         >>> from torchvision.models import resnet18
@@ -126,7 +127,7 @@ def replace_head(model: nn.Module, num_classes: int) -> str:
 
 
 def _check_alone(model: nn.Module, name: str) -> None:
-    """Raise ValueError where the outputs of the layer meet others, or a norm, as no classifier's do."""
+    """Raise ValueError if the layer's outputs meet other values or a norm: then it is no classifier."""
     try:
         with evaluating(model):
             trace = Trace(model)
@@ -137,9 +138,9 @@ def _check_alone(model: nn.Module, name: str) -> None:
     for node in trace.graph.nodes:
         if not from_input.isdisjoint(node.all_input_nodes):
             from_input.add(node)
-    for node in behind:  # grows
+    for node in behind:  # the list grows in the loop
         for user in node.users:
-            # A named tuple is made of outputs, and does not join them.
+            # A named tuple holds outputs, and does not join them.
             together = isinstance(user.target, type) and issubclass(user.target, tuple | dict)
             if user.op == "output" or together or user in behind:
                 continue
@@ -150,7 +151,7 @@ def _check_alone(model: nn.Module, name: str) -> None:
             if others or isinstance(called, NORMS):
                 meets = "a norm layer" if isinstance(called, NORMS) else others[0]
                 raise ValueError(
-                    f"`model` must end in a last layer of its own, got `{name}`, the last one called, whose output "
+                    f"`model` must end in its last layer, got `{name}`, the last layer called, whose output "
                     f"meets {meets}. If the model was made without a classifier, add one; if it has several, replace "
                     "them by hand."
                 )
@@ -158,7 +159,7 @@ def _check_alone(model: nn.Module, name: str) -> None:
 
 
 def _is_of_classes(model: nn.Module, node: fx.Node) -> bool:
-    """Whether it is a tensor of the model's own with more than one entry, such as a scale for each class."""
+    """Whether a node is a tensor that the model holds, with more than one entry, such as a scale for each class."""
     if node.op != "get_attr":
         return False
     path, _, last = str(node.target).rpartition(".")
@@ -167,7 +168,7 @@ def _is_of_classes(model: nn.Module, node: fx.Node) -> bool:
 
 
 def _layer(name: str, old: Any, outputs: int) -> nn.Module:
-    """Make a layer with the inputs of the old one."""
+    """Make a layer with the inputs of the old layer."""
     if is_lazy(old.weight):
         raise ValueError(
             f"`model` must know its shapes, got a lazy last layer, `{name}`. Call the model once on a batch before."
@@ -190,7 +191,7 @@ def _layer(name: str, old: Any, outputs: int) -> nn.Module:
 
 @torch.no_grad()
 def _multiplies(layer: nn.Linear) -> bool:
-    """Whether a layer of a class of its own does what a linear one does: a cosine classifier doesn't."""
+    """Whether a subclass of ``nn.Linear`` computes a linear layer. A cosine classifier doesn't."""
     if type(layer).forward is nn.Linear.forward or layer.weight.is_meta:
         return True
     x = torch.linspace(-1, 2, 2 * layer.in_features, dtype=layer.weight.dtype, device=layer.weight.device)

@@ -1,4 +1,4 @@
-"""Put a module in eval mode for a while."""
+"""Put a module in eval mode inside a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,13 @@ __all__ = ["evaluating"]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
-    """Put a module and its submodules in eval mode, restore each mode at the end, and yield all these modules.
+    """Put a module and its submodules in eval mode inside the block, and restore each mode at its end.
 
     Args:
         module: The module, in any mode.
+
+    Yields:
+        The module and all its submodules.
 
     Example:
         >>> net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
@@ -25,7 +28,7 @@ def evaluating(module: nn.Module) -> Iterator[list[nn.Module]]:
     """
     found: list[nn.Module] = [module]
     training: list[nn.Module] = []
-    for each in found:  # and those that are added meanwhile: faster than `modules()`, and done for each batch
+    for each in found:  # the list grows in the loop; faster than `modules()`, and it runs for each batch
         own = vars(each)
         if own.get("training", True) and each.training:
             training.append(each)

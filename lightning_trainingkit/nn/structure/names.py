@@ -1,4 +1,4 @@
-"""Names of modules and parameters, as they are without ``torch.compile``."""
+"""Names of modules and parameters, without the parts that ``torch.compile`` adds."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -21,7 +21,7 @@ def plain_name(name: str) -> str:
 
 
 def plain_names(values: Mapping[str, T]) -> dict[str, T]:
-    """Strip what ``torch.compile`` adds from the keys of a state dict or of another mapping by name."""
+    """Strip the parts that ``torch.compile`` adds from the keys of a state dict or of another mapping by name."""
     return {plain_name(name): value for name, value in values.items()}
 
 

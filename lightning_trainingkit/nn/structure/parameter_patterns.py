@@ -28,13 +28,13 @@ def match(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def no_match(argument: str, rule: str, pattern: str, names: Iterable[str], hint: str = "") -> ValueError:
-    """Make the error for a pattern or a name that matches nothing; it lists the nearest names.
+    """Make the error for a pattern or a name without a match. It lists the nearest names.
 
     Args:
         argument: Name of the argument that holds the pattern.
         rule: What the argument must do, such as ``"match a layer"``.
         pattern: The pattern.
-        names: Names that there are.
+        names: The known names.
         hint: Sentence that says what to do.
     """
     near = ", ".join(_check.nearest(pattern, names)) or "none"
@@ -44,7 +44,7 @@ def no_match(argument: str, rule: str, pattern: str, names: Iterable[str], hint:
 
 
 def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by name, as the module has them without ``torch.compile``; one that is shared has all its names."""
+    """Parameters by their names without ``torch.compile``. A shared parameter stands under all its names."""
     found = module.named_parameters(remove_duplicate=False)
     return plain_names(dict(found))
 
@@ -52,10 +52,10 @@ def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
 def select(
     argument: str, selectors: Iterable[str], names: dict[str, nn.Parameter], blocks: list[Block]
 ) -> dict[str, list[nn.Parameter]]:
-    """Find what each selector chooses.
+    """Find the parameters that each selector chooses.
 
     Args:
-        argument: Where the selectors stand, for errors.
+        argument: Name of the argument that holds the selectors, for errors.
         selectors: ``all``, ``head`` (the last block), ``last n`` (the last block and up to ``n`` before it), or
             patterns over the names of modules and parameters.
         names: The parameters to choose from, by name.
@@ -80,20 +80,20 @@ def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks
         if not matched:
             modules_first = dict.fromkeys(part for parts in known.values() for part in parts[::-1])
             hint = "Or use 'all', 'head' or 'last 2'."
-            raise no_match(argument, "name something that can train", selector, modules_first, hint)
+            raise no_match(argument, "name trainable layers", selector, modules_first, hint)
         chosen = {names[name] for name, parts in known.items() if not matched.isdisjoint(parts)}
     else:
         chosen = {parameter for block in blocks[-1 - count :] for parameter in block.parameters}
     found = [parameter for parameter in dict.fromkeys(names.values()) if parameter in chosen]
     if not found:
         raise ValueError(
-            f"`{argument}` must name something that can train, got {selector!r}, all of which has requires_grad=False. "
+            f"`{argument}` must name trainable layers, got {selector!r}, which has requires_grad=False throughout. "
             "Set it to True where the phases are to decide."
         )
     return found
 
 
 def _above(name: str) -> list[str]:
-    """The parameter's own name, and those of the modules that it is in."""
+    """The name of a parameter, and the names of the modules around it."""
     parts = name.split(".")
     return [".".join(parts[:end]) for end in range(len(parts), 0, -1)]

@@ -8,15 +8,15 @@ from torch.nn.modules.dropout import _DropoutNd
 __all__ = ["layers_that_draw"]
 
 _FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-# Children whose rate a module may read to drop by itself where its own flag says training, as fused attention does
+# Children whose rate their parent may read and apply in its own training mode, as fused attention does
 _READ_BY_PARENT = {"attn_drop", "attn_dropout", "attention_dropout", "patch_drop"}
 
 
 def layers_that_draw(modules: Iterable[nn.Module]) -> set[nn.Module]:
-    """Find the modules that draw random numbers in training mode, with a rate above 0.
+    """Find the modules that draw random numbers in training mode. Layers with a rate of 0 do not.
 
     Args:
-        modules: Modules to look at, each for itself.
+        modules: The modules to check. Their submodules are not.
 
     Example:
         >>> {type(layer).__name__ for layer in layers_that_draw([nn.Linear(2, 2), nn.Dropout(0.1), nn.Dropout(0.0)])}
@@ -28,7 +28,7 @@ def layers_that_draw(modules: Iterable[nn.Module]) -> set[nn.Module]:
 
 
 def _draws(module: nn.Module) -> bool:
-    """Tell whether a module draws random numbers if its own flag says training."""
+    """Whether a module draws random numbers in training mode."""
     if isinstance(module, _DropoutNd):
         return module.p > 0
     if isinstance(module, nn.RReLU):
@@ -36,7 +36,7 @@ def _draws(module: nn.Module) -> bool:
     if isinstance(module, nn.MultiheadAttention):
         return bool(module.dropout > 0)
     if isinstance(module, nn.RNNBase):
-        return bool(module.dropout > 0 and module.num_layers > 1)  # it is between layers
+        return bool(module.dropout > 0 and module.num_layers > 1)  # dropout stands between layers
     if isinstance(module, _FRACTIONAL):
         return module._random_samples is None
     kind = type(module).__name__.lower()

@@ -1,4 +1,4 @@
-"""Take a replacement of a module's forward away again, in whichever order several are taken away."""
+"""Remove a replacement of a module's forward. Several replacements may be removed in any order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ from torch import nn
 __all__ = ["take_away"]
 
 _COVERED: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
-"""By replacement that was taken away while another one covered it: what it had replaced."""
+"""Removed replacement that a later one still covers, to the forward that it had replaced."""
 
 
 def take_away(module: nn.Module, forward: Callable[..., Any], found: Callable[..., Any] | None) -> None:
-    """Take a replacement of a module's forward away; if another one covers it, it goes when that one goes.
+    """Remove a replacement of a module's forward. If a later replacement covers it, both go when that one is removed.
 
     Args:
         module: The module.
         forward: The replacement, a function or a method, as it was put into the module's ``__dict__``.
-        found: What stood in the ``__dict__`` before, None if nothing did.
+        found: The ``forward`` that the ``__dict__`` had before, None if it had none.
 
     Example:
         >>> net = nn.Identity()

@@ -8,10 +8,10 @@ __all__ = ["find_target"]
 
 
 def find_target(module: nn.Module, target: str | None) -> nn.Module:
-    """Return the submodule of this name, the module itself for None.
+    """Return the submodule with this name, or the module itself for None.
 
     Raises:
-        ValueError: If there is none, or if what is found has no forward.
+        ValueError: If there is no such submodule, or if it has no forward.
     """
     names = [name for name, _ in module.named_modules(remove_duplicate=False) if name]
     if target is not None and target not in names:

@@ -1,4 +1,4 @@
-"""Trace as much of a module's forward as can be traced, with its layers kept whole."""
+"""Trace a module's forward as far as possible, with its layers kept whole."""
 
 import inspect
 import threading
@@ -29,7 +29,7 @@ LAYERS: tuple[type[nn.Module], ...] = (
 )
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.LocalResponseNorm)
 LEAVES = (*LAYERS, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
-PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")  # which carry a tensor's values on
+PASSED_ATTRIBUTES = ("T", "mT", "H", "mH", "data", "real")  # which pass a tensor's values on
 _ONE_AT_A_TIME = threading.RLock()  # fx patches `nn.Module` for all threads while it traces
 
 
@@ -41,14 +41,14 @@ def layer_names(module: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> li
 
 
 class UntraceableError(Exception):
-    """The forward of a module cannot be traced; the text says which and why."""
+    """The forward of a module cannot be traced. The text names the module and the reason."""
 
 
 class Trace:
-    """The graph of a module's forward; submodules that cannot be traced are opaque calls in it.
+    """The graph of a module's forward. Submodules that cannot be traced are opaque calls in it.
 
     Args:
-        module: What to trace, with the defaults of all arguments after the first. It is left as it was found.
+        module: The module, traced with the defaults of all arguments after the first. It is left unchanged.
 
     Raises:
         UntraceableError: If the forward itself cannot be traced.
@@ -73,9 +73,9 @@ class Trace:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps layers and parts that cannot be traced whole, and traces through everything else."""
+    """Traces through a module, but keeps layers and untraceable submodules whole."""
 
-    proxy_buffer_attributes = True  # else `self.num_batches_tracked.add_(1)` would really count
+    proxy_buffer_attributes = True  # otherwise `self.num_batches_tracked.add_(1)` would really count
     trace_asserts = True
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class _Tracer(fx.Tracer):
             torch.zeros,
         )
         super().__init__(autowrap_functions=factories)
-        self._autowrap_search.append(torch)  # sizes that they are given are proxies too
+        self._autowrap_search.append(torch)  # their sizes may be proxies too
         self.opaque: dict[str, str] = {}
         self._thread = threading.get_ident()
 
@@ -112,12 +112,13 @@ class _Tracer(fx.Tracer):
         """Trace a submodule without its hooks, or keep it whole where that is impossible."""
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
-        if isinstance(m, torch.jit.ScriptModule):  # it takes proxies, and keeps to itself which layers it calls
+        if isinstance(m, torch.jit.ScriptModule):  # it takes proxies, but does not show which layers it calls
             name = self.path_of_module(m)
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"
             return self.create_proxy("call_module", name, args, kwargs)
         try:
-            return super().call_module(m, m.forward, args, kwargs)  # past the user's hooks, which proxies would confuse
+            # Without the user's hooks, which proxies would confuse.
+            return super().call_module(m, m.forward, args, kwargs)
         except Exception as error:  # as above
             name = self.path_of_module(m)
             self.opaque[name] = _reason(m, error)
@@ -125,7 +126,7 @@ class _Tracer(fx.Tracer):
 
 
 def _reason(module: nn.Module, error: Exception) -> str:
-    own = getattr(type(module), "forward", None)  # a TorchScript module's class has none to look at
+    own = getattr(type(module), "forward", None)  # a TorchScript module's class has none
     inherited = getattr(own, "__qualname__", "") == "LightningModule.forward"
     if inherited or isinstance(error, NotImplementedError):
         return f"{type(module).__name__} has no forward"
@@ -135,9 +136,9 @@ def _reason(module: nn.Module, error: Exception) -> str:
 
 @contextmanager
 def _left_as_found(module: nn.Module) -> Iterator[None]:
-    """Undo what a forward that is given proxies may do: set attributes, draw random numbers, warn."""
+    """Undo the side effects of a forward with proxies: attributes, random numbers, warnings."""
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it asks for values
+    torch.backends.mha.set_fastpath_enabled(False)  # the fast path reads values
     try:
         with attributes_put_back(module), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ __all__ = ["Boundary", "NoBoundaryError", "enclosing_parts", "find_boundary", "s
 
 
 class NoBoundaryError(ValueError):
-    """Features of the frozen part can't be stored; the text says why."""
+    """The features of the frozen part can't be stored. The text says why."""
 
 
 class _ReachedError(BaseException):
@@ -40,13 +40,19 @@ def find_boundary(
 ) -> tuple["Boundary", Tensor]:
     """Find the innermost submodule that makes the module's output from features of each image alone.
 
-    If there is none, raise NoBoundaryError with the reason for each submodule. The module is left as it was found.
+    The module is left unchanged.
 
     Args:
         module: The module, in the mode in which it will be called.
-        forward: Its own forward, where another one stands in its place.
-        x: Two images, shape ``(2, ...)``, whose features are returned too.
-        trainable: The parameters that train.
+        forward: The module's original forward, if a patch replaces it.
+        x: Two images, shape ``(2, ...)``.
+        trainable: The trainable parameters.
+
+    Returns:
+        The boundary, and the features of the two images.
+
+    Raises:
+        NoBoundaryError: If there is none, with the reason for each submodule.
     """
     reasons = []
     for name in enclosing_parts(module, trainable):
@@ -54,7 +60,8 @@ def find_boundary(
             boundary = Boundary(module, forward, name)
             features, output = boundary.check(x)
             with _left_as_found(module, x):
-                alone = boundary.part(features.clone())  # first: it draws the random numbers that `check` drew
+                # First, so that it draws the random numbers that `check` drew.
+                alone = boundary.part(features.clone())
                 twice = boundary.features(x[:1].repeat_interleave(len(x), 0))
             _refuse(not same_features(alone, output, True), f"{boundary.place} alone returns something different")
             mixed = not same_features(twice[:1], features[:1], True)
@@ -70,7 +77,7 @@ def find_boundary(
 
 
 class Boundary:
-    """The submodule at whose input the frozen part of a module ends; an empty name stands for the module's end."""
+    """The submodule at whose input the frozen part of a module ends. An empty name stands for the module's end."""
 
     def __init__(self, module: nn.Module, forward: Callable[[Tensor], Any], name: str) -> None:
         self.module, self.place = module, f"`{name}`" if name else "its end"
@@ -84,7 +91,7 @@ class Boundary:
         return self._run(x, stop=True)[0]
 
     def check(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and output, or raise NoBoundaryError if the forward does anything more."""
+        """Return features and output. Raise NoBoundaryError if the forward does more than compute them."""
         for module, name in self._outside.items():
             around = self.part in module.modules() and (module._forward_pre_hooks or module._backward_hooks)
             hooked = name and (module._forward_hooks or around)
@@ -103,7 +110,7 @@ class Boundary:
         return features, output
 
     def _run(self, x: Tensor, stop: bool = False) -> tuple[Tensor, list[Any], list[Any]]:
-        """Return the submodule's input, its output with its version and the module's, and random states."""
+        """Return the submodule's input, the outputs of submodule (with its version) and module, and random states."""
         inputs, outputs, states = list[Tensor](), list[Any](), list[Any]()
 
         def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -131,7 +138,7 @@ def _refuse(wrong: bool, reason: str) -> None:
 
 @contextmanager
 def _left_as_found(module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Put back attributes, buffers and random generators after a forward pass in training or evaluation."""
+    """Restore attributes, buffers and random generators after a forward pass in training or evaluation."""
     buffers = [(each, each.clone()) for each in module.buffers()]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with attributes_put_back(module), torch.random.fork_rng([x.device] if x.is_cuda else []):
@@ -143,7 +150,7 @@ def _left_as_found(module: nn.Module, x: Tensor) -> Iterator[None]:
             np.random.set_state(states[1])  # noqa: NPY002
             for buffer, value in buffers:
                 if not torch.equal(buffer, value):
-                    buffer.data.copy_(value)  # `data`: a graph may wait for its backward pass
+                    buffer.data.copy_(value)  # `data`: a backward pass may still need the graph
 
 
 def _random_states(x: Tensor) -> tuple[Any, ...]:
@@ -152,7 +159,7 @@ def _random_states(x: Tensor) -> tuple[Any, ...]:
 
 
 def same_features(one: Tensor, two: Tensor, same_kernels: bool = False) -> bool:
-    """Whether features are equal up to rounding, which differs between batch sizes unless they ran the same kernels."""
+    """Whether features are equal up to rounding, which differs between batch sizes unless the kernels are the same."""
     if one.shape != two.shape or one.dtype != two.dtype:
         return False
     coarse = not same_kernels and (two.is_cuda or two.itemsize < 4 or torch.is_autocast_enabled(two.device.type))

@@ -16,8 +16,8 @@ __all__ = ["DiskRoom"]
 class DiskRoom:
     """A file without a name, handed out in memory-mapped pieces. It disappears with the process.
 
-    The blocks of the file are allocated before a piece is mapped: a write to a mapped page that the disk has no room
-    for would end the process with SIGBUS.
+    The blocks of the file are allocated before a piece is mapped. Without room on the disk, a write to a mapped page
+    would end the process with SIGBUS.
 
     Args:
         folder: Where the file lies. It is made if it does not exist.
@@ -56,23 +56,23 @@ class DiskRoom:
         self._size = size
 
     def take(self, size: int) -> Tensor:
-        """Map the next ``size`` bytes, uint8; more than was reserved is allocated now."""
+        """Map the next ``size`` bytes as uint8, and allocate them if they were not reserved."""
         start, self._used = self._used, self._used + self.rounded(size)
         self.reserve(self._used)
         return torch.frombuffer(mmap.mmap(self._file, size, offset=start), dtype=torch.uint8)
 
     @staticmethod
     def rounded(size: int) -> int:
-        """Bytes that a piece takes up: whole pages."""
+        """Bytes that a piece of ``size`` bytes takes up: whole pages."""
         return -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
 
     def clear(self) -> None:
-        """Hand out the pieces from the first on again; nobody may use the old ones."""
+        """Hand out the file from its start again. Pieces handed out before must not be used any more."""
         self._used = 0
 
 
 def _allocate(file: int, start: int, size: int) -> None:
-    """Allocate blocks of a file; where the system cannot, write zeros."""
+    """Allocate blocks of a file. Write zeros where the system has no call for it."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, start, size)
         return

@@ -19,14 +19,14 @@ _BLOCK_BYTES = 2**22
 
 
 class FeatureCache:
-    """Features before a boundary, stored by the content of the images.
+    """Features at a boundary, stored by the content of the images.
 
     They stay on the device of the images, or in ``room`` on a disk.
     """
 
     def __init__(self, boundary: Boundary, room: DiskRoom | None = None) -> None:
         self.boundary, self._room = boundary, room
-        self.hits = self.misses = self.bytes = 0  # images that were known, and others; size of the stored features
+        self.hits = self.misses = self.bytes = 0  # known images, new images, bytes of the stored features
         self.compares = False  # whether two known images are to be computed again
         self._rows: dict[Any, int] = {}
         self._blocks: list[Tensor] = []
@@ -39,7 +39,7 @@ class FeatureCache:
         missing = [row for row, key in enumerate(keys) if key not in self._rows]
         self.hits, self.misses = self.hits + len(known), self.misses + len(missing)
         try:
-            if self.compares:  # on all ranks, whether images are known or not: the forward may sum over ranks
+            if self.compares:  # on all ranks, even without known images: the forward may sum over ranks
                 self.compares, two = False, ((known + missing) * 2)[:2]
                 features, stored = self.boundary.check(x[two])[0], [keys[row] for row in two if row in known]
                 if stored and not same_features(features[: len(stored)], self._take(stored, x.device)):
@@ -78,7 +78,7 @@ class FeatureCache:
 
 
 def block_bytes(row: Tensor, images: int) -> int:
-    """Bytes of the blocks for the features of so many images, each like ``row``."""
+    """Bytes of the blocks that hold the features of ``images`` images, each like ``row``."""
     rows = _rows_per_block(row)
     return -(-images // rows) * DiskRoom.rounded(rows * row.nbytes)
 
@@ -88,7 +88,7 @@ def _rows_per_block(row: Tensor) -> int:
 
 
 def replace_forward(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
-    """Call ``run`` in place of a module's forward, but not of its copies' forward; return a function that undoes it."""
+    """Call ``run`` in place of a module's forward, but not of its copies' forward. Return a function that undoes it."""
     found, own = vars(module).get("forward"), type(module).forward
     if found is not None:
         own = getattr(found, "__func__", lambda _, *args, **kwargs: found(*args, **kwargs))

@@ -9,17 +9,17 @@ __all__ = ["ParameterFreezer"]
 
 
 class ParameterFreezer:
-    """Freeze and unfreeze the parameters that a module's user lets train. Parameters that the user froze stay frozen.
+    """Freeze and unfreeze the parameters of a module. Parameters that the user froze stay frozen.
 
     - **Frozen parameters** have ``requires_grad=False`` and no gradient, so that no optimizer moves or decays them.
     - **Wholly frozen submodules** are in eval mode, with the BatchNorm, dropout and stochastic depth in them. This
       includes submodules that the user froze.
-    - **Submodules without parameters** follow the next submodule that has some, in the order of definition: dropout
+    - **Submodules without parameters** follow the next submodule with parameters, in the order of definition. Dropout
       before a frozen layer is off, dropout before a trainable head is on.
     - **Submodules with buffers alone**, such as a BatchNorm without scale, follow the submodule before them.
 
     Args:
-        module: The module. Nothing is changed yet.
+        module: The module. Only the methods change it.
         skip: Types of submodules whose mode is left alone.
 
     Example:
@@ -36,7 +36,7 @@ class ParameterFreezer:
         skipped = {part for each in module.modules() if isinstance(each, skip) for part in each.modules()}
         self._modules = [each for each in module.modules() if each not in skipped]
         self._frozen: list[nn.Module] = []
-        self._switched: set[nn.Module] = set()  # frozen submodules that were found in training mode
+        self._switched: set[nn.Module] = set()  # frozen submodules that were in training mode
 
     def train_only(self, parameters: Collection[nn.Parameter]) -> None:
         """Unfreeze these parameters and freeze all others. ``hold_eval_mode`` then switches the modes."""
@@ -87,7 +87,7 @@ class ParameterFreezer:
 
     def _find_frozen(self) -> list[nn.Module]:
         is_frozen: dict[nn.Module, bool] = {}
-        without_parameters: list[nn.Module] = []  # they wait for the next submodule that has some
+        without_parameters: list[nn.Module] = []  # until the next submodule with parameters
         frozen_before = False
         for module in self._modules:
             if module in is_frozen:

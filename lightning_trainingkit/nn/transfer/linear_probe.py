@@ -1,4 +1,4 @@
-"""A linear probe: the last layer alone, solved to the end over what the rest says of each image."""
+"""A linear probe: the last layer alone, solved to convergence over the features of the images."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _STRENGTHS = tuple(10.0**power for power in range(-5, 2))
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """What `linear_probe` found.
+    """The result of `linear_probe`.
 
     Args:
         head: Name of the layer that was solved.
@@ -45,27 +45,28 @@ def linear_probe(
     *,
     l2: float | None = None,
 ) -> LinearProbe:
-    """Solve the last layer of a classifier by L-BFGS over the features of all images; nothing else changes.
+    """Solve the last layer of a classifier by L-BFGS over the features of all images. All other layers stay.
 
-    The images pass through the model once, in eval mode and without a gradient, so that it takes seconds; this is the
-    baseline for fine-tuning on few images. The loss is that of ``fit_logistic``, on standardised features.
+    The images pass through the model once, in eval mode and without a gradient, so a probe takes seconds. It is the
+    baseline for fine-tuning on few images. ``fit_logistic`` minimises the loss, on standardised features.
 
     Args:
         model: A classifier whose last layer is linear, with as many outputs as there are classes (``replace_head``).
-            A LightningModule too, if its forward takes the images. The layer's weight and bias are written in place.
-            Images of a floating dtype are brought to that of its parameters.
+            Or a LightningModule whose forward takes the images. The layer's weight and bias are written in place.
+            Images of a floating dtype are cast to the dtype of the model.
         train: Batches of images and class indices, a DataLoader without augmentation. Its features are kept in memory.
         val: The same for validation.
-        l2: Strength of the penalty. None takes the one of 1e-5, 1e-4, ... 10 with the smallest loss on ``val``, or,
-            where that is not given, on a fifth of the training images, and then trains on all of them.
+        l2: Strength of the penalty. None tries 1e-5, 1e-4, ... 10 and takes the smallest loss on ``val``. Without
+            ``val`` a fifth of the training images decides; then all of them train.
 
     Returns:
-        What was found.
+        The layer, the strength and the accuracies.
 
     Raises:
         TypeError: If ``l2`` is no number, or a batch is no pair of a tensor and class indices.
-        ValueError: If the last layer is not linear on features ``(N, D)``, is parametrised, is not called once in each
-            forward, does not decide what the model returns, or a label is out of range. The model is then as it was.
+        ValueError: If the last layer is not linear on features ``(N, D)``, is parametrised, or is not called once in
+            each forward. If the model returns another class than this layer, or a label is out of range. The model is
+            then unchanged.
 
     Example:
         >>> from torch.utils.data import DataLoader, TensorDataset
@@ -127,7 +128,7 @@ def linear_probe(
             for parameter, value in before:
                 parameter.copy_(value)
         raise ValueError(
-            f"`model` must return what its last layer says, got another class than that of `{name}` for "
+            f"`model` must return the class of its last layer, got another class than `{name}` gives for "
             f"{1 - share:.0%} of some images: something follows it, or it shares its weight. Probe another part."
         )
 
@@ -139,7 +140,7 @@ def linear_probe(
 
 
 def _features(model: nn.Module, name: str, head: nn.Linear, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """What reaches the head, ``(N, D)`` in float32 or wider, and the targets ``(N,)``, on the head's device."""
+    """The inputs of the head, ``(N, D)`` in float32 or wider, and the targets ``(N,)``, on the head's device."""
     seen: list[Tensor] = []
     features: list[Tensor] = []
     targets: list[Tensor] = []
@@ -196,7 +197,7 @@ def _check_batch(batch: Any) -> None:
 
 
 def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
-    """The images of a batch, as the model takes them."""
+    """The images of a batch, on the device and in the dtype of the model."""
     images: Tensor = batch[0].to(head.weight.device)
     dtypes = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
     return images.to(dtypes.pop()) if len(dtypes) == 1 and images.is_floating_point() else images
@@ -204,7 +205,7 @@ def _images(model: nn.Module, head: nn.Linear, batch: Any) -> Tensor:
 
 @torch.no_grad()
 def _share_said(model: nn.Module, head: nn.Linear, batch: Any, solved: Tensor) -> float:
-    """Share of the images of the first batch of which the model says the class that was solved for them."""
+    """Share of the images of the first batch to which the model gives the class of the solved layer."""
     with evaluating(model):
         said: Any = model(_images(model, head, batch))
     if not isinstance(said, Tensor) or said.ndim != 2:

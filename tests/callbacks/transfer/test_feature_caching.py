@@ -588,7 +588,7 @@ def test_arguments(options):
 
 def test_a_subset_of_the_images_in_each_epoch_is_refused_and_the_same_again_is_not():
     data, val = toy_data(400), toy_loaders()[1]
-    with pytest.raises(RuntimeError, match="another subset in each epoch"):
+    with pytest.raises(RuntimeError, match="a different subset in each epoch"):
         toy_trainer(transfer(), max_epochs=4, limit_train_batches=1).fit(
             Counted(), DataLoader(data, 8, shuffle=True), val
         )

@@ -418,13 +418,13 @@ def test_the_presets_on_a_small_resnet(capsys):
 @pytest.mark.parametrize(
     ("phases", "said"),
     [
-        ([{"train": "net.9"}], r"phases\[0\]\['train'\]` must name something that can train, got 'net.9'.* net.5"),
+        ([{"train": "net.9"}], r"phases\[0\]\['train'\]` must name trainable layers, got 'net.9'.* net.5"),
         (
             [{"train": "head"}, {"train": "all", "start": 4}],
             "must lie before the end of .*, got epoch 4 of 4 epochs",
         ),
         ([{"train": "head"}, {"train": "net.0", "start": 0.5}, {"train": "all", "start": 2}], "after the start of the"),
-        ([{"train": "head", "lr_scale": {"net.0": 0.1}}], "must name something that trains in this phase, got 'net.0'"),
+        ([{"train": "head", "lr_scale": {"net.0": 0.1}}], "must name trainable layers of this phase, got 'net.0'"),
     ],
 )
 def test_phases_that_do_not_fit_are_errors_before_training(phases, said):
@@ -451,7 +451,7 @@ class Hooked(Watched):
 @pytest.mark.parametrize("train", ["head", "last 2"])
 def test_a_head_behind_a_forward_hook_must_be_named(train):
     module = Hooked()
-    said = rf"`phases\[1\]` must name what trains .* forward hook \(body\), got '{train}'. Name some of head, body"
+    said = rf"`phases\[1\]` must name trainable .* forward hook \(body\), got '{train}'. Name some of head, body"
     with pytest.raises(ValueError, match=said):
         toy_trainer(transfer([{"train": "all"}, {"train": train, "start": 1}])).fit(module, *toy_loaders())
     assert not module.steps
@@ -632,7 +632,7 @@ def test_a_loss_of_nothing_that_trains_and_modes_that_the_step_undoes_are_errors
 
     with pytest.raises(RuntimeError, match=r"`phases\[0\]\['train'\]` must name .* got head, and a loss"):
         toy_trainer(transfer(), max_epochs=4).fit(Apart(), *toy_loaders())
-    with pytest.raises(RuntimeError, match="`Undoing` must leave what is frozen in eval mode"):
+    with pytest.raises(RuntimeError, match="`Undoing` must leave frozen layers in eval mode"):
         toy_trainer(transfer(), max_epochs=4).fit(Undoing(), *toy_loaders())
 
 
@@ -666,7 +666,7 @@ def test_a_checkpoint_of_another_schedule_is_refused_and_one_of_this_goes_on(tmp
     toy_trainer(transfer(), save, max_epochs=3).fit(ToyModule(), *toy_loaders())
     path = tmp_path / "last.ckpt"
     module = Watched()
-    with pytest.raises(ValueError, match="`phases` must be that of the checkpoint to resume"):
+    with pytest.raises(ValueError, match="`phases` must be the same as in the checkpoint to resume"):
         toy_trainer(transfer("more_data"), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
     assert not module.steps
     toy_trainer(transfer(), save, max_epochs=4).fit(module, *toy_loaders(), ckpt_path=path)
@@ -693,7 +693,7 @@ def test_best_weights_that_are_gone_are_an_error_on_resume(tmp_path):
     trainer.fit(ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt")
     assert trainer.current_epoch == 4
     with pytest.raises(
-        ValueError, match=r"`lr_decay` must be that of the checkpoint to resume, got 0\.9, and the check"
+        ValueError, match=r"`lr_decay` must be the same as in the checkpoint to resume, got 0\.9, and the check"
     ):
         toy_trainer(transfer(phases, lr_decay=0.9), save, **options).fit(
             ToyModule(), *toy_loaders(), ckpt_path=tmp_path / "saved" / "last.ckpt"
@@ -765,7 +765,7 @@ def test_two_ranks_end_equal_to_each_other_and_to_one_process(tmp_path):
     assert found["ours"] == found["ours, cached"] == 0
     assert found["ours, cached, to not cached"] < 1e-5
     assert difference(one, two) < 1e-6
-    assert "without it on another one" in found["without room"][0]  # both ranks stop
+    assert "without it on another rank" in found["without room"][0]  # both ranks stop
     assert "No space left on device" in found["without room"][1]
     assert found["BackboneFinetuning"] > 1e-3  # Lightning #20340: else this test shows nothing
 
@@ -849,7 +849,7 @@ def test_a_checkpoint_of_another_metric_is_refused_where_both_follow_one(tmp_pat
     fit(tmp_path / "none", restore_best=False)
     assert "epoch=2" in fit(tmp_path / "none", tmp_path / "none" / "epoch=1.ckpt", **other)
     fit(tmp_path / "loss", restore_best=True)
-    with pytest.raises(ValueError, match="`monitor` must be that of the checkpoint to resume, got 'accuracy'"):
+    with pytest.raises(ValueError, match="`monitor` must be the same as in the checkpoint to resume, got 'accuracy'"):
         fit(tmp_path / "loss", tmp_path / "loss" / "epoch=1.ckpt", **other)
 
 
