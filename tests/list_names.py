@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "lightning_trainingkit"
 LIST = PACKAGE / "README.md"
 HEAD = """# Public names
 
-Each name with the first sentence of its docstring, and a link to its file. `help(NAME)` shows arguments and an example.
-`python tests/list_names.py --write` writes this list from the `__init__.pyi` files, and `tests/test_list_names.py` compares
+Each name, with the first sentence of its docstring and a link to its file. `help(NAME)` shows more.
+The command `python tests/list_names.py --write` makes this list from the `__init__.pyi` files, and a test compares
 the two.
 """
 

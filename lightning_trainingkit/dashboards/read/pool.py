@@ -1,4 +1,4 @@
-"""Read runs in processes of their own, each within a time, so that no file can hold up or end this one."""
+"""Read each run in a separate process within a time limit. So no file can block or end this process."""
 
 import json
 import os
@@ -19,26 +19,26 @@ __all__ = ["read_all"]
 
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
-_SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
-_SECONDS_MORE = 20.0  # then a reader ends itself, if its parent was killed
+_SECONDS_TO_START = 15.0  # for imports, on a busy machine
+_SECONDS_MORE = 20.0  # after these a reader ends itself, if its parent was killed
 _START = """
 import sys
-sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
+sys.path[:] = sys.argv[1:]  # before any import: the current folder may hold a json.py or numpy.py
 from lightning_trainingkit.dashboards.read.worker import main
 main()
 """
 
 
 def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
-    """Read runs, as many at once as there are cores, the largest first.
+    """Read runs, one for each core at a time, the largest first.
 
-    No thread is started: Python refuses to at the end of a process, where a page may be written.
+    No thread is started. A page may be written at the end of a process, when Python starts no threads.
 
     Yields:
-        A run's files and its records, in the order in which the runs are finished.
+        A run's files and its records, in the order in which the reading ends.
     """
     todo = sorted(runs, key=RunFiles.size)
-    if os.name != "posix":  # pipes can't be waited for elsewhere
+    if os.name != "posix":  # other systems can't wait for several pipes
         yield from ((files, read_run(files)) for files in reversed(todo))
         return
     workers: list[_Worker] = []
@@ -75,12 +75,12 @@ class _Worker:
     def __init__(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, *map(str, sys.path)],
-            # No prompt, no account, no network: only the files are read. Threads of numpy take memory for nothing.
+            # No prompt, no account, no network: only the files are read. Threads of numpy would only take memory.
             env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # so that what it has started ends with it
+            start_new_session=True,  # so that its child processes end with it
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -92,18 +92,18 @@ class _Worker:
         self._heard = bytearray()
 
     def give(self, files: RunFiles) -> None:
-        """Have it read a run."""
+        """Give the process a run to read."""
         self.files, self._seconds = files, _SECONDS + _SECONDS_PER_MB * files.size() / 1e6
         self.until = time.monotonic() + self._seconds + self._extra
         self._extra = 0.0
         self._heard.clear()
-        with suppress(OSError):  # it has ended, which its answer says
+        with suppress(OSError):  # the process has ended, and `answer` says so
             job = [[str(path) for path in files.paths], self._seconds + _SECONDS_MORE]
             self.input.write(f"{json.dumps(job)}\n".encode())
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
-        """The run, or why there is none; None while the process reads."""
+        """The run or the reason for its absence; None while the process reads."""
         if ready:
             part = os.read(self.output.fileno(), 1 << 20)
             self._heard += part
@@ -114,11 +114,11 @@ class _Worker:
             if len(self._heard) >= 8 and len(self._heard) == struct.unpack_from("<Q", self._heard)[0]:
                 return unpack(bytes(self._heard), self.files.paths)
         elif time.monotonic() > self.until:
-            return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
+            return self._lost(f"it must be read within {self._seconds:.0f} s, got no end.")
         return None
 
     def end(self) -> None:
-        """End the process and what it has started."""
+        """End the process and its child processes."""
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
