@@ -18,7 +18,7 @@ from tests.process import ROOT
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 MAP = TEXT.partition("## The map")[2].partition("\n## ")[0]
-EXAMPLE = dict(re.findall(r"^\d\. `(\S+\.py)`.*?^   ```python\n(.*?)^   ```$", TEXT, re.MULTILINE | re.DOTALL))
+EXAMPLE = dict(re.findall(r"^\d\. `(\S+\.py)`.*?^   ~~~python\n(.*?)^   ~~~$", TEXT, re.MULTILINE | re.DOTALL))
 CALLBACKS = {
     name: value
     for name in lightning_trainingkit.__all__
