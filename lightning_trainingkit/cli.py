@@ -1,4 +1,4 @@
-"""The command ``trainingkit``: opens command centers."""
+"""The command ``trainingkit``, which draws, serves and saves command centers."""
 
 import argparse
 import os
@@ -17,25 +17,25 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; what is wrong with the input is said in a line."""
+    """Run a command. An error in the input is printed in one line."""
     parser = _Parser(prog="trainingkit", description="Command centers of your trainings.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions that matter")
     commands = parser.add_subparsers(dest="command", required=True)
     dashboard = commands.add_parser(
         "dashboard",
         help="draw all runs below some folders on one page",
-        description="Draw all runs below some folders on one page: those of W&B, CSVLogger and TensorBoard.",
+        description="Draw all runs below some folders on one page: runs of W&B, CSVLogger and TensorBoard.",
     )
-    dashboard.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="where the runs are")
+    dashboard.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folder with runs")
     dashboard.add_argument(
         "--online", metavar="ENTITY/PROJECT", action="append", default=[], help="runs of W&B's server"
     )
     dashboard.add_argument(
         "--target",
-        help="metric that runs are compared by (default: what their callbacks monitor, else a validation loss)",
+        help="metric by which runs are compared (default: the monitor of their callbacks, or a validation loss)",
     )
     dashboard.add_argument(
-        "--better", choices=["min", "max"], help="which end of --target is the better one, where no run or name says"
+        "--better", choices=["min", "max"], help="better end of --target, if neither a run nor its name says it"
     )
     dashboard.add_argument("--output", type=Path, help="the page (default: dashboard.html in the first DIR)")
     dashboard.add_argument("--open", action="store_true", help="open it in the browser")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     workspace.add_argument("--entity", required=True, help="W&B user or team")
     workspace.add_argument("--project", required=True, help="W&B project")
     workspace.add_argument(
-        "--target", default="val/loss", help="metric that runs are compared by, such as val/f1.max (%(default)s)"
+        "--target", default="val/loss", help="metric by which runs are compared, such as val/f1.max (%(default)s)"
     )
     workspace.add_argument(
         "--settings",
@@ -79,10 +79,10 @@ def _dashboard(args: argparse.Namespace) -> int:
     if not 0 <= args.port < 2**16:
         raise ValueError(f"`--port` must be from 0 to 65535, got {args.port}. 0 takes a free one.")
     if not args.folders and not args.output and not args.serve:
-        raise ValueError("`--output` must be given where there is no DIR to put the page in, got none.")
+        raise ValueError("`--output` must be given if there is no DIR for the page, got none. Name a file.")
     if args.serve:
         return _serve(args)
-    path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link is replaced, not its target
+    path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link itself is replaced, not its target
     check_file(path)
     data = write_center(path, args.folders, args.online, args.target, args.better)
     if not args.target:
@@ -105,9 +105,9 @@ def _serve(args: argparse.Namespace) -> int:
     from lightning_trainingkit.dashboards.page.serving import PageServer
 
     name = title(args.folders, args.online)
-    render({"counted": ""}, name)  # a missing package is said here
+    render({"counted": ""}, name)  # an error here if a package is missing
     for folder in args.folders:
-        os.scandir(folder).close()  # so is a missing folder
+        os.scandir(folder).close()  # an error here if a folder is missing
     said = ""
 
     def read() -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _serve(args: argparse.Namespace) -> int:
         try:
             data = collect(args.folders, args.online, args.target, args.better)
         except Exception as error:
-            if said != (said := str(error)):  # the page says it too; here once is enough
+            if said != (said := str(error)):  # the page shows it too: print it once
                 print(printable(f"trainingkit dashboard: {error}"), file=sys.stderr, flush=True)
             raise
         said = ""
@@ -133,14 +133,14 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"{server.url} (Ctrl-C ends it)")
             print(printable(f"To log a browser in, open {file} or paste the token that stands in it."))
             print(f"From another machine: ssh -L {port}:127.0.0.1:{port} HOST", flush=True)
-            if args.open:  # in a thread, since a browser in the terminal ends before this returns
+            if args.open:  # in a thread: a browser in the terminal returns only at its end
                 threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
             server.serve_forever()
     except KeyboardInterrupt:
         status = 130
     except SystemExit as end:
         status = int(end.code or 0)
-    if server.kept.is_busy:  # Python would wait for the reading
+    if server.kept.is_busy:  # Python would wait for the reading thread
         sys.stdout.flush()
         os._exit(status)
     return status
@@ -148,7 +148,7 @@ def _serve(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and a closed terminal end the block as an exception does, so that its files are removed."""
+    """Let SIGTERM and a closed terminal end the block by an exception, so that its files are removed."""
 
     def end(number: int, _: object) -> NoReturn:
         sys.exit(128 + number)
@@ -167,7 +167,7 @@ def _ended_by_signals() -> Iterator[None]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments, which may be names from disk that a shell filled in."""
+        """Print an error in the arguments. They may hold names of files that the shell has expanded."""
         super().error(printable(message))
 
 

@@ -1,1 +1,1 @@
-"""Command centers: all runs on one page, from one description, in W&B and in a local file."""
+"""The command center: all runs on one page, as a local file and as a W&B workspace, from one description."""

@@ -1,4 +1,4 @@
-"""Whether the process that writes a run is still there."""
+"""Tell whether the process that writes a run is still alive."""
 
 import json
 import math
@@ -22,10 +22,11 @@ _SILENCE = 6 * _SECONDS  # a shared disk shows a file late
 
 
 class Heartbeat:
-    """Write beside a run, every ten seconds until stopped, that its process lives; nothing goes into the run itself.
+    """Write a file beside a run every ten seconds, which says that the run's process is alive.
 
-    A thread of its own writes, so that a long step or validation is no silence. It ends with the process, however that
-    ends, and it never raises: where the folder can't be written to, the run has no heartbeat.
+    - **Thread**: a background thread writes the file, also during a long step or validation. It ends with the process.
+    - **Errors**: none is raised. In a folder that can't be written to, the run has no heartbeat.
+    - **The run** itself is not changed.
 
     Args:
         folder: The run's folder.
@@ -45,7 +46,7 @@ class Heartbeat:
         self._write()
 
     def stop(self) -> None:
-        """Write no more. The file stays: that a run has ended is said by the run."""
+        """Stop writing. The file stays. The run itself records that it has ended."""
         self._stopped.set()
         self._thread.join()
 
@@ -59,14 +60,14 @@ class Heartbeat:
 
 
 def state(folder: str | Path) -> str | None:
-    """The state of a run without an end, by the heartbeat in ``folder``; None if there is no heartbeat.
+    """The state of a run without an end, by the heartbeat in ``folder``; None if there is no valid heartbeat.
 
     - **finished**: its fit has ended, and the process keeps the run open for tests, or was killed later.
     - **running**: the process lives.
     - **killed**: the process is gone.
 
-    A heartbeat that no :class:`Heartbeat` can have written counts as none.
-    A process of this machine is asked for itself; another machine's is taken for dead after a minute of silence.
+    - **A process of this machine**: the system says whether it is alive.
+    - **A process of another machine** counts as dead after a minute without a new heartbeat.
     """
     try:
         beat = json.loads(read_regular_file(Path(folder) / _FILE, _MAX_BYTES))
@@ -86,10 +87,11 @@ def state(folder: str | Path) -> str | None:
 
 
 def _process(pid: int) -> dict[str, Any]:
-    """What tells a process from all others, those with its number before and after it too.
+    """Identify a process, also among processes that have the same number at another time.
 
-    ``where`` is the machine since it was started, and the name space in which the number is one; ``began`` is when the
-    process was started, None if it is gone. Systems without /proc know neither: there only silence counts.
+    - ``where`` names the machine, its last boot and the name space of process numbers.
+    - ``began`` is the start time of the process, None if the process is gone.
+    - Systems without /proc know neither. There the age of the heartbeat decides.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -20,19 +20,18 @@ __all__ = ["collect", "title", "write_center"]
 def collect(
     folders: Sequence[Path], online: Sequence[str] = (), target: str | None = None, better: str | None = None
 ) -> dict[str, Any]:
-    """What a page of all runs below ``folders``, and of W&B's projects ``online``, shows.
+    """Collect the data of a page: all runs below ``folders`` and in the W&B projects ``online``.
 
     Args:
-        folders: Where the runs are.
-        online: ``ENTITY/PROJECT`` each.
-        target: The metric that runs are compared by; None takes what the runs' callbacks monitor, else a loss or a
-            score of validation.
-        better: Which end of it is the better one, ``"min"`` or ``"max"``, where neither a run nor its name says.
+        folders: Folders with runs.
+        online: W&B projects, each as ``ENTITY/PROJECT``.
+        target: Metric by which runs are compared. None takes the metric that the runs' callbacks monitor. Without
+            one, it takes a validation loss, then a validation score.
+        better: ``"min"`` or ``"max"``, the better end of the target. By default a run or the target's name says it.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
-        ValueError: If a project can't be read, if no run has the given target, or if nothing says which end of it is
-            the better one.
+        ValueError: If a project can't be read, if no run has the target, or if the target's better end is unknown.
     """
     found, skipped = gather(folders)
     runs = [*(run for path in online for run in read_project(path)), *found]
@@ -40,7 +39,7 @@ def collect(
         target = default_target(runs)
     else:
         check_target(target, runs)
-    target = hide(target)  # as the page names it
+    target = hide(target)  # the page shows this name
     return page_data(runs, command_center(target, _panel_names(runs)), target, skipped, better)
 
 
@@ -51,21 +50,21 @@ def write_center(
     target: str | None = None,
     better: str | None = None,
 ) -> dict[str, Any]:
-    """Write the page to ``path``, and return what it shows."""
+    """Write the page to ``path``, and return its data."""
     data = collect(folders, online, target, better)
     write_page(path, render(data, title(folders, online)))
     return data
 
 
 def _panel_names(runs: Sequence[Record]) -> set[str]:
-    """Names of the metrics that have curves, and of those that tests left in a summary, as the page names them."""
+    """Names of metrics with curves, and of test metrics in summaries, with secrets hidden as on the page."""
     curves = {name for run in runs for name in run.curves}
     tests = {name for run in runs for name in run.summary if stage_of(name) == "test"}
     return set(map(hide, curves | tests))
 
 
 def title(folders: Sequence[Path], online: Sequence[str] = ()) -> str:
-    """What stands above the page: the names of what it shows.
+    """Return the page's title: the names of its folders and W&B projects.
 
     Example:
         >>> title([Path("runs/grid/wandb"), Path("runs/fold")])

@@ -1,4 +1,4 @@
-"""Which folders hold the same training as a W&B run, written by the Trainer's other loggers."""
+"""Note the folders in which other loggers of the Trainer record the training of a W&B run."""
 
 import json
 import os
@@ -15,9 +15,9 @@ _MAX_BYTES = 100_000
 
 
 def note_log_dirs(run_folder: str | Path, log_dirs: Iterable[str | Path]) -> None:
-    """Write beside a W&B run where the Trainer's other loggers record the same training.
+    """Write a file beside a W&B run that names the folders of the Trainer's other loggers.
 
-    Paths are relative to the run's folder, so that they stay true when all of it is moved.
+    The paths are relative to the run's folder. They stay right if all folders are moved together.
 
     Args:
         run_folder: The run's folder, which holds ``run-ID.wandb``.
@@ -31,7 +31,7 @@ def note_log_dirs(run_folder: str | Path, log_dirs: Iterable[str | Path]) -> Non
 
 
 def noted_log_dirs(run_folder: str | Path) -> list[Path]:
-    """The folders that :func:`note_log_dirs` wrote down, resolved; none where no such file can be read."""
+    """Return the folders that :func:`note_log_dirs` wrote, resolved. The list is empty if the file can't be read."""
     folder = Path(run_folder).resolve()
     try:
         found = json.loads(read_regular_file(folder / _FILE, _MAX_BYTES))["log_dirs"]

@@ -1,4 +1,4 @@
-"""The command center as plain data: which panels of which metrics, in which order. Its renderers draw nothing else."""
+"""The command center as plain data: its sections and panels in order. The page and the W&B workspace draw these."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _KIT = (
     *("train/loss", "val/loss", "train/acc", "val/acc", "lr-*"),
     *("test/acc", "test/acc_member", "test/loss", "test/loss_member", "test/ece", "test/ece_member"),
 )
-_MEMBER = "_member"  # at the end of a name: the mean over single members, views or masks, beside their average
+_MEMBER = "_member"  # suffix for the mean over single members, views or masks; without it: their average
 _TEST_TITLES = {"acc": "Test accuracy", "ece": "Calibration error"}
 _FIRST = ("acc", "loss", "ece")
 _PAIR = ("train", "val")
@@ -38,13 +38,13 @@ _PAIR = ("train", "val")
 
 @dataclass(frozen=True)
 class Curves:
-    """A metric over the steps of training, one curve a run: real values as dots, and their moving average.
+    """A metric over the steps of training, one curve a run: logged values as dots, and their moving average.
 
     Args:
-        metric: Its name; an asterisk at the end stands for several, each with a panel of its own.
-        log_y: Whether the axis of the metric begins logarithmic, if all its values are positive.
-        smooth: Whether it is noisy, so that a moving average is drawn. Metrics without noise whose curves are equal in
-            all runs, such as the rates of parameter groups, share one panel of the page.
+        metric: Name of the metric. With an asterisk at its end, each metric that begins so gets a panel.
+        log_y: Whether the vertical axis starts as logarithmic, if all values are positive.
+        smooth: Whether the metric is noisy, so that a moving average is drawn. Metrics without noise share one panel of
+            the page if their curves are equal in all runs. Learning rates of parameter groups are an example.
     """
 
     metric: str
@@ -54,7 +54,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Gap:
-    """The difference of two metrics, ``one - other``, at the steps of that which was logged less often."""
+    """The difference of two metrics, ``one - other``, at the steps of the metric that was logged less often."""
 
     title: str
     one: str
@@ -63,14 +63,14 @@ class Gap:
 
 @dataclass(frozen=True)
 class Parallel:
-    """One line a run through all its hyperparameters to the best value of a metric."""
+    """Parallel coordinates: one line a run through its hyperparameters to the best value of a metric."""
 
     metric: str
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of a metric's variance over runs each hyperparameter explains by itself."""
+    """The share of a metric's variance over runs that each single hyperparameter explains."""
 
     metric: str
 
@@ -84,11 +84,11 @@ class Dots:
 
 @dataclass(frozen=True)
 class Scores:
-    """Runs beside each other: plain, and averaged over views, members or masks.
+    """Test scores of all runs side by side: plain, and averaged over views, members or masks.
 
     Args:
-        title: What is measured.
-        metrics: Its names, all on one axis.
+        title: The measured quantity.
+        metrics: Names of the metrics, all on one axis.
         better: ``"max"`` or ``"min"``.
     """
 
@@ -99,7 +99,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Table:
-    """All runs with state, best value, duration, and what differs in their settings."""
+    """All runs with state, best value, duration, and the settings that differ."""
 
     metric: str
 
@@ -112,10 +112,10 @@ class Section:
     """Panels under one title.
 
     Args:
-        title: What stands above them.
-        panels: In their order.
-        missing: What to say where no run has anything to show; nothing where that depends on more than metrics.
-        id: Its name in addresses, for a title that changes with the metrics.
+        title: Title of the section.
+        panels: The panels in order.
+        missing: Text of the section if no run has such metrics. Empty if more than metrics decides it.
+        id: Name of the section in addresses, for a title that changes with the metrics.
     """
 
     title: str
@@ -125,7 +125,7 @@ class Section:
 
 
 def direction(metric: str) -> str | None:
-    """Which end of a metric is the better one, ``"min"`` or ``"max"``, if its name says so.
+    """Return the better end of a metric, ``"min"`` or ``"max"``, if the metric's name says it, or None.
 
     Example:
         >>> direction("val/loss"), direction("val/acc"), direction("val/width.max"), direction("val/width")
@@ -135,13 +135,13 @@ def direction(metric: str) -> str | None:
 
 
 def command_center(target: str = "val/loss", names: Iterable[str] | None = None) -> tuple[Section, ...]:
-    """All sections, in the lecture's order: loss and accuracy curves first.
+    """Describe all sections in the lecture's order: loss and accuracy curves first.
 
-    Each metric finds its panel by the words of its name: ``train_loss_epoch``, ``valid/f1``, ``valAcc``.
+    The words in a metric's name decide on its panel: ``train_loss_epoch``, ``valid/f1``, ``valAcc``.
 
     Args:
-        target: The metric that runs are compared by.
-        names: Names of the metrics that the runs have; None for the names that the kit's modules log.
+        target: Metric by which runs are compared.
+        names: Names of the runs' metrics. None takes the names that the kit's modules log.
 
     Example:
         >>> [section.title for section in command_center()]
@@ -187,7 +187,7 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
 
 
 def _order(name: str) -> tuple[int, str, int, str]:
-    """The usual quantities first, each for training, then validation."""
+    """Sort key: the usual quantities first, and within a quantity training before validation."""
     quantity = quantity_of(name)
     place = _FIRST.index(quantity) if quantity in _FIRST else len(_FIRST)
     return place, quantity, ("train", "val", None, "test").index(stage_of(name)), name
@@ -199,7 +199,7 @@ def _scores_title(scores: Sequence[str]) -> str:
 
 
 def _with_gaps(scores: Sequence[str]) -> list[Panel]:
-    """A panel of each score, and behind those of one quantity the gap between training and validation."""
+    """A panel for each score. After the scores of a quantity comes the gap between training and validation."""
     panels: list[Panel] = []
     for quantity, same in _by_quantity(scores).items():
         panels += [Curves(name) for name in same]
@@ -218,12 +218,12 @@ def _by_quantity(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _detail(name: str) -> tuple[bool, str]:
-    """Sorts values of an epoch before values of a step, and the first loader before others."""
+    """Sort key: values of an epoch before values of a step, and the first loader before others."""
     return is_of_step(name), name
 
 
 def _tested(names: Sequence[str]) -> list[Panel]:
-    """A panel of each score and each loss of tests: as averaged, then of single members."""
+    """A panel for each score and each loss of tests: the average first, then single members."""
     judged = _by_quantity(name for name in names if named_mode(name))
     panels: list[Panel] = []
     for quantity in dict.fromkeys(quantity.removesuffix(_MEMBER) for quantity in judged):

@@ -1,4 +1,4 @@
-"""Make text that stands in files and folders safe to print on a terminal."""
+"""Make text from files and folders safe to print on a terminal."""
 
 import unicodedata
 
@@ -9,10 +9,10 @@ _JOINERS = "\u200c\u200d"  # of Persian words and of emoji: they move nothing
 
 
 def printable(text: object) -> str:
-    r"""Return the text on one line, with every character that could steer a terminal as its escape.
+    r"""Return the text on one line. Characters that could steer a terminal become escape sequences.
 
     Args:
-        text: A message, or what its ``str`` is, such as a path or an exception.
+        text: A message, or an object whose ``str`` is one, such as a path or an exception.
 
     Example:
         >>> printable("runs/\x1b[2Jgrid\n")

@@ -1,4 +1,4 @@
-"""Hide secrets in the text that goes to W&B or onto a page."""
+"""Hide secrets in text that goes to W&B or onto a page."""
 
 import hashlib
 import os
@@ -13,8 +13,8 @@ _Kind = Literal["", "text", "number"]
 _HIDDEN = "***"
 _LONG = 16  # characters; a shorter secret could be guessed from its hash
 
-# All patterns are linear in the text: each starts at a fixed prefix or at the border of a word, and nothing that must
-# follow an unbounded part can fail.
+# All patterns take time linear in the text. Each starts at a fixed prefix or at the border of a word, and a part that
+# must follow an unbounded part never fails.
 _PREFIXED = re.compile(
     r"""(?<![A-Za-z0-9])(?:
     sk-(?:proj|ant|or|svcacct|admin)-[\w-]{16,} | (?:sk|gsk|xai|pplx)[-_](?=[A-Za-z]{0,99}\d)[A-Za-z0-9]{20,}
@@ -51,7 +51,7 @@ _QUERY_VALUE = re.compile(r"""([^\s"'&#]+)""")
 _QUERY_NAME = re.compile(r"(?:^|[-_])(?:sig|signature|key|code)$", re.IGNORECASE)
 
 # Names are read as words: `accessToken`, `ACCESS_TOKEN` and `access-token` are "access token". A token of a text, such
-# as `pad_token`, is none, and of the many settings that end in `key` those count that say what they open.
+# as `pad_token`, is no secret. A setting that ends in `key` is one if its other words say what the key opens.
 _BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NUMBER_NAME = re.compile(r"\b(?:pass(?:word|wd|code|phrase)s?|pwd|t?otp)\b")
 _TEXT_NAME = re.compile(
@@ -78,10 +78,13 @@ _PLAIN = re.compile(
 
 
 def hide(text: str) -> str:
-    """Put ``***`` in the place of each secret, with four hex digits of its hash where it is long.
+    """Replace each secret by ``***``, followed by four hex digits of its hash if the secret is long.
 
-    Equal secrets look equal. A secret is known by its prefix or form (``hf_...``, a JWT, a private key), by its place
-    (the password of an address, a header) or by the name before it (``--password X``, ``?token=X``).
+    Equal secrets become equal texts. A secret is recognised by one of these:
+
+    - **Prefix or form**: ``hf_...``, a JWT, a private key.
+    - **Place**: the password in an address, or in a header.
+    - **Name before it**: ``--password X``, ``?token=X``.
 
     Example:
         >>> hide("postgresql://me:pw@host/db?token=abc --lr 0.1"), hide("epoch=3")
@@ -94,7 +97,9 @@ def hide(text: str) -> str:
 
 
 def hide_settings(settings: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Copy nested or flattened settings, with secrets hidden in keys and texts, and every text below a telling name.
+    """Copy nested or flattened settings, and hide secrets in them.
+
+    Secrets in keys and texts are hidden, and each text below a name that announces a secret.
 
     Example:
         >>> hide_settings({"hf_token": "abc", "token_dim": 64, "headers": {"X": "abc"}, "argv": ["--token", "abc"]})
@@ -108,7 +113,7 @@ def _items(items: Iterable[tuple[Any, Any]], above: _Kind) -> Iterator[tuple[Any
     for key, value in items:
         name = str(key)
         kind = above or _kind(name)
-        # In a list, also in one that was flattened, a flag tells what comes next.
+        # In a list, flattened or not, a flag says whether the next value is a secret.
         if not kind and isinstance(before, str) and before[:1] == "-" and name.rpartition(".")[2].isdigit():
             kind = _kind(before) if not isinstance(value, str) or value[:1] != "-" else ""
         yield key, _value(name, value, kind)
@@ -129,7 +134,7 @@ def _value(name: str, value: Any, kind: _Kind) -> Any:
 
 @lru_cache(4096)
 def _kind(name: str) -> _Kind:
-    """Whether ``name`` says that its value is a secret: a text alone, or a number too."""
+    """Say whether a setting's name announces a secret: ``"text"``, ``"number"`` for numbers too, or ``""`` for none."""
     words = _BORDER.sub(" ", name).lower()
     lines = (re.sub(r"[\W_]+", " ", line) for line in re.split(r"[./]", words))
     words = "\n".join(line.strip().rstrip("0123456789").strip() for line in lines)

@@ -1,4 +1,4 @@
-"""The metric that runs are compared by: which one, what a run says of it, and which end is better."""
+"""The target, the metric by which runs are compared: its choice, its better end, and its best value in a run."""
 
 import re
 from collections import Counter
@@ -19,15 +19,15 @@ _MONITOR = re.compile(r"callbacks\.[^.]+\.monitor")  # as CommandCenter writes a
 
 
 def default_target(runs: Sequence[Record]) -> str:
-    """The metric that the runs themselves are judged by, where nobody names one.
+    """Choose the target if the user names none.
 
-    The first of these that there is:
+    The first that exists of:
 
-    - **A monitor** that a run has logged: the one that most runs name, then the one that most runs have logged.
-    - **A loss of validation**, then a score of validation.
+    - **A monitor** that a run has logged: first the monitor of most runs, then the metric that most runs have logged.
+    - **A validation loss**, then a validation score.
     - **A monitor** that no run has logged yet.
-    - **A loss of training**, then any loss, then any score.
-    - **val/loss**, where the runs have none of these.
+    - **A training loss**, then a loss whose name has no stage, then scores in the same order.
+    - **val/loss** otherwise.
     """
     monitors = Counter(name for run in runs for name in {monitor for monitor, _ in _monitors(run)})
     logged = Counter(name for run in runs for name in _names(run))
@@ -51,12 +51,12 @@ def default_target(runs: Sequence[Record]) -> str:
 
 
 def check_target(target: str, runs: Sequence[Record]) -> None:
-    """Check that a target that was asked for is a metric that a run has, or that a run's callback waits for.
+    """Check that a run has logged the given target, or that a run's callback monitors it.
 
     Raises:
-        ValueError: If the runs have metrics, but not this one. The text lists the metrics, the nearest name first.
+        ValueError: If the runs have metrics, but not the target. The message lists the metrics, the nearest name first.
     """
-    target = hide(target)  # as the page names it
+    target = hide(target)  # the page shows this name
     names = {hide(name) for run in runs for name in _names(run)}
     monitors = {hide(name) for run in runs for name, _ in _monitors(run)}
     if names and target not in monitors and names.isdisjoint(_aliases(target)):
@@ -66,9 +66,14 @@ def check_target(target: str, runs: Sequence[Record]) -> None:
 
 
 def better_end(target: str, runs: Sequence[Record]) -> str | None:
-    """Which end of a metric is better: by the runs' goals, else by the mode of its monitor, else by its name.
+    """Return the better end of a metric, ``"min"`` or ``"max"``, or None if it is unknown.
 
-    A monitor without a mode and without a known name is a loss, as it is for the kit's callbacks.
+    The first of these decides:
+
+    - **Goal**: the end that W&B keeps in the runs' summaries.
+    - **Mode**: the mode that the runs' callbacks give with this monitor, if they agree.
+    - **Name**: the words in the metric's name.
+    - **Monitor** without a mode and without a known name: ``"min"``, as for the kit's callbacks.
     """
     goals = {name: goal for run in runs for name, goal in run.goals.items()}
     for name in _aliases(target):
@@ -80,7 +85,7 @@ def better_end(target: str, runs: Sequence[Record]) -> str | None:
 
 
 def best_value(run: Record, target: str, better: str) -> float | None:
-    """The best finite value of a metric in a run; ``val_loss`` stands for ``val_loss_epoch`` where that was logged."""
+    """Return the best finite value of a metric in a run. ``val_loss`` also finds ``val_loss_epoch``."""
     for name in _aliases(target):
         curve = run.curves.get(name)
         values = curve.values[np.isfinite(curve.values)] if curve is not None else np.zeros(0)
@@ -91,7 +96,7 @@ def best_value(run: Record, target: str, better: str) -> float | None:
 
 
 def table_scores(runs: Sequence[Record], target: str, most: int = 3) -> list[str]:
-    """The scores that a table of runs shows beside the target: of validation, one quantity each, then of a test."""
+    """Choose the scores of a table beside the target: validation scores, one for each quantity, then test scores."""
     counts = Counter(name for run in runs for name in _names(run) - {*_aliases(target)})
     found: dict[tuple[str | None, str], str] = {}
     for name in sorted(counts, key=lambda name: _rank(name, counts[name])):
@@ -111,18 +116,18 @@ def _names(run: Record) -> set[str]:
 
 
 def _aliases(target: str) -> tuple[str, str]:
-    """A metric's name, and the name under which Lightning logs it where each step is logged too."""
+    """A metric's name, and the name that Lightning gives its epoch values if steps are logged too."""
     name, loader, number = target.partition("/dataloader_idx_")
     return target, f"{name}_epoch{loader}{number}"
 
 
 def _monitors(run: Record) -> Iterator[tuple[str, str | None]]:
-    """What the run's callbacks monitor, each with its mode."""
+    """The monitors of the run's callbacks, each with its mode."""
     for key, name in run.config.items():
         if isinstance(name, str) and name and _MONITOR.fullmatch(key):
             yield name, run.config.get(f"{key.removesuffix('monitor')}mode")
 
 
 def _rank(name: str, count: int) -> tuple[bool, bool, int, int, str]:
-    """Sorts loss and accuracy before other quantities, whole epochs before steps, then by the number of runs."""
+    """Sort key: loss and accuracy before other quantities, epochs before steps, then by the number of runs."""
     return quantity_of(name) not in ("loss", "acc"), is_of_step(name), -count, len(name), name

@@ -1,4 +1,4 @@
-"""Draw the command center as a workspace of a W&B project."""
+"""Build the command center as a workspace of a W&B project."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,26 +25,27 @@ __all__ = ["build_workspace", "save_workspace"]
 
 _TITLE = "Command center"
 _MAX_RUNS = 50  # W&B draws 10 unless told
-_VIEW = "trainingkit"  # the view's name within its project: always the same, so that it is found again
+_VIEW = "trainingkit"  # name of the view in its project: a fixed name, so that a later save finds the view
 
 
 def build_workspace(entity: str, project: str, sections: Sequence[Section], settings: Sequence[str]) -> "Workspace":
-    """Describe the center in W&B's terms; needs no account and no network.
+    """Describe the center as a W&B workspace, without an account and without network.
 
-    A noisy metric is a line plot of the real values with their moving average (W&B's scatter plots have one dot a run),
-    and a second one of mean and deviation by group. Hyperparameters are compared by the best value of the target, which
-    ``CommandCenter`` has W&B keep as ``val/loss.min`` or ``val/acc.max``: the lowest of a loss, the highest of a score
-    such as an accuracy. A target whose name is that of neither must say so at its end: ``val/width.max``.
+    - **A noisy metric** has two line plots: logged values with their moving average, and mean and deviation by group.
+      W&B's scatter plots have one dot a run and cannot show the values.
+    - **Hyperparameters** are compared by the best value of the target. ``CommandCenter`` lets W&B keep it as
+      ``val/loss.min`` or ``val/acc.max``: the lowest loss, the highest score.
+    - **A target** whose name is neither a loss nor a score must end in its better end: ``val/width.max``.
 
     Args:
         entity: W&B user or team.
         project: W&B project.
-        sections: The center.
-        settings: Names in the runs' config for the panels of hyperparameters; the first two get a panel of dots.
+        sections: Sections of the center.
+        settings: Names in the runs' config for the hyperparameter panels. The first two get a panel of dots.
 
     Raises:
         ImportError: If wandb-workspaces is not installed.
-        ValueError: If nothing says which end of the target is the better one.
+        ValueError: If the better end of the target is unknown.
     """
     ws, _ = _packages()
     workspace: Workspace = ws.Workspace(
@@ -68,19 +69,19 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
 def save_workspace(entity: str, project: str, sections: Sequence[Section], settings: Sequence[str]) -> str:
     """Save the center as a view of the project and return its address.
 
-    A project has one command center, which everyone who may write there shares: saving again, also with another target
-    or other settings, updates the same view and undoes what was changed in it by hand. To keep such changes, save them
-    in W&B as a new view. Other views are left as they are.
+    A project has one command center. All users who may write to the project share it. Saving again updates the same
+    view, also with another target or other settings, and overwrites changes that were made by hand. To keep such
+    changes, save them in W&B as a new view. Other views are not changed.
 
     Args:
         entity: W&B user or team.
         project: W&B project, which must exist.
-        sections: The center.
+        sections: Sections of the center.
         settings: As in :func:`build_workspace`.
 
     Raises:
         ImportError: If wandb-workspaces is not installed.
-        ValueError: If nobody is logged in, if there is no such project, or if W&B refuses or doesn't answer.
+        ValueError: If no user is logged in, if the project does not exist, or if W&B refuses or does not answer.
     """
     for kind, name in (("entity", entity), ("project", project)):
         if not name or set(name) & set("/\\#?%:"):
@@ -100,8 +101,8 @@ def save_workspace(entity: str, project: str, sections: Sequence[Section], setti
                 raise
         else:
             workspace._internal_id, workspace._internal_runset_id = saved._internal_id, saved._internal_runset_id
-        # What `workspace.save()` does, but for what it prints: its address lacks the path of W&B's own site, where
-        # projects are at https://forge.coreweave.com/wandb/ENTITY/PROJECT.
+        # As `workspace.save()` does. It also prints an address, which lacks the path of W&B's own site: there, projects
+        # are at https://forge.coreweave.com/wandb/ENTITY/PROJECT.
         view = internal.upsert_view2(workspace._to_model())["upsertView"]["view"]
     return f"{app}/{quote(entity)}/{quote(project)}?nw={view['name'].removeprefix('nw-').removesuffix('-v')}"
 
@@ -152,7 +153,7 @@ def _lines(title: str, **options: Any) -> Any:
 
 
 def _best(metric: str) -> str:
-    """Where the summary keeps a metric's best value: W&B nests it, as ``{"val/acc": {"max": 0.9}}``."""
+    """Name of a metric's best value in the summary, where W&B nests it: ``{"val/acc": {"max": 0.9}}``."""
     end = direction(metric)
     if end is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The open connections of a server: not too many, and none for too long."""
+"""Limit the open connections of a server in number and in time."""
 
 import socket
 import threading
@@ -13,14 +13,14 @@ PAGE_SECONDS = 300.0  # for the page, which may go through a slow tunnel
 
 
 class Connections:
-    """Closes the connection of whoever sends or reads too slowly.
+    """Close connections whose client sends or reads too slowly.
 
-    Where there are too many, the oldest is closed, first of those that have not logged in. So nobody who only opens
-    connections keeps the user from the page.
+    If there are too many connections, the oldest one without a login is closed, and without such a connection the
+    oldest one. So a client that only opens connections cannot keep the user from the page.
     """
 
     def __init__(self) -> None:
-        self._ends: dict[socket.socket, tuple[bool, float]] = {}  # logged in, and when its time is over
+        self._ends: dict[socket.socket, tuple[bool, float]] = {}  # whether it has logged in, and when its time ends
         self._lock = threading.Lock()
 
     def add(self, connection: socket.socket) -> None:
@@ -32,7 +32,7 @@ class Connections:
             self._ends[connection] = False, time.monotonic() + REQUEST_SECONDS
 
     def trust(self, connection: socket.socket) -> None:
-        """Give a connection that has logged in the time that the page may take."""
+        """Give a connection that has logged in the longer time of the page."""
         with self._lock:
             if connection in self._ends:
                 self._ends[connection] = True, time.monotonic() + PAGE_SECONDS
@@ -53,6 +53,6 @@ class Connections:
 
 
 def _end(connection: socket.socket) -> None:
-    """Wake the thread that reads from a connection or writes to it; this thread then closes the connection."""
+    """Wake the thread that reads from the connection or writes to it. That thread then closes the connection."""
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

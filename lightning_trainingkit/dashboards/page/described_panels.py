@@ -1,4 +1,4 @@
-"""The panels that have something to show, as JSON can hold them."""
+"""Describe the panels that have data, as plain values for JSON."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ __all__ = ["described_sections"]
 def described_sections(
     sections: Sequence[Section], runs: Sequence[Record], compares: bool
 ) -> list[tuple[Section, list[dict[str, Any]]]]:
-    """Each section with its panels that have something to show; curves that no section shows get one of their own.
+    """Describe each section with its panels that have data. Curves that no section shows get a section at the end.
 
     Args:
-        sections: The center.
-        runs: What was recorded.
-        compares: Whether there are a best value and settings that differ, for the panels of hyperparameters.
+        sections: Sections of the center.
+        runs: The recorded runs.
+        compares: Whether the hyperparameter panels have data: a best value, and settings that differ.
     """
-    shown: set[str] = set()  # metrics whose curves a panel shows: each is shown once
+    shown: set[str] = set()  # metrics whose curves a panel shows; no second panel shows them
     found = [(section, list(_panels(section, runs, compares, shown))) for section in sections]
     others = sorted(_curves(runs) - shown - _single_tests(runs))
     if others:
@@ -78,21 +78,21 @@ def _curves(runs: Sequence[Record]) -> set[str]:
 
 
 def _single_tests(runs: Sequence[Record]) -> set[str]:
-    """Metrics of tests that each run has at one step alone: no curve can be drawn."""
+    """Test metrics that have one step in each run, so that no curve can be drawn."""
     tests = {name for name in _curves(runs) if stage_of(name) == "test"}
     several = {name for run in runs for name in tests & run.curves.keys() if len(np.unique(run.curves[name].steps)) > 1}
     return tests - several
 
 
 def _meant(panel: Curves, curves: set[str]) -> list[str]:
-    """Metrics that a panel stands for; an asterisk at the end of its metric stands for any characters."""
+    """Names of a panel's metrics. An asterisk at the end of its name stands for any characters."""
     if panel.metric.endswith("*"):
         return sorted(name for name in curves if name.startswith(panel.metric[:-1]))
     return [panel.metric] if panel.metric in curves else []
 
 
 def _equals(names: Sequence[str], runs: Sequence[Record]) -> dict[str, list[str]]:
-    """For each metric the metrics whose curves equal its own in every run, itself among them."""
+    """Map each metric to the metrics with equal curves in every run. The metric itself is among them."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault(_digest(name, runs), []).append(name)
@@ -111,7 +111,7 @@ def _digest(name: str, runs: Sequence[Record]) -> str:
 
 
 def _together(names: Sequence[str]) -> str:
-    """The title of a panel that stands for several equal metrics.
+    """Return the title of a panel that shows several equal metrics.
 
     Example:
         >>> _together(["lr-SGD/pg1", "lr-SGD/pg2", "lr-SGD/pg3"])
@@ -123,5 +123,5 @@ def _together(names: Sequence[str]) -> str:
 
 
 def _positive(runs: Sequence[Record], name: str) -> bool:
-    """Whether a logarithmic axis shows all of a metric."""
+    """Whether all values of a metric are above 0, or NaN."""
     return not any((run.curves[name].values <= 0).any() for run in runs if name in run.curves)

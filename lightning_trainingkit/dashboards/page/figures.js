@@ -1,8 +1,8 @@
 "use strict";
-// What each kind of panel draws: traces and layout for Plotly, and a line of text below.
+// Each kind of panel as traces and layout for Plotly, with a line of text below.
 
-const SCORED = 12;  // runs beside each other, whose names can still be read
-const AXES = 10;  // settings beside each other
+const SCORED = 12;  // largest number of runs side by side with readable names
+const AXES = 10;  // largest number of settings side by side
 const EDGE = { opacity: 1, line: { width: 0 } };  // by default dots of several sizes are pale and have a white edge
 
 const figures = {
@@ -18,7 +18,7 @@ const figures = {
       const one = run.curves[panel.one], other = run.curves[panel.other];
       if (one === undefined || other === undefined) continue;
       const a = numbers.curve(one), b = numbers.curve(other), x = [], y = [];
-      // At the steps of the metric that was logged less often; the other is noisy, and its average is looked up there.
+      // At the steps of the metric that was logged less often. The other metric is noisy: its moving average is read there.
       const [rare, often, sign] = a.points.x.length <= b.points.x.length ? [a, b, 1] : [b, a, -1];
       rare.means.x.forEach((step, i) => {
         const value = numbers.at(often.means, step);
@@ -37,7 +37,7 @@ const figures = {
     const runs = drawn.filter((run) => run.best !== null && known(run.config[name])), looks = runs.map((run) => colours.of.get(run.key));
     const ys = runs.map((run) => run.best), xs = runs.map((run) => run.config[name]), numeric = xs.every((x) => typeof x === "number");
     const kinds = new Map([...new Set(xs.map(words))].map((kind) => [kind, plainMiddle(kind, narrow() ? 16 : 32)]));
-    const same = new Set(kinds.values()).size < kinds.size;  // cut texts must not become one
+    const same = new Set(kinds.values()).size < kinds.size;  // different texts must stay different when they are cut
     return {
       traces: [{
         type: "scatter", mode: "markers", x: numeric ? xs : xs.map((x) => (same ? plain(words(x), 200) : kinds.get(words(x)))), y: ys,
@@ -107,10 +107,10 @@ const figures = {
     const value = (run) => panel.metrics.map((name) => run.summary[name]).find((each) => each !== undefined);
     const up = panel.better === "max" ? 1 : -1, averages = (run) => (run.job_type || "train") !== "train";
     const all = drawn.filter((run) => value(run) !== undefined).sort((a, b) => up * (value(a) - value(b)));
-    // What was averaged is what the panel is for, be it better or worse than the best that were not.
+    // The panel is about averages: they come first, also if plain runs are better.
     const first = new Set([...all.filter(averages).reverse(), ...all.filter((run) => !averages(run)).reverse()].slice(0, SCORED));
     const runs = all.filter((run) => first.has(run));
-    // Equal names are different runs.
+    // Runs with equal names stay different.
     const seen = new Map(), labels = runs.map((run) => {
       const name = plainMiddle(run.job_type && run.job_type !== "train" ? `${run.title} (${run.job_type})` : run.title, narrow() ? 20 : 32);
       seen.set(name, (seen.get(name) || 0) + 1);
@@ -151,7 +151,7 @@ function narrow() {
   return view.printing || matchMedia("(max-width: 50rem)").matches;
 }
 
-/** A name beside an axis, no longer than the axis is high. */
+/** Cut a name to the height of its axis. */
 function axisTitle(name) {
   return plainMiddle(name, view.printing ? 22 : 34);
 }
@@ -160,7 +160,7 @@ function axisTitle(name) {
 function logAxis(values, letter) {
   const [low, high] = numbers.extent(values.filter((value) => value > 0 && Number.isFinite(value))), decades = Math.log10(high / low);
   if (!(decades >= 0)) return { type: "log" };
-  if (decades > (letter === "x" ? 2 : 4)) return { type: "log", nticks: 8 };  // the powers of ten alone
+  if (decades > (letter === "x" ? 2 : 4)) return { type: "log", nticks: 8 };  // powers of ten only
   return { type: "log", tickformat: low < 1e-4 ? "~e" : ".6~g", nticks: decades < 0.9 ? 4 : Math.ceil(decades / 0.6) };
 }
 
@@ -184,7 +184,7 @@ function slope(runs, name) {
 
 function dimension(name, values) {
   const numeric = values.filter(known).every((value) => typeof value === "number");
-  const label = plainMiddle(name, 15);  // as wide as an axis has room
+  const label = plainMiddle(name, 15);  // as wide as the space at an axis
   if (!numeric) {
     const kinds = [...new Set(values.map(words))];
     return {
@@ -197,7 +197,7 @@ function dimension(name, values) {
   const apart = distinct.every((value, i) => !i || scaled(value) - scaled(distinct[i - 1]) > 0.06 * (scaled(high) - scaled(low)));
   const all = distinct.length <= 6 && apart ? distinct
     : [0, 0.25, 0.5, 0.75, 1].map((part) => scaled(low) + part * (scaled(high) - scaled(low))).map((x) => (log ? 10 ** x : x));
-  const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || Math.abs(scaled(low)) || 1);  // below all that is known
+  const none = scaled(low) - 0.15 * (scaled(high) - scaled(low) || Math.abs(scaled(low)) || 1);  // for unknown values: below all known values
   const found = { label, values: values.map((value) => (known(value) ? scaled(value) : none)) };
   const ticks = all.map((tick) => [scaled(tick), short(Number(tick.toPrecision(3)))]);
   if (there.length < values.length) ticks.unshift([none, "none"]);

@@ -25,11 +25,11 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
 }
 _SMALL_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
-_NO_FRAMES = "frame-ancestors 'none'"  # the rest of the page's policy stands in the page
+_NO_FRAMES = "frame-ancestors 'none'"  # the rest of the page's policy is in the page
 
 
 class _Bounded(io.RawIOBase):
-    """A request, up to the longest one."""
+    """A request, cut at the largest size."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw, self.left = raw, _LONGEST_REQUEST
@@ -48,7 +48,7 @@ class _Bounded(io.RawIOBase):
 
 
 class PageHandler(BaseHTTPRequestHandler):
-    """Answers one request, and closes the connection."""
+    """Answer one request, then close the connection."""
 
     server: "PageServer"
     server_version = "trainingkit"
@@ -56,14 +56,14 @@ class PageHandler(BaseHTTPRequestHandler):
     rbufsize = 0
 
     def setup(self) -> None:
-        """Bound what is read of the request."""
+        """Bound the size of the request."""
         super().setup()
         self._request = _Bounded(self.rfile)  # type: ignore[arg-type]
         self.rfile = io.BufferedReader(self._request)
         self._is_read = False
 
     def finish(self) -> None:
-        """Read the rest of a refused request: a connection that is closed before is reset, and its answer lost."""
+        """Read the rest of a refused request. Otherwise the close resets the connection, and the answer is lost."""
         if not self._is_read:
             with suppress(OSError):
                 self.connection.shutdown(socket.SHUT_WR)
@@ -72,7 +72,7 @@ class PageHandler(BaseHTTPRequestHandler):
         super().finish()
 
     def parse_request(self) -> bool:
-        """Take no request that is too long, or that does not come from this machine by its own name."""
+        """Refuse a request that is too long, or that does not name this machine as its host."""
         if not super().parse_request():
             return False
         hosts = self.headers.get_all("Host", [])
@@ -89,7 +89,7 @@ class PageHandler(BaseHTTPRequestHandler):
         return False
 
     def do_GET(self) -> None:
-        """Send the page, or that it is as it was."""
+        """Send the page, or the answer that it has not changed."""
         self._is_read = True
         if self.path != "/":
             self.send_error(404)
@@ -110,14 +110,14 @@ class PageHandler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
-        """Log a browser in that sends the token, from the login file or from the form."""
+        """Log in a browser that sends the token, from the login file or from the form."""
         if self.path != "/login":
             if self._is_known():
                 self.send_error(404)
             else:
                 self._send(403, login_form())
             return
-        origin = self.headers.get("Origin", "null")  # a file's, and that of a page which gives no referrer
+        origin = self.headers.get("Origin", "null")  # "null": from a file, or from a page without referrer
         at_top = self.headers.get("Sec-Fetch-Dest", "document") == "document"
         if (origin != "null" and origin.removeprefix("http://") not in self.server.hosts) or not at_top:
             self._send(403, login_form("Another site has sent this."))
@@ -137,24 +137,24 @@ class PageHandler(BaseHTTPRequestHandler):
             fields = {}
         if self.server.login.takes(fields.get("token", [""])[0]):
             cookie = {"Set-Cookie": self.server.login.cookie}
-            # A page that goes on by itself, not a redirect: after a redirect from a file, no strict cookie is sent.
+            # A page that reloads, not a redirect: after a redirect from a file, browsers send no strict cookie.
             self._send(200, note("Logged in", "The page comes next.", reload_after=0), cookie)
         else:
             self._send(403, login_form("This is not the token."))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Send a page without anything that the client has sent."""
+        """Send an error page. It holds nothing from the request."""
         short, long = self.responses.get(code, ("Error", ""))
         self._send(code, note(str(short), str(long)))
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: a page that follows a training asks every few seconds."""
+        """Print nothing. A page that follows a training asks every few seconds."""
 
     def _is_known(self) -> bool:
         return self.server.login.knows(self.headers.get_all("Cookie", []))
 
     def _send(self, status: int, page: bytes, headers: Mapping[str, str] | None = None) -> None:
-        if self.request_version == "HTTP/0.9":  # or no HTTP, and then without a version
+        if self.request_version == "HTTP/0.9":  # or the request is not HTTP and has no version
             self.request_version = "HTTP/1.0"
         self.send_response(status)
         policy = {"Content-Security-Policy": _SMALL_PAGE_POLICY + _NO_FRAMES}

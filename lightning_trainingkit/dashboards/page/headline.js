@@ -1,9 +1,9 @@
 "use strict";
-// What a reader wants first: the best run, and how many runs there are in which state.
+// The headline: the best run, and the number of runs in each state.
 
 const STATES = ["finished", "running", "failed", "killed"];
 
-/** When the page was made. */
+/** Say when the page was made. */
 function madeAt() {
   const { made, counted: all } = view.data;
   return `Made ${made.endsWith(`: ${all}`) ? made.slice(0, -all.length - 2) : made}`;
@@ -31,7 +31,7 @@ function counts() {
   return `${counted(all, "run")}: ${order.map((state) => `${states.get(state).length} ${state}`).join(", ")}.`;
 }
 
-/** Show one run before all others, until it is pressed again. */
+/** Emphasise one run until the button is pressed again. */
 function mark(run) {
   view.marked = view.marked === run.key ? null : run.key;
   if (view.marked) {

@@ -1,4 +1,4 @@
-"""Keep a page up to date in the background, so that whoever asks gets the last one at once."""
+"""Keep a page up to date in the background, so that each request gets the last page at once."""
 
 import hashlib
 import threading
@@ -12,16 +12,16 @@ from lightning_trainingkit.dashboards.secret import hide
 
 __all__ = ["Kept", "KeptPage"]
 
-_PATIENCE = 0.3  # seconds: most folders are read again in this time
+_PATIENCE = 0.3  # seconds: enough to read most folders again
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What there is to show.
+    """A page, or the error that prevents it.
 
     Args:
-        page: Empty until the first one is drawn.
-        tag: Differs where the page differs.
+        page: The page as bytes, empty until the first page is drawn.
+        tag: Text that changes with the page.
         error: Why there is no page, empty if there is one.
     """
 
@@ -31,12 +31,12 @@ class Kept:
 
 
 class KeptPage:
-    """A page that is made again when it is asked for and the last one is older than ``seconds``.
+    """A page that is drawn again if a request comes and the last page is older than ``seconds``.
 
     Args:
-        collect: Returns what the page shows; while the data stay the same, so does the page.
-        draw: Makes the page of these data.
-        seconds: How old a page may be.
+        collect: Returns the data of the page. While the data are equal, the page stays.
+        draw: Draws the page from the data.
+        seconds: Largest age of a page.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class KeptPage:
         return not self._idle.is_set()
 
     def get(self) -> Kept:
-        """Return the newest page, or the last one where collecting takes longer than a moment."""
+        """Return the new page, or the last page if collecting takes longer than 0.3 s."""
         with self._lock:
             if self._idle.is_set() and time.monotonic() - self._made > self._seconds:
                 self._idle.clear()
@@ -71,7 +71,7 @@ class KeptPage:
                 page = self._draw(data).encode("utf-8", "backslashreplace")
                 self._data, self._last = data, Kept(page, f'"{hashlib.sha256(page).hexdigest()[:20]}"')
             self._kept = self._last
-        except Exception as error:  # whatever it was, the next time may go well
+        except Exception as error:  # of any kind: the next try may succeed
             self._kept = Kept(error=printable(hide(str(error))) or type(error).__name__)
         finally:
             self._made = time.monotonic()

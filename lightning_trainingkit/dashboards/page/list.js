@@ -1,13 +1,13 @@
 "use strict";
-// The list of runs by group, each with its look, and what the colours mean.
+// The list of runs by group, each run with its line style, and the legend of the colours.
 
 const STROKES = { solid: "", dash: "6 3", dot: "2 2.5", dashdot: "7 2.5 2 2.5" };
-const SHAPES = {  // around 14, 6
+const SHAPES = {  // centred at (14, 6)
   circle: "M10.5 6a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0", "triangle-up": "M14 1.5L18.2 9.5H9.8Z", square: "M10.8 2.8H17.2V9.2H10.8Z",
   diamond: "M14 1.3L18.7 6L14 10.7L9.3 6Z", cross: "M12.6 1.8H15.4V4.6H18.2V7.4H15.4V10.2H12.6V7.4H9.8V4.6H12.6Z",
 };
 
-/** A short line with a run's colour, dash and symbol. */
+/** A short line in a run's colour, dash and symbol. */
 function swatch({ colour, dash, symbol }) {
   const drawn = (tag, properties, ...children) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);

@@ -1,4 +1,4 @@
-"""Who may read the served page: a browser that has shown the token, which a private file holds."""
+"""Log browsers in: only a browser that has shown the token may read the page. A private file holds the token."""
 
 import hmac
 import os
@@ -23,13 +23,13 @@ _FILE = """<!doctype html>
 
 
 class Login:
-    """The token that logs a browser in, and the cookie that the browser shows from then on.
+    """The token that logs a browser in, and the cookie that the browser sends afterwards.
 
-    Browsers send a cookie to all ports of a host. So another server on this machine that the same browser visits sees
-    the cookie, as it sees Jupyter's.
+    Browsers send a cookie to all ports of a host. So another server on this machine sees the cookie if the same
+    browser visits it. The same holds for Jupyter's cookie.
 
     Args:
-        port: The server's, which the cookie's name holds, so that two servers keep their own cookies.
+        port: Port of the server. It is part of the cookie's name, so that two servers have different cookies.
     """
 
     def __init__(self, port: int) -> None:
@@ -38,11 +38,11 @@ class Login:
 
     @property
     def cookie(self) -> str:
-        """What the server's ``Set-Cookie`` says: for no script, for no request that another site has caused."""
+        """The header ``Set-Cookie``: hidden from scripts, and not sent with requests that another site causes."""
         return f"{self._name}={self._value}; Path=/; HttpOnly; SameSite=Strict"
 
     def takes(self, token: str) -> bool:
-        """Whether this is the token."""
+        """Whether the text is the token."""
         return _equal(token.strip(), self.token)
 
     def knows(self, headers: Sequence[str]) -> bool:
@@ -53,10 +53,10 @@ class Login:
 
 @contextmanager
 def login_file(url: str, token: str) -> Iterator[Path]:
-    """Write an HTML file that logs a browser in at ``url``, and remove it in the end.
+    """Write an HTML file that logs a browser in at ``url``, and remove it at the end of the block.
 
-    The token is in this file alone: the list of processes and the browser's history show the file's path. Nobody but
-    its owner reads the file or its folder.
+    Only this file holds the token. The list of processes and the browser's history show the file's path alone. Only
+    the owner may read the file and its folder.
     """
     folder = Path(tempfile.mkdtemp(prefix="trainingkit-", dir=_runtime_folder()))  # mode 0700
     try:
@@ -70,11 +70,11 @@ def login_file(url: str, token: str) -> Iterator[Path]:
 
 
 def _runtime_folder() -> Path | None:
-    """The user's folder for such files, None for the one of temporary files."""
+    """The user's private runtime folder, or None if only the folder for temporary files is usable."""
     folder = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     if os.name != "posix" or not folder.is_absolute() or not os.access(folder, os.W_OK | os.X_OK):
         return None
-    return folder if folder.stat().st_uid == os.getuid() else None  # `sudo` may leave another user's
+    return folder if folder.stat().st_uid == os.getuid() else None  # `sudo` may leave the folder of another user
 
 
 def _equal(one: str, other: str) -> bool:

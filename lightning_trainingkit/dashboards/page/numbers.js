@@ -1,8 +1,8 @@
 "use strict";
-// What panels compute: decoding, moving averages, thinning, bands, importance.
+// Calculations of the panels: decoding, moving averages, thinning, bands, importance.
 
 const numbers = {
-  /** Little-endian numbers from base64, as Python wrote them. */
+  /** Decode the little-endian numbers that Python wrote as base64. */
   decode(text, kind) {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
     return Array.from(new kind(bytes.buffer));
@@ -18,7 +18,7 @@ const numbers = {
     return [low, high];
   },
 
-  /** The values of each key, in the order in which the keys come. */
+  /** The values of each key, in the order of the keys' first values. */
   grouped(values, key) {
     const groups = new Map();
     values.forEach((value, i) => {
@@ -29,7 +29,7 @@ const numbers = {
     return groups;
   },
 
-  /** A curve: its real points, and what a moving average is taken of (all values, or means of equal shares). */
+  /** A curve: its logged points, and the values for its moving average (all values, or means of equal shares). */
   curve(raw) {
     if (raw.points === undefined) {
       const steps = raw.wide ? Float64Array : Float32Array;
@@ -46,8 +46,8 @@ const numbers = {
   },
 
   /**
-   * Centred moving average over a share of the curve, of means with the number of values that each stands for.
-   * Where a value was no number the line is broken.
+   * Centred moving average over a share of the curve, from means weighted by their numbers of values.
+   * The line is broken at values that are NaN or infinite.
    */
   average(means, share, odd) {
     const n = means.x.length;
@@ -60,7 +60,7 @@ const numbers = {
     }
     const y = means.y.map((value, i) => {
       if (half === 0) return value;
-      // As many on both sides, so that the ends are not pulled to one of them.
+      // Equally many values on both sides: otherwise the ends would be biased to one side.
       const reach = Math.min(half, i, n - 1 - i), from = i - reach, to = i + reach + 1;
       return (sums[to] - sums[from]) / (weights[to] - weights[from]);
     });
@@ -84,7 +84,7 @@ const numbers = {
     return { x, y };
   },
 
-  /** At most about `most` of the points: of each share the lowest and the highest, so that no spike is lost. */
+  /** Reduce the points to about `most`: the lowest and the highest of each share, so that no spike is lost. */
   thin(points, most) {
     const n = points.x.length;
     if (n <= most) return points;
@@ -104,7 +104,7 @@ const numbers = {
     return { x, y };
   },
 
-  /** Value of a curve at a step between its first and last, null outside. */
+  /** Value of a curve at a step between its first and last steps; null outside. */
   at(points, step) {
     const { x, y } = points;
     if (!x.length || step < x[0] || step > x[x.length - 1]) return null;
@@ -118,7 +118,7 @@ const numbers = {
     return y[low] + part * (y[high] - y[low]);
   },
 
-  /** Mean and standard deviation over curves, at 200 steps from the first to the last, and of how many curves. */
+  /** Mean, standard deviation and number of curves, at 200 steps from the first to the last. */
   band(curves) {
     const ends = curves.filter((curve) => curve.x.length);
     if (!ends.length) return { x: [], mean: [], low: [], high: [], counts: [] };
@@ -141,7 +141,7 @@ const numbers = {
     return found;
   },
 
-  /** Ranks from 1, equal values sharing the mean of theirs. */
+  /** Ranks from 1. Equal values share the mean of their ranks. */
   ranks(values) {
     const order = values.map((_, i) => i).sort((a, b) => values[a] - values[b]);
     const found = new Array(values.length);
@@ -154,7 +154,7 @@ const numbers = {
     return found;
   },
 
-  /** Spearman's correlation, null where one side does not vary. */
+  /** Spearman's correlation; null if one side does not vary. */
   spearman(xs, ys) {
     const a = numbers.ranks(xs), b = numbers.ranks(ys), middle = (xs.length + 1) / 2;
     let both = 0, one = 0, other = 0;
@@ -167,11 +167,11 @@ const numbers = {
   },
 
   /**
-   * Share of the variance of a metric's ranks that a setting explains by itself, corrected for chance: epsilon squared
-   * of a one-way analysis of variance over its values, or over equally full bins where it has many. It sees a U, too.
+   * Share of the variance of a metric's ranks that a single setting explains, corrected for chance: epsilon squared of
+   * a one-way analysis of variance over its values, or over equally full bins if there are many. It finds a U shape too.
    * Kelley, "An unbiased correlation ratio measure", PNAS 1935.
    *
-   * Returns null where there are too few runs to say.
+   * Returns null if there are too few runs.
    */
   importance(xs, ys) {
     const n = xs.length, numeric = xs.every((x) => typeof x === "number");

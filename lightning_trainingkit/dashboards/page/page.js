@@ -1,11 +1,11 @@
 "use strict";
-// The page itself: builds it, listens, and draws each panel when it comes into view.
+// Build the page, handle its events, and draw each panel when it comes into view.
 
 const byId = (id) => document.getElementById(id);
-const panels = new Map();  // by id: its description, figure, plot, and whether it must be drawn anew
-const waiting = new Set();  // panels in view that are to be drawn, one at a time
+const panels = new Map();  // by id: description, figure, plot, and whether the panel must be redrawn
+const waiting = new Set();  // panels in view that wait to be drawn, one at a time
 const touch = matchMedia("(hover: none)");
-let drawing = false;  // from the first of them to the last
+let drawing = false;  // true from the first waiting panel to the last
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -32,14 +32,14 @@ function wait(panel) {
 async function drawAll() {
   drawing = true;
   while (waiting.size) {
-    await new Promise((resolve) => setTimeout(resolve));  // what was pressed comes first
+    await new Promise((resolve) => setTimeout(resolve));  // events of the user come first
     const [panel] = waiting;
     waiting.delete(panel);
     if (!panel.visible || !panel.stale) continue;
     try {
       await draw(panel);
     } catch (error) {
-      console.error(`${panel.title}:`, error);  // the other panels are drawn all the same
+      console.error(`${panel.title}:`, error);  // the other panels are still drawn
     }
   }
   drawing = false;
@@ -60,19 +60,19 @@ async function draw(panel) {
   const layout = {
     margin: { l: 60, r: 15, t: 10, b: 45, ...margin }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, family: "system-ui, sans-serif", size: 12 }, showlegend: false, hovermode: "closest",
-    dragmode: touch.matches ? false : "zoom",  // a finger scrolls the page
-    // A zoom stays while runs come and go, and goes where the axis itself changes.
+    dragmode: touch.matches ? false : "zoom",  // on a touch screen a drag scrolls the page
+    // A zoom stays when runs are added or removed. It ends when the axis itself changes.
     uirevision: `${xaxis?.type} ${yaxis?.type} ${xaxis?.title?.text}`, hoverlabel: { namelength: 40 },
     modebar: { bgcolor: css.getPropertyValue("--card"), color: ink, activecolor: ink },
     ...rest, xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis },
   };
   panel.plot.hidden = !found.traces.length;
-  // By name: one of Plotly's own defaults sends the chart to its makers.
+  // Buttons are named: one of Plotly's default buttons sends the chart to Plotly's server.
   const buttons = [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
   const options = {
     responsive: true, displaylogo: false, modeBarButtons: buttons, displayModeBar: steps && !touch.matches,
   };
-  // Plotly measures a box once, and again when the window changes.
+  // Plotly measures a box once, and again when the size of the window changes.
   if (view.printing) Object.assign(layout, { width: panel.plot.clientWidth, height: panel.plot.clientHeight });
   const drawn = Plotly.react(panel.plot, found.traces, layout, options), printed = panel.printed;
   panel.printed = view.printing;
@@ -81,7 +81,7 @@ async function draw(panel) {
   panel.figure.dataset.drawn = String(Number(panel.figure.dataset.drawn || 0) + 1);
 }
 
-/** Something has changed: all panels are drawn anew, those out of view when they come into it. */
+/** Redraw all panels after a change: panels in view now, other panels when they come into view. */
 function changed(which = panels.values()) {
   view.keep();
   for (const panel of which) {
@@ -133,7 +133,7 @@ function update() {
   changed();
 }
 
-/** Rebuild a part of the page, and give the focus to what stands where it was. */
+/** Rebuild a part of the page, and set the focus to the element at the same position. */
 function keepFocus(rebuild) {
   const parent = document.activeElement.closest("#runs, figure"), all = () => [...parent.querySelectorAll("input, button, select")];
   const place = parent ? all().indexOf(document.activeElement) : -1;
@@ -152,7 +152,7 @@ function showSmoothing() {
   byId("smoothing-shown").textContent = view.smoothing ? `${view.smoothing} % of each curve` : "nothing";
 }
 
-let later = null;  // what waits for the end of typing or dragging
+let later = null;  // the timer that waits for the end of typing or dragging
 
 function soon(call) {
   clearTimeout(later);
@@ -207,7 +207,7 @@ function show(data) {
   changed();
 }
 
-/** While the page is served: take over new runs and rows, and leave the view as it is. */
+/** On a served page: add new runs and rows, and keep the view. */
 async function follow(seconds) {
   let tag = null;
   for (;;) {

@@ -1,4 +1,4 @@
-"""What the page needs to know of all runs, as JSON can hold it."""
+"""The data of the page, as plain values for JSON."""
 
 import base64
 import hashlib
@@ -32,20 +32,19 @@ def page_data(
     skipped: Mapping[str, str] | None = None,
     better: str | None = None,
 ) -> dict[str, Any]:
-    """Bring runs and sections together: panels that have something to show, settings that differ, thinned curves.
+    """Join runs and sections: panels that have data, settings that differ, thinned curves.
 
     Secrets are hidden in every text.
 
     Args:
-        runs: What was recorded.
-        sections: The center. Metrics that no panel of it shows get a section of their own.
-        target: The metric that runs are compared by.
-        skipped: Files that hold no run, and why.
-        better: Which end of the target is the better one, ``"min"`` or ``"max"``; by default what the runs or its name
-            say.
+        runs: The recorded runs.
+        sections: Sections of the center. Metrics that no panel shows get an additional section.
+        target: Metric by which runs are compared.
+        skipped: Files that hold no run, with the reasons.
+        better: ``"min"`` or ``"max"``, the better end of the target. By default the runs or the target's name say it.
 
     Raises:
-        ValueError: If nothing says which end of the target is the better one.
+        ValueError: If the better end of the target is unknown.
     """
     runs = [_without_secrets(run) for run in runs]
     target = hide(target)
@@ -128,14 +127,14 @@ def _without_secrets(run: Record) -> Record:
 
 
 def _missing(section: Section, target: str, names: Sequence[str]) -> str:
-    """What a section without panels says."""
+    """Text of a section without panels."""
     if section.missing:
         return section.missing
     return f"No run has logged {target}." if names else "No setting that may have an effect differs between the runs."
 
 
 def _name(identity: str, names: Sequence[str], settings: Mapping[str, list[Any]], place: int) -> str:
-    """A run that nobody has named is told by the first settings that differ."""
+    """Name a run without a name by the first settings that differ."""
     ends = [name.rpartition(".")[2] for name in settings]
     short = {name: end if ends.count(end) == 1 else name for name, end in zip(settings, ends, strict=True)}
     found = [f"{short[name]}={settings[name][place]}" for name in names[:3] if settings[name][place] is not None]
@@ -143,7 +142,7 @@ def _name(identity: str, names: Sequence[str], settings: Mapping[str, list[Any]]
 
 
 def _score(run: Record, name: str) -> float | None:
-    """The best value of a validation, the last of a test."""
+    """The best value of a validation metric, or the last value of a test metric."""
     return _last(run, name) if stage_of(name) == "test" else best_value(run, name, "max")
 
 

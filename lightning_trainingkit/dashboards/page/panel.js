@@ -1,5 +1,5 @@
 "use strict";
-// One panel on the page: its box with title and buttons, made, renewed and removed.
+// One panel of the page: make, update and remove its box with title and buttons.
 
 function addPanel(description, into) {
   const plot = element("div", { className: "plot" }), caption = element("figcaption");
@@ -51,7 +51,7 @@ function removePanel(panel) {
   panel.figure.remove();
 }
 
-/** What new data say of a panel that is there. */
+/** Update an existing panel from new data. */
 function renew(description) {
   const panel = Object.assign(panels.get(description.id), description);
   for (const button of panel.figure.querySelectorAll("button")) {

@@ -1,8 +1,8 @@
 "use strict";
-// Printing: all panels, in the light theme and as wide as a sheet of paper, however far the page was scrolled.
+// Print all panels, in the light theme and with the width of a sheet of paper, at any scroll position.
 
 function printWhole() {
-  let open = [];  // what was unfolded before
+  let open = [];  // the parts that were unfolded before
   addEventListener("beforeprint", () => {
     if (view.printing) return;
     view.printing = true;
@@ -12,7 +12,7 @@ function printWhole() {
     document.documentElement.dataset.theme = "light";
     list();
     for (const panel of panels.values()) {
-      // Plotly draws before its promise returns, and the browser takes the page as it is at the end of this handler.
+      // Plotly draws before its promise returns. The browser prints the page in its state at the end of this handler.
       draw(panel).catch((error) => console.error(`${panel.title}:`, error));
     }
   });

@@ -1,4 +1,4 @@
-"""Draw the command center as one HTML file, which asks no network for anything."""
+"""Draw the command center as one HTML file that needs no network."""
 
 import hashlib
 import json
@@ -21,24 +21,24 @@ _SCRIPTS = (
 
 
 def render(data: Mapping[str, Any], title: str = "Command center", *, follow: float = 0.0) -> str:
-    """Make a self-contained page: Plotly, data and scripts are in it.
+    """Draw a self-contained page, with Plotly, data and scripts inside.
 
     Args:
-        data: What ``page_data`` returns.
-        title: Stands above it.
-        follow: Seconds after which the page asks the server that it came from for news; 0 for a file, which never asks.
+        data: Data from ``page_data``.
+        title: Title of the page.
+        follow: Seconds between two requests of the page to its server for new data; 0 for a file, which never asks.
 
     Raises:
         ImportError: If plotly is not installed.
     """
     made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S %Z}: {data['counted']}"
-    # No tag can begin in it.
+    # Without "<" no HTML tag can begin in it.
     text = json.dumps({**data, "made": made, "follow": follow}, allow_nan=False, separators=(",", ":"))
     text = text.replace("<", "\\u003c")
     own = files("lightning_trainingkit.dashboards.page")
     parts = {
         "title": escape(title),
-        "nonce": hashlib.sha256(text.encode()).hexdigest()[:32],  # which no data can know
+        "nonce": hashlib.sha256(text.encode()).hexdigest()[:32],  # the data cannot contain their own hash
         "connect": "'self'" if follow else "'none'",
         "css": (own / "page.css").read_text(encoding="utf-8"),
         "plotly": _plotly(),
@@ -50,10 +50,10 @@ def render(data: Mapping[str, Any], title: str = "Command center", *, follow: fl
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write the page, whole or not at all.
+    """Write the page as a whole: an error leaves the old file.
 
     Raises:
-        IsADirectoryError: If ``path`` is a folder, which stays as it is.
+        IsADirectoryError: If ``path`` is a folder. The folder is not changed.
     """
     check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write_page(path: Path, text: str) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise where a page can't be written because ``path`` is a folder."""
+    """Raise IsADirectoryError if ``path`` is a folder."""
     if path.is_dir():
         raise IsADirectoryError(f"The page must be a file, got the folder {path}. Try {path / 'dashboard.html'}.")
 

@@ -16,16 +16,16 @@ _HOST = "127.0.0.1"
 
 
 class PageServer(ThreadingHTTPServer):
-    """Answers ``GET /`` with the page for a browser that has logged in, and everything else with an error.
+    """Answer ``GET /`` with the page if the browser has logged in, and every other request with an error.
 
     Args:
-        collect: Returns what the page shows; while the data stay the same, so does the page.
-        draw: Makes the page of these data.
-        port: 0 takes a free one.
-        seconds: How old a page may be.
+        collect: Returns the data of the page. While the data are equal, the page stays.
+        draw: Draws the page from the data.
+        port: Port of the server; 0 takes a free port.
+        seconds: Largest age of a page.
 
     Raises:
-        OSError: If another process has the port.
+        OSError: If another process uses the port.
     """
 
     daemon_threads = True
@@ -42,16 +42,16 @@ class PageServer(ThreadingHTTPServer):
         self.kept = KeptPage(collect, draw, seconds)
         self.login = Login(self.server_port)
         self.connections = Connections()
-        # What a browser sends as its host: a page of another site that has its name point here sends that name.
+        # A site may let its name point to this machine. Its requests carry that name as host, and are refused.
         self.hosts = {f"{name}:{self.server_port}" for name in (_HOST, "localhost")}
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{_HOST}:{self.server_port}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread."""
+        """Answer the request in a new thread."""
         self.connections.add(request)
         super().process_request(request, client_address)
 
@@ -61,10 +61,10 @@ class PageServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Look for slow clients, twice a second."""
+        """Close the connections of slow clients, twice a second."""
         self.connections.end_overdue()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a connection that broke."""
+        """Print errors, but not those of a broken connection."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)

@@ -1,4 +1,4 @@
-"""The runs' settings as columns: each setting that differs once, and the settings that all runs share."""
+"""The runs' settings as columns: the settings that differ, without copies, and the settings that all runs share."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from lightning_trainingkit.dashboards.read.record import Record
 
 __all__ = ["columns", "every_setting", "hyperparameters", "shared_settings"]
 
-Values = list[Any]  # of one setting, run by run; None where a run lacks it
+Values = list[Any]  # values of one setting, one for each run; None if the run lacks it
 
-_DESCRIBED = re.compile(r"model|(trainer|optimizers|schedulers|callbacks|versions)\..*")  # what CommandCenter writes
-# What CommandCenter and checkpoint callbacks are given says where a training is kept, and nothing of the training.
+_DESCRIBED = re.compile(r"model|(trainer|optimizers|schedulers|callbacks|versions)\..*")  # written by CommandCenter
+# Arguments of CommandCenter and folders of checkpoints say where a training is stored, and nothing about the training.
 _BOOKKEEPING = re.compile(r"callbacks\.(CommandCenter(-\d+)?\..*|[^.]+\.dirpath)")
 _OWN = re.compile("((run|experiment)_)?(name|id|group|tags|version|job_type)")
 _LOGGER = re.compile("logger|wandb|run|experiment")
@@ -23,11 +23,11 @@ _UNIQUE = re.compile(rf"\w+://.*|.*\d{{4}}-\d\d-\d\d.*|.*\d{{8}}[-_T]?\d{{6}}.*|
 _UNIQUE_NAME = re.compile(
     r"(.*[._])?((run|job|task|process|experiment|exp|wandb)_?id|u?uid|pid|timestamp|(start|end)_time|datetime)"
 )
-_MANY = 3  # runs; of two, a path that differs may be what they differ in
+_MANY = 3  # runs; a path that differs between two runs may be the difference of interest
 
 
 def every_setting(runs: Sequence[Record]) -> dict[str, Values]:
-    """Values of each setting that a run has."""
+    """Collect the values of each setting that a run has."""
     found: dict[str, Values] = {}
     for place, run in enumerate(runs):
         for name, value in run.config.items():
@@ -40,10 +40,12 @@ def every_setting(runs: Sequence[Record]) -> dict[str, Values]:
 
 
 def shared_settings(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Values]:
-    """Settings that do not differ.
+    """Select the settings that do not differ between the runs.
 
-    To have none counts among trainings. An evaluation may know of no settings, and a training without
-    ``CommandCenter`` knows nothing of what that writes.
+    A training that lacks a setting differs from a training that has it, with two exceptions:
+
+    - **Evaluations** may have no settings. Only runs with curves are compared in this way.
+    - **Settings that CommandCenter writes** are compared in this way among its own runs alone.
     """
     trained = [place for place, run in enumerate(runs) if run.curves]
     described = [place for place in trained if any(name.startswith("versions.") for name in runs[place].config)]
@@ -55,16 +57,16 @@ def shared_settings(every: Mapping[str, Values], runs: Sequence[Record]) -> dict
 
 
 def columns(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Values]:
-    """Settings that differ and say something, without their copies.
+    """Select the settings that differ and are informative.
 
-    These are no columns:
+    These settings are left out:
 
-    - **Copies**: of settings that are equal in every run, the shortest name stays. Seeds are copies of seeds alone.
-    - **The optimizer's own copy** of a setting of the module: ``optimizers.0.lr`` beside ``lr``.
-    - **Bookkeeping**: what ``CommandCenter`` was given, folders of checkpoints, the run's own name, group and tags.
+    - **Copies**: of settings with equal values in every run, the shortest name stays. A seed is a copy of seeds alone.
+    - **Optimizer settings** that repeat a setting of the module: ``optimizers.0.lr`` beside ``lr``.
+    - **Bookkeeping**: arguments of ``CommandCenter``, folders of checkpoints, and the run's name, group and tags.
     - **Paths, addresses, times and identities** that differ in each of three or more runs.
 
-    Of absolute paths the common folder is cut away.
+    Absolute paths lose their common folder.
     """
     shared = shared_settings(every, runs)
     ordered = sorted(every.keys() - shared.keys(), key=lambda name: (name.count("."), len(name), name))
@@ -78,7 +80,7 @@ def columns(every: Mapping[str, Values], runs: Sequence[Record]) -> dict[str, Va
 
 
 def hyperparameters(settings: Mapping[str, Values]) -> list[str]:
-    """Settings that differ and may have an effect: numbers, and words that several runs share; of copies, one."""
+    """Select the settings that may have an effect: numbers, and words that several runs share. Copies count once."""
     found: dict[str, str] = {}
     for name in sorted(settings, key=lambda name: (name.count("."), len(name), name)):
         there = [value for value in settings[name] if value is not None]
@@ -103,12 +105,12 @@ def _is_seed(name: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The value, 1 and 1.0 alike."""
+    """The value, with 1 and 1.0 as the same number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _is_own(name: str, values: Values, runs: Sequence[Record]) -> bool:
-    """Whether a setting only repeats what the runs are called and found by."""
+    """Whether a setting only repeats the runs' names, groups, tags or other identity."""
     above, _, last = name.rpartition(".")
     own = _OWN.fullmatch(last) is not None and (not above or _LOGGER.search(above) is not None)
     return own and all(
@@ -118,7 +120,7 @@ def _is_own(name: str, values: Values, runs: Sequence[Record]) -> bool:
 
 
 def _is_unique(name: str, values: Values) -> bool:
-    """Whether a setting tells each run from all others, and nothing more."""
+    """Whether a setting identifies each run, as a path, time or id does, and has no other use."""
     there = [value for value in values if value is not None]
     if len(there) < _MANY or len(set(map(repr, there))) < len(there):
         return False
@@ -127,7 +129,7 @@ def _is_unique(name: str, values: Values) -> bool:
 
 
 def _repeats(name: str, values: Values, others: Mapping[str, Values]) -> bool:
-    """Whether an optimizer's setting is the same as one of the module, in all runs that have the optimizer's."""
+    """Whether a setting of an optimizer equals one of the module in all runs that have the optimizer's setting."""
     part = re.sub(r"^optimizers\.\d+\.", ".", name)
     return part != name and any(
         all(mine is None or _plain(mine) == _plain(own) for mine, own in zip(values, others[other], strict=True))
@@ -137,7 +139,7 @@ def _repeats(name: str, values: Values, others: Mapping[str, Values]) -> bool:
 
 
 def _shortened(values: Values) -> Values:
-    """Absolute paths without the folder that all of them are in."""
+    """Cut the common folder from absolute paths."""
     if not all(value is None or (isinstance(value, str) and _ABSOLUTE.fullmatch(value)) for value in values):
         return values
     parts = [value and re.split(r"[\\/]", value.rstrip("\\/")) for value in values]

@@ -1,4 +1,4 @@
-"""The small pages that stand in the command center's place: a note, or the form for the token."""
+"""Small pages that the server sends instead of the command center: a note, or the form for the token."""
 
 from html import escape
 
@@ -31,19 +31,19 @@ _FORM = """<form method="post" action="/login">
 
 
 def note(title: str, text: str, reload_after: int | None = None) -> bytes:
-    """Make a page that says one thing.
+    """Make a page with one message.
 
     Args:
-        title: Stands above it.
-        text: Plain text; nothing in it becomes markup.
-        reload_after: Seconds after which the browser asks for ``/``. None for never.
+        title: Title of the page.
+        text: Plain text. HTML in it is shown as text.
+        reload_after: Seconds after which the browser loads ``/``; None for never.
     """
     refresh = "" if reload_after is None else f'<meta http-equiv="refresh" content="{reload_after}; url=/">\n'
     return _page(title, text, refresh=refresh, below="" if reload_after is None else '<p><a href="/">Go on</a></p>\n')
 
 
 def login_form(said: str = "") -> bytes:
-    """Make the page that asks for the token, below what was wrong with the one before."""
+    """Make the page that asks for the token. ``said`` is the reason why the last attempt failed."""
     text = (
         "This page is for the user who started it. Open the login file that the terminal names, or paste the token"
         " that stands in that file."

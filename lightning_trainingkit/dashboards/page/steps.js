@@ -1,13 +1,13 @@
 "use strict";
 // Curves over the steps of training: dots, moving averages or bands, and marks where a value was no number.
 
-const DOTS = 6000;  // real points that one panel shows; more can't be told apart
+const DOTS = 6000;  // largest number of points in a panel; more can't be told apart
 
 function isLogY(panel) {
   return Boolean((view.logs[panel.id] || {}).y ?? panel.log_y);
 }
 
-/** What a logarithmic axis can't show. */
+/** Values that a logarithmic axis can't show. */
 function hidden(curves, axis, log) {
   const count = log ? curves.reduce((sum, [, curve]) => sum + curve.points[axis].filter((each) => each <= 0).length, 0) : 0;
   return count ? `${counted(count, "point")} with ${axis === "x" ? "a step" : "a value"} of 0 or less not shown: log ${axis}.` : "";
@@ -29,12 +29,12 @@ function overSteps(panel, curves, colours, title) {
       yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true },
     },
     note: !curves.length ? `No run that is drawn has logged ${title}.`
-      : [odd.note, bands?.ended ? "Where runs have ended, mean and deviation are those of the runs that go on." : "",
+      : [odd.note, bands?.ended ? "After the end of a run, mean and deviation are over the remaining runs." : "",
         hidden(curves, "y", isLogY(panel)), hidden(curves, "x", logs.x)].filter(Boolean).join(" "),
   };
 }
 
-/** The real points of all runs, and a line through each run's moving average. */
+/** The logged points of all runs, and a line through each run's moving average. */
 function lineTraces(curves, lines, colours, share) {
   const each = Math.max(20, Math.floor(DOTS / Math.max(1, curves.length))), dense = curves.some(([, curve]) => curve.points.x.length > 40);
   const x = [], y = [], color = [], symbol = [], text = [], opacity = [];

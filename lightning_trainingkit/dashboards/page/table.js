@@ -1,9 +1,9 @@
 "use strict";
 // The table of runs: state, best value, scores, duration, and the settings that differ.
 
-const ROWS = 500, SETTINGS = 20, PRINTED = 4;  // at most; a sheet of paper has room for fewer settings
+const ROWS = 500, SETTINGS = 20, PRINTED = 4;  // largest numbers; a sheet of paper has space for fewer settings
 
-/** Columns with what sorts them and what they show, which is text. */
+/** Columns with the values that sort them and the text that they show. */
 function columns(runs) {
   const differ = [...new Set([...view.data.hyperparameters, ...view.data.settings])]
     .filter((name) => new Set(runs.map((run) => words(run.config[name]))).size > 1);

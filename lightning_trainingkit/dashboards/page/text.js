@@ -1,5 +1,5 @@
 "use strict";
-// Values and names as short text.
+// Format values and names as short text.
 
 function words(value) {
   if (value === null || value === undefined) return "none";
@@ -15,7 +15,7 @@ function clipped(text, most = 60) {
   return signs.length > most ? `${signs.slice(0, most - 1).join("")}…` : text;
 }
 
-/** Long text without its middle: names and paths differ at their ends. */
+/** Cut the middle from a long text: names and paths differ at their ends. */
 function middle(text, most) {
   const signs = [...text];
   if (signs.length <= most) return text;
@@ -23,7 +23,7 @@ function middle(text, most) {
   return `${signs.slice(0, most - 1 - end).join("")}…${signs.slice(-end).join("")}`;
 }
 
-/** How many signs all names begin with, up to the end of a folder, in long names of a word; 0 where they are few. */
+/** The number of characters that all names begin with, up to the end of a folder, in long names of a word; 0 if they are few. */
 function sharedStart(names) {
   const [first = ""] = names, other = names.find((name) => name !== first);
   if (other === undefined) return 0;
@@ -34,12 +34,12 @@ function sharedStart(names) {
   return words > 12 ? words : 0;
 }
 
-/** Text that Plotly shows as it is: it takes tags and entities for markup. */
+/** Escape text for Plotly, which interprets tags and entities. */
 function plain(text, most = 60) {
   return markupFree(clipped(String(text), most));
 }
 
-/** The same, cut in its middle. */
+/** Escaped text, cut in the middle. */
 function plainMiddle(text, most) {
   return markupFree(middle(String(text), most));
 }
@@ -48,13 +48,13 @@ function markupFree(text) {
   return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
 
-/** Seconds below 2 minutes, minutes below 2 hours, hours from there on. */
+/** Seconds below 2 minutes, minutes below 2 hours, otherwise hours. */
 function duration(seconds) {
   if (seconds < 120) return `${Number(seconds.toPrecision(3))} s`;
   return seconds < 7200 ? `${Number((seconds / 60).toPrecision(3))} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** The shortest end of each dotted name that no other name has and that says something: `hidden_size` for `model.encoder.hidden_size`. */
+/** The shortest informative end of each dotted name that no other name has: `hidden_size` for `model.encoder.hidden_size`. */
 function tails(names) {
   const ends = (name) => {
     const parts = name.split(".");

@@ -1,10 +1,10 @@
 "use strict";
-// What is looked at: the runs, which of them are drawn, in which colours. Kept for this tab, so that a reload shows it again.
+// The view: runs, selected runs and colours. The tab stores it, so that a reload shows the same view.
 
-const MOST = 50;  // runs that are drawn at first
+const MOST = 50;  // largest number of runs that are drawn at first
 const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#808891"];
 const DASHES = ["solid", "dash", "dot", "dashdot"];
-const SYMBOLS = ["circle", "triangle-up", "square", "diamond", "cross"];  // 5 and 4: the pairs repeat after 20
+const SYMBOLS = ["circle", "triangle-up", "square", "diamond", "cross"];  // 5 symbols and 4 dashes: their pairs repeat after 20 runs
 const SCALE = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 
 const view = {
@@ -20,9 +20,9 @@ const view = {
     const names = numbers.grouped(view.runs, (run) => run.name);
     view.start = sharedStart([...names.keys()]);
     for (const run of view.runs) {
-      // Folds are called the same in each group.
+      // Folds have equal names in each group.
       run.title = run.group && names.get(run.name).length > 1 ? `${run.group}: ${run.name}` : run.name;
-      // A metric may be called `constructor`, and a run that lacks it has none.
+      // A metric may be named `constructor`: a run that lacks it must not give the object's own.
       for (const named of [run.curves, run.summary, run.config, run.scores || {}]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
         ...data.settings.map((name) => `${name}=${words(run.config[name])}`),
@@ -36,15 +36,15 @@ const view = {
         if (!known.has(run.key) && view.chosen.size < MOST) view.chosen.add(run.key);
       }
     }
-    if (view.marked) view.marked = view.best()?.key ?? null;  // another run may be the best one by now
+    if (view.marked) view.marked = view.best()?.key ?? null;  // the best run may have changed
   },
 
-  /** A run's name without what all names begin with. */
+  /** A run's name without the beginning that all names share. */
   short(name) {
     return view.start ? `…${name.slice(view.start)}` : name;
   },
 
-  /** Runs from the best to the worst; those that say nothing of the target are last. */
+  /** Runs from the best to the worst. Runs without the target come last. */
   ranked() {
     const up = view.data.better === "max" ? -1 : 1;
     const value = (run) => (run.best === null ? Infinity : up * run.best);
@@ -55,7 +55,7 @@ const view = {
     return view.ranked().find((run) => run.best !== null);
   },
 
-  /** What runs are coloured by: bands are those of groups. */
+  /** The setting that colours the runs. Bands are coloured by group. */
   by() {
     return view.bands ? "group" : view.colour;
   },
@@ -79,20 +79,20 @@ const view = {
     const kept = { chosen: [...view.chosen], known, query, colour, smoothing, bands, theme, logs, dots, order, marked };
     try {
       sessionStorage.setItem(`trainingkit ${location.pathname}`, JSON.stringify(kept));
-    } catch { /* a page that is not allowed to: the view ends with it */ }
+    } catch { /* storage is not allowed: the view is lost with the page */ }
   },
 
   restore() {
     let kept = {};
     try {
       kept = JSON.parse(sessionStorage.getItem(`trainingkit ${location.pathname}`)) || {};
-    } catch { /* nothing kept */ }
+    } catch { /* no stored view */ }
     const keys = new Set(view.runs.map((run) => run.key)), known = new Set(kept.known);
     const { chosen, known: _, ...rest } = kept;
     Object.assign(view, rest);
     view.chooseBest();
     if (chosen && view.runs.some((run) => known.has(run.key))) {
-      const fresh = [...view.chosen].filter((key) => !known.has(key));  // runs that have come since
+      const fresh = [...view.chosen].filter((key) => !known.has(key));  // runs that are new since then
       view.chosen = new Set([...chosen.filter((key) => keys.has(key)), ...fresh]);
     }
     const groups = new Set(view.runs.map((run) => run.group));
@@ -104,11 +104,11 @@ const view = {
     return view.theme === "dark" || (view.theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
   },
 
-  /** Colour, dash and symbol of each run, and what the colours mean. */
+  /** Colour, dash and symbol of each run, and the legend of the colours. */
   colours() {
     const of = new Map(), drawn = view.drawn(), by = view.by();
     if (by === "run") {
-      // By their place among all runs, so that a filter repaints none.
+      // By position among all runs, so that a filter changes no colour.
       view.runs.forEach((run, i) => of.set(run.key, style(i)));
       return { of, scale: null };
     }
@@ -130,7 +130,7 @@ const view = {
   },
 };
 
-/** Give the second of two equal ids another one, so that neither stands for both. */
+/** Change the second of two equal ids, so that each id stands for one run. */
 function unique(described) {
   const ids = new Set();
   for (const each of described) {
@@ -147,7 +147,7 @@ function style(place) {
   };
 }
 
-/** Viridis, without the end that the page's own colour hides. */
+/** Viridis, without the end that is invisible on the page's background. */
 function shade(part) {
   const at = (view.dark() ? 0.22 + 0.78 * part : 0.88 * part) * (SCALE.length - 1);
   const low = Math.min(SCALE.length - 2, Math.floor(at)), mix = at - low;
@@ -156,7 +156,7 @@ function shade(part) {
   return `rgb(${mixed.join(",")})`;
 }
 
-/** Whether values are positive and spread over more than a factor of 20. */
+/** Whether values are positive and span more than a factor of 20. */
 function isLog(values) {
   const [low, high] = numbers.extent(values);
   return values.length > 0 && low > 0 && high / low >= 20;

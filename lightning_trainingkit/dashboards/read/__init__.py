@@ -1,1 +1,1 @@
-"""Reading runs from W&B's files, CSV files and W&B's server."""
+"""Read runs from W&B's files, CSV files, TensorBoard's event files and W&B's server."""

@@ -1,4 +1,4 @@
-"""Keep a run's records beside its files, until a file changes."""
+"""Store a run's records in a cache file beside its files. The cache is valid until a file changes."""
 
 import json
 from contextlib import suppress
@@ -16,19 +16,19 @@ _MAX_BYTES = 1_000_000_000
 
 
 def cache_path(files: RunFiles) -> Path:
-    """The cache file: in the folder of the newest file, named after the run."""
+    """Path of the cache file, in the folder of the newest file and with the run's name."""
     return files.folder / f"dashboard{'-' if files.name else ''}{files.name}.cache"
 
 
 def load(files: RunFiles) -> Found | None:
-    """Load a run's cache file. None if there is none, if it is damaged, or if one of the run's files has changed."""
+    """Load a run's cache file, or None if it is missing or damaged, or if one of the run's files has changed."""
     path = cache_path(files)
     try:
         expected = _first_line(signature(files))
         if kind_of(path):
             return None
         with path.open("rb") as file:
-            if file.read(len(expected)) != expected:  # before anything of the rest is read
+            if file.read(len(expected)) != expected:  # before the rest is read
                 return None
             content = file.read(_MAX_BYTES)
         return unpack(content, files.paths)
@@ -37,19 +37,19 @@ def load(files: RunFiles) -> Found | None:
 
 
 def save(files: RunFiles, found: Found, of: str) -> None:
-    """Write a run's cache file. A folder that can't be written to stays without one.
+    """Write a run's cache file. No error is raised if the folder can't be written to.
 
     Args:
         files: The run's files.
         found: The records.
-        of: ``signature(files)`` from before they were read.
+        of: ``signature(files)`` from before the files were read.
     """
     with suppress(OSError):
         write_bytes(cache_path(files), _first_line(of) + pack(found, files.paths))
 
 
 def signature(files: RunFiles) -> str:
-    """A text that changes with each file, with the settings beside them, and with the cache's format."""
+    """Return a text that changes with each file, with the ``hparams.yaml`` beside it, and with the cache's format."""
     found: list[object] = [_FORMAT]
     for path in (*files.paths, *([] if files.by_wandb else [files.folder / "hparams.yaml"])):
         with suppress(OSError):

@@ -16,13 +16,13 @@ _MAX_LINE = 1_000_000
 
 
 def read_csv_file(path: Path) -> Record:
-    """Read ``NAME/version_N/metrics.csv`` and the ``hparams.yaml`` beside it, neither of which says that it ended.
+    """Read ``NAME/version_N/metrics.csv`` and the ``hparams.yaml`` beside it. Neither file says whether the run ended.
 
-    Lines are read one by one, so that a damaged one costs no other. The note says how many are missing.
+    Lines are read one by one, so that a damaged line affects no other line. The note counts the missing lines.
 
     Raises:
-        UnreadableError: If it is empty, or no table with a column ``step``.
-        OSError: If it cannot be read.
+        UnreadableError: If the file is empty, or is no table with a column ``step``.
+        OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
         content = file.read(_MAX_BYTES + 1)
@@ -41,7 +41,7 @@ def read_csv_file(path: Path) -> Record:
     if not table.count:
         raise UnreadableError("it is empty.")
     config, note = read_settings(path.parent)
-    more = f"of its rows only those in the first {_MAX_BYTES:,} bytes are read" if len(content) > _MAX_BYTES else ""
+    more = f"only the rows in the first {_MAX_BYTES:,} bytes are read" if len(content) > _MAX_BYTES else ""
     return Record(
         id=path.parent.name,
         name=f"{path.parent.parent.name}/{path.parent.name}",
@@ -56,7 +56,7 @@ def read_csv_file(path: Path) -> Record:
 
 
 class _Table:
-    """Collects rows, and counts what is damaged."""
+    """Collect rows, and count damaged rows and values."""
 
     def __init__(self, header: list[str]) -> None:
         self.rows = Rows()
@@ -64,7 +64,7 @@ class _Table:
         self._header = header
         self._step = header.index("step")
         self._damaged = 0
-        self._words = dict.fromkeys(header, 0)  # values that are no numbers
+        self._words = dict.fromkeys(header, 0)  # values that are no numbers, by column
         self._numbers: set[str] = set()
 
     def add(self, row: list[str] | None) -> None:
@@ -88,7 +88,7 @@ class _Table:
         self.rows.add(step, found)
 
     def may_be_cut_off(self, row: list[str] | None) -> bool:
-        """Whether the last row is a valid one that is still being written. Its last number may be cut off too."""
+        """Whether the last row is valid but not yet complete. Its last number may be cut off."""
         if not row or len(row) > len(self._header):
             return False
         return all(not text or _number(text) is not None for text in row[:-1]) and row[-1] == _plain(row[-1])
@@ -107,7 +107,7 @@ class _Table:
 
 
 def _cells(lines: list[bytes]) -> Iterator[list[str] | None]:
-    """The cells of each line, None for one that cannot be read."""
+    """The cells of each line, or None for a line that cannot be read."""
     for line in lines:
         text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
         if len(text) > _MAX_LINE:
@@ -122,7 +122,7 @@ def _cells(lines: list[bytes]) -> Iterator[list[str] | None]:
 
 
 def _plain(text: str) -> str:
-    """The text without what no logger writes."""
+    """The text without characters that no logger writes."""
     return "".join(each for each in text if each.isprintable() and each != "\N{REPLACEMENT CHARACTER}")
 
 

@@ -1,4 +1,4 @@
-"""Read the folders that TensorBoard's writers write."""
+"""Read the folders that TensorBoard's writers fill."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from lightning_trainingkit.dashboards.read.settings_file import read_settings
 __all__ = ["NO_SCALARS", "read_event_files"]
 
 NO_SCALARS = "it holds no scalars."
-"""Why event files that are whole hold no run: those of hyperparameters alone, say."""
+"""The reason if undamaged event files hold no run, such as files of hyperparameters alone."""
 
 _NOT_INSTALLED = "TensorBoard must be installed to read its files, got none. Run: pip install tensorboard."
 _MAX_BYTES = 256_000_000
@@ -21,12 +21,12 @@ _WRITTEN_TWICE = ("hp_metric", "epoch")  # by Lightning, where a test follows th
 
 
 def read_event_files(paths: Sequence[Path]) -> Record:
-    """Read all ``events.out.tfevents.*`` of one folder as one run, by TensorBoard's own reader.
+    """Read all ``events.out.tfevents.*`` of one folder as one run, with TensorBoard's reader.
 
-    Only scalars are read. The record's note names the files that are damaged: TensorBoard reads them up to there.
+    Only scalars are read. TensorBoard reads a damaged file up to the damage. The record's note names such files.
 
     Raises:
-        UnreadableError: If they hold no scalars, or if TensorBoard is not installed.
+        UnreadableError: If the files hold no scalars, or if TensorBoard is not installed.
     """
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -39,15 +39,15 @@ def read_event_files(paths: Sequence[Path]) -> Record:
             notes.append(f"{path.name} is missing: it has more than {_MAX_BYTES:,} bytes")
             continue
         with _cut_off() as said:
-            # 0 keeps all of a kind, 1 the last one.
+            # 0 keeps all events of a kind, 1 keeps one.
             guidance = {"scalars": 0, "images": 1, "audio": 1, "histograms": 1, "compressedHistograms": 1, "tensors": 1}
             events = EventAccumulator(str(path), size_guidance=guidance)
             try:
                 events.Reload()
-            except Exception as error:  # a message with valid checksums that is none
+            except Exception as error:  # a record with valid checksums that is no event
                 said.append(why(error))
-        if any("truncated" not in each.lower().rpartition("(")[2] for each in said):  # each file of a live run is cut
-            notes.append(f"{path.name} is damaged: what follows is missing")
+        if any("truncated" not in each.lower().rpartition("(")[2] for each in said):  # as of a live run
+            notes.append(f"{path.name} is damaged: its rest is missing")
         again = 0
         for tag in events.Tags()["scalars"]:
             found = by_tag.setdefault(tag, [])
@@ -58,7 +58,9 @@ def read_event_files(paths: Sequence[Path]) -> Record:
             by_tag[tag] = kept + new
         if again:
             notes.append(f"resumed: the last {again} values were logged once more")
-    if all(value == -1 for _, value, _ in by_tag.get("hp_metric", ())):  # Lightning's, where nobody set it
+    if all(
+        value == -1 for _, value, _ in by_tag.get("hp_metric", ())
+    ):  # Lightning's placeholder, if the user has set no value
         by_tag.pop("hp_metric", None)
     if not by_tag:
         raise UnreadableError(f"{notes[0]}." if notes else NO_SCALARS)
@@ -87,7 +89,7 @@ def _record(paths: Sequence[Path], by_tag: dict[str, list[tuple[int, float, floa
 
 @contextmanager
 def _cut_off() -> Iterator[list[str]]:
-    """Collect TensorBoard's messages about files that it stops reading before their end, and show none of them."""
+    """Collect TensorBoard's messages about files that it reads in part, and print no message of TensorBoard."""
     said: list[str] = []
 
     class Listener(logging.Handler):

@@ -1,4 +1,4 @@
-"""Find all runs below some folders and read those that have changed."""
+"""Find all runs below some folders, and read the runs that have changed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,17 +17,17 @@ from lightning_trainingkit.dashboards.read.run_files import RunFiles, find_runs
 
 __all__ = ["gather"]
 
-_unreadable: dict[RunFiles, tuple[list[int], Found]] = {}  # so that a served page doesn't wait for them each time
+_unreadable: dict[RunFiles, tuple[list[int], Found]] = {}  # so that a served page does not wait for them each time
 
 
 def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]:
     """Read the W&B runs, CSVLogger folders and TensorBoard folders below ``folders``, several at once.
 
-    Curves are thinned. W&B's files of one id are one run that was resumed. Folders in which the Trainer's other loggers
-    recorded the training of a W&B run are passed over.
+    Curves are thinned. Several W&B files with one id are the parts of one resumed run. If other loggers of the Trainer
+    recorded the training of a W&B run, their folders are skipped.
 
     Returns:
-        The runs, the newest last, and why each file that was skipped holds none.
+        The runs, the newest last, and the reason for each skipped file.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -42,7 +42,7 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
     places = set().union(*noted.values())
     copies = {each for each in files if not each.by_wandb and _is_noted(each, places)}
     found = dict(_read([each for each in files if each not in copies]))
-    # Where a W&B run cannot be read, what the other loggers recorded of it can.
+    # If a W&B run cannot be read, the files of the other loggers are read.
     shown = set().union(*(noted[each] for each in by_wandb if found[each].records))
     copied = dict(_read([each for each in files if each in copies and not _is_noted(each, shown)]))
     lent: dict[RunFiles, Record] = {}
@@ -59,14 +59,14 @@ def gather(folders: Sequence[str | Path]) -> tuple[list[Record], dict[str, str]]
         runs += [lent[each]] if each in lent else _with_states(held.records, begun)
         waited_for = {record.source for record in begun}
         for path, why in held.unread.items():
-            of_settings_alone = why == NO_SCALARS and each.folder.parent in event_folders  # what add_hparams writes
+            of_settings_alone = why == NO_SCALARS and each.folder.parent in event_folders  # written by add_hparams
             if str(path) not in waited_for and not of_settings_alone:
                 skipped[str(path)] = why
     return sorted(runs, key=lambda run: run.started), skipped
 
 
 def _with_states(records: list[Record], begun: Sequence[Record]) -> list[Record]:
-    """The runs, with what their heartbeats say, and with the parts that have only begun."""
+    """Add the states that heartbeats tell, and join the parts that have only begun."""
     records = [_with_state(record) for record in records]
     if not begun:
         return records
@@ -75,7 +75,7 @@ def _with_states(records: list[Record], begun: Sequence[Record]) -> list[Record]
 
 
 def _lent(begun: Record, copy: Record) -> Record:
-    """A run of which W&B has written nothing yet, with what another logger has recorded of it."""
+    """Fill a run that W&B has not written yet with the records of another logger."""
     names = ("seconds", "config", "goals", "summary", "curves")
     note = f"read from {Path(copy.source).name}: of {Path(begun.source).name}, {begun.note}"
     return replace(
@@ -84,14 +84,14 @@ def _lent(begun: Record, copy: Record) -> Record:
 
 
 def _with_state(record: Record) -> Record:
-    """The run as its heartbeat says now; the record itself is kept for the next time."""
+    """A copy of the run with the state that its heartbeat tells now. The record itself may be kept for later."""
     if record.state == "unknown" and (said := state(Path(record.source).parent)) is not None:
         return replace(record, state=said)
     return record
 
 
 def _is_noted(files: RunFiles, noted: set[Path]) -> bool:
-    """Whether another run says that its training is recorded here too.
+    """Whether another run notes this folder as a record of its training.
 
     TensorBoard's writers put ``add_scalars`` and hyperparameters into folders below their own.
     """
@@ -101,7 +101,7 @@ def _is_noted(files: RunFiles, noted: set[Path]) -> bool:
 
 
 def _begun(files: RunFiles, found: Found) -> list[Record]:
-    """Parts of a run of which W&B has written nothing that can be read yet: it keeps rows back for 15 seconds."""
+    """Parts of a W&B run with a heartbeat but without readable data. W&B holds rows back for 15 seconds."""
     if not files.by_wandb:
         return []
     begun = []
@@ -133,13 +133,13 @@ def _read(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
 
 
 def _changed(files: RunFiles) -> list[int]:
-    """Changes with the files, and when somebody is allowed to read them."""
+    """Times at which the files, or the permissions to read them, last changed."""
     return [path.stat().st_ctime_ns if path.exists() else 0 for path in files.paths]
 
 
 def _shown(found: Iterator[tuple[RunFiles, Found]], count: int) -> Iterator[tuple[RunFiles, Found]]:
-    """Show a bar while many runs are read, but not in the background of a served page."""
-    here = current_thread() is main_thread() and main_thread().is_alive()  # at the process's end no thread may start
+    """Show a progress bar if many runs are read, but not in the background of a served page."""
+    here = current_thread() is main_thread() and main_thread().is_alive()  # at its end a process starts no thread
     if count < 4 or not here:
         yield from found
         return

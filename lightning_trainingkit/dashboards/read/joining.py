@@ -11,8 +11,8 @@ __all__ = ["joined"]
 
 
 def joined(parts: Sequence[Record]) -> Record:
-    """One run of what was recorded from its start on and after each resumption."""
-    whole, *later = {part.started: part for part in parts}.values()  # what began at one moment are copies
+    """Join the part from the start of a run and the parts after each resume into one run."""
+    whole, *later = {part.started: part for part in parts}.values()  # parts that began at one moment are copies
     for part in later:
         both = whole.curves.keys() & part.curves.keys()
         again = max((int((whole.curves[name].steps >= part.curves[name].steps[0]).sum()) for name in both), default=0)
@@ -36,7 +36,7 @@ def joined(parts: Sequence[Record]) -> Record:
 
 
 def _after(one: Curve | None, other: Curve) -> Curve:
-    """A curve that goes on: what had come after the checkpoint is done once more, and counts from then on."""
+    """Continue a curve. Steps that a resumed run repeats replace the earlier values."""
     if one is None:
         return other
     kept = one.steps < other.steps[0]

@@ -1,4 +1,4 @@
-"""Records as bytes: JSON and plain numbers, which run no code and take no more room in memory than they have bytes."""
+"""Pack records as bytes: JSON and plain numbers. Unpacking runs no code and needs no more memory than the bytes."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from lightning_trainingkit.dashboards.read.record import Curve, Record
 
 __all__ = ["Found", "pack", "unpack"]
 
-_HEAD = struct.Struct("<QII")  # bytes of all, of the JSON, checksum
+_HEAD = struct.Struct("<QII")  # bytes in total, bytes of the JSON, checksum
 _ALIGNED = 8
 _MAX_TEXT = 32_000_000  # bytes of JSON, of which each may become fifty in memory
 _EXAMPLE = Record(id="")
@@ -26,8 +26,8 @@ class Found:
     """The records of one run's files.
 
     Args:
-        records: The run; several where W&B's projects share its name.
-        unread: Why a file could not be read.
+        records: The run; several runs if one id stands for runs of several W&B projects.
+        unread: Files that could not be read, with the reasons.
     """
 
     records: list[Record]
@@ -35,7 +35,7 @@ class Found:
 
 
 def pack(found: Found, paths: Sequence[Path]) -> bytes:
-    """Write a run's records as bytes. ``paths`` are written as numbers, so that the files may be moved."""
+    """Pack a run's records as bytes. Numbers stand for ``paths``, so that the files may be moved."""
     arrays, records = [], []
     for record in found.records:
         curves = {}
@@ -52,10 +52,10 @@ def pack(found: Found, paths: Sequence[Path]) -> bytes:
 
 
 def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
-    """Read the bytes that :func:`pack` wrote.
+    """Unpack the bytes from :func:`pack`.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the bytes are damaged.
     """
     try:
         size, length, checksum = _HEAD.unpack_from(content)
@@ -83,7 +83,7 @@ def unpack(content: bytes | memoryview, paths: Sequence[Path]) -> Found:
 
 
 def _checked(values: dict[str, Any]) -> Record:
-    """A record whose fields have their types, whoever wrote the file."""
+    """Make a record, and check the types of its fields: any program may have written the file."""
     for each in fields(Record):
         expected = type(getattr(_EXAMPLE, each.name))
         kind: Any = (int, float) if expected is float else expected

@@ -1,4 +1,4 @@
-"""Read runs in processes of their own, each within a time, so that no file can hold up or end this one."""
+"""Read each run in a separate process within a time limit. So no file can block or end this process."""
 
 import json
 import os
@@ -19,11 +19,11 @@ __all__ = ["read_all"]
 
 _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
-_SECONDS_TO_START = 15.0  # for imports, on a machine that does much else
+_SECONDS_TO_START = 15.0  # for imports, on a busy machine
 _MOST_PROCESSES = 16  # on a machine of many cores and many users; each takes 100 MB
 _START = """
 import sys
-sys.path[:] = sys.argv[1:]  # before any import: this folder may hold a json.py or numpy.py of anybody's
+sys.path[:] = sys.argv[1:]  # before any import: the current folder may hold a json.py or numpy.py
 from lightning_trainingkit.dashboards.read.worker import main
 main()
 """
@@ -32,13 +32,13 @@ main()
 def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     """Read runs, as many at once as this process has cores, up to 16, the largest first.
 
-    No thread is started: Python refuses to at the end of a process, where a page may be written.
+    No thread is started. A page may be written at the end of a process, when Python starts no threads.
 
     Yields:
-        A run's files and its records, in the order in which the runs are finished.
+        A run's files and its records, in the order in which the reading ends.
     """
     todo = sorted(runs, key=RunFiles.size)
-    if os.name != "posix":  # pipes can't be waited for elsewhere
+    if os.name != "posix":  # other systems can't wait for several pipes
         yield from ((files, read_run(files)) for files in reversed(todo))
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -77,12 +77,12 @@ class _Worker:
     def __init__(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, *map(str, sys.path)],
-            # No prompt, no account, no network: only the files are read. Threads of numpy take memory for nothing.
+            # No prompt, no account, no network: only the files are read. Threads of numpy would only take memory.
             env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # so that what it has started ends with it
+            start_new_session=True,  # so that its child processes end with it
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -94,17 +94,17 @@ class _Worker:
         self._heard = bytearray()
 
     def give(self, files: RunFiles) -> None:
-        """Have it read a run."""
+        """Give the process a run to read."""
         self.files, self._seconds = files, _SECONDS + _SECONDS_PER_MB * files.size() / 1e6
         self.until = time.monotonic() + self._seconds + self._extra
         self._extra = 0.0
         self._heard.clear()
-        with suppress(OSError):  # it has ended, which its answer says
+        with suppress(OSError):  # the process has ended, and `answer` says so
             self.input.write(f"{json.dumps([str(path) for path in files.paths])}\n".encode())
             self.input.flush()
 
     def answer(self, ready: bool) -> Found | None:
-        """The run, or why there is none; None while the process reads."""
+        """The run or the reason for its absence; None while the process reads."""
         if ready:
             part = os.read(self.output.fileno(), 1 << 20)
             self._heard += part
@@ -118,11 +118,11 @@ class _Worker:
                 except ValueError as error:
                     return Found([], {self.files.paths[-1]: str(error)})
         elif time.monotonic() > self.until:
-            return self._lost(f"it must be read within {self._seconds:.0f} s, got no end of it.")
+            return self._lost(f"it must be read within {self._seconds:.0f} s, got no end.")
         return None
 
     def end(self) -> None:
-        """End the process and what it has started."""
+        """End the process and its child processes."""
         with suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

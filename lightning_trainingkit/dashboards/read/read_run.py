@@ -1,4 +1,4 @@
-"""Read the files of one run, as the processes that read do."""
+"""Read the files of one run. The reading processes call this."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["read_run"]
 
 
 def read_run(files: RunFiles) -> Found:
-    """Read a run, join its parts and thin its curves. Any failure is a reason in the result, never an exception."""
+    """Read a run, join its parts and thin its curves. A failure becomes a reason in the result, not an exception."""
     found = _read_wandb(files) if files.by_wandb else _read_folder(files)
     for record in found.records:
         if left_out := record.config.pop(LEFT_OUT, ""):
@@ -40,7 +40,7 @@ def _read_wandb(files: RunFiles) -> Found:
 
 
 def _read_folder(files: RunFiles) -> Found:
-    """Read a folder's ``metrics.csv``. Event files beside it hold the same training: they count if the table fails."""
+    """Read a folder's ``metrics.csv``. If that fails, read the event files beside it, which hold the same training."""
     unread: dict[Path, str] = {}
     tables = [path for path in files.paths if path.suffix == ".csv"]
     for path in tables:

@@ -1,4 +1,4 @@
-"""What is known of a run, wherever it was recorded."""
+"""The record of a run, from any logger."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from lightning_trainingkit.dashboards.secret import hide, hide_settings
 __all__ = ["END_OF_TIME", "LEFT_OUT", "Curve", "Record", "UnreadableError", "flatten"]
 
 LEFT_OUT = "(left out)"
-"""The setting that says that not all settings were read."""
+"""Name of the setting which says that some settings are left out."""
 
 END_OF_TIME = 253402300800.0
 """The year 10000 in seconds since 1970. No date goes beyond."""
@@ -25,17 +25,17 @@ Floats = NDArray[np.float64]
 
 
 class UnreadableError(ValueError):
-    """A file holds no run; the text says why."""
+    """A file holds no run. The message gives the reason."""
 
 
 @dataclass
 class Curve:
-    """A metric's values, NaN and infinities among them, in the order in which they were logged.
+    """A metric's values in the order of logging, with NaN and infinities.
 
     Args:
-        steps: Where training stood.
-        values: What was logged there.
-        means: Of a curve that was thinned, mean step, mean value and count of each share, shape ``(3, shares)``.
+        steps: Training steps at which values were logged.
+        values: The logged values.
+        means: Mean step, mean value and count of each share of a thinned curve, shape ``(3, shares)``.
     """
 
     steps: Floats
@@ -48,21 +48,21 @@ class Record:
     """One run.
 
     Args:
-        id: Its identity within the project.
-        name: What people call it; by default its identity.
-        project: W&B project, or the folder's name.
-        group: What the runs of one experiment share, or nothing.
-        job_type: Its part in its group, or nothing.
-        tags: Words to find it by.
-        state: ``running``, ``finished``, ``failed``, ``killed``, or ``unknown`` where it has no end and no heartbeat.
-        started: Seconds since 1970, 0 if unknown.
-        seconds: How long it has run.
-        config: Its settings, flattened, ``optimizer.lr`` say.
-        goals: Which end of a metric is the better one, ``"min"`` or ``"max"``, where the run says so.
-        summary: Last or best values as the run says them.
-        curves: By metric.
-        source: File or address that it was read from.
-        note: What was wrong with that, if anything.
+        id: Identity within the project.
+        name: Display name; by default the identity.
+        project: W&B project, or the name of the folder.
+        group: Group of the runs of one experiment, or an empty text.
+        job_type: Role of the run in its group, or an empty text.
+        tags: Words for the search.
+        state: ``running``, ``finished``, ``failed``, ``killed``, or ``unknown`` without an end and without a heartbeat.
+        started: Start time in seconds since 1970, 0 if unknown.
+        seconds: Duration in seconds.
+        config: Settings with flattened names, such as ``optimizer.lr``.
+        goals: Better end of each metric for which the run says it, ``"min"`` or ``"max"``.
+        summary: Last or best values from the run's summary.
+        curves: Curves by metric.
+        source: File or address from which the run was read.
+        note: Faults of the source, if any.
     """
 
     id: str
@@ -85,8 +85,8 @@ class Record:
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten nested settings: keys are joined by dots. Empty settings and W&B's own are left out.
 
-    A list of plain values is one setting. Long texts are cut. Where settings are too many or too deep, the setting
-    ``LEFT_OUT`` says so. A list's secrets are hidden before the list becomes a text.
+    A list of plain values is one setting. Long texts are cut. If there are too many settings or levels, the setting
+    ``LEFT_OUT`` says so. Secrets in a list are hidden before the list becomes a text.
 
     Example:
         >>> flatten({"lr": 0.1, "net": {"width": 3, "acts": ["relu"]}, "_wandb": {"v": 1}, "none": {}})
@@ -101,7 +101,7 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, set | frozenset):
             value = sorted(value, key=str)
         if depth > _MAX_DEPTH or visited > 4 * _MAX_SETTINGS or len(found) >= _MAX_SETTINGS:
-            found[LEFT_OUT] = f"of {_MAX_SETTINGS} settings and {_MAX_DEPTH} levels, what is beyond is missing"
+            found[LEFT_OUT] = f"settings after the first {_MAX_SETTINGS}, or below {_MAX_DEPTH} levels, are missing"
             if depth <= _MAX_DEPTH:
                 break
         elif isinstance(value, Mapping) or (isinstance(value, list | tuple) and _holds_mappings(value)):

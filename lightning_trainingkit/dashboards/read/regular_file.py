@@ -1,4 +1,4 @@
-"""Read files that anybody may have put there: pipes and devices never, and never more than expected."""
+"""Read files of unknown origin: no pipes, no devices, and no more bytes than expected."""
 
 import os
 import stat
@@ -16,26 +16,26 @@ _KINDS = {
 
 
 def kind_of(path: Path) -> str:
-    """Name what a path is, ``"a pipe"`` say, or ``""`` for a regular file. Links are followed.
+    """Name the kind of file at a path, such as ``"a pipe"``, or ``""`` for a regular file. Links are followed.
 
     Raises:
-        OSError: If there is nothing, or links that lead in a circle.
+        OSError: If there is no file, or if links lead in a circle.
     """
     return _kind(path.stat().st_mode)
 
 
 def read_regular_file(path: Path, most: int) -> bytes:
-    """The content of a regular file.
+    """Read the content of a regular file.
 
     Args:
         path: The file.
-        most: Its largest size in bytes.
+        most: Largest size in bytes.
 
     Raises:
-        OSError: If it cannot be read.
-        ValueError: If it is no regular file, or larger.
+        OSError: If the file cannot be read.
+        ValueError: If the path is no regular file, or if the file is larger.
     """
-    # Without O_NONBLOCK a pipe is waited for until somebody writes.
+    # Without O_NONBLOCK, opening a pipe waits until a process writes.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
         if kind := _kind(os.fstat(descriptor).st_mode):

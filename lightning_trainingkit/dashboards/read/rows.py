@@ -1,4 +1,4 @@
-"""Curves from rows of metrics."""
+"""Make curves from rows of metrics."""
 
 import math
 from array import array
@@ -11,16 +11,16 @@ from lightning_trainingkit.dashboards.read.record import Curve
 
 __all__ = ["STEP", "Rows", "is_number", "without_media"]
 
-STEP = "trainer/global_step"  # what Lightning's WandbLogger and CommandCenter count in; else W&B's own count of rows
+STEP = "trainer/global_step"  # the steps of Lightning's WandbLogger and CommandCenter; without it, W&B counts rows
 
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _COUNTERS = {STEP, "epoch", "step"}
-_MOST_METRICS = 10_000  # a page of more would not open
+_MOST_METRICS = 10_000  # a page with more would not open
 _LONGEST_NAME = 500
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, and no yes or no."""
+    """Whether a value is an integer or a float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -41,7 +41,7 @@ def _within(name: str, media: set[str]) -> bool:
 
 
 class Rows:
-    """Collects the metrics of rows. Values that are no numbers are passed over."""
+    """Collect the metrics of rows. Values that are no numbers are skipped."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[array[float], array[float]] | None] = {}  # None: no metric
@@ -52,8 +52,8 @@ class Rows:
         """Add a row of metrics that were logged together.
 
         Args:
-            step: Where training stood, a number; without one the row is left out.
-            row: Values by name; those that begin with an underscore, and counters, are no metrics.
+            step: Training step, a number. A row without a step is left out.
+            row: Values by name. Names that begin with an underscore, and counters, are no metrics.
         """
         at = step if type(step) is float else _float(step)
         if at is None or not math.isfinite(at):
@@ -76,7 +76,7 @@ class Rows:
                 columns[1].append(value)
 
     def curves(self) -> dict[str, Curve]:
-        """Each metric in the order of its steps."""
+        """The curve of each metric, in the order of its steps."""
         found = {}
         for name, columns in self._found.items():
             if columns is not None:
@@ -88,7 +88,7 @@ class Rows:
         return found
 
     def notes(self) -> list[str]:
-        """Reasons for which values were left out, with their numbers."""
+        """Reasons for left-out values, with counts."""
         reasons = {
             "rows without a step": self._without_step,
             "values beyond the largest number": self._beyond,
@@ -99,7 +99,7 @@ class Rows:
         return [f"{what}, left out: {count}" for what, count in reasons.items() if count]
 
     def _begin(self, name: str) -> "tuple[array[float], array[float]] | None":
-        """Columns for a new metric, None if it is none."""
+        """Columns for a new metric, or None if the name is no metric."""
         if name.startswith("_") or name in _COUNTERS:
             if len(self._found) < 2 * _MOST_METRICS:
                 self._found[name] = None
@@ -113,7 +113,7 @@ class Rows:
 
 
 def _float(value: Any) -> float | None:
-    """A number as float, also a word for NaN or infinity. None for other values and for too large integers."""
+    """A number as float, or a word for NaN or infinity as float. None for other values and for too large integers."""
     if isinstance(value, str):
         return _WORDS.get(value)
     try:

@@ -16,18 +16,18 @@ _MAX_DEPTH = 100
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files that one run is read from.
+    """The files of one run.
 
     Args:
-        paths: ``run-ID.wandb`` of each part of a resumed run, or what stands in one folder: ``metrics.csv`` and
-            TensorBoard's event files.
+        paths: ``run-ID.wandb`` of each part of a resumed run, or ``metrics.csv`` and TensorBoard's event files of one
+            folder.
     """
 
     paths: tuple[Path, ...]
 
     @property
     def by_wandb(self) -> bool:
-        """Whether W&B has written it."""
+        """Whether W&B has written the files."""
         return self.paths[0].suffix == ".wandb"
 
     @property
@@ -37,18 +37,18 @@ class RunFiles:
 
     @property
     def name(self) -> str:
-        """What tells the run from others in its folder; nothing where there is but one."""
+        """Name of the run in its folder; empty if the folder holds only one run."""
         return self.paths[0].stem if self.by_wandb else ""
 
     def size(self) -> int:
-        """Bytes of all files; a file that is gone has none."""
+        """Bytes of all files; a missing file counts as 0."""
         return sum(path.stat().st_size for path in self.paths if path.exists())
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[RunFiles], dict[str, str]]:
-    """Find the runs, each once, and why a file or a folder that may hold a run cannot be read."""
+    """Find the runs, each once, and the reasons why files or folders that may hold a run cannot be read."""
     skipped: dict[str, str] = {}
-    # Links to files keep their place: what is read of a run is kept beside the link, not where it points to.
+    # Links to files stay unresolved: the cache file is written beside the link, not beside its target.
     found = {path for folder in folders for path in _files(folder.resolve(), skipped)}
     links_last = sorted(found, key=lambda path: (path.is_symlink(), path))
     paths = {path.resolve(): path for path in reversed(links_last)}.values()
@@ -60,7 +60,7 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[RunFiles], dict[str, str]]:
 
 
 def why(error: BaseException) -> str:
-    """Why a file cannot be read, for people."""
+    """Explain to a user why a file cannot be read."""
     if isinstance(error, MemoryError):
         return "it needs more memory than a file of its size should."
     if isinstance(error, OSError):
@@ -80,8 +80,10 @@ def _files(folder: Path, skipped: dict[str, str]) -> Iterator[Path]:
     def note(error: OSError) -> None:
         skipped[str(error.filename)] = why(error)
 
-    for parent, folders, files in os.walk(folder, onerror=note):  # which follows no links: W&B's latest-run is one
-        own = ("files", "logs", "tmp") if any(name.endswith(".wandb") for name in files) else ()  # a run's, no runs
+    for parent, folders, files in os.walk(folder, onerror=note):  # no links are followed: latest-run is one
+        own = (
+            ("files", "logs", "tmp") if any(name.endswith(".wandb") for name in files) else ()
+        )  # folders of a run, without runs
         found = [*files, *folders]
         folders[:] = [name for name in folders if name not in own and name[0] != "."]
         if folders and len(Path(parent).parts) - len(folder.parts) >= _MAX_DEPTH:

@@ -16,7 +16,7 @@ _MAX_DEPTH = 100
 
 
 def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
-    """Read the settings of the run in ``folder``, flattened, and a note where they are missing. No code is run."""
+    """Read the run's settings in ``folder``, flattened, and a note if that fails. No code from the file is run."""
     import yaml  # Lightning needs it to write the file
 
     path = folder / "hparams.yaml"
@@ -28,7 +28,7 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
     except FileNotFoundError:
         return {}, ""
     except (yaml.YAMLError, OSError, ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:
-        parts = filter(None, (getattr(error, "context", ""), getattr(error, "problem", "")))  # without the place
+        parts = filter(None, (getattr(error, "context", ""), getattr(error, "problem", "")))  # without the position
         reason = (": ".join(map(str, parts)) or why(error)).replace("\n", " ").removesuffix(".")
         return {}, f"{path.name} could not be read ({reason}): settings are missing."
     if found is not None and not isinstance(found, dict):
@@ -37,20 +37,20 @@ def read_settings(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def _check(events: Iterator[Any]) -> None:
-    """Bound the number of nodes with each alias written out. Lightning's own files hold aliases.
+    """Bound the number of nodes, with each alias written out. Lightning's own files hold aliases.
 
-    A few lines of aliases of aliases stand for billions of nodes, and an alias within its own anchor for endless ones.
+    A few lines of nested aliases can stand for billions of nodes. An alias within its own anchor never ends.
     """
     import yaml
 
     sizes: dict[str, int] = {}
-    open_nodes: list[list[Any]] = []  # anchor and nodes below, outermost first
+    open_nodes: list[list[Any]] = []  # anchor and number of nodes below, outermost first
     total = 0
     for event in events:
         size = 0
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append([event.anchor, 1])
-            sizes.pop(event.anchor, None)  # from here on the name means the new one, which is not whole yet
+            sizes.pop(event.anchor, None)  # the name now means the new node, which is not complete yet
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, size = open_nodes.pop()
             sizes[anchor] = size
@@ -72,7 +72,7 @@ def _check(events: Iterator[Any]) -> None:
 
 def _plain_loader(base: Any) -> Any:
     class Plain(base):  # type: ignore[misc]
-        """Reads tuples as lists, odd numbers and dates as texts, and other Python objects as their names."""
+        """Read tuples as lists, unusual numbers and dates as texts, and other Python objects as their names."""
 
     for kind in ("int", "float", "timestamp", "binary"):
         Plain.add_constructor(f"tag:yaml.org,2002:{kind}", _number_or_text)

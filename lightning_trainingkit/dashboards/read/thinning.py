@@ -1,4 +1,4 @@
-"""Fewer points of a long curve, without losing what stands out."""
+"""Thin long curves, and keep their extreme values."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,11 +8,11 @@ from lightning_trainingkit.dashboards.read.record import Curve, Floats
 __all__ = ["SHARES", "is_drawable", "thin"]
 
 SHARES = 800
-"""Most shares of a curve that a page draws."""
+"""Largest number of shares of a curve that a page draws."""
 
 
 def is_drawable(values: Floats) -> NDArray[np.bool_]:
-    """Which values are finite numbers that 32 bits can hold, as the page needs them."""
+    """Mark the values that are finite as 32-bit floats, which the page needs."""
     with np.errstate(over="ignore"):
         return np.isfinite(values.astype(np.float32))
 
@@ -20,14 +20,14 @@ def is_drawable(values: Floats) -> NDArray[np.bool_]:
 def thin(curve: Curve, shares: int, odd: int = 200) -> Curve:
     """Cut a curve into equal shares, and keep the lowest and the highest point of each.
 
-    The first, the last, the lowest and the highest point of the curve stay. So do the mean step, the mean value and the
-    count of each share: a moving average of the extremes alone would be wrong. Of a thinned curve the means are
-    averaged, weighted by their counts.
+    The first, the last, the lowest and the highest point of the curve stay. The mean step, the mean value and the count
+    of each share stay too: a moving average over the extremes alone would be wrong. If the curve was thinned before,
+    its means are averaged with their counts as weights.
 
     Args:
-        curve: In the order of its steps, whole or thinned before.
-        shares: Most shares; curves of up to twice as many points are kept whole.
-        odd: Most values that cannot be drawn (NaN, infinities) to keep, evenly chosen.
+        curve: A curve in the order of its steps, whole or thinned before.
+        shares: Largest number of shares. Curves of up to twice as many points are kept whole.
+        odd: Largest number of values to keep that cannot be drawn (NaN, infinities), evenly chosen.
 
     Returns:
         A curve of at most ``2 * shares + 2`` points that can be drawn, and about ``odd`` that cannot.
@@ -48,7 +48,7 @@ def thin(curve: Curve, shares: int, odd: int = 200) -> Curve:
     if means is not None and means.shape[1] > shares:
         means = _means(means, shares)
     if len(strange) > odd:
-        large = strange[np.isfinite(curve.values[strange])]  # 1e39 cannot be drawn, but is the highest value
+        large = strange[np.isfinite(curve.values[strange])]  # 1e39 cannot be drawn, but may be the highest value
         ends = [large[curve.values[large].argmin()], large[curve.values[large].argmax()]] if len(large) else []
         strange = np.concatenate([strange[np.linspace(0, len(strange) - 1, odd).astype(int)], ends]).astype(int)
     kept = np.zeros(len(curve.values), dtype=bool)
@@ -61,7 +61,7 @@ def _starts(count: int, shares: int) -> NDArray[np.int64]:
 
 
 def _extremes(values: Floats, shares: int) -> NDArray[np.int64]:
-    """Places of the first and the last value, and of the first lowest and the first highest of each share."""
+    """Indices of the first and the last value, and of the first lowest and the first highest value of each share."""
     starts = _starts(len(values), shares)
     share = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(values)))
     kept = [np.array([0, len(values) - 1])]

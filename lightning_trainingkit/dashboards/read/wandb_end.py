@@ -11,11 +11,11 @@ __all__ = ["wait_for_end"]
 
 
 def wait_for_end(path: Path, seconds: float = 2.0) -> bool:
-    """Wait until ``run-ID.wandb`` holds the run's end, which W&B writes up to 20 ms after ``run.finish()`` returns.
+    """Wait until ``run-ID.wandb`` holds the run's end. W&B writes it up to 20 ms after ``run.finish()`` returns.
 
     Args:
         path: The run's file.
-        seconds: How long to wait at most.
+        seconds: Longest time to wait.
 
     Returns:
         Whether the file holds the end.

@@ -1,4 +1,4 @@
-"""Read runs that W&B keeps in files, offline or not."""
+"""Read runs from W&B's files, offline or synced."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ _LARGEST = 4 << 30  # a million rows of 10 metrics have 1 GB
 _LONGEST_TEXT = 1 << 20  # characters of a setting as JSON
 _LONGEST_WORD = 100
 _WORDS = ("NaN", "Infinity", "-Infinity")
-_BEYOND = 10**400  # for numbers that no float64 holds: JSON may spell them
+_BEYOND = 10**400  # stands for numbers that no float64 holds; JSON may contain them
 _FIELDS = {
     "Record": ("num", "run", "config", "metric", "summary", "history", "exit"),
     "RunRecord": ("run_id", "display_name", "project", "run_group", "job_type", "tags", "start_time", "config"),
@@ -34,7 +34,7 @@ _FIELDS = {
 
 
 def read_wandb_file(path: Path) -> Record:
-    """Read ``run-ID.wandb`` in this process; it may be growing.
+    """Read ``run-ID.wandb`` in this process. The file may be growing.
 
     - **State**: ``finished`` or ``failed`` if the file holds the run's end, ``unknown`` if not.
     - **Damage**: the whole records of a damaged file are read. The note says how many records are missing.
@@ -42,7 +42,7 @@ def read_wandb_file(path: Path) -> Record:
       the file, ten times slower.
 
     Raises:
-        UnreadableError: If the file is empty, or no run's, or too large, or W&B is too old to read it.
+        UnreadableError: If the file is empty, holds no run or is too large, or if W&B is too old to read it.
     """
     try:
         if not path.is_file():  # a pipe would never end
@@ -57,14 +57,14 @@ def read_wandb_file(path: Path) -> Record:
         raise
     except OSError as error:
         raise UnreadableError(f"{type(error).__name__}: {error.strerror or error}.") from error
-    except Exception as error:  # the file of one run must not cost the page of all, whatever is in it
+    except Exception as error:  # one bad file must not prevent the page of all runs
         raise UnreadableError(f"{type(error).__name__}: {str(error)[:200]}.") from error
     record.source = str(path)
     return record
 
 
 def record_classes() -> Any:
-    """W&B's module of record classes, None if a class or a field is missing."""
+    """W&B's module of record classes, or None if a class or a field is missing."""
     try:
         from wandb.proto import wandb_internal_pb2 as classes
 
@@ -85,7 +85,7 @@ def _read(log: WandbLog, classes: Any) -> Record:
     for payload in log:
         try:
             record = classes.Record.FromString(payload)
-        except Exception:  # protobuf's DecodeError, whose package is W&B's and not ours
+        except Exception:  # protobuf's DecodeError: protobuf is W&B's dependency, not the kit's
             garbled += 1
             continue
         read, newest = read + 1, max(newest, record.num)
@@ -115,14 +115,14 @@ def _read(log: WandbLog, classes: Any) -> Record:
 
 
 def _texts(items: Iterable[Any]) -> dict[str, str]:
-    """JSON by name. The names of nested values are joined by dots, as `wandb leet inspect` joins them."""
+    """Return JSON by name. Dots join the names of nested values, as in `wandb leet inspect`."""
     return {
         path[0] if len(path := item.nested_key) == 1 else ".".join(path) or item.key: item.value_json for item in items
     }
 
 
 def _values(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Numbers and words from JSON."""
+    """Read numbers and words from JSON."""
     values: dict[str, Any] = {}
     for name, text in texts.items():
         try:
@@ -135,7 +135,7 @@ def _values(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _word(text: str) -> str | None:
-    """A short text, None for every other value. Texts spell NaN, or name the type of an image."""
+    """A short text, or None for every other value. Such texts spell NaN, or name the type of an image."""
     if text[:1] != '"' or len(text) > _LONGEST_WORD:
         return None
     try:
@@ -146,7 +146,7 @@ def _word(text: str) -> str | None:
 
 
 def _best(text: str) -> Any:
-    """A summary's best value, ``{"min": 0.1}``, None for every other mapping."""
+    """A summary's best value such as ``{"min": 0.1}``, or None for every other mapping."""
     if len(text) > _LONGEST_WORD:
         return None
     try:

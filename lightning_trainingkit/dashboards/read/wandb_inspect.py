@@ -1,4 +1,4 @@
-"""Read runs through W&B's own public reader, if W&B's record classes have changed."""
+"""Read runs through W&B's public reader, if W&B's record classes have changed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def read_by_inspect(path: Path, seconds: float = _SECONDS) -> Record:
 
     Args:
         path: The file.
-        seconds: Time limit, after which the process is ended.
+        seconds: Time limit. The process is ended after it.
 
     Raises:
         UnreadableError: If the file holds no run, the time limit is over, or W&B is too old.
@@ -43,7 +43,7 @@ def read_by_inspect(path: Path, seconds: float = _SECONDS) -> Record:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=said,
-            start_new_session=True,  # Python starts a program of Go's: both are ended together
+            start_new_session=True,  # W&B starts a program written in Go: both end together
         )
         try:
             assert process.stdout is not None

@@ -1,8 +1,10 @@
-"""The log in which W&B keeps a run: LevelDB's framing behind a header of seven bytes.
+"""W&B's log of a run: LevelDB's framing after a header of seven bytes.
 
-A file is a sequence of blocks of 32 KiB; the first begins with ``:W&B``, the magic number 0xBEE1 and a version. A block
-holds chunks: CRC-32 of kind and data, length of the data, kind, data. Less than seven bytes at its end are padding.
-A record is one FULL chunk, or a FIRST, some MIDDLE and a LAST. Unlike LevelDB, W&B takes zlib's CRC as it is.
+- **A file** is a sequence of blocks of 32 KiB. The first begins with ``:W&B``, the magic number 0xBEE1 and a version.
+- **A block** holds chunks. Fewer than seven bytes at its end are padding.
+- **A chunk** holds the CRC-32 of kind and data, the length of the data, the kind, and the data.
+- **A record** is one FULL chunk, or a FIRST chunk, MIDDLE chunks and a LAST chunk.
+- **The CRC** is zlib's, unchanged. LevelDB changes its CRC.
 """
 
 import os
@@ -29,7 +31,7 @@ _SEARCHED = 256 << 20  # bytes, for all damaged places of a file together: about
 
 
 class WandbLog:
-    """Iterates over the records of a log and counts the damaged records.
+    """Iterate over the records of a log, and count the damaged records.
 
     - **Damage**: a chunk with a wrong checksum is left out with its whole record. Reading continues at the next chunk
       of the block with a right checksum, or at the next block.
@@ -41,7 +43,7 @@ class WandbLog:
     Attributes:
         version: Version of the framing. Only version 0 is known.
         damaged: Number of damaged places.
-        damaged_bytes: Size of the damaged places, about.
+        damaged_bytes: Approximate size of the damaged places.
         cut_off: Whether the file ends within a record. The file of a live or killed run may do so.
 
     Raises:
@@ -64,9 +66,9 @@ class WandbLog:
         self._doubtful: int | None = None  # bytes: damaged if a record follows, cut off if not
 
     def __iter__(self) -> Iterator[bytes]:
-        record: list[bytes] = []  # chunks of a record without its LAST
+        record: list[bytes] = []  # chunks of a record before its LAST chunk
         size = 0  # bytes of these chunks with their headers, 0 outside of records
-        skipping = False  # whether MIDDLE and LAST belong to a damaged record
+        skipping = False  # whether the next MIDDLE and LAST chunks belong to a damaged record
         while block := self._read(self._full):
             position, full = 0, self._full
             while position + _CHUNK.size <= len(block):
@@ -76,18 +78,18 @@ class WandbLog:
                     position = self._after_damage(block, position, full, size)
                     record, size, skipping = [], 0, True
                     continue
-                if self._doubtful is not None:  # the file goes on: it was damaged
+                if self._doubtful is not None:  # the file continues, so the bytes were damaged
                     self._count(0)
                 position, self._within_damage = stop, False
                 if kind in (_FULL, _FIRST):
-                    if size:  # the rest of the record before is missing
+                    if size:  # the rest of the previous record is missing
                         self._count(size)
                     record, size, skipping = [], 0, False
                     if kind == _FULL:
                         yield block[start:stop]
                         continue
                 elif not size:
-                    if not skipping:  # it has no FIRST
+                    if not skipping:  # its FIRST chunk is missing
                         self._count(length)
                         skipping = True
                     continue
@@ -104,7 +106,7 @@ class WandbLog:
         self.cut_off |= bool(size) or self._doubtful is not None
 
     def skip_to_tail(self) -> None:
-        """Go to the last two blocks, where reading may begin within a record: ``damaged`` is of no use then."""
+        """Go to the last two blocks. Reading may then begin within a record, so that ``damaged`` is unreliable."""
         start = max(0, (_HEADER.size + self._left) // _BLOCK - 1) * _BLOCK
         if start:
             self._left -= start - self._file.tell()
@@ -124,7 +126,7 @@ class WandbLog:
             Position of the next chunk, or the block's end.
         """
         lost = size + len(block) - position
-        if block[position:] == bytes(len(block) - position):  # what a crash may leave at the end
+        if block[position:] == bytes(len(block) - position):  # a crash may leave zeros at the end
             self._doubtful = (self._doubtful or 0) + lost
             return len(block)
         for match in _KINDS.finditer(block, position + _CHUNK.size):

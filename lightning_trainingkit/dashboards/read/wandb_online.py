@@ -1,4 +1,4 @@
-"""Ask W&B's server, for the runs of a project say."""
+"""Ask W&B's server, for example for the runs of a project."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +21,8 @@ _STATES = {
     "failed": "failed",
     "finished": "finished",
 }
-# Five tries, at most a minute and a half: the client's own patience suits a training and not a command. What a user has
-# set, WANDB_HTTP_TIMEOUT say, stays.
+# Five tries, at most a minute and a half. The client's default patience suits a training, not a command. Values that
+# the user has set, such as WANDB_HTTP_TIMEOUT, stay.
 _PATIENCE = {
     "x_graphql_retry_max": 4,
     "x_graphql_retry_wait_min_seconds": 1.0,
@@ -32,29 +32,32 @@ _PATIENCE = {
 
 
 def read_project(path: str) -> list[Record]:
-    """Read all runs of ``ENTITY/PROJECT``, each row of them, oldest run first.
+    """Read all runs of ``ENTITY/PROJECT`` with all rows, the oldest run first.
 
     Raises:
-        ValueError: If nobody is logged in, if there is no such project, or if W&B doesn't answer.
+        ValueError: If no user is logged in, if the project does not exist, or if W&B does not answer.
     """
     import wandb
 
     if path.count("/") != 1 or not all(path.split("/")):
         raise ValueError(f"`--online` must be ENTITY/PROJECT, got {path!r}. Copy it from the project's address.")
     with asking(f"read the runs of {path}"):
-        # Not lazy, else config and summary cost a request for each run. Histories through `scan_history`: all rows.
+        # Not lazy: lazy runs need a request each for config and summary. `scan_history` gives all rows.
         return [_record(run) for run in wandb.Api().runs(path, lazy=False)]
 
 
 @contextmanager
 def asking(what: str) -> Iterator[str]:
-    """Within it W&B's client asks nobody for a key and gives up where its server doesn't answer; gives its web address.
+    """Within the block, W&B's client prompts for no key, and gives up if its server does not answer.
 
     Args:
-        what: What is asked for, ``"read the runs of a/b"`` say.
+        what: The request in words, for errors: ``"read the runs of a/b"``.
+
+    Yields:
+        The server's web address.
 
     Raises:
-        ValueError: If nobody is logged in, or with W&B's reason in a line for all that the client raises.
+        ValueError: If no user is logged in, or if the client raises. The message then gives W&B's reason in a line.
     """
     from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
@@ -71,7 +74,7 @@ def asking(what: str) -> Iterator[str]:
                 if before[name] is None:
                     setattr(settings, name, value)
             yield settings.app_url.rstrip("/")
-    except Exception as error:  # of several families, W&B's WandbApiFailedError is neither a wandb.Error nor public
+    except Exception as error:  # of several classes: W&B's WandbApiFailedError is neither a wandb.Error nor public
         reason = " ".join(str(error).split()).rstrip(".?")
         raise ValueError(
             f"W&B at {settings.base_url} did not {what}: {reason}. Check the names, the network and the account "
@@ -111,7 +114,7 @@ def _record(run: Any) -> Record:
 
 
 def _summary(values: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Numbers by name, and which end is the better one where ``define_metric`` said so: ``{"val/acc": {"max": 0.9}}``.
+    """Numbers by name, and the better end of each metric with one from ``define_metric``.
 
     Example:
         >>> _summary({"val/acc": {"max": 0.9}, "test/acc": 0.8, "_step": 7})

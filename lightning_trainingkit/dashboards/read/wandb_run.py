@@ -1,4 +1,4 @@
-"""Put a run together from the records of W&B's file, for both readers."""
+"""Build a run from the records of W&B's file, for both readers."""
 
 import sys
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from lightning_trainingkit.dashboards.read.rows import STEP, Rows, is_number, wi
 __all__ = ["MOST_VALUES", "WandbRun", "best_end"]
 
 _LARGEST = sys.float_info.max
-MOST_VALUES = 10_000  # of a setting, of the settings, of the summary
+MOST_VALUES = 10_000  # values in a setting, settings in a run, values in a summary
 _DEEPEST = 32
 _LONGEST_NAME = 1_000
 _MOST_TAGS = 100
 
 
 class WandbRun:
-    """Collects the records of a file. A value beyond the bounds is left out and noted."""
+    """Collect the records of a file. A value beyond the bounds is left out, and the note says so."""
 
     def __init__(self) -> None:
         self._record = Record(id="")
@@ -29,7 +29,7 @@ class WandbRun:
         self._notes: list[str] = []
 
     def identify(self, run: Mapping[str, Any]) -> None:
-        """Add the run's names and tags by W&B's fields, and ``started``, seconds since 1970."""
+        """Add the run's names and tags from W&B's fields, and ``started`` in seconds since 1970."""
         record, self._known = self._record, True
         record.id = run.get("run_id") or record.id
         record.name = run.get("display_name") or record.name
@@ -47,7 +47,7 @@ class WandbRun:
         self._rows.add(row.get(STEP, row.get("_step")), row)
 
     def setting(self, name: str, value: Any) -> None:
-        """Set a setting. W&B's own settings are passed over."""
+        """Set a setting. W&B's own settings are skipped."""
         if name == "_wandb" or name.startswith("_wandb."):
             return
         if _is_sound(value) and len(self._settings) < MOST_VALUES and len(name) <= _LONGEST_NAME:
@@ -94,13 +94,13 @@ class WandbRun:
         self._notes.append(text)
 
     def record(self, cut_off: bool) -> Record:
-        """The run.
+        """Return the run.
 
         Args:
-            cut_off: Whether the file ends within a record. Only a run that has ended gets a note.
+            cut_off: Whether the file ends within a record. The note says so only if the run has ended.
 
         Raises:
-            UnreadableError: If no record says which run it is.
+            UnreadableError: If no record identifies the run.
         """
         record = self._record
         if not self._known:
@@ -123,9 +123,9 @@ class WandbRun:
             names = ", ".join(_encodable(name[:50]) for name in self._left_out[:3])
             self.note(f"{len(self._left_out)} settings could not be read: {names}")
         if len(record.tags) == _MOST_TAGS:
-            self.note(f"tags behind the {_MOST_TAGS}th were left out, if there are any")
+            self.note(f"tags after the {_MOST_TAGS}th, if any, were left out")
         if len(self._summary) >= MOST_VALUES:
-            self.note(f"the summary has {MOST_VALUES} values or more, of which some were left out")
+            self.note(f"the summary has {MOST_VALUES} values or more; some were left out")
         if cut_off and record.state != "unknown":
             self.note("the file is cut off at its end")
         record.note = "; ".join([*self._notes, *self._rows.notes()])
@@ -137,7 +137,7 @@ class WandbRun:
 
 
 def best_end(value: Mapping[str, Any]) -> str | None:
-    """Which end of a metric a summary keeps, ``"min"`` or ``"max"``, as ``define_metric`` had W&B keep it.
+    """Return the end of a metric that a summary keeps because of ``define_metric``: ``"min"``, ``"max"`` or None.
 
     Example:
         >>> best_end({"min": 0.1}), best_end({"last": 0.8, "max": 0.9}), best_end({"min": 0.1, "width": 3})
@@ -149,7 +149,7 @@ def best_end(value: Mapping[str, Any]) -> str | None:
 
 
 def _is_sound(value: Any) -> bool:
-    """Whether a setting is neither nested too deeply nor too large, and its numbers are numbers."""
+    """Whether a setting is neither too deep nor too large, and all its numbers are finite."""
     values, count = [value], 0
     for _ in range(_DEEPEST):
         count += len(values)

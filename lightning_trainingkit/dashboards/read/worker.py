@@ -1,4 +1,4 @@
-"""A process that reads one run after the other, for :mod:`lightning_trainingkit.dashboards.read.pool`.
+"""A process that reads runs one by one, for :mod:`lightning_trainingkit.dashboards.read.pool`.
 
 Files may hold anything. A reader that hangs is ended by the process that waits for it, and ends with that process.
 """
@@ -18,14 +18,14 @@ from lightning_trainingkit.dashboards.read.run_files import RunFiles, why
 
 __all__ = ["main"]
 
-_BYTES = 1_500_000_000  # of memory
+_BYTES = 1_500_000_000  # limit of memory
 _BYTES_PER_BYTE = 50  # a number of 5 characters becomes two floats of Python in two lists
 
 
 def main() -> None:
     """Read the runs that standard input names until it ends: each line is JSON, a list of paths."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # text that a library prints is no answer
     # TensorBoard reads its files with TensorFlow, where that is installed, unless it finds this module: TensorFlow
     # alone may take longer to import than a file may take to be read.
     sys.modules["tensorboard.compat.notf"] = ModuleType("tensorboard.compat.notf")
@@ -54,5 +54,5 @@ def _limit_memory(most: int) -> None:
         import resource
     except ImportError:  # Windows has none
         return
-    with suppress(ValueError, OSError):  # less is allowed already
+    with suppress(ValueError, OSError):  # a lower limit is set already
         resource.setrlimit(resource.RLIMIT_DATA, (most, resource.getrlimit(resource.RLIMIT_DATA)[1]))

@@ -137,7 +137,7 @@ def test_bands_say_of_how_many_runs_they_are_and_stay_on_a_logarithmic_axis(open
     band, mean = page.js("return panels.get('curves val/loss').plot.data.map((t) => [t.y, t.text || []])")
     assert min(band[0]) == pytest.approx(0.01)
     assert (mean[1][0], mean[1][-1]) == ("small, mean of 3", "small, mean of 2")
-    assert any("Where runs have ended" in text for text in page.texts("curves val/loss"))
+    assert any("After the end of a run" in text for text in page.texts("curves val/loss"))
 
 
 def test_without_smoothing_a_line_goes_through_the_real_points(opened):

@@ -98,4 +98,4 @@ def test_utf16_is_no_table_and_a_large_table_is_read_up_to_a_bound(tmp_path, mon
     monkeypatch.setattr(csv_files, "_MAX_BYTES", 20)
     run = read(tmp_path, b"step,a\n1,5\n2,6\n3,7\n4,8\n5,9\n")
     assert run.curves["a"].values.tolist() == [5, 6, 7]
-    assert run.note == "of its rows only those in the first 20 bytes are read"
+    assert run.note == "only the rows in the first 20 bytes are read"

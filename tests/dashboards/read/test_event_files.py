@@ -117,7 +117,7 @@ def test_a_damaged_file_is_read_up_to_there_and_noted(folder):
     path.write_bytes(content)
     run = next(run for run in gather([folder])[0] if run.id == "version_0")
     assert 0 < len(run.curves["train/loss"].steps) < len(before.curves["train/loss"].steps)
-    assert run.note == f"{path.name} is damaged: what follows is missing"
+    assert run.note == f"{path.name} is damaged: its rest is missing"
     path.write_bytes(content[: len(content) // 3])  # as while it is written
     assert next(run for run in gather([folder])[0] if run.id == "version_0").note == ""
 

@@ -167,7 +167,7 @@ def test_who_a_run_is_has_bounds(made):
     assert len(found.name) == 1001
     assert len(found.tags) == 100
     assert found.started == 0
-    assert "tags behind the 100th" in found.note
+    assert "tags after the 100th" in found.note
     for payloads in ([], [values(1, loss=2.0)], [run(run_id="")], [run(run_id="x" * 2000)]):
         with pytest.raises(UnreadableError, match=r"it holds no run|its run must have an id"):
             made(*payloads)
