@@ -77,7 +77,8 @@ def main() -> None:
     rank_zero_only(figure.savefig)(folder / "early_stopping.png", dpi=150)
 
     seconds = time.perf_counter() - start
-    experiments.write_results(folder, vars(args), {**metrics, "difference_before_stop": apart}, rows, seconds)
+    kept = {**metrics, "difference_before_stop": apart}
+    experiments.write_results(folder, vars(args), kept, rows, seconds, [judge(parser, args, metrics)])
     experiments.print_table(
         f"{args.images} images of {args.data}, {args.shuffled:.0%} of labels shuffled: {seconds:.0f} s",
         rows,
@@ -164,6 +165,25 @@ def finished(args: argparse.Namespace, folder: Path, seed: int) -> dict[str, Any
     file = folder / f"seed-{seed}" / "results.json"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return found if found.get("config") == settings(args) else None
+
+
+def judge(parser: argparse.ArgumentParser, args: argparse.Namespace, metrics: dict[str, float]) -> dict[str, Any]:
+    """Judge the lecture's claim: the restored best must be better than the last by more than the interval."""
+
+    def difference(name: str, scale: float) -> str:
+        middle, high = metrics[f"{name}_difference"], metrics[f"{name}_high"]
+        return f"{scale * middle:+.2g} +- {scale * (high - middle):.2g}"
+
+    return experiments.claim(
+        parser,
+        args,
+        6,
+        f"Early stopping: always do this ({args.images} images, {args.shuffled:.0%} of labels shuffled)",
+        f"restored best minus last on test: accuracy {difference('test/acc', 100)} points, "
+        f"loss {difference('test/loss', 1)}",
+        metrics["test/acc_low"] > 0,
+        metrics["test/loss_high"] < 0,
+    )
 
 
 def draw(figure: Any, seeds: list[dict[str, Any]]) -> None:

@@ -96,7 +96,8 @@ def main() -> None:
     seconds = time.perf_counter() - start
     best = next(row for row in rows if row["method"] == f"ensemble of {args.size}")
     metrics = {name: value for name, value in best.items() if name not in ("data", "method")}
-    experiments.write_results(folder, vars(args), {**metrics, "curves": curves}, rows, seconds)
+    figures = [experiments.claim(parser, args, *each) for each in judge(rows, args.size)]
+    experiments.write_results(folder, vars(args), {**metrics, "curves": curves}, rows, seconds, figures)
     for name in sets:
         found = [comparison.shown(row) for row in rows if row["data"] == name]
         experiments.print_table(name, [{key: value for key, value in row.items() if key != "data"} for row in found])
@@ -223,6 +224,35 @@ def compare(said: dict[str, Tensor], targets: Tensor, groups: list[Tensor], seed
                 row[f"{name} +-"] = half_width(differences, seed)
             rows.append(row)
     return rows
+
+
+def judge(rows: list[dict[str, Any]], size: int) -> list[tuple[Any, ...]]:
+    """The claim, the measurement and the checks for ensembles, and for views of the kind that training showed."""
+
+    def said(chosen: list[dict[str, Any]]) -> str:
+        return "accuracy, points: " + "; ".join(
+            f"{row['data']}, {row['method']} {100 * row['acc gain']:+.1f} +- {100 * row['acc +-']:.1f}"
+            for row in chosen
+        )
+
+    ensembles = [row for row in rows if row["method"] == f"ensemble of {size}"]
+    views = [row for row in rows if row["method"] in VIEWS[row["data"]]]
+    gains = [row["acc gain"] > row["acc +-"] for row in ensembles]
+    return [
+        (
+            5,
+            "Model ensembles: enjoy 2 % extra performance",
+            said(ensembles),
+            *gains,
+            all(row["acc gain"] >= 0.02 for row in ensembles),
+        ),
+        (
+            8,
+            "Augmentation: add noise in training, average it out in testing",
+            said(views),
+            *(row["acc gain"] > row["acc +-"] for row in views),
+        ),
+    ]
 
 
 def half_width(differences: Tensor, seed: int, times: int = 1000) -> float:
