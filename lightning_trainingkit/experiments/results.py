@@ -71,7 +71,7 @@ def finished_metrics(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
         if found is not None and found["config"] != dict(settings):
             raise ValueError(
-                f"`--output` must hold trainings with the options of now, got {found['config']}. Take a new one."
+                f"`--output` must hold trainings with the present options, got {found['config']}. Take a new folder."
             )
     return None if found is None else dict(found["metrics"])
 

@@ -8,8 +8,9 @@
   rate that is fastest for it, of nine. Krizhevsky et al. drew this picture for a convolutional net on CIFAR-10,
   until 25 %.
 
-Expected: EXPECTED
-Cost:     COST
+Expected: sigmoid needs 11.6 +- 2.0 times as many steps as ReLU, tanh 0.6 +- 0.1 times (8 seeds, 95 % intervals).
+          Of a unit's gradients for one image, 100 % have one sign after sigmoid, 54 % after tanh
+Cost:     30 s on 2 CPU cores, nothing to download
 Command:  python recipes/reproduce/activations.py
 """
 

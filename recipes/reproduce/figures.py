@@ -33,7 +33,7 @@ def main() -> None:
     """Print the table, or put it into a Markdown file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="?", default="runs", help="folder of the runs (%(default)s)")
-    help_text = "Markdown file whose table to refresh, between two marks; figures without a run keep their rows"
+    help_text = "Markdown file whose table to refresh, between two marks; claims without a run keep their rows"
     parser.add_argument("--write", type=Path, metavar="FILE", help=help_text)
     args = parser.parse_args()
     found = collect(args.runs)
@@ -71,7 +71,7 @@ def earlier_rows(text: str) -> dict[int, list[str]]:
 
 
 def table(found: dict[int, list[dict[str, Any]]], earlier: dict[int, list[str]]) -> str:
-    """The Markdown table: a row for each claim, new or earlier, and one for each figure that no script has measured."""
+    """The Markdown table: a row for each claim, new or earlier. A figure without claims says so."""
     lines = [HEAD]
     for number, title in FIGURES.items():
         rows = [
@@ -79,7 +79,9 @@ def table(found: dict[int, list[dict[str, Any]]], earlier: dict[int, list[str]])
             f"| `{each['command']}` |"
             for each in found.get(number, [])
         ]
-        lines += rows or earlier.get(number) or [f"| {number} | {title} | | not yet measured | | |"]
+        claims = {each["claim"] for each in found.get(number, [])}
+        rows += [row for row in earlier.get(number, []) if row.split(" | ")[2] not in claims and "not yet" not in row]
+        lines += rows or [f"| {number} | {title} | | not yet measured | | |"]
     return "\n".join(lines)
 
 

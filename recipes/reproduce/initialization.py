@@ -2,8 +2,9 @@
 
 A batch of 16 random inputs goes through six layers without bias. The kit's own ``init_`` draws the weights.
 
-Expected: std of the activations in layer 1 and layer 6, 3 seeds: EXPECTED
-Cost:     COST
+Expected: std of the activations in layers 1 and 6: tanh 0.49 and 0.05 (std 0.01), 0.87 and 0.85 (0.05), 0.63 and 0.29
+          (Xavier); ReLU 0.58 and 0.10 (Xavier), 0.83 and 0.83 (Kaiming)
+Cost:     30 s on 2 CPU cores, nothing to download
 Command:  python recipes/reproduce/initialization.py
 """
 
@@ -131,7 +132,7 @@ def judge(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     small, large, xavier, relu_xavier, kaiming = NETS
 
     def change(net: tuple[str, str]) -> str:
-        return f"std {stds[net][0]:.2f} in layer 1, {stds[net][-1]:.2g} in layer {LAYERS}"
+        return f"std {stds[net][0]:.2f} in layer 1, {stds[net][-1]:.2f} in layer {LAYERS}"
 
     def collapses(net: tuple[str, str]) -> list[bool]:
         falls = all(after < before for before, after in pairwise(stds[net]))

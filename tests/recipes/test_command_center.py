@@ -59,7 +59,7 @@ def test_a_resumed_grid_trains_what_is_missing_and_averages_into_the_same_runs(c
     run_recipe("command_center.py", *QUICK, "--resume", "--output", folder, folder=tmp_path)
     assert sorted((run.id, run.state) for run in gather([folder])[0]) == sorted(before)
     said = refused("command_center.py", *QUICK, "--epochs", "3", "--resume", "--output", folder, folder=tmp_path)
-    assert "options of now" in said
+    assert "the present options" in said
 
 
 @pytest.mark.slow

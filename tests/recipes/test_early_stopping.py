@@ -80,7 +80,7 @@ def test_the_lectures_claim_is_judged_by_the_intervals(finished):
     metrics = found["metrics"]
     better = [metrics["test/acc_low"] > 0, metrics["test/loss_high"] < 0]
     assert claim["verdict"] == ("holds" if all(better) else "holds in part" if any(better) else "does not hold")
-    assert f"accuracy {100 * metrics['test/acc_difference']:+.2g} +- " in claim["measured"]
+    assert f"accuracy {100 * metrics['test/acc_difference']:+.1f} +- " in claim["measured"]
     assert claim["command"].endswith("early_stopping.py --seeds 2 --epochs 12 --patience 2")
 
 

@@ -42,7 +42,7 @@ def test_members_that_are_there_are_not_trained_again_and_missing_ones_are(ensem
     assert (members / "seed-2/best.json").exists()
     after = json.loads((folder / "runs/ensemble/results.json").read_text())
     assert after["metrics"]["members"][:2] == before["metrics"]["members"]
-    assert "options of now" in refused("ensemble.py", "--epochs", "4", "--resume", *QUICK, folder=folder)
+    assert "the present options" in refused("ensemble.py", "--epochs", "4", "--resume", *QUICK, folder=folder)
 
 
 def test_views_of_a_members_test_images(ensemble, run_recipe, grouped):

@@ -1,4 +1,4 @@
-"""The table of the lecture's figures: from the newest runs, and rows of figures without a run stay."""
+"""The table of the lecture's figures: from the newest runs, and rows of claims without a run stay."""
 
 import json
 import os
@@ -48,9 +48,12 @@ def test_the_newest_measurement_of_a_claim_counts(write, tmp_path, capsys):
     assert len(lines) == 2 + 8 + 1
 
 
-def test_rows_of_figures_without_a_run_stay(write, tmp_path, capsys):
+def test_rows_of_claims_without_a_run_stay(write, tmp_path, capsys):
     file = tmp_path / "page.md"
-    file.write_text("# Gallery\n<!-- figures -->\n| 6 | Early | x | 1 | y | z |\n<!-- end of figures -->\nrest\n")
+    file.write_text(
+        "# Gallery\n<!-- figures -->\n| 6 | Early | x | 1 | y | z |\n| 2 | Before | easier | 8 | y | z |\n"
+        "| 2 | Before | calmer | 8 | y | z |\n| 7 | Search | | not yet measured | | |\n<!-- end of figures -->\nrest\n"
+    )
     put(tmp_path / "runs/x", 100, ("calmer", "3 +- 1"))
     write("--write", "page.md")
     text = file.read_text()
@@ -58,6 +61,9 @@ def test_rows_of_figures_without_a_run_stay(write, tmp_path, capsys):
     assert text.endswith("|\n<!-- end of figures -->\nrest\n")
     assert "\n| 6 | Early | x | 1 | y | z |\n" in text
     assert "| calmer | 3 ± 1 |" in text
+    assert "\n| 2 | Before | easier | 8 | y | z |\n" in text
+    assert "| calmer | 8 |" not in text
+    assert text.count("not yet measured") == 6  # 1, 3, 4, 5, 7, 8
     assert "page.md: figures 2 from runs" in capsys.readouterr().out
     write("--write", "page.md")
     assert file.read_text() == text
