@@ -34,7 +34,6 @@ ACTIVATIONS = ("relu", "tanh", "sigmoid")
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 HIDDEN = (64,) * 4
 UNITS = 100
-Curves = dict[str, Tensor]  # by activation: training errors (checks, seeds)
 
 
 def main() -> None:
@@ -70,7 +69,7 @@ def main() -> None:
 
     # 3. Speed: all rates and seeds of an activation train at once.
     steps: dict[str, list[float]] = {}
-    curves: Curves = {}
+    curves: dict[str, Tensor] = {}  # training errors (checks, seeds)
     rows: list[dict[str, Any]] = []
     for name in ACTIVATIONS:
         errors, reached = train(name, parts, args)
@@ -80,16 +79,8 @@ def main() -> None:
             parser.error(f"--error must be reached within --steps {args.steps}, got no rate for {name} that does.")
         middle, half = comparison.interval(steps[name])
         times, wide = comparison.interval([ours / relu for ours, relu in zip(steps[name], steps["relu"], strict=True)])
-        rows.append(
-            {
-                "activation": name,
-                "rate": RATES[best],
-                "steps": middle,
-                "steps +-": half,
-                "times ReLU": times,
-                "times +-": wide,
-            }
-        )
+        row = {"activation": name, "rate": RATES[best], "steps": middle, "steps +-": half}
+        rows.append({**row, "times ReLU": times, "times +-": wide})
         curves[name] = errors[:, best]
 
     # 4. The lecture's claims, and its picture.
@@ -163,12 +154,13 @@ def training_part(seed: int) -> tuple[Tensor, Tensor]:
 def one_sign(name: str, count: int, images: Tensor, targets: Tensor, seed: int) -> float:
     """The mean share of the weight gradients of a unit that have the more frequent sign, over 50 batches."""
     torch.manual_seed(seed)
-    activation = parse_activation(name)
-    first, last = (init_(torch.empty(size, UNITS), parse_scheme("xavier_normal(fan_out)")) for size in (64, 10))
-    middle = init_(torch.empty(UNITS, UNITS), parse_scheme("xavier_normal")).requires_grad_()
+    activation, scheme = parse_activation(name), parse_scheme("xavier_normal")
+    shapes = ((UNITS, images.shape[1]), (UNITS, UNITS), (10, UNITS))
+    first, middle, last = (init_(torch.empty(shape), scheme) for shape in shapes)
+    middle.requires_grad_()
     shares = []
     for chosen in torch.randint(len(images), (50, count)):
-        inputs = activation.fn(images[chosen] @ first)
+        inputs = activation.fn(images[chosen] @ first.T)
         logits = torch.sigmoid(inputs @ middle.T) @ last.T
         (gradient,) = torch.autograd.grad(cross_entropy(logits, targets[chosen]), middle)
         positive = (gradient > 0).double().mean(dim=1)
@@ -230,7 +222,7 @@ def train(name: str, parts: list[tuple[Tensor, Tensor]], args: Any) -> tuple[Ten
     return torch.stack(errors), reached
 
 
-def draw(figure: Any, curves: Curves, wanted: float) -> None:
+def draw(figure: Any, curves: dict[str, Tensor], wanted: float) -> None:
     """Draw sigmoid with its derivative (left), and the training error over steps (right)."""
     left, right = figure.subplots(1, 2)
     x = torch.linspace(-10, 10, 201)
