@@ -1,12 +1,13 @@
 """Command center: a grid of twelve trainings with everything on, and one page that shows them all.
 
-The lecture: "We develop command centers to visualize all our models training with different hyperparameters." Six
-learning rates by two dropout rates; the best of them on validation is then tested plainly, with test-time augmentation,
-with Monte-Carlo dropout, and in an ensemble with the next best. The page needs no account and no network, and the runs
-are W&B's: `wandb sync` takes them, and `trainingkit workspace` makes the same command center there.
+The lecture: "We develop command centers to visualize all our models training with different hyperparameters." The grid
+has six learning rates and two dropout rates. The best training on validation is tested in four ways: plainly, with
+test-time augmentation, with Monte-Carlo dropout, and in an ensemble with the next best. The page needs no account and
+no network. The runs are W&B runs: `wandb sync` uploads them, and `trainingkit workspace` makes the same view there.
 
-Expected: val/loss is lowest (0.08) at a learning rate of 0.01 and rises to 2.3 on both sides: a correlation (0.07) sees
-          nothing of it, the page's importance 92 %. On test the best run has 95.8 %, shifts 98.3, three runs 97.5
+Expected: val/loss is lowest (0.08) at a learning rate of 0.01, and rises to 2.3 on both sides. The page's importance
+          of the learning rate is 92 %, its correlation 0.07.
+          Test accuracy: the best run 95.8 %, with shifts 98.3 %, three runs 97.5 %
 Cost:     80 s on 2 CPU cores, nothing to download
 Command:  python recipes/command_center.py
 """
@@ -34,7 +35,7 @@ DROPOUT = (0.1, 0.3)
 
 
 class Classifier(kit.ImageClassifier):
-    """A small net with dropout before its last layer; what varies in the grid are its hyperparameters."""
+    """A small net with dropout before its last layer. The grid varies its hyperparameters."""
 
     def __init__(self, num_classes: int, shape: tuple[int, int, int], lr: float, dropout: float) -> None:
         net = kit.SmallResNet(num_classes, shape[0], width=16)
@@ -44,13 +45,13 @@ class Classifier(kit.ImageClassifier):
         self.move = v2.RandomCrop(shape[1:], padding=1, padding_mode="reflect")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Move a batch by up to a pixel: only views that training has shown help at test time."""
+        """Shift a batch by up to a pixel: test-time views help only if training has shown them."""
         x, target = batch
         return super().training_step((self.move(x), target), batch_idx)
 
 
 def main() -> None:
-    """Train the grid, or what is missing of it, test the best in four ways, and write the page."""
+    """Train the missing part of the grid, test the best training in four ways, and write the page."""
     parser = experiments.argument_parser("command_center", __doc__)
     parser.add_argument("--epochs", type=at_least(1), default=25, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="of one rank (%(default)s)")
@@ -63,7 +64,7 @@ def main() -> None:
     if args.members > len(RATES):
         parser.error(f"--members must be at most {len(RATES)}, the learning rates of the grid, got {args.members}.")
     if args.open and args.wandb == "disabled":
-        parser.error("--open needs a page, which is made of W&B's files: take --wandb offline.")
+        parser.error("--open needs the page, and the page needs W&B's files: take --wandb offline.")
     start = time.perf_counter()
     experiments.quiet()
     try:
@@ -75,10 +76,10 @@ def main() -> None:
     data.prepare_data()
     data.setup()
 
-    # 1. The grid: each fit is a run of its own, named by what varies. With --resume, what is done is not done again.
+    # 1. The grid: each fit is one run, named by its hyperparameters. --resume skips finished fits.
     scores = {name: done[name] or train(args, data, folder, name, *values) for name, values in grid().items()}
 
-    # 2. The best on validation, in four ways on test: each is a run in the same group, with a job type of its own.
+    # 2. The best on validation, in four ways on test: each way is a run in the same group, with its own job type.
     ranked = sorted(scores, key=lambda name: scores[name]["val/loss"])
     members = [str(folder / "grid" / name) for name in ranked[: args.members]]
     ways = {
@@ -94,7 +95,9 @@ def main() -> None:
         predictions = comparison.predictions(experiments.new_trainer(args, folder, *callbacks), module, data)
         tested[job_type, name] = comparison.scores(*predictions)
     ensemble = kit.EnsembleClassifier.from_checkpoints(members, module, data.num_classes)
-    (found,) = experiments.new_trainer(args, folder).test(ensemble, data, verbose=False)  # those of the mean member too
+    (found,) = experiments.new_trainer(args, folder).test(
+        ensemble, data, verbose=False
+    )  # the scores of the mean member too
     tested["ensemble", f"best {args.members}"] = dict(found)
     for (job_type, name), values in tested.items():
         wandb_runs.record(args, folder, job_type, name, values, {"averaging": job_type})
@@ -103,7 +106,7 @@ def main() -> None:
         for (job_type, name), values in tested.items()
     ]
 
-    # 3. All of it on one page.
+    # 3. All runs on one page.
     page = folder / "dashboard.html"
     if args.wandb != "disabled":
         rank_zero_only(write_page)(page, folder, args.open)
@@ -138,7 +141,7 @@ def grid() -> dict[str, tuple[float, float]]:
 
 
 def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float, dropout: float) -> dict[str, Any]:
-    """Train one point of the grid, or go on with it where it was killed; the best weights are tested in its run."""
+    """Train one point of the grid, or resume its killed training, and test the best weights in the same run."""
     start = time.perf_counter()
     folder = root / "grid" / name
     L.seed_everything(args.seed, verbose=False)
@@ -151,7 +154,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
         kit.ChannelsLast(),
         LearningRateMonitor("step"),
     ]
-    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # one that is killed has no others
+    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # the only settings of a killed training
     with wandb_runs.recorded(args, root, name) as center:
         trainer = experiments.new_trainer(
             args, folder, *callbacks, *center, max_epochs=args.epochs, enable_checkpointing=True
@@ -167,7 +170,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, name: str, lr: float,
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that a training of the grid depends on."""
+    """Select the options that change a training of the grid."""
     others = ("output", "resume", "members", "passes", "wandb", "open", "data_dir")
     return {key: value for key, value in vars(args).items() if key not in others}
 

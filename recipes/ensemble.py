@@ -1,10 +1,10 @@
-"""Ensemble: train members that differ in nothing but their seed, and average their probabilities at test time.
+"""Ensemble: train members that differ only in their seed, and average their probabilities at test time.
 
 The lecture: train several independent models, average their predicted distributions, choose the argmax. The members
-learn from few images, where there is something to gain; with all digits one net alone is right on 98 to 99 %.
+learn from few images, so that an ensemble can gain. With all digits a single net already reaches 98 to 99 %.
 
-Expected: 5 members over the mean of them, 1,168 test digits, 95 % interval: accuracy +1.8 +- 0.6 points (96.2 to 98.0),
-          loss -0.028 +- 0.007. The average is less sure of itself: the calibration error rises from 0.015 to 0.034.
+Expected: gain of 5 members over their mean, 1,168 test digits, 95 % interval: accuracy +1.8 +- 0.6 points (96.2 to
+          98.0), loss -0.028 +- 0.007. The average is less confident: the calibration error rises from 0.015 to 0.034.
 Cost:     55 to 95 s on 2 CPU cores, nothing to download
 Command:  python recipes/ensemble.py --members 5
 """
@@ -27,14 +27,16 @@ from lightning_trainingkit.functional import AVERAGES, average_passes
 
 
 def main() -> None:
-    """Train the members that are missing, then test each, and the average of 1 to all of them."""
+    """Train the missing members, then test each member and the averages of 1 to all members."""
     parser = experiments.argument_parser("ensemble", __doc__)
     parser.add_argument(
         "--members", type=at_least(2), default=5, help="how many, with seeds from --seed on (%(default)s)"
     )
     parser.add_argument("--images", type=int, help="to train on (default: 400 of the digits, else all)")
     parser.add_argument("--epochs", type=at_least(1), default=30, help="at most (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="of all ranks together, where --devices is a number (%(default)s)"
+    )
     parser.add_argument("--average", choices=AVERAGES, default="probabilities", help="(%(default)s)")
     args = parser.parse_args()
     devices = max(1, int(args.devices)) if args.devices.isdigit() else 1
@@ -52,10 +54,10 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
-    # 1. Train independent models: other seeds, so other weights and another order of the same images.
+    # 1. Train independent models: each seed gives its own initial weights and its own order of the same images.
     trained = [done[seed] or train(args, data, folder, seed) for seed in seeds]
 
-    # 2. Let each member predict the test images by itself, with a Trainer and a module as you have them.
+    # 2. Each member predicts the test images alone, with an ordinary Trainer and module.
     module = new_module(data)
     alone = []
     for seed in seeds:
@@ -64,10 +66,10 @@ def main() -> None:
         alone.append(log_probabilities)
     members = torch.stack(alone)
 
-    # 3. Average 1, 2, ... of them. Of each number all choices are made (at most 100), as if each had been the ensemble.
+    # 3. Average 1, 2, ... members. Each size is tested on all choices of members, at most 100.
     rows = [score(members, targets, size, args.average) for size in range(1, args.members + 1)]
 
-    # 4. The same through the callback, on a Trainer that you already have.
+    # 4. The same average through the callback, in an ordinary Trainer.
     ensemble = kit.EnsembleAverage([str(folder / "members" / f"seed-{seed}") for seed in seeds], average=args.average)
     tested = dict(experiments.new_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
 
@@ -84,11 +86,11 @@ def main() -> None:
     experiments.print_table(
         f"{args.data}: {len(data.train_set)} images to train on, {len(targets)} to test, {seconds:.0f} s",
         [comparison.shown(row) for row in rows],
-        "gain: of the average over the mean of its members; negative is better for the loss",
+        "gain: average minus the mean of its members; negative is better for the loss",
         "+-: 95 % interval over the test images, paired by image, for these members",
         f"EnsembleAverage in trainer.test: test/acc {tested['test/acc']:.4f}, test/loss {tested['test/loss']:.4f}",
         f"{args.members} members against their mean: {comparison.verdict(rows[-1])}.",
-        f"Members: {folder}/members/seed-*/best.json; those that are there are not trained again (--resume)",
+        f"Members: {folder}/members/seed-*/best.json; --resume trains only missing members",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {folder}/members/seed-{args.seed}",
         f"       python recipes/ensemble.py --resume --output {folder} --members {2 * args.members}",
         *wandb_runs.center(args, folder),
@@ -96,7 +98,7 @@ def main() -> None:
 
 
 def few_images(args: argparse.Namespace, batch_size: int) -> Any:
-    """The data, with fewer images to train on if asked; of the digits the test part is large, for small intervals."""
+    """Load the data, with fewer training images if asked. The digits have a large test part, for small intervals."""
     if args.data == "digits":
         data: Any = kit.DigitsDataModule(batch_size, val_fraction=0.3, test_fraction=0.65, seed=args.seed)
     else:
@@ -112,14 +114,14 @@ def few_images(args: argparse.Namespace, batch_size: int) -> Any:
 
 
 def new_module(data: Any) -> L.LightningModule:
-    """One member, untrained."""
+    """Make an untrained member."""
     return kit.ImageClassifier(
         "small_resnet", data.num_classes, model_options={"in_channels": data.image_shape[0]}, lr=3e-3
     )
 
 
 def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[str, Any]:
-    """Train one member, or go on with it where it was killed, and test it."""
+    """Train one member, or resume its killed training, and test it."""
     start = time.perf_counter()
     folder = root / "members" / f"seed-{seed}"
     L.seed_everything(seed, verbose=False)
@@ -130,7 +132,7 @@ def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[st
         kit.ChannelsLast(),
     ]
     module = new_module(data)
-    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # a member that is killed has no others
+    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # the only settings of a killed member
     with wandb_runs.recorded(args, root, f"seed={seed}") as center:
         options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
         trainer = experiments.new_trainer(args, folder, *callbacks, *center, **options)
@@ -143,13 +145,13 @@ def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[st
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that a member depends on."""
+    """Select the options that change a member."""
     others = ("output", "resume", "members", "average", "wandb", "data_dir")
     return {key: value for key, value in vars(args).items() if key not in others}
 
 
 def score(members: Tensor, targets: Tensor, size: int, average: str) -> dict[str, Any]:
-    """Mean scores and gains of the ensembles of so many members."""
+    """Compute mean scores and gains of the ensembles with ``size`` members."""
     choices = list(combinations(range(len(members)), size))
     choices = choices[:: -(-len(choices) // 100)]
     ensembles = torch.stack([average_passes(members[list(choice)], average=average) for choice in choices])

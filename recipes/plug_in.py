@@ -1,6 +1,6 @@
-"""Plug in: the kit's callbacks in a project that knows nothing of the kit, in Python and from a YAML file.
+"""Plug in: add the kit's callbacks to a project without the kit, in Python and from a YAML file.
 
-Expected: 99.4 % test accuracy on scikit-learn's digits with the restored weights (epoch 15), 99.2 % with the last (20)
+Expected: test accuracy on scikit-learn's digits: 99.4 % with the restored weights (epoch 15), 99.2 % with the last (20)
 Cost:     7 s on 2 CPU cores, nothing to download
 Command:  python recipes/plug_in.py            (the callbacks in Python)
           python recipes/plug_in.py --cli      (the same through LightningCLI and recipes/plug_in.yaml)
@@ -28,9 +28,9 @@ from lightning_trainingkit.nn import load_weights, read_manifest
 YAML = Path(__file__).with_suffix(".yaml")
 
 
-# 1. The project, as in Lightning's own docs: a module with metrics under names of its own, and a Trainer.
+# 1. The project, as in Lightning's own docs: a module, its own names of metrics, and a Trainer.
 class LitClassifier(L.LightningModule):
-    """A small convolutional net; nothing in it is the kit's."""
+    """A small convolutional net that uses nothing of the kit."""
 
     def __init__(self, channels: int = 1, num_classes: int = 10, lr: float = 3e-3) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class LitClassifier(L.LightningModule):
 
 
 def main() -> None:
-    """Train with the callbacks from Python or from the file, and show what the last and the best weights score."""
+    """Train with the callbacks from Python or YAML, and show the scores of the last and the best weights."""
     parser = experiments.argument_parser("plug_in", __doc__)
     parser.add_argument("--epochs", type=int, default=60, help="at most (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64, help="on each device (%(default)s)")
@@ -93,12 +93,12 @@ def main() -> None:
     # 2. The kit: a few lines among the Trainer's callbacks, here or in the file.
     trainer, model = (from_yaml if args.cli else from_python)(args, data, folder)
 
-    # 3. Train, or go on where an earlier run was killed. At the end EarlyStopping puts the best weights back.
+    # 3. Train, or resume the killed run. At the end EarlyStopping restores the best weights.
     checkpoints = folder / "checkpoints"
     trainer.fit(model, data, ckpt_path=experiments.newest_checkpoint(checkpoints) if args.resume else None)
     restored = {name: value.clone() for name, value in model.state_dict().items()}
 
-    # 4. What do the last and the best weights score?
+    # 4. Scores of the last and the best weights.
     model.load_state_dict(load_weights(checkpoints / "last.ckpt"))
     last = score("last", trainer.current_epoch - 1, trainer, model, data)
     model.load_state_dict(restored)
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def from_python(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Trainer, L.LightningModule]:
-    """The Trainer and the module in Python; the kit's lines are those with ``kit.``."""
+    """Make the Trainer and the module in Python. The lines with ``kit.`` add the kit."""
     L.seed_everything(args.seed, verbose=False)
     model = LitClassifier(channels=data.image_shape[0], num_classes=data.num_classes)
     callbacks = [
@@ -140,7 +140,7 @@ def from_python(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Tr
 
 
 def from_yaml(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Trainer, L.LightningModule]:
-    """The same from the file; the recipe's options replace what stands there."""
+    """Make the Trainer and the module from the YAML file. The recipe's options replace values of the file."""
     if importlib.util.find_spec("jsonargparse") is None:
         raise ImportError("`--cli` needs jsonargparse. Run: pip install 'lightning-trainingkit[recipes]'.")
     from lightning.pytorch.cli import LightningCLI
@@ -162,7 +162,7 @@ def from_yaml(args: argparse.Namespace, data: Any, folder: Path) -> tuple[L.Trai
 
 
 def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What the recipe's options say to the Trainer, and to W&B through the environment."""
+    """Turn the recipe's options into Trainer arguments, and tell W&B through the environment."""
     os.environ |= {"WANDB_MODE": args.wandb, "WANDB_PROJECT": wandb_runs.project(args.data)}
     return {
         "max_epochs": args.epochs,
@@ -177,7 +177,7 @@ def trainer_options(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def score(
     name: str, epoch: int, trainer: L.Trainer, model: L.LightningModule, data: L.LightningDataModule
 ) -> dict[str, Any]:
-    """A row of the table: loss and accuracy of the weights that the model has now."""
+    """Make a row of the table: loss and accuracy of the current weights."""
     found = {**trainer.validate(model, data, verbose=False)[0], **trainer.test(model, data, verbose=False)[0]}
     return {"weights": name, "epoch": epoch, **{metric.replace("_", "/"): value for metric, value in found.items()}}
 

@@ -1,6 +1,6 @@
 """Quickstart: one real training with the kit's callbacks in a plain Lightning Trainer.
 
-Expected: 98 to 99 % test accuracy on scikit-learn's digits; which epoch is best depends on CPU and threads
+Expected: 98 to 99 % test accuracy on scikit-learn's digits. The best epoch depends on the CPU and its threads.
 Cost:     16 s on 2 CPU cores, nothing to download
 Command:  python recipes/quickstart.py
 """
@@ -23,13 +23,17 @@ NAMES = ["InitOverride", "EarlyStopping", "BestCheckpoint", "EpochSeed", "Channe
 
 
 def main() -> None:
-    """Train, or go on with a training that was killed, and show what the last and the best weights score."""
+    """Train, or resume a killed training, and show the scores of the last and the best weights."""
     parser = experiments.argument_parser("quickstart", __doc__)
     parser.add_argument("--epochs", type=at_least(1), default=20, help="at most (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, help="divided by --devices, if a number (%(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="of all ranks together, where --devices is a number (%(default)s)"
+    )
     without = {"choices": NAMES, "metavar": "NAME", "action": "append", "default": []}
     parser.add_argument("--without", **without, help=f"leave a callback out, may be repeated: {', '.join(NAMES)}")
-    parser.add_argument("--compare-to", type=Path, metavar="DIR", help="show how far the weights are from that run's")
+    parser.add_argument(
+        "--compare-to", type=Path, metavar="DIR", help="show the largest difference from the weights of that run"
+    )
     args = parser.parse_args()
     devices = max(1, int(args.devices)) if args.devices.isdigit() else 1
     if args.batch_size < devices:
@@ -51,7 +55,7 @@ def main() -> None:
     checkpoints = folder / "checkpoints"
     resumed_from = experiments.newest_checkpoint(checkpoints) if args.resume else None
     if args.resume and resumed_from is None:
-        parser.error(f"--resume must find a checkpoint, got none in {checkpoints}. Start anew without it.")
+        parser.error(f"--resume must find a checkpoint, got none in {checkpoints}. Start a new run without it.")
     L.seed_everything(args.seed, verbose=False)
     model = kit.ImageClassifier(
         "small_resnet",
@@ -87,7 +91,7 @@ def main() -> None:
         logger=False,  # CommandCenter adds W&B's
     )
 
-    # 3. Train, or go on where an earlier run was killed.
+    # 3. Train, or resume the killed run.
     first_step = torch.load(resumed_from, weights_only=True)["global_step"] if resumed_from else 0
     trainer.fit(model, data, ckpt_path=resumed_from)
     notes = [f"Started from step {first_step}, ran {trainer.global_step - first_step} of {trainer.global_step} steps."]
@@ -96,7 +100,7 @@ def main() -> None:
             f"Largest difference of parameters and buffers between ranks: {difference_between_ranks(trainer, model):g}"
         )
 
-    # 4. What do the last and the best weights score?
+    # 4. Scores of the last and the best weights.
     rows = []
     if "BestCheckpoint" in left_out:
         rows.append(score("restored best" if "EarlyStopping" not in left_out else "last", None, trainer, model, data))
@@ -110,7 +114,7 @@ def main() -> None:
     metrics = {name: value for name, value in metrics.items() if "/" in name}
     if args.compare_to:
         metrics["difference"] = difference_of_runs(checkpoints, args.compare_to / "checkpoints")
-        notes.append(f"Largest difference of final weights to those of {args.compare_to}: {metrics['difference']:g}")
+        notes.append(f"Largest difference of weights, last and best, from {args.compare_to}: {metrics['difference']:g}")
 
     seconds = time.perf_counter() - start
     experiments.write_results(folder, vars(args), metrics | {"steps": trainer.global_step}, rows, seconds)
@@ -129,14 +133,14 @@ def main() -> None:
 
 
 def score(name: str, epoch: int | None, trainer: L.Trainer, model: L.LightningModule, data: Any) -> dict[str, Any]:
-    """A row of the table: loss and accuracy of the weights that the model has now."""
+    """Make a row of the table: loss and accuracy of the current weights."""
     val = trainer.validate(model, data, verbose=False)[0]
     test = trainer.test(model, data, verbose=False)[0]
     return {"weights": name, "epoch": epoch, **val, **test}
 
 
 def difference_between_ranks(trainer: L.Trainer, model: L.LightningModule) -> float:
-    """Largest difference of any rank's parameters and buffers to those of rank 0."""
+    """Compare all parameters and buffers with rank 0, and return the largest difference of any rank."""
     flat = torch.cat([value.detach().double().flatten() for value in model.state_dict().values()])
     flat = flat.to(trainer.strategy.root_device)  # where NCCL wants it; the fit has left the model on the CPU
     first = flat.clone()
@@ -147,7 +151,7 @@ def difference_between_ranks(trainer: L.Trainer, model: L.LightningModule) -> fl
 
 
 def difference_of_runs(one: Path, other: Path) -> float:
-    """Largest difference of the last and of the best weights of two runs."""
+    """Return the largest difference between the weights of two runs, last and best."""
     pairs = [(load_weights(run / "last.ckpt"), load_weights(kit.best_path(run))) for run in (one, other)]
     return max(
         (mine[name].double() - theirs[name].double()).abs().max().item()

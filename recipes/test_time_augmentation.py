@@ -1,11 +1,11 @@
-"""Test-time augmentation: what several views of each test image are worth to a model that is trained already.
+"""Test-time augmentation: measure the gain from several views of each test image, for a trained model.
 
-Takes any checkpoint of a LightningModule whose `predict_step` returns probabilities. `--data` is split as the
-checkpoint says that it was in training, so that no image is tested that was trained on.
+Takes any checkpoint of a LightningModule whose `predict_step` returns probabilities. The checkpoint records the split
+of its training data. The recipe splits `--data` in the same way, so that no training image is tested.
 
-Expected: on a member of recipes/ensemble.py, which learned from unmoved digits, every set of views does harm: flip -2.7
-          +- 1.2 points, rotations -54 +- 3. On one of recipes/reproduce/ensembles_and_tta.py, which learned from moved
-          digits, shifts(1) gains: +1.1 +- 0.8 points. Views help that training has shown to the model.
+Expected: A member of recipes/ensemble.py was trained on unshifted digits. Every set of views does harm to it: flip -2.7
+          +- 1.2 points, rotations -54 +- 3. A member of recipes/reproduce/ensembles_and_tta.py was trained on shifted
+          digits. It gains from shifts(1): +1.1 +- 0.8 points. Views help if training showed them to the model.
 Cost:     10 s on 2 CPU cores, 70 s on busy ones, nothing to download
 Command:  python recipes/ensemble.py && python recipes/test_time_augmentation.py
 """
@@ -29,7 +29,7 @@ from lightning_trainingkit.nn import explain_failure
 
 
 def main() -> None:
-    """Predict the test images with each set of views, in full and with an early exit, and compare with one view."""
+    """Predict the test images with each set of views, with and without early exit, and compare with one view."""
     parser = experiments.argument_parser("test_time_augmentation", __doc__)
     parser.add_argument(
         "--checkpoint", type=Path, help="file, or folder with best.json (default: runs/ensemble's newest)"
@@ -44,11 +44,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128, help="of one rank (%(default)s)")
     args = parser.parse_args()
     if args.resume:
-        parser.error("--resume has no use here: nothing is trained.")
+        parser.error("--resume must not be given: this recipe trains nothing.")
     start = time.perf_counter()
     experiments.quiet()
 
-    # 1. A trained model, and the test images that it has not seen.
+    # 1. A trained model, and test images that are new to it.
     try:
         checkpoint = find_checkpoint(args.checkpoint)
         module = find_class(args.module).load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True)
@@ -68,7 +68,7 @@ def main() -> None:
     one = {"views": "one", "passes": 1, **comparison.scores(plain, targets), "seconds": seconds}
     rows = [{**one, **comparison.gain(plain, plain, targets)}]
 
-    # 3. The same Trainer with the callback. With an early exit an image stops when its argmax is settled.
+    # 3. The same Trainer with the callback. With early exit, an image stops when its argmax can no longer change.
     for each in sets:
         full = kit.TestTimeAugmentation(each, target=args.target, average=args.average)
         averaged, _, seconds = predict(args, folder, module, data, full)
@@ -94,12 +94,12 @@ def main() -> None:
         [{name: value for name, value in row.items() if name not in cost} for row in cells],
     )
     experiments.print_table(
-        "What it costs, in full and with an early exit",
+        "Cost, with and without early exit",
         [{name: row.get(name) for name in ("views", *cost)} for row in cells],
         "gain: over one view; negative is better for the loss. +-: 95 % interval over the test images, paired",
         "exit passes: mean number of passes of an image with an early exit; differs: images whose argmax it changed",
         *(f"{row['views']}: {comparison.verdict(row)}" for row in rows[1:]),
-        "Of so many sets the best on test is best by luck, too: choose on validation images.",
+        "The best of many sets on test is partly luck: choose the views on validation images.",
         f"Files: {folder}/results.json",
         f"Next:  python recipes/test_time_augmentation.py --checkpoint {checkpoint} --average votes",
         *wandb_runs.center(args, folder),
@@ -109,7 +109,7 @@ def main() -> None:
 def predict(
     args: argparse.Namespace, folder: Path, module: L.LightningModule, data: Any, *callbacks: L.Callback
 ) -> tuple[Tensor, Tensor, float]:
-    """Log-probabilities and targets of all test images, and the seconds that it took."""
+    """Predict all test images; return log-probabilities, targets and seconds."""
     trainer = L.Trainer(
         accelerator=args.accelerator,
         devices=args.devices,
@@ -127,7 +127,7 @@ def predict(
 
 
 def read_views(text: str) -> Any:
-    """A set of views by name, or JSON."""
+    """Read a set of views, by name or as JSON."""
     views = json.loads(text) if text.startswith("[") else text
     try:
         make_views(views)
@@ -137,19 +137,19 @@ def read_views(text: str) -> Any:
 
 
 def default_views(size: int) -> list[Any]:
-    """Sets that suit images of so many pixels a side."""
+    """Choose sets of views for images of ``size`` pixels a side."""
     crop = size - max(1, size // 8)
     sets: list[Any] = ["flip", f"shifts({max(1, size // 28)})", [f"shifts({max(1, size // 28)})", "flip"], "airbench"]
     return [*sets, f"five_crop({crop})", f"ten_crop({crop})", "rotations"]
 
 
 def name_of(views: Any) -> str:
-    """A set of views in a table."""
+    """Name a set of views in a table."""
     return views if isinstance(views, str) else " x ".join(map(str, views))
 
 
 def find_checkpoint(path: Path | None) -> Path:
-    """The file itself, the best one in a folder, or the best of the newest ensemble member."""
+    """Find the checkpoint: a file, the best of a folder, or the best of the newest ensemble member."""
     if path is None:
         manifests = Path("runs").glob("ensemble*/members/*/best.json")
         newest = max(manifests, key=lambda found: found.stat().st_mtime, default=None)
@@ -162,7 +162,7 @@ def find_checkpoint(path: Path | None) -> Path:
 
 
 def find_class(name: str) -> type[L.LightningModule]:
-    """The class of this dotted name."""
+    """Import a LightningModule by its dotted name."""
     package, _, attribute = name.rpartition(".")
     try:
         found = getattr(import_module(package), attribute)
@@ -174,18 +174,18 @@ def find_class(name: str) -> type[L.LightningModule]:
 
 
 def names(module: L.LightningModule) -> str:
-    """Names of the submodules that hold others."""
+    """List the submodules that have submodules themselves."""
     return ", ".join(name for name, child in module.named_modules() if name and any(child.children()))
 
 
 def find_data(args: argparse.Namespace, checkpoint: Path) -> Any:
-    """The data with the split of the checkpoint, if it knows one: no image is tested that was trained on."""
+    """Load the data with the split that the checkpoint records, if any, so that no training image is tested."""
     data = experiments.data_module(args.data, args.data_dir, batch_size=args.batch_size, seed=args.seed)
     with explain_failure(checkpoint):
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     split = content.get("datamodule_hyper_parameters")
     if split is None:
-        print(f"{checkpoint} does not say how its data were split: make sure that the test images are new to it.")
+        print(f"{checkpoint} records no split of its data: make sure that it was not trained on the test images.")
         return data
     unknown = sorted(split.keys() - data.hparams.keys())
     if unknown:

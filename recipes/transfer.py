@@ -1,17 +1,22 @@
-"""Transfer learning: from which number of images on is what another task has taught worth what?
+"""Transfer learning: the gain over training from scratch, by method and number of images.
 
-A network learns every other class of a data set, 0, 2, 4, ... (or comes from `--weights` or `--checkpoint`). From there
-it is taken to the remaining classes with few images of each, in five ways: from scratch; with the new last layer alone
-(frozen, features cached, ten times the rate); by phases, last layer, last blocks, everything, the lower a block the
-slower (gradual); all at once at one rate (full); and by a linear probe, the last layer solved by L-BFGS. All see the
-same images, without augmentation, for the same number of steps; nothing is selected on the way, so that the last
-weights are tested.
+A network learns every other class of a data set, 0, 2, 4, ..., or comes from `--weights` or `--checkpoint`. Then it
+learns the remaining classes from few images, in five ways:
+
+- **scratch**: from new weights.
+- **probe**: a linear probe, the last layer solved by L-BFGS.
+- **frozen**: the new last layer alone, with cached features, at ten times the rate.
+- **gradual**: in phases: the last layer, the last blocks, then everything. Lower blocks learn more slowly.
+- **full**: everything from the start, at one rate.
+
+All ways see the same images, without augmentation. All but the probe take the same number of steps. The last weights
+are tested, so that nothing is selected during training.
 
 Expected: gain in test accuracy over from scratch, points, 95 % intervals over 5 seeds, after five kinds of clothes:
             10 images of each of five others (from scratch 83.3 %): gradual +5.6 +- 2.5, full +5.0 +- 1.9
             50 (90.8 %): gradual +2.8 +- 0.9, full +1.8 +- 1.0
             500 (95.4 %): gradual +0.7 +- 0.3, full +0.5 +- 0.3
-          A last layer alone does not get there: what five kinds of clothes teach is too little for five others.
+          A last layer alone gains less: features of five kinds of clothes are too few for five other kinds.
 Cost:     17 min on 2 CPU cores without bfloat16; nothing to download (Fashion-MNIST is Debian's package)
 Command:  python recipes/transfer.py
 """
@@ -48,7 +53,7 @@ METHODS = ("scratch", "probe", "frozen", "gradual", "full")
 
 
 def main() -> None:
-    """Pretrain, transfer with each number of images by each method and seed, compare with from scratch, and draw."""
+    """Pretrain, transfer by each method, number of images and seed, compare with scratch, and draw."""
     parser = experiments.argument_parser("transfer", __doc__)
     parser.set_defaults(data="fashion-mnist")
     parser.add_argument("--images", type=counts, default="10,50,500", help="of each class, a list (%(default)s)")
@@ -57,8 +62,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3, help="highest learning rate of all methods (%(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="of the pretraining (%(default)s)")
     parser.add_argument("--model", default="small_resnet", help="name, as ImageClassifier takes it (%(default)s)")
-    parser.add_argument("--weights", help="of torchvision's --model, such as DEFAULT, in the place of the pretraining")
-    parser.add_argument("--checkpoint", help="of --model, in the place of the pretraining: file or folder (best.json)")
+    parser.add_argument("--weights", help="of torchvision's --model, such as DEFAULT, instead of the pretraining")
+    parser.add_argument("--checkpoint", help="of --model, instead of the pretraining: file or folder (best.json)")
     parser.add_argument("--size", type=int, help="to resize images to (default: as they are; 64 with --weights)")
     args = parser.parse_args()
     try:
@@ -78,11 +83,11 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
-    # 1. What is there before: a model that knows the other classes.
+    # 1. A model that knows the other classes.
     if not (args.weights or args.checkpoint):
         pretrain(args, source, folder / "pretrained", model)
 
-    # 2. Each method, number of images and seed. With --resume, those that are done are read from their files.
+    # 2. Each method, number of images and seed. With --resume, finished trainings are read from their files.
     seeds = range(args.seed, args.seed + args.seeds)
     found: dict[tuple[int, str], list[dict[str, float]]] = {}
     for count in args.images:
@@ -113,7 +118,7 @@ def main() -> None:
         f"{args.data}: {len(target.classes)} classes, {len(target.test_set)} test images, {seconds:.0f} s",
         [shown(row) for row in rows],
         f"+-: 95 % interval by Student's t over {args.seeds} seeds: other images, head and order",
-        "gain: over from scratch on the same images, in points; better, worse: outside of the interval",
+        "gain: over scratch on the same images, in points; better, worse: outside of the interval",
         *(f"{count} images per class: {winner(rows, count)}" for count in args.images),
         f"Files: {folder}/transfer.png, {folder}/results.json, {folder}/fits/*/results.json",
         "Next:  python recipes/transfer.py --model resnet18 --weights DEFAULT    (downloads ImageNet weights)",
@@ -122,7 +127,7 @@ def main() -> None:
 
 
 def counts(text: str) -> list[int]:
-    """Read numbers of images, ascending."""
+    """Read numbers of images, in ascending order."""
     found = sorted({int(part) for part in text.split(",") if part.strip().isdigit()})
     if not found or found[0] < 1 or len(found) != len(text.split(",")):
         raise argparse.ArgumentTypeError(f"must be different positive numbers such as 10,50,500, got {text!r}")
@@ -130,7 +135,7 @@ def counts(text: str) -> list[int]:
 
 
 def halves(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The data with every other class from 0 on, and with the rest; labels are counted anew."""
+    """Split the data by class, 0, 2, ... and 1, 3, ...; the labels of each half start from 0."""
     data: Any = experiments.data_module(args.data, args.data_dir, batch_size=128, seed=args.seed)
     data.prepare_data()
     data.setup()
@@ -192,7 +197,7 @@ class Classes(Dataset[tuple[Tensor, Tensor]]):
 
 
 def known_model(args: argparse.Namespace, source: Any) -> nn.Module:
-    """The model by name, with the weights of torchvision or of a checkpoint where these are given."""
+    """Make the model by name, with the weights of torchvision or of a checkpoint if given."""
     L.seed_everything(args.seed, verbose=False)
     if args.weights:
         return torchvision.models.get_model(args.model, weights=args.weights)
@@ -207,13 +212,13 @@ def known_model(args: argparse.Namespace, source: Any) -> nn.Module:
 
 
 def new_model(args: argparse.Namespace, data: Any) -> nn.Module:
-    """The model by name, untrained."""
+    """Make the untrained model by name."""
     options = {"in_channels": data.image_shape[0]} if args.model == "small_resnet" else {}
     return build_model(args.model, data.num_classes, options)
 
 
 def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Module) -> None:
-    """Train on the source classes, or go on where that was killed; the best weights end up in the model."""
+    """Train on the source classes, or resume a killed training. The model then holds the best weights."""
     module = kit.ImageClassifier(model, source.num_classes, lr=3e-3)
     source.train_set = Augmented(source.train_set, source.image_shape[1], mirror=args.data != "digits")
     if not (folder / "results.json").exists():
@@ -233,7 +238,7 @@ def pretrain(args: argparse.Namespace, source: Any, folder: Path, model: nn.Modu
 
 
 def few_images(target: Any, count: int, seed: int) -> Any:
-    """The target classes with so many training images of each, drawn by the seed."""
+    """Select the target classes with ``count`` training images of each, drawn by the seed."""
     data = copy.copy(target)
     generator = torch.Generator().manual_seed(seed)
     chosen = []
@@ -256,7 +261,7 @@ def transfer(
     data: Any,
     seed: int,
 ) -> dict[str, float]:
-    """Train by one method, and test."""
+    """Train by one method, and test the last weights."""
     start = time.perf_counter()
     L.seed_everything(seed, verbose=False)
     if method == "scratch":
@@ -286,18 +291,18 @@ def transfer(
 
 
 def check_settings(args: argparse.Namespace, folder: Path) -> None:
-    """Raise ValueError if the folder holds fits with other options, and note these."""
+    """Raise ValueError if the folder holds fits with different options; record the options of this run."""
     others = ("output", "resume", "seeds", "images", "wandb", "data_dir")
     ours = {key: value for key, value in vars(args).items() if key not in others}
     file = folder / "begun" / "results.json"
     found = json.loads(file.read_text(encoding="utf-8"))["config"] if file.exists() else ours
     if found != ours:
-        raise ValueError(f"--output must hold fits with the options of now, got {found}. Take a new one.")
+        raise ValueError(f"--output must hold fits with the present options, got {found}. Take a new folder.")
     experiments.write_results(folder / "begun", ours, {}, [], 0.0)
 
 
 def compare(found: dict[tuple[int, str], list[dict[str, float]]], count: int, method: str) -> dict[str, Any]:
-    """Means over seeds, and the gain over from scratch, paired by seed, with 95 % intervals."""
+    """Average over seeds, and compute the gain over scratch, paired by seed, with 95 % intervals."""
     ours, scratch = found[count, method], found[count, "scratch"]
     row: dict[str, Any] = {"images per class": count, "method": method}
     for name, key in (("acc", "test/acc"), ("loss", "test/loss")):
@@ -308,7 +313,7 @@ def compare(found: dict[tuple[int, str], list[dict[str, float]]], count: int, me
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as the table shows it, accuracies in per cent."""
+    """Format a row for the table, with accuracies in per cent."""
     verdict = comparison.verdict(row).split(",")[0].removeprefix("accuracy ")
     return {
         "images": row["images per class"],
@@ -322,7 +327,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def winner(rows: list[dict[str, Any]], count: int) -> str:
-    """The method with the highest mean accuracy."""
+    """Name the method with the highest mean accuracy."""
     best = max((row for row in rows if row["images per class"] == count), key=lambda row: row["test/acc"])
     return f"{best['method']} is highest with {100 * best['test/acc']:.1f} %"
 

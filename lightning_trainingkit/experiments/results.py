@@ -23,10 +23,22 @@ def write_results(
     metrics: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     seconds: float,
+    figures: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``results.json``, on rank 0, whole or not at all."""
+    """Write ``results.json``, on rank 0, whole or not at all.
+
+    Args:
+        folder: Folder of the run.
+        config: Options of the run.
+        metrics: Numbers by name.
+        rows: Rows of the table that the run prints.
+        seconds: Duration of the run.
+        figures: Claims of the lecture, as ``claim`` returns them.
+    """
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in config.items()}
     results = _finite({"config": settings, "metrics": dict(metrics), "rows": [dict(row) for row in rows]})
+    if figures:
+        results["figures"] = [dict(figure) for figure in figures]
     write_json(folder / "results.json", results | {"seconds": round(seconds, 2), "versions": versions()})
 
 

@@ -11,20 +11,21 @@ Command:  python tests/benchmarks/averaging.py
 
 1. A plain net of four convolutions is trained on Fashion-MNIST to about 90 % (on digits, unless Debian's package
    dataset-fashion-mnist is installed). Ten crops of 24 x 24 pixels of each test image are averaged by ttach and ours,
-   in full and with an early exit, both as probabilities. The fewer samples a call has, the more its fixed cost counts,
-   and the less an early exit saves: with a SmallResNet on such small images this script printed 1.41 and 1.39 at 32
-   images (commits 4a10383, 7a75681).
+   in full and with an early exit, both as probabilities. In small calls the fixed cost counts more, and an early exit
+   saves less. With a SmallResNet this script printed 1.41 and 1.39 at 32 images (commits 4a10383, 7a75681).
 2. Ensembles of untrained SmallResNets and perceptrons: torchensemble, a loop written out, and ours, as a loop and with
-   `vectorize=True`. What ours does around the members shows where one takes less than 1 ms, as a perceptron does on a
-   CPU: such loops have no goal. One forward has a goal where it is for: on a GPU, 20 members, batches of 32.
+   `vectorize=True`. The fixed cost of ours shows where a member takes less than 1 ms, such as a perceptron on a CPU:
+   such loops have no goal. `vectorize=True` has a goal only on a GPU, with 20 members and batches of 32.
 3. Memory: the peak of what torch holds while 50 passes are averaged, with batches cut to `max_batch`, against one pass
    of `max_batch` images.
 
-Times are of this process on one thread (`process_time`; the clock on a GPU), which what else the machine does disturbs
-less. All have seen 20 batches before, since a library prepares for each new size of batch once, and an early exit makes
-many. Competitors take each batch in an order drawn anew, ensembles several times in a row, as a test does; a ratio is
-the median over batches, with its 95 % bootstrap interval. The control is the peer against itself. An early exit takes
-as long as its images are hard: its ratio is that of sums.
+- **Times** are of this process on one thread (`process_time`), since other programs disturb them less. On a GPU they
+  are of the clock.
+- **Warm-up**: 20 batches. Libraries prepare once for each size of batch, and an early exit makes many sizes.
+- **Order**: competitors take each batch in a random order, ensembles several times in a row, as a test does.
+- **Ratio**: the median over batches, with its 95 % bootstrap interval. The time of an early exit depends on how hard
+  the images are: its ratio is the sum of times over the sum of times.
+- **Control**: the peer against itself.
 """
 
 import copy
@@ -86,7 +87,7 @@ def main() -> None:
 
 
 def trained(args: Any) -> tuple[nn.Module, Tensor, Tensor, int, str]:
-    """A net, test images and targets, the size of a crop, and where the images are from."""
+    """Train a net; return it with test images, targets, the size of a crop, and the name of the data set."""
     try:
         data: Any = kit.FashionMNISTDataModule()
         data.setup()
@@ -225,7 +226,7 @@ def perceptron() -> nn.Module:
 
 @torch.inference_mode()
 def changed_in_bf16(net: nn.Module, x: Tensor, crop: int) -> tuple[int, int]:
-    """Images whose argmax an early exit changes under autocast to bfloat16, and how many were looked at."""
+    """Count images whose argmax an early exit changes under autocast to bfloat16, and all images."""
     views = kit.Views(f"ten_crop({crop})")
     with torch.autocast(DEVICE, dtype=torch.bfloat16):
         full, early = (
@@ -236,7 +237,7 @@ def changed_in_bf16(net: nn.Module, x: Tensor, crop: int) -> tuple[int, int]:
 
 
 def memory(net: nn.Module, crop: int, limit: int) -> dict:
-    """Peak of 50 passes of 4 x `limit` images against that of one pass of `limit`, inputs not counted."""
+    """Compare the peak of 50 passes of 4 x `limit` images with the peak of one pass of `limit`, without inputs."""
     views = [[f"shift({dx}, {dy})" for dx in range(-2, 3) for dy in range(-2, 3)], "flip"]
     large, small = (torch.randn(size, 1, crop, crop, device=DEVICE) for size in (4 * limit, limit))
     averaged = kit.Averaged(net, kit.Views(views), max_batch=limit)
@@ -253,7 +254,7 @@ def memory(net: nn.Module, crop: int, limit: int) -> dict:
 def race(
     competitors: dict[str, Callable], batches: Sequence[Tensor], rounds: int, draw: random.Random, calls: int = 1
 ) -> tuple[Times, dict[str, list[Tensor]]]:
-    """Time all competitors on each batch; return the seconds of a call, and what they said in the first round."""
+    """Time all competitors on each batch; return the seconds of a call, and the outputs of the first round."""
     warm_up = [*batches[:20], *[batches[0]] * (2 - len(batches))]  # the first batch of members is compared
     for competitor in competitors.values():
         for batch in warm_up:

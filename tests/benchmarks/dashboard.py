@@ -1,21 +1,21 @@
-"""The local command center: how long until the page is there, how large it is, how soon it draws, what a fit pays.
+"""The local command center: time to write the page, its size, time to draw it, and the cost in a fit.
 
 Expected: 20 runs: page from cold in 3 to 5 s (`wandb leet inspect` takes 17 to 30 s), from the cache in 0.3 to 0.5 s,
-          10.9 MB, first panel 0.3 to 0.6 s after that of two points; Plotly's page of all values: 27.7 MB, 2 to 3 s.
+          10.9 MB, first panel 0.3 to 0.6 s later than with two points; Plotly's page of all values: 27.7 MB, 2 to 3 s.
           200 runs: page from the cache in 0.8 to 1.5 s, 19 MB, first panel 0.3 to 0.6 s. The longest stall, 0.8 to
-          1.9 s, is that of Plotly's parallel coordinates without a graphics card. CommandCenter's share 0.3 to 0.6 %
+          1.9 s, comes from Plotly's parallel coordinates without a graphics card. CommandCenter's share 0.3 to 0.6 %
 Cost:     3 to 5 min on 2 CPU cores; Debian's chromium and chromium-driver
 Command:  python tests/benchmarks/dashboard.py
 
-1. 20 runs of 5,000 steps and 10 metrics, written by the wandb client. The page by `trainingkit dashboard`, a process of
-   its own: cold, and from the cache that the first one left. Peers: `wandb leet inspect` for one run after the other,
-   which is reading alone, and a page by Plotly of all values as they are, ten panels below each other.
+1. 20 runs of 5,000 steps and 10 metrics, written by the wandb client. The page by `trainingkit dashboard`, in a new
+   process: cold, and from the cache of the first process. Peers: `wandb leet inspect` for one run after the other,
+   which only reads, and a page by Plotly of all values, with ten panels below each other.
 2. 200 runs of 10,000 steps and 20 metrics, made in the cache's format.
-3. First panel: Debian's headless Chromium, from the start of the navigation until the first line is in the page,
-   against a page of two points by Plotly, in turns. A stall is the longest time between two frames while all panels are
+3. First panel: Debian's headless Chromium, from the start of the navigation until the first line is in the page. The
+   peer is a page of two points by Plotly, in turns. A stall is the longest time between two frames while all panels are
    scrolled into view, one after the other.
-4. CommandCenter's share of a fit, as in `overhead.py`: without `wandb.init`, which is paid once a fit, however long.
-   What a page at the end of the fit adds, where it is asked for, stands below.
+4. CommandCenter's share of a fit, as in `overhead.py`, without `wandb.init`, a cost of once a fit. A further row is the
+   cost of a page at the end of the fit.
 
 Seconds are of the clock. Medians, with the smallest and the largest.
 """
@@ -140,7 +140,7 @@ def shape(text: str) -> tuple[int, ...]:
 
 
 def values(number: int, steps: int, metrics: int) -> dict[str, np.ndarray]:
-    """What a run may have logged: a loss that falls, an accuracy that rises, both noisy; the rest are random walks."""
+    """Make curves of a run: a noisy loss that falls, a noisy accuracy that rises, and random walks."""
     draw = np.random.default_rng(number)
     falls = 0.1 * (1 + number % 7) + 2 * np.exp(-np.arange(steps) / (0.1 * steps))
     found = {}
@@ -186,7 +186,7 @@ def write_run(root: Path, number: int, steps: int, metrics: int) -> None:
 
 
 def fill_cache(root: Path, count: int, steps: int, metrics: int) -> None:
-    """Runs as they would be kept after a first reading, beside files that nobody reads."""
+    """Write runs as the cache keeps them after a first reading, beside files that nobody reads."""
     for number in track(range(count), "Filling a cache"):
         source = root / f"run-{number}" / f"run-{number}.wandb"
         source.parent.mkdir(parents=True)
@@ -211,7 +211,7 @@ def write_page(root: Path) -> None:
 
 
 def write_plotly(root: Path, path: Path) -> None:
-    """All values of all runs as they are, a panel for each metric."""
+    """Write Plotly's page of all values of all runs, a panel for each metric."""
     found = [read_wandb_file(path) for path in sorted(root.rglob("run-*.wandb"))]  # `gather` thins curves
     names = sorted({name for run in found for name in run.curves})
     figure = make_subplots(len(names), 1, subplot_titles=names)
@@ -292,7 +292,7 @@ def first_panel(browser: Any, path: Path) -> float:
 
 
 def fit_rows(folder: Path, steps: int) -> list[dict]:
-    """What a fit spends inside CommandCenter, and what writing its page would add."""
+    """Measure the time of a fit inside CommandCenter, and the time to write its page."""
     timers = []
     for number in range(4):
         timers.append(HookTimer())

@@ -28,7 +28,7 @@ CALLS = (
 )
 
 
-@cache  # else this takes longer than an empty hook, and is counted as the hook's time
+@cache  # without the cache this takes longer than an empty hook, and would count as the hook's time
 def _own_name(action: str) -> str | None:
     if action == "save_checkpoint":
         return SAVING
@@ -39,10 +39,10 @@ def _own_name(action: str) -> str | None:
 
 
 class HookTimer(Profiler):
-    """Seconds by what they were spent on. A moment goes to the innermost call that has a name, else to training.
+    """Seconds by name of the call. A moment counts for the innermost call with a name, or for training.
 
-    Lightning reports every hook of every callback, and every checkpoint that it saves. What callbacks do after the
-    module's own `setup` appears there, whose one line in `ImageClassifier` is counted with it.
+    Lightning reports every hook of every callback, and every checkpoint that it saves. Work of callbacks after the
+    module's own `setup` counts as the module's setup, together with the one line of `ImageClassifier.setup`.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class HookTimer(Profiler):
         self.seconds[self._names.pop()] -= self._own
 
     def _measure_own(self) -> float:
-        """Time a hook that does nothing, as Lightning calls hooks; the control of all others."""
+        """Time an empty hook, called as Lightning calls hooks: the control of all others."""
         self._last, times = time.perf_counter(), 5000
         for _ in range(times):
             with self.profile("[Callback]nothing.on_train_batch_end"):

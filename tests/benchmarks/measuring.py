@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def now() -> float:
-    """Seconds of this process on a CPU, which what else the machine does disturbs less; of the clock on a GPU."""
+    """Seconds of this process on a CPU, since other programs disturb them less; seconds of the clock on a GPU."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -20,7 +20,7 @@ def now() -> float:
 
 
 def peak(call: Callable[[], Any]) -> float:
-    """Most bytes that torch holds at once in a call beyond those from before."""
+    """Most bytes that torch holds at once during a call, less the bytes from before."""
     gc.collect()  # what is freed in the call must not be from before it
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -48,7 +48,7 @@ def row(
 ) -> dict:
     """One comparison; of a memory and of a share, less is better.
 
-    "Never slower" (a goal below 1) is judged by the upper end of the interval: by its middle it is missed by chance.
+    A goal below 1, "never slower", is judged by the upper end of the interval. The middle would miss it by chance.
     """
     numbers = {"ours": ours, "peer": peer, "ratio": ratio, "low": low, "high": high}
     rounded = {key: value if value is None else round(value, 4) for key, value in numbers.items()}

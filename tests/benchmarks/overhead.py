@@ -6,21 +6,21 @@ Command:  python tests/benchmarks/overhead.py
 
 The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a validation and a checkpoint an epoch.
 
-1. Steps. Two fits that do the same differ by up to 17 %, so on and off are compared within one fit, by blocks of 5
-   steps: every callback of the kit and CommandCenter's logger, or none, or none again as the control, in an order drawn
-   anew for each three. A step lasts from its beginning to that of the next. The first and the last block of an epoch
-   don't count: validations and epoch ends have all callbacks, so that none loses its place. What a callback does to the
-   whole fit is in all blocks: the weights are stored channels last, and W&B's own process runs beside. The goal is on
-   the time that this process computes: by the clock, what else the machine does blurs the control to 15 %.
-2. Hooks. Fits with all callbacks. Counted are the moments inside a hook, setup, epoch ends and fit end among them, and
-   inside what callbacks put into the module's `setup` or the logger; each once, less what a hook that does nothing
-   takes with this timer. Apart stands what is not the kit's own: writing and reading weights and their manifest, and
-   `wandb.init`, which is paid once a fit, however long, most by the first fit of a process. Shares are of the fit
-   without these two; of several fits the median, with the smallest and the largest.
+1. Steps. Two equal fits differ by up to 17 %, so on and off are compared within one fit, by blocks of 5 steps.
+   Each three blocks have a random order: every callback of the kit and CommandCenter's logger, none, and none again as
+   the control. A step lasts until the next step begins. The first and the last block of an epoch don't count:
+   validations and epoch ends have all callbacks, so that no callback loses its place. Effects on the whole fit are in
+   all blocks: weights are channels last, and W&B's own process runs too. The goal is on the time that this process
+   computes. By the clock, other programs blur the control to 15 %.
+2. Hooks. Fits with all callbacks. Counted is the time inside hooks, with setup, epoch ends and fit end, and inside the
+   callbacks' additions to the module's `setup` or the logger. Each moment counts once, less the time of an empty hook
+   with this timer. Two parts are listed apart: writing and reading weights and their manifest, and `wandb.init`. W&B's
+   start costs once a fit, and most in the first fit of a process. Shares are of the fit without these two parts. Of
+   several fits the row has the median, with the smallest and the largest.
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
-goal if the lower end of its interval does: by its middle the goal is missed by chance. Shares are judged as they are.
+goal if the lower end of its interval does. The middle would miss the goal by chance. Shares are judged directly.
 """
 
 import contextlib
@@ -107,7 +107,7 @@ def callbacks() -> list[L.Callback]:
 
 
 def fit(folder: Path, epochs: int, threes: int, parts: list[L.Callback], timer: HookTimer | None = None) -> None:
-    """Train. What callbacks print (InitOverride's report) is made and thrown away."""
+    """Train. Output of callbacks (InitOverride's report) is made and thrown away."""
     L.seed_everything(0, verbose=False)
     data = kit.DigitsDataModule(batch_size=BATCH)
     data.setup()

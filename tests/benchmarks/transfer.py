@@ -1,4 +1,4 @@
-"""Transfer learning: what a frozen front saves, and what freezing and unfreezing costs beside the peers' ways.
+"""Transfer learning: the time that a frozen front saves, and the cost of freezing and unfreezing against peers.
 
 Expected: head only 3.3 times as fast as a full epoch, with cached features 64 [61, 67]; last block and head 2.4;
           BackboneFinetuning takes 1.27 times as long as ours, finetuning-scheduler 1.03 [0.97, 1.04]; memory is equal.
@@ -10,16 +10,17 @@ Command:  python tests/benchmarks/transfer.py
 
 torchvision's ResNet-18 on images of 64 x 64 pixels in batches of 32, SGD with momentum, one thread.
 
-1. Epochs. Full training, the last layer alone, the same with cached features, and the last block and layer. A fit of
-   three epochs for each, of eight with a cache, in a random order in each round; the first epoch fills the cache
-   and does not count.
-2. Peers. The same schedule, two epochs of the last layer and two of everything, by BackboneFinetuning of Lightning
-   (`train_bn=False`: frozen statistics stay), by finetuning-scheduler (`epoch_transitions_only`), and by ours with one
-   rate for all blocks, as theirs; whole fits, without their set-up. Ours with its default rates stands beside.
-3. Memory: the most that torch holds at once in such a fit, the module with it.
+1. Epochs. Full training, the last layer alone, the last layer with cached features, and the last block and layer. Each
+   fit has three epochs, with a cache eight. Each round has a random order. The first epoch fills the cache and does not
+   count.
+2. Peers. All train two epochs of the last layer and two of everything, in whole fits without their set-up.
+   Competitors: BackboneFinetuning of Lightning (`train_bn=False`: frozen statistics stay), finetuning-scheduler
+   (`epoch_transitions_only`), and ours with one rate for all blocks, as the peers have it. A further row has ours with
+   its default rates.
+3. Memory: the most that torch holds at once in such a fit, with the module.
 
-Times are of this process (`process_time`; the clock on a GPU); a ratio is the median over pairs of the same round, with
-its 95 % bootstrap interval. The control is the peer against itself.
+Times are of this process (`process_time`), on a GPU of the clock. A ratio is the median over pairs of the same round,
+with its 95 % bootstrap interval. The control is the peer against itself.
 """
 
 import contextlib
@@ -60,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     folder = experiments.open_folder("transfer_speed", args.output)
     experiments.quiet()
-    logging.disable(logging.ERROR)  # finetuning-scheduler sets the levels anew
+    logging.disable(logging.ERROR)  # finetuning-scheduler resets the levels
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     start = time.perf_counter()

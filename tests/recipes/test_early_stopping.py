@@ -36,7 +36,7 @@ def test_help():
 
 def test_the_table_and_the_results_hold_the_same_numbers(finished):
     _, out, found = finished
-    assert found.keys() == {"config", "metrics", "rows", "seconds", "versions"}
+    assert found.keys() == {"config", "metrics", "rows", "seconds", "versions", "figures"}
     assert [row["seed"] for row in found["rows"]] == [0, 1, "mean"]
     for row in found["rows"]:
         (line,) = (line for line in out.splitlines() if line.startswith(f"│ {row['seed']} "))
@@ -72,6 +72,16 @@ def test_the_stop_is_where_the_curve_of_the_other_fit_says(finished):
         until_stop = losses[: row["stop"]]
         assert row["best"] == 1 + until_stop.index(min(until_stop))
         assert row["stop"] == row["best"] + 2 < 12
+
+
+def test_the_lectures_claim_is_judged_by_the_intervals(finished):
+    _, _, found = finished
+    (claim,) = found["figures"]
+    metrics = found["metrics"]
+    better = [metrics["test/acc_low"] > 0, metrics["test/loss_high"] < 0]
+    assert claim["verdict"] == ("holds" if all(better) else "holds in part" if any(better) else "does not hold")
+    assert f"accuracy {100 * metrics['test/acc_difference']:+.1f} +- " in claim["measured"]
+    assert claim["command"].endswith("early_stopping.py --seeds 2 --epochs 12 --patience 2")
 
 
 def test_the_picture_is_there(finished):

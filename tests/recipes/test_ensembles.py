@@ -93,6 +93,11 @@ def test_the_lectures_claim_in_small(tmp_path, run_recipe, grouped):
     for row in found["rows"][1:]:
         assert row["acc gain"] == pytest.approx(row["test/acc"] - found["rows"][0]["test/acc"])
         assert f"digits, {row['method']}: accuracy" in run.stdout
+    ensembles, views = found["figures"]
+    assert (ensembles["figure"], views["figure"]) == (5, 8)
+    for claim, row in ((ensembles, found["rows"][2]), (views, found["rows"][1])):
+        assert f"digits, {row['method']} {100 * row['acc gain']:+.1f} +- {100 * row['acc +-']:.1f}" in claim["measured"]
+    assert (views["verdict"] == "holds") == (found["rows"][1]["acc gain"] > found["rows"][1]["acc +-"])
     assert grouped(folder, run.stdout) == {
         "train": ["seed=0", "seed=1"],
         "eval": ["digits: one view"],

@@ -65,7 +65,7 @@ def test_what_is_done_is_not_done_again(ran, run_recipe, refused):
     assert len(lines) == 10
     assert all("-20-seed" in line for line in lines)
     assert json.loads((folder / "runs/transfer/results.json").read_text())["rows"][:10] == before["rows"]
-    assert "options of now" in refused("transfer.py", *SMALL, "--lr", "0.1", "--resume", *QUICK, folder=folder)
+    assert "the present options" in refused("transfer.py", *SMALL, "--lr", "0.1", "--resume", *QUICK, folder=folder)
 
 
 def test_a_checkpoint_takes_the_place_of_the_pretraining(ran, run_recipe, tmp_path):
