@@ -5,10 +5,10 @@ Ten members are trained for each of two data sets: 400 digits, and 10,000 images
 members. Each group is compared with the mean of its own members, on test images.
 
 Expected: gain in test accuracy over one model and one view, points, 95 % intervals:
-            400 digits (97.6 %): shifts +0.9 +- 0.4, ensemble +0.8 +- 0.5, both +1.3 +- 0.6
-            10,000 clothes (88.4 %): flip +0.3 +- 0.15, ensemble +0.9 +- 0.3, both +1.0 +- 0.3
+            400 digits (97.5 %): shifts +1.0 +- 0.5, ensemble +1.0 +- 0.6, both +1.4 +- 0.6
+            10,000 clothes (88.4 %): flip +0.3 +- 0.2, ensemble +1.0 +- 0.3, both +1.1 +- 0.3
           The gains are below 2 points, but outside of the intervals. Shifts add nothing to an ensemble of clothes.
-          A processor that trains in bfloat16 gave +1.0, +0.9, +1.5 and +0.2, +0.9, +1.0.
+          A processor without bfloat16 gave +0.9, +0.8, +1.3 and +0.3, +0.9, +1.0.
 Cost:     13 min on 2 CPU cores in bfloat16, 21 in float32, nothing to download
 Command:  python recipes/reproduce/ensembles_and_tta.py
 """
