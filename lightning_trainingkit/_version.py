@@ -8,7 +8,7 @@ _PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "wandb")
 
 
 def versions() -> dict[str, str]:
-    """Return each package with its version, for the record of a training."""
+    """Return the versions of Python, this package and its main dependencies by name, for the record of a training."""
     import platform  # imported here, like importlib.metadata: importing the package must be fast
     from importlib.metadata import version
 

@@ -99,7 +99,7 @@ def fast_dev_run(trainer: L.Trainer) -> bool:
 
 
 def compiler_of(pl_module: L.LightningModule) -> Callable[..., Any]:
-    """Return a function that compiles with the user's settings, or ``torch.compile`` if only parts are compiled."""
+    """Return the function that compiled the whole module, or ``torch.compile`` if it was not compiled as a whole."""
     context = pl_module._compiler_ctx
     return context["dynamo_ctx"] if context else torch.compile
 

@@ -150,7 +150,7 @@ class EarlyStopping(LightningEarlyStopping):
         return super().state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, the smoothed values, and the names of the files of best weights."""
+        """Lightning's state, the smoothed values, whether a stop is asked for, and the paths of the best weights."""
         return super().state_dict() | {
             "judged_best": self._judged_best,
             "average": self._average,

@@ -56,5 +56,5 @@ class EpochSeed(L.Callback):
         random.seed(int(words[2]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Mark the module as trained."""
+        """Note that the module is trained, for ``InitOverride``, which refuses to draw trained layers."""
         mark_trained(pl_module)

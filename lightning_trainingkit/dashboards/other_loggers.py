@@ -15,7 +15,7 @@ _MAX_BYTES = 100_000
 
 
 def note_log_dirs(run_folder: str | Path, log_dirs: Iterable[str | Path]) -> None:
-    """Write a file beside a W&B run that names the folders of the Trainer's other loggers.
+    """Write a file into a W&B run's folder that names the folders of the Trainer's other loggers.
 
     The paths are relative to the run's folder. They stay right if all folders are moved together.
 

@@ -132,7 +132,11 @@ def check_labels(targets: Tensor, num_classes: int, source: str | Path) -> None:
 
 
 def split(targets: Tensor, argument: str, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Split by class, equally on every rank. Raise ValueError if one of the parts would be empty."""
+    """Return the indices of two parts, stratified by class, the same on every rank.
+
+    Raises:
+        ValueError: If a part would be empty.
+    """
     first, second = stratified_split(targets, fraction, torch.Generator().manual_seed(seed))
     if not len(first) or not len(second):
         raise ValueError(

@@ -198,7 +198,7 @@ def read_set(text: str) -> list[tuple[str, float, Transform]]:
 
 
 def read_view(text: str, asked: str | None = None, known: dict[str, Transform] | None = None) -> tuple[str, Transform]:
-    """Read single views, one or more in a row such as ``"scale(256)>top_left(224)>hflip"``, into name and function.
+    """Read a view of one or more steps, such as ``"scale(256)>top_left(224)>hflip"``, into one name and one function.
 
     Args:
         text: Names of the views, in the order of their calls.

@@ -108,12 +108,12 @@ class MonteCarloDropout(AveragingCallback):
             rank_zero_info(f"Monte-Carlo dropout: {self.passes} passes, random in {', '.join(names[:5])}{more}.")
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the mean entropy and mutual information."""
+        """Log the mean entropy and, for averaged probabilities, the mean mutual information."""
         super().on_validation_epoch_end(trainer, pl_module)
         self._summarise(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the mean entropy and mutual information."""
+        """Log the mean entropy and, for averaged probabilities, the mean mutual information."""
         super().on_test_epoch_end(trainer, pl_module)
         self._summarise(trainer, pl_module, "test")
 

@@ -46,13 +46,13 @@ class OutputCheck:
         self._use = None
 
     def end(self, name: str, stage: str, patch: ForwardPatch, batch: Any) -> None:
-        """Stop following the output, and raise ValueError if the batch shows no use as class scores.
+        """Stop following the output. Raise ValueError if the batch shows another use of it than as class scores.
 
         Args:
             name: Name of the callback.
             stage: ``"validation"``, ``"test"`` or ``"predict"``.
-            patch: The patch of the target.
-            batch: The batch.
+            patch: The patch of the target. If it insists, nothing is checked.
+            batch: The batch. Its targets decide if the step's calls do not.
         """
         use = self._use
         if use is None:

@@ -45,7 +45,7 @@ class StepRates:
         self._factors = factors
 
     def detach(self) -> None:
-        """Join all groups, and remove the hooks."""
+        """Undo the split of groups that a failed step has left, and remove the optimizers' hooks."""
         for optimizer in list(self._kept):
             self._join(optimizer)
         for handle in self._handles:

@@ -16,13 +16,15 @@ _HOST = "127.0.0.1"
 
 
 class PageServer(ThreadingHTTPServer):
-    """Answer ``GET /`` with the page if the browser has logged in, and every other request with an error.
+    """Send the page on ``GET /`` to browsers that have logged in by ``POST /login`` with the token.
+
+    Other paths get an error.
 
     Args:
         collect: Returns the data of the page. While the data are equal, the page stays.
         draw: Draws the page from the data.
         port: Port of the server; 0 takes a free port.
-        seconds: Largest age of a page.
+        seconds: Age of the page after which a request starts to collect the data again. It waits at most 0.3 s.
 
     Raises:
         OSError: If another process uses the port.

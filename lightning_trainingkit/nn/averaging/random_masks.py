@@ -69,7 +69,10 @@ class RandomMasks:
         self._numbers = None if seed is None else _Numbers(seed)
 
     def around(self, index: int, call: Call) -> Call:
-        """Return a call in which the module draws one of the masks."""
+        """Return the call with a new random mask drawn in each run of it.
+
+        The first run of an average looks for the random layers, and raises ValueError if there are none.
+        """
 
         def masked(module: nn.Module, arguments: Arguments) -> Any:
             if index == 0 or module is not self._module:  # the first mask of each average

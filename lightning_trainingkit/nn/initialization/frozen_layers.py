@@ -12,7 +12,7 @@ __all__ = ["find_copies", "is_frozen"]
 
 
 def is_frozen(layer: nn.Module) -> bool:
-    """Whether no parameter of the layer's weight requires a gradient."""
+    """Whether no parameter of the weight requires a gradient, or of the layer if a hook computes the weight."""
     parts: list[nn.Parameter]
     if is_parametrized(layer, "weight"):
         parts = list(layer.parametrizations.weight.parameters())  # type: ignore[union-attr]

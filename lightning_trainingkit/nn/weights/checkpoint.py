@@ -122,8 +122,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 def load_best(module: nn.Module, directory: str | Path) -> Path:
     """Load the best snapshot of a training into ``module``, in this or any later process.
 
-    Parameters and buffers change in place and keep their device. After an error they have their old values. The saved
-    and the given module may be compiled or not.
+    Parameters and buffers keep their device. They change in place, and have their old values after an error, unless
+    the module's ``on_load_checkpoint`` replaces layers. The saved and the given module may be compiled or not. The
+    module counts as trained from then on.
 
     Args:
         module: The module that was trained (the ``LightningModule``), built with the same arguments.

@@ -75,7 +75,9 @@ def check_run(path: str | Path, content: Any, run: str) -> None:
 
 @contextmanager
 def explain_failure(name: str | Path) -> Iterator[None]:
-    """Turn each exception on reading a bad checkpoint into one error that names the file and its fault.
+    """Turn an error on reading a checkpoint into a FileNotFoundError or ValueError that names the file and its fault.
+
+    A MemoryError passes.
 
     Args:
         name: The file's path.
