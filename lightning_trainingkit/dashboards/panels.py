@@ -179,7 +179,7 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
         Section(
             "Averaging" if any(quantity_of(name).endswith(_MEMBER) for name in known) else "Test",
             tuple(_tested([name for name in known if stage_of(name) == "test"])),
-            "No run has logged a score or a loss of a test, such as test_acc.",
+            "No run has logged a score or a loss with `test` in its name, such as test_acc.",
             id="averaging",
         ),
         Section("Runs", (Table(target),)),

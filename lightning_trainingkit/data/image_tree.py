@@ -67,6 +67,8 @@ def find_parts(root: Path) -> dict[str, Path]:
     Raises:
         ValueError: If a part has two folders, or ``train`` has no classes and other parts stand beside it.
     """
+    if not root.exists():
+        raise FileNotFoundError(f"`data_dir` must be an existing folder, got {root}. Put the images into ROOT/CLASS/.")
     names = list_folder(root, Skipped())[0] if root.is_dir() else []
     found = {part: [name for name in names if name.casefold() in usual] for part, usual in _PARTS.items()}
     train = [name for name in found["train"] if class_names(root / name)]

@@ -292,9 +292,10 @@ def test_a_class_without_images_is_named(tmp_path):
 
 
 def test_no_class_folder(tmp_path):
-    for folder in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(FileNotFoundError, match="`data_dir` must hold one folder per class, got none in"):
-            ImageFolderDataModule(str(folder))
+    with pytest.raises(FileNotFoundError, match="`data_dir` must hold one folder per class, got none in"):
+        ImageFolderDataModule(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"`data_dir` must be an existing folder, got .*absent"):
+        ImageFolderDataModule(str(tmp_path / "absent"))
 
 
 def test_no_images(tmp_path):

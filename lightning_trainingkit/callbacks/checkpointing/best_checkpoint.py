@@ -327,7 +327,7 @@ class BestCheckpoint(ModelCheckpoint):
         write_manifest(str(self.dirpath), self.monitor or "", self.mode, self.best_k_models, self._positions, self._run)
 
     def file_exists(self, filepath: Any, trainer: L.Trainer) -> bool:
-        """Whether the name is in use by a file or another run. On a file system without locks a free name is reserved."""
+        """Whether a file or another run uses the name. On a file system without locks a free name is reserved."""
         if super().file_exists(filepath, trainer):
             return True
         taken = trainer.is_global_zero and self._lock is None and not claim(filepath)

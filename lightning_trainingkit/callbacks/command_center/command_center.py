@@ -4,7 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from lightning_trainingkit._lightning import L, TrainerFn, WandbLogger, rank_zero_warn, refuse_other_package
+from lightning_trainingkit._lightning import (
+    L,
+    TrainerFn,
+    WandbLogger,
+    rank_zero_info,
+    rank_zero_warn,
+    refuse_other_package,
+)
 from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.callbacks.command_center._lightning import (
     guard_logger,
@@ -125,6 +132,8 @@ class CommandCenter(L.Callback):
                 trainer.loggers = [*trainer.loggers, logger]
             if trainer.is_global_zero:
                 self._open(trainer, logger)
+        elif self._run is None and trainer.is_global_zero:
+            rank_zero_info(f"CommandCenter has no open run of a fit: this {stage} is not recorded.")
         if self._run is not None and logger is not None:
             self._release = guard_logger(logger, partial(self._attempt, logger))
 

@@ -25,6 +25,8 @@ def new_logger(trainer: L.Trainer, group: str | None, job_type: str, name: str |
     """A logger for a Trainer that has no ``WandbLogger``: in the mode of ``WANDB_MODE``, offline by default."""
     import wandb
 
+    if "://" not in trainer.default_root_dir:  # W&B warns of a missing folder, and then makes it
+        Path(trainer.default_root_dir).mkdir(parents=True, exist_ok=True)
     return WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "lightning_trainingkit"),
         save_dir=trainer.default_root_dir,

@@ -20,7 +20,12 @@ function headline() {
     type: "button", textContent: middle(best.title, 80), title: clipped(best.title, 500), "aria-pressed": String(view.marked === best.key),
   });
   name.onclick = () => mark(best);
-  byId("headline").replaceChildren("Best: ", name, ` with ${middle(view.data.target, 80)} ${short(best.best)}.${sentence}`);
+  byId("headline").replaceChildren("Best: ", name, ` with ${middle(view.data.target, 80)} ${short(best.best)}${tied(best)}.${sentence}`);
+}
+
+function tied(best) {
+  const equal = view.runs.filter((run) => run.best === best.best).length;
+  return equal > 1 ? ` (${equal} runs tie)` : "";
 }
 
 function counts() {

@@ -14,7 +14,7 @@ Values = list[Any]  # values of one setting, one for each run; None if the run l
 
 _DESCRIBED = re.compile(r"model|(trainer|optimizers|schedulers|callbacks|versions)\..*")  # written by CommandCenter
 # Arguments of CommandCenter and folders of checkpoints say where a training is stored, and nothing about the training.
-_BOOKKEEPING = re.compile(r"callbacks\.(CommandCenter(-\d+)?\..*|[^.]+\.dirpath)")
+_BOOKKEEPING = re.compile(r"_instantiator|callbacks\.((CommandCenter|SaveConfigCallback)(-\d+)?\..*|[^.]+\.dirpath)")
 _OWN = re.compile("((run|experiment)_)?(name|id|group|tags|version|job_type)")
 _LOGGER = re.compile("logger|wandb|run|experiment")
 _ABSOLUTE = re.compile(r"(/|~/|[A-Za-z]:[\\/]|\\\\).+")

@@ -74,7 +74,7 @@ def test_a_section_without_panels_says_what_is_missing():
         "Accuracy": "No run has logged a score, such as val_acc.",
         "Learning rate": "No run has logged a learning rate. Lightning's LearningRateMonitor logs it.",
         "Hyperparameters": "No setting that may have an effect differs between the runs.",
-        "Test": "No run has logged a score or a loss of a test, such as test_acc.",
+        "Test": "No run has logged a score or a loss with `test` in its name, such as test_acc.",
     }
     runs = [run(n, lr=0.1 * n, curves={}) for n in (1, 2)]
     (section,) = (each for each in center(runs)["sections"] if each["title"] == "Hyperparameters")
