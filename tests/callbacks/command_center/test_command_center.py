@@ -318,21 +318,22 @@ trainer.fit(Spy(), datamodule=Data())
 def test_a_killed_run_is_told_from_one_that_goes_on(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parent), root=str(tmp_path))
     doomed = process.Process("-c", script)
-    trainer = make_trainer(tmp_path, CommandCenter("g", name="alive"), max_epochs=1)
+    trainer = make_trainer(tmp_path, CommandCenter("g", name="ended"), max_epochs=1)
     trainer.fit(Spy(), datamodule=Data())
     end = time.monotonic() + 120
     while sum(len(run.curves["val/acc"].values) == 2 for run in gather([tmp_path])[0] if "val/acc" in run.curves) < 1:
         assert time.monotonic() < end
         time.sleep(1)  # W&B writes its rows every 15 seconds
+    assert {run.name: run.state for run in gather([tmp_path])[0]} == {"doomed": "running", "ended": "finished"}
     os.kill(doomed.pid, signal.SIGKILL)
     assert doomed.wait().returncode == -signal.SIGKILL
     runs, skipped = gather([tmp_path])
     assert skipped == {}
-    assert {run.name: run.state for run in runs} == {"doomed": "killed", "alive": "running"}
+    assert {run.name: run.state for run in runs} == {"doomed": "killed", "ended": "finished"}
     killed = next(run for run in runs if run.name == "doomed")
     assert len(killed.curves["val/acc"].values) == 2  # what was flushed
     trainer.callbacks[0].finish()
-    assert {run.name: run.state for run in gather([tmp_path])[0]}["alive"] == "finished"
+    assert {run.name: run.state for run in gather([tmp_path])[0]}["ended"] == "finished"
 
 
 def test_the_page_is_written_at_the_end_of_the_fit_and_of_the_run(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ def test_the_headline_names_the_best_run_and_counts_states(opened):
     most = max(runs, key=lambda each: each.curves["val/acc"].values.max())
     value = most.curves["val/acc"].values.max()
     assert headline(opened(runs, target="val/acc")).startswith(
-        f"Best: {most.group}: {most.name} with val/acc {value:.5g}."
+        f"Best: {most.group}: {most.name} with val/acc {value:.5g} (3 runs tie)."
     )
 
 
