@@ -1,10 +1,10 @@
 """The local command center: time to write the page, its size, time to draw it, and the cost in a fit.
 
-Expected: 20 runs: page from cold in 3 to 5 s (`wandb leet inspect` takes 17 to 30 s), from the cache in 0.3 to 0.5 s,
-          10.9 MB, first panel 0.3 to 0.6 s later than with two points; Plotly's page of all values: 27.7 MB, 2 to 3 s.
-          200 runs: page from the cache in 0.8 to 1.5 s, 19 MB, first panel 0.3 to 0.6 s. The longest stall, 0.8 to
-          1.9 s, comes from Plotly's parallel coordinates without a graphics card. CommandCenter's share 0.3 to 0.6 %
-Cost:     3 to 5 min on 2 CPU cores; Debian's chromium and chromium-driver
+Expected: 20 runs: page from cold in 2 s (`wandb leet inspect` takes 16 s), from the cache in 0.24 s, 10.9 MB, first
+          panel 0.25 s later than with two points; Plotly's page of all values: 27.7 MB, 2 s. 200 runs: page from the
+          cache in 0.7 s, 12.8 MB, first panel 0.25 s. The longest stall, 0.7 to 0.8 s, comes from Plotly's parallel
+          coordinates without a graphics card. CommandCenter's share 0.4 %
+Cost:     2 min on 2 CPU cores; Debian's chromium and chromium-driver
 Command:  python tests/benchmarks/dashboard.py
 
 1. 20 runs of 5,000 steps and 10 metrics, written by the wandb client. The page by `trainingkit dashboard`, in a new
