@@ -80,6 +80,8 @@ def _dashboard(args: argparse.Namespace) -> int:
         raise ValueError(f"`--port` must be from 0 to 65535, got {args.port}. 0 takes a free one.")
     if not args.folders and not args.output and not args.serve:
         raise ValueError("`--output` must be given if there is no DIR for the page, got none. Name a file.")
+    if args.serve and args.output:
+        raise ValueError(f"`--output` must be left out with --serve, which writes no page, got {args.output}.")
     if args.serve:
         return _serve(args)
     path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link itself is replaced, not its target

@@ -203,3 +203,8 @@ def test_the_target_is_found_by_its_words_or_named_with_what_there_is(tmp_path, 
     )
     assert main(["dashboard", str(tmp_path), "--better", "max"]) == 0
     assert "although the name val_loss_epoch says the opposite" in capsys.readouterr().err
+
+
+def test_serve_writes_no_page(tmp_path, capsys):
+    assert main(["dashboard", str(tmp_path), "--serve", "--output", str(tmp_path / "page.html")]) == 1
+    assert "`--output` must be left out with --serve" in shown(capsys).err
