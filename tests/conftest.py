@@ -1,6 +1,7 @@
 """What every test shares: one thread, no network, nothing written outside its own folder."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_ERROR_REPORTING"] = "false"
@@ -16,6 +17,8 @@ from tests.process import share_a_server
 settings.register_profile("kit", database=None, deadline=None, max_examples=50)
 settings.load_profile("kit")
 torch.set_num_threads(1)
+# A shell that starts pytest in the background ignores Ctrl-C, and so would the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
