@@ -96,9 +96,9 @@ def _watch(
 
 
 def _is_input(value: Any, size: int, keep: Tensor | None) -> bool:
-    return (
-        isinstance(value, Tensor) and value.dim() > 1 and len(value) == size and (keep is None or value is not keep)
-    )
+    if not isinstance(value, Tensor) or value.dim() < 2 or len(value) != size:
+        return False
+    return keep is None or value.shape != keep.shape or not torch.equal(value.to(keep), keep)
 
 
 def _copies(value: Tensor, size: int) -> Tensor:

@@ -50,7 +50,9 @@ def summarise_input(batch: object, target: Tensor | None = None) -> list[InputSu
     """
     found = []
     for name, value in _tensors(batch, "batch"):
-        if value is target or value.dim() < 2 or not value.numel() or value.dtype in (torch.bool, torch.int64):
+        if value.dim() < 2 or not value.numel() or value.dtype in (torch.bool, torch.int64):
+            continue
+        if target is not None and value.shape == target.shape and torch.equal(value.to(target), target):
             continue
         if value.is_complex() or not (value.is_floating_point() or value.dim() > 2):
             continue

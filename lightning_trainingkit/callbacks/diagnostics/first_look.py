@@ -1,0 +1,101 @@
+"""Rehearse the first training batch and the first validation batch on a copy, and judge what is seen."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_trainingkit._lightning import L, isolate_rng
+from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
+from lightning_trainingkit.nn.diagnostics.batch_leak import find_batch_leak
+from lightning_trainingkit.nn.diagnostics.finding import Finding
+from lightning_trainingkit.nn.diagnostics.first_batch import first_batch_findings, initial_loss, summarise_input
+from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall, LossSpy
+from lightning_trainingkit.nn.diagnostics.observation import Observation
+
+__all__ = ["rehearse_training"]
+
+
+def rehearse_training(
+    trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, observation: Observation
+) -> tuple[list[Finding], str]:
+    """Run the training step on a copy of the module and the batch; all random states are put back.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module. It is left as it is.
+        batch: The first batch.
+        observation: Gets the loss of chance and the size of the input.
+
+    Returns:
+        The findings, and why the rehearsal was not possible, empty if it was.
+    """
+    with isolate_rng():
+        try:
+            rehearsal = Rehearsal(trainer, pl_module)
+            with LossSpy() as spy:
+                rehearsal.step("training_step", _clone(batch))
+        except Exception as error:  # the module's own code: what it cannot do on a copy, the report does without
+            return [], f"{type(error).__name__}: {error}"
+        target = next((call.target for call in spy.calls if call.target is not None), None)
+        inputs = summarise_input(batch, target)
+        sizes = [math.hypot(each.mean, each.std) for each in inputs]
+        observation.input_size = max(sizes, default=None)
+        observation.chance = _chance(rehearsal.losses, spy.calls)
+        findings = first_batch_findings(rehearsal.losses, spy.calls, inputs, pretrained=trainer.global_step > 0)
+        return findings + _leaks(rehearsal, spy.calls, batch), ""
+
+
+def _chance(losses: list[Tensor], calls: list[LossCall]) -> float | None:
+    """The loss of outputs that say nothing, where the step returns one known loss alone."""
+    known = [call for call in calls if call.name != "log_softmax"]
+    if len(losses) != 1 or len(known) != 1 or known[0].result.dim():
+        return None
+    if not math.isclose(float(losses[0].detach()), float(known[0].result.detach()), rel_tol=1e-3):
+        return None
+    return initial_loss(known[0])
+
+
+def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Finding]:
+    classifying = [call for call in calls if call.name in ("cross_entropy", "nll_loss") and _given(call.target, batch)]
+    if not classifying:
+        return []
+    number = next(index for index, call in enumerate(calls) if call is classifying[0])
+    module: nn.Module = rehearsal.module
+    module.eval()
+
+    def outputs(given: Any) -> Tensor:
+        torch.manual_seed(0)
+        with LossSpy() as spy:
+            rehearsal.step("training_step", _clone(given))
+        return spy.calls[number].input.detach()
+
+    try:
+        leak = find_batch_leak(module, outputs, batch, classifying[0].target)
+    except Exception:
+        return []  # the module cannot take this batch in eval mode
+    if leak is None:
+        return []
+    where = leak.layer or "the module"
+    if leak.statistics:
+        message = f"In evaluation, the output for an image depends on the other images: {where} ({leak.kind}) uses the statistics of the batch."
+        advice = f"Give {where} running statistics: `nn.{leak.kind}(..., track_running_stats=True)`, and `module.eval()`."
+    else:
+        kind = f" ({leak.kind})" if leak.kind else ""
+        message = f"The output for an image depends on the other images of its batch, first in {where}{kind}."
+        advice = "Look at the dimensions there: softmax and means over `dim=0`, `view` and `reshape` across the batch, attention without `batch_first=True`."
+    return [Finding.of("batch_leaks", where, leak.change, message, advice)]
+
+
+def _given(target: Tensor | None, batch: Any) -> bool:
+    """Whether the target is a tensor of class indices out of the batch, not made from the batch's size."""
+    if target is None or target.is_floating_point():
+        return False
+    found: list[Tensor] = []
+    torch.utils._pytree.tree_map_only(Tensor, found.append, batch)
+    return any(each.numel() == target.numel() and torch.equal(each.flatten().to(target), target.flatten()) for each in found)
+
+
+def _clone(batch: Any) -> Any:
+    return torch.utils._pytree.tree_map_only(Tensor, lambda each: each.detach().clone(), batch)

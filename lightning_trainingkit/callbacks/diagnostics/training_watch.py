@@ -1,0 +1,160 @@
+"""Observe a training for the health report: the loss of each step, and a look inside at some steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit.nn.diagnostics.activation_statistics import ActivationRecorder
+from lightning_trainingkit.nn.diagnostics.equal_units import spread_between_units
+from lightning_trainingkit.nn.diagnostics.gradient_statistics import GradientRecorder
+from lightning_trainingkit.nn.diagnostics.observation import Look, Observation
+from lightning_trainingkit.nn.structure.names import plain_name
+
+__all__ = ["TrainingWatch", "looks_at"]
+
+_EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
+
+
+def looks_at(step: int, every_n_steps: int) -> bool:
+    """Whether a look belongs to a step: steps 0, 1, 2, 4, ... 64, and each n-th.
+
+    Example:
+        >>> [step for step in range(200) if looks_at(step, 50)]
+        [0, 1, 2, 4, 8, 16, 32, 50, 64, 100, 150]
+    """
+    return step in _EARLY or step % every_n_steps == 0
+
+
+class TrainingWatch:
+    """Fill an ``Observation`` during a fit. Its methods are called by the hooks of the same names.
+
+    Args:
+        pl_module: The module, whose layers are hooked until ``remove``.
+        every_n_steps: Optimizer steps from look to look, after the first ones.
+    """
+
+    def __init__(self, pl_module: L.LightningModule, every_n_steps: int) -> None:
+        self.observation = Observation()
+        self.step = 0
+        self.looking = False
+        self._global_step = 0
+        self.every_n_steps = every_n_steps
+        self.activations = ActivationRecorder(pl_module)
+        self.activations.attach()
+        self._gradients: dict[int, GradientRecorder] = {}
+        self._losses: Tensor | None = None
+        self._filled = 0
+        self._parts: list[Tensor] = []
+
+    def remove(self) -> None:
+        """Take the hooks off the module."""
+        self.activations.remove()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Prepare a recorder for each optimizer."""
+        names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
+        self._global_step = trainer.global_step
+        self.observation.alone = len(trainer.optimizers) == 1
+        for optimizer in trainer.optimizers:
+            parts = [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
+            parameters = {names.get(each, f"parameter {number}"): each for number, each in enumerate(parts)}
+            if parameters:
+                self._gradients[id(optimizer)] = GradientRecorder(parameters)
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin a look if this step has one."""
+        self.looking = looks_at(self.step, self.every_n_steps)
+        self.activations.recording = self.looking
+        self._parts.clear()
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Keep the loss, for a training step that returns none."""
+        self._parts.append(loss.detach())
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Record the gradients before the step."""
+        if self.looking and id(optimizer) in self._gradients:
+            self._gradients[id(optimizer)].record_gradients()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> bool:
+        """Record the loss and, at a look, the updates. Return whether a look has ended."""
+        self.activations.recording = False
+        self._keep_loss(trainer, outputs)
+        if pl_module.automatic_optimization and trainer.global_step == self._global_step:
+            return False  # gradients accumulate
+        self._global_step = trainer.global_step
+        looked = self.looking
+        if looked:
+            for recorder in self._gradients.values():
+                recorder.record_update()
+            self.look(trainer, pl_module)
+        self.step += 1
+        self.looking = False
+        return looked
+
+    def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read all recorders. The host waits for the device here."""
+        self.flush(trainer)
+        gradients = {name: each for part in self._gradients.values() for name, each in part.summaries().items()}
+        weights = {
+            plain_name(name): each for name, each in pl_module.named_parameters() if each.requires_grad and each.dim() > 1
+        }
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        reduce = _reducer(trainer)
+        self.observation.looks.append(
+            Look(
+                step=self.step,
+                loss=self.observation.losses.latest[-1] if self.observation.losses.count else float("nan"),
+                activations=self.activations.summaries(reduce),
+                gradients=gradients,
+                spreads=spread_between_units(weights),
+                rates=[float(group["lr"]) for group in groups],
+                decay=max((float(group["lr"]) * float(group.get("weight_decay", 0)) for group in groups), default=0.0),
+            )
+        )
+        self.activations.reset()
+        for recorder in self._gradients.values():
+            recorder.reset()
+
+    def flush(self, trainer: L.Trainer) -> None:
+        """Move the losses to the host, as means over ranks."""
+        if self._losses is None or not self._filled:
+            return
+        losses = self._losses[: self._filled].clone()
+        reduce = _reducer(trainer)
+        if reduce is not None:
+            reduce(losses, "sum")
+            losses /= trainer.world_size
+        self.observation.losses.extend(losses.tolist())
+        self._filled = 0
+
+    def _keep_loss(self, trainer: L.Trainer, outputs: Any) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor) and trainer.lightning_module.automatic_optimization:
+            loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
+        if not isinstance(loss, Tensor):
+            if not self._parts:
+                return
+            self.observation.alone &= len(self._parts) == 1
+            loss = torch.stack([part.sum() for part in self._parts]).sum()
+        if self._losses is None or self._losses.device != loss.device:
+            self._losses = torch.zeros(256, device=loss.device)
+        if self._filled == len(self._losses):
+            self.flush(trainer)
+        self._losses[self._filled].copy_(loss.detach().sum())
+        self._filled += 1
+
+
+def _reducer(trainer: L.Trainer) -> Callable[[Tensor, str], None] | None:
+    if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return None
+    kinds = {"sum": torch.distributed.ReduceOp.SUM, "min": torch.distributed.ReduceOp.MIN}
+    kinds["max"] = torch.distributed.ReduceOp.MAX
+
+    def reduce(values: Tensor, how: str) -> None:
+        torch.distributed.all_reduce(values, op=kinds[how])
+
+    return reduce
