@@ -80,6 +80,7 @@ def _watch(
     """Call ``output``, and show the first image's input and output of each layer without children."""
 
     def hook(layer: nn.Module, args: tuple[Any, ...], result: Any) -> None:
+        result = result[0] if isinstance(result, tuple) and result else result
         if args and isinstance(args[0], Tensor) and isinstance(result, Tensor) and args[0].dim() and result.dim():
             see(layer, args[0][0].detach().clone(), result[0].detach().clone())
 
