@@ -93,7 +93,7 @@ def initial_loss(call: LossCall) -> float | None:
     """Return the loss of outputs that say nothing about the class, or None where it is unknown.
 
     ``log C`` for ``cross_entropy`` and ``nll_loss`` of ``C`` classes, ``log 2`` for binary losses, ``1 - 1 / C`` for
-    ``multi_margin_loss``. Weights of classes and sums leave it unknown.
+    ``multi_margin_loss``, the variance of the targets for ``mse_loss``. Weights of classes and sums leave it unknown.
 
     Example:
         >>> logits, target = torch.zeros(2, 10), torch.tensor([0, 1])
@@ -109,6 +109,8 @@ def initial_loss(call: LossCall) -> float | None:
         return math.log(2)
     if call.name == "multi_margin_loss" and classes > 1:
         return 1 - 1 / classes
+    if call.name == "mse_loss" and call.target is not None and len(call.target) > 1:
+        return float(call.target.float().var(0).mean())
     return None
 
 
@@ -200,7 +202,7 @@ def _last_activation(x: Tensor) -> str | None:
 def _value(calls: list[LossCall], pretrained: bool) -> Iterator[Finding]:
     for call in calls:
         expected = initial_loss(call)
-        if expected is None or pretrained or call.result.dim():
+        if expected is None or pretrained or call.result.dim() or call.name == "mse_loss":
             continue
         found = float(call.result.detach())
         if math.isfinite(found) and found > 1.5 * expected + 0.1:
