@@ -80,7 +80,7 @@ class LoopChecks:
         if self._parameters is not None:
             self._parameters.look = looks
         if looks:
-            self._training.begin(pl_module)
+            self._training.begin(pl_module, hooks=not self._compiled)
             if self._parameters is not None:
                 self._parameters.watch()
             if self._clearing is not None:
@@ -95,7 +95,7 @@ class LoopChecks:
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch."""
-        self._training.end(compiled=self._compiled)
+        self._training.end()
         self.batches += 1
         self.epochs += trainer.is_last_batch
         if self._parameters is not None:
@@ -106,7 +106,7 @@ class LoopChecks:
     ) -> None:
         """Begin to look at the first batches of a validation."""
         if batch_idx < _VALIDATION and not trainer.sanity_checking and self._active:
-            self._validation.begin(pl_module)
+            self._validation.begin(pl_module, hooks=not self._compiled)
 
     def on_validation_batch_end(
         self,
@@ -118,7 +118,7 @@ class LoopChecks:
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch."""
-        self._validation.end(compiled=self._compiled)
+        self._validation.end()
 
     def findings(self, trainer: L.Trainer, pl_module: L.LightningModule, final: bool) -> list[Finding]:
         """Return the findings so far, equal on all ranks. Every rank must call it. Waits for the device.

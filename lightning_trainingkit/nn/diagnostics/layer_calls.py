@@ -71,7 +71,8 @@ class _Calls:
 class LayerCalls:
     """Puts forward hooks on layers whose mode matters, for the duration of one step.
 
-    Compiled code runs without these hooks. There, the modes at the start and the end of the step count as a call.
+    Compiled code would be compiled again when hooks come and go. Without hooks, a layer that has one mode at the start
+    and the end of the step counts as called in it.
     """
 
     def __init__(self) -> None:
@@ -80,24 +81,26 @@ class LayerCalls:
         self._layers: dict[str, nn.Module] = {}
         self._handles: list[Any] = []
 
-    def begin(self, module: nn.Module) -> None:
-        """Put the hooks on the layers of a module, and read their modes."""
+    def begin(self, module: nn.Module, *, hooks: bool) -> None:
+        """Read the modes of the layers of a module, and put hooks on them unless it is compiled."""
         self._remove_hooks()
         self._layers = layers_with_modes(module)
         for name, layer in self._layers.items():
             calls = self._calls.setdefault(name, _Calls())
             calls.modes, calls.before = set(), layer.training
-            self._handles.append(layer.register_forward_pre_hook(_on_call(calls), with_kwargs=True))
+            if hooks:
+                self._handles.append(layer.register_forward_pre_hook(_on_call(calls), with_kwargs=True))
 
-    def end(self, *, compiled: bool) -> None:
-        """Remove the hooks, and count the step. ``compiled`` says that hooks may not have been called."""
-        if not self._handles:
+    def end(self) -> None:
+        """Remove the hooks, and count the step."""
+        if not self._layers:
             return
+        hooks = bool(self._handles)
         self._remove_hooks()
         self.looks += 1
         for name, layer in self._layers.items():
             calls = self._calls[name]
-            if compiled and not calls.modes and layer.training == calls.before:
+            if not hooks and layer.training == calls.before:
                 calls.modes.add(layer.training)
                 calls.moving += layer.training and getattr(layer, "momentum", None) != 0
             if calls.modes == {True}:
