@@ -137,8 +137,13 @@ class LayerNotInOptimizer(Net):
 class StaleHead(Net):
     """The head is replaced after the optimizer was made."""
 
-    def on_train_start(self) -> None:
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.optimizer = make_optimizer(settings, self.parameters())
         self.model.head = nn.Linear(self.model.head.in_features, 10)
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer
 
 
 class Detached(Net):

@@ -129,13 +129,13 @@ class _Transformer(nn.Module):
     def __init__(self, settings: Settings, width: int) -> None:
         super().__init__()
         self.patches = nn.Conv2d(1, width, 2, 2)
-        self.positions = nn.Parameter(torch.randn(16, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(16, width) * 0.1)
         self.layers = nn.Sequential(_Layer(settings, width), _Layer(settings, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.patches(x).flatten(2).transpose(1, 2) + self.positions
-        return self.norm(self.layers(tokens).mean(1))
+        return self.norm(self.layers(tokens)).flatten(1)
 
 
 _BODIES: dict[str, Callable[[Settings], tuple[nn.Module, int]]] = {
@@ -143,5 +143,5 @@ _BODIES: dict[str, Callable[[Settings], tuple[nn.Module, int]]] = {
     "cnn": _cnn,
     "cnn_bn": lambda settings: _cnn(settings, True),
     "resnet": _resnet,
-    "transformer": lambda settings: (_Transformer(settings, 32), 32),
+    "transformer": lambda settings: (_Transformer(settings, 32), 16 * 32),
 }

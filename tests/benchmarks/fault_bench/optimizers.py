@@ -17,7 +17,7 @@ SCHEDULES: dict[str, Callable[[Optimizer, int, float], Any]] = {
     "step": lambda optimizer, steps, lr: lr_scheduler.StepLR(optimizer, steps // 3, 0.3),
     "endless warm-up": lambda optimizer, steps, lr: lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 1e5),
     "long warm-up": lambda optimizer, steps, lr: lr_scheduler.LambdaLR(optimizer, lambda step: (step + 1) / 4e3),
-    "fast decay": lambda optimizer, steps, lr: lr_scheduler.ExponentialLR(optimizer, 0.7),
+    "fast decay": lambda optimizer, steps, lr: lr_scheduler.ExponentialLR(optimizer, 0.5),
     "faster decay": lambda optimizer, steps, lr: lr_scheduler.ExponentialLR(optimizer, 0.1),
 }
 

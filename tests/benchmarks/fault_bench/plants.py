@@ -69,6 +69,18 @@ def _init(*changes: tuple[str, float]) -> Change:
     return lambda settings: settings.but(init=changes)
 
 
+def _by_optimizer(what: str, sgd: float, adamw: float) -> Change:
+    """Grade a fault for each optimizer, since AdamW bears what SGD does not."""
+
+    def change(settings: Settings) -> Settings:
+        number = sgd if settings.optimizer == "sgd" else adamw
+        if what == "rate":
+            return settings.times_rate(number)
+        return settings.but(**({"init": (("scale", number),)} if what == "scale" else {"weight_decay": number}))
+
+    return change
+
+
 def _net(name: str, **changes: object) -> Change:
     return lambda settings: settings.but(module=name, **changes)
 
@@ -78,8 +90,14 @@ def _untrained(name: str, models: tuple[str, ...] = MODELS) -> Plant:
 
 
 _RATES: dict[str, Plant] = {
-    "rate too low": Plant(SAME_RATE, {"edge": _rate(1 / 30), "extreme": _change(rate=1e-8)}),
-    "rate too high": Plant(TOO_HIGH, {"edge": _rate(10), "edge x30": _rate(30), "extreme": _change(rate=1e3)}),
+    "rate too low": Plant(SAME_RATE, {"edge": _rate(1 / 30), "extreme": _change(rate=1e-8)}, PLAIN),
+    "rate too low, with norms": Plant(
+        SAME_RATE, {"edge": _rate(1e-3), "extreme": _change(rate=1e-8)}, (*NORMED, "transformer")
+    ),
+    "rate too high": Plant(
+        TOO_HIGH, {"edge": _rate(10), "extreme": _change(rate=1e3)}, (*PLAIN, "transformer")
+    ),
+    "rate too high, with BatchNorm": Plant(TOO_HIGH, {"edge": _by_optimizer("rate", sgd=10, adamw=300), "extreme": _change(rate=1e3)}, NORMED),
     "rate decays at once": Plant(
         SAME_RATE, {"edge": _change(schedule="fast decay"), "extreme": _change(schedule="faster decay")}
     ),
@@ -105,14 +123,14 @@ _RATES: dict[str, Plant] = {
     "momentum too high": Plant(
         TOO_HIGH,
         {
-            "edge": _change(optimizer_options=(("momentum", 0.995),)),
+            "edge": _change(optimizer_options=(("momentum", 0.998),)),
             "extreme": _change(optimizer_options=(("momentum", 0.9999),)),
         },
         optimizers=("sgd",),
     ),
     "Adam's epsilon too large": Plant(
         SAME_RATE,
-        {"edge": _change(optimizer_options=(("eps", 1.0),)), "extreme": _change(optimizer_options=(("eps", 1e4),))},
+        {"edge": _change(optimizer_options=(("eps", 3.0),)), "extreme": _change(optimizer_options=(("eps", 1e4),))},
         optimizers=("adamw",),
     ),
 }
@@ -126,14 +144,18 @@ _WEIGHTS: dict[str, Plant] = {
     "zero weights": Plant(
         _kinds("symmetric_units", "dead_units") | VANISHES,
         {"edge": _init(("constant", 0.0), ("noise", 1e-7)), "extreme": _init(("constant", 0.0))},
-        (*PLAIN, "transformer"),
+        PLAIN,
     ),
     "weights too small": Plant(
         VANISHES, {"edge": _init(("scale", 0.1)), "extreme": _init(("scale", 0.001))}, PLAIN
     ),
-    "weights too large": Plant(EXPLODES, {"edge": _init(("scale", 10.0)), "extreme": _init(("scale", 100.0))}, PLAIN),
+    "weights too large": Plant(
+        EXPLODES,
+        {"edge": _by_optimizer("scale", sgd=10.0, adamw=30.0), "extreme": _init(("scale", 100.0))},
+        PLAIN,
+    ),
     "weights from N(0, 1)": Plant(
-        EXPLODES, {"edge": _init(("normal", 0.7)), "extreme": _init(("normal", 3.0))}, (*PLAIN, "transformer")
+        EXPLODES, {"edge": _init(("normal", 1.0)), "extreme": _init(("normal", 3.0))}, (*PLAIN, "transformer")
     ),
     "deep, weights from N(0, 0.01)": Plant(
         VANISHES,
@@ -150,7 +172,9 @@ _WEIGHTS: dict[str, Plant] = {
         ("mlp",),
     ),
     "head too large": Plant(
-        EXPLODES | {"learning_rate_too_high"}, {"edge": _init(("head", 10.0)), "extreme": _init(("head", 200.0))}
+        EXPLODES | {"learning_rate_too_high"},
+        {"edge": _init(("head", 10.0)), "edge x50": _init(("head", 50.0)), "extreme": _init(("head", 200.0))},
+        optimizers=("sgd",),
     ),
     "dead units": Plant(
         _kinds("dead_units"),
@@ -159,9 +183,10 @@ _WEIGHTS: dict[str, Plant] = {
             "edge 80 %": _init(("dead", 0.8)),
             "extreme 100 %": _init(("dead", 1.0)),
         },
-        (*PLAIN, "cnn_bn"),
+        PLAIN,
         base=lambda settings: settings.but(width=16) if settings.model == "mlp" else settings,
     ),
+    "dead units, with BatchNorm": Plant(_kinds("dead_units"), {"extreme 100 %": _init(("dead", 1.0))}, NORMED),
     "negative biases": Plant(
         _kinds("dead_units"), {"edge": _init(("bias", -2.0)), "extreme": _init(("bias", -20.0))}, PLAIN
     ),
@@ -198,6 +223,7 @@ _UNITS: dict[str, Plant] = {
             "extreme": _change(activation="tanh", inputs="0..65535"),
         },
         PLAIN,
+        ("sgd",),
     ),
     "hard tanh with large weights": Plant(
         _kinds("saturated_units"),
@@ -245,12 +271,13 @@ _LOSSES: dict[str, Plant] = {
     "weight decay": Plant(
         _kinds("over_regularised"),
         {
-            "edge": lambda settings: settings.but(weight_decay=0.1 if settings.optimizer == "sgd" else 30.0),
-            "extreme": lambda settings: settings.but(weight_decay=1.0 if settings.optimizer == "sgd" else 100.0),
+            "edge": _by_optimizer("weight decay", sgd=0.1, adamw=30.0),
+            "extreme": _by_optimizer("weight decay", sgd=1.0, adamw=100.0),
         },
+        (*PLAIN, "transformer"),
     ),
     "dropout": Plant(
-        _kinds("over_regularised"), {"edge": _change(dropout=0.93), "extreme": _change(dropout=0.99)}
+        _kinds("over_regularised"), {"edge": _change(dropout=0.96), "extreme": _change(dropout=0.99)}, PLAIN
     ),
     "L1 penalty": Plant(_kinds("over_regularised"), {"edge": _net("L1"), "extreme": _net("StrongL1")}),
 }
