@@ -147,8 +147,9 @@ def between_images(count: Tensor, total: Tensor, squares: Tensor) -> Tensor:
         squares: Sum of squares over images, float64.
 
     Example:
-        >>> between_images(*torch.tensor([[2.0, 2.0], [4.0, 2.0], [10.0, 2.0]])).item() ** 2
-        0.5...
+        >>> count, total, squares = torch.tensor([[2.0, 2.0], [4.0, 14.0], [10.0, 196.0]])  # units 1, 3 and 0, 14
+        >>> between_images(count, total, squares).item()
+        5.0
     """
     return mean_and_std(count, total, squares)[1].square().mean().sqrt()
 
