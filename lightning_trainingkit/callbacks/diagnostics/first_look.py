@@ -42,19 +42,21 @@ def rehearse_training(
         inputs = summarise_input(batch, target)
         sizes = [math.hypot(each.mean, each.std) for each in inputs]
         observation.input_size = max(sizes, default=None)
-        observation.chance = _chance(rehearsal.losses, spy.calls)
+        _expect(observation, rehearsal.losses, spy.calls)
         findings = first_batch_findings(rehearsal.losses, spy.calls, inputs, pretrained=trainer.global_step > 0)
         return findings + _leaks(rehearsal, spy.calls, batch), ""
 
 
-def _chance(losses: list[Tensor], calls: list[LossCall]) -> float | None:
-    """The loss of outputs that say nothing, where the step returns one known loss alone."""
+def _expect(observation: Observation, losses: list[Tensor], calls: list[LossCall]) -> None:
+    """Note the loss of outputs that say nothing, where the step returns one known loss, alone or with other terms."""
     known = [call for call in calls if call.name != "log_softmax"]
     if len(losses) != 1 or len(known) != 1 or known[0].result.dim():
-        return None
-    if not math.isclose(float(losses[0].detach()), float(known[0].result.detach()), rel_tol=1e-3):
-        return None
-    return initial_loss(known[0])
+        return
+    observation.output_size = float(known[0].input.detach().float().square().mean().sqrt())
+    chance = observation.chance_of_part = initial_loss(known[0])
+    total, part = float(losses[0].detach()), float(known[0].result.detach())
+    if chance is not None and math.isclose(total, part, rel_tol=1e-3):
+        observation.chance = chance
 
 
 def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Finding]:

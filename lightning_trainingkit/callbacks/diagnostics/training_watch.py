@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.diagnostics.activation_statistics import ActivationRecorder
@@ -57,6 +58,10 @@ class TrainingWatch:
         """Prepare a recorder for each optimizer."""
         names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
         self._global_step = trainer.global_step
+        self.observation.resumed = trainer.global_step > 0
+        self.observation.dropout = {
+            plain_name(name): float(layer.p) for name, layer in pl_module.named_modules() if isinstance(layer, _DropoutNd)
+        }
         self.observation.alone = len(trainer.optimizers) == 1
         for optimizer in trainer.optimizers:
             parts = [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
@@ -112,7 +117,6 @@ class TrainingWatch:
                 gradients=gradients,
                 spreads=spread_between_units(weights),
                 rates=[float(group["lr"]) for group in groups],
-                decay=max((float(group["lr"]) * float(group.get("weight_decay", 0)) for group in groups), default=0.0),
             )
         )
         self.activations.reset()

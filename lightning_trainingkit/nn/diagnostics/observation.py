@@ -22,7 +22,6 @@ class Look:
         gradients: Parameter name to its gradient and its update.
         spreads: Weight name to the spread between its units, as ``spread_between_units`` gives it.
         rates: The learning rate of each parameter group.
-        decay: Share of the update's size that weight decay alone would have.
     """
 
     step: int
@@ -31,7 +30,6 @@ class Look:
     gradients: dict[str, GradientSummary]
     spreads: dict[str, float]
     rates: list[float]
-    decay: float = 0.0
 
 
 class Losses:
@@ -77,16 +75,26 @@ class Observation:
         losses: The losses.
         looks: The looks inside, in their order; the first is of the first step.
         chance: Loss of outputs that say nothing about the target, None where it is unknown.
+        chance_of_part: The same for the only known loss of several, None where it is unknown.
+        output_size: Root mean square of the outputs that the loss got in the first step, None where it is unknown.
+        input_size: Largest root mean square of an input tensor, None where it is unknown.
         alone: Whether one optimizer lowers one loss, so that the loss should fall.
-        input_size: Largest size (root mean square) of an input tensor, None where it is unknown.
+        resumed: Whether the training began before this fit.
         dropout: Layer name to its rate, for the dropout layers.
-        warming_up: Whether the learning rate still rises.
+        progress: Share of the planned steps that were made, None where it is unknown.
+        epochs: Number of finished epochs.
+        final: Whether the fit is over.
     """
 
     losses: Losses = field(default_factory=Losses)
     looks: list[Look] = field(default_factory=list)
     chance: float | None = None
-    alone: bool = True
+    chance_of_part: float | None = None
+    output_size: float | None = None
     input_size: float | None = None
+    alone: bool = True
+    resumed: bool = False
     dropout: dict[str, float] = field(default_factory=dict)
-    warming_up: bool = False
+    progress: float | None = None
+    epochs: int = 0
+    final: bool = False
