@@ -10,11 +10,11 @@ from lightning_trainingkit._lightning import L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
 from lightning_trainingkit.nn.diagnostics.batch_leak import find_batch_leak
 from lightning_trainingkit.nn.diagnostics.finding import Finding
-from lightning_trainingkit.nn.diagnostics.first_batch import first_batch_findings, initial_loss, summarise_input
+from lightning_trainingkit.nn.diagnostics.first_batch import first_batch_findings, initial_loss, loss_sign, summarise_input
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall, LossSpy
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 
-__all__ = ["rehearse_training"]
+__all__ = ["rehearse_training", "rehearse_validation"]
 
 
 def rehearse_training(
@@ -37,7 +37,7 @@ def rehearse_training(
             with LossSpy() as spy:
                 rehearsal.step("training_step", _clone(batch))
         except Exception as error:  # the module's own code: what it cannot do on a copy, the report does without
-            return [], f"{type(error).__name__}: {error}"
+            return [], _note("training_step", error)
         target = next((call.target for call in spy.calls if call.target is not None), None)
         inputs = summarise_input(batch, target)
         sizes = [math.hypot(each.mean, each.std) for each in inputs]
@@ -47,6 +47,41 @@ def rehearse_training(
         return findings + _leaks(rehearsal, spy.calls, batch), ""
 
 
+def rehearse_validation(trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> tuple[list[Finding], str]:
+    """Run the validation step twice on a copy of the module, with other random numbers, and compare the outputs.
+
+    Returns:
+        The findings, and why the rehearsal was not possible, empty if it was.
+    """
+    outputs: list[Tensor] = []
+    with isolate_rng(), torch.no_grad():
+        try:
+            rehearsal = Rehearsal(trainer, pl_module)
+            rehearsal.module.eval()
+            for seed in (0, 1):
+                torch.manual_seed(seed)
+                with LossSpy() as spy:
+                    rehearsal.step("validation_step", _clone(batch))
+                outputs += [call.input.detach().float() for call in spy.calls[:1]]
+        except Exception as error:  # as in training
+            return [], _note("validation_step", error)
+    if len(outputs) < 2 or outputs[0].shape != outputs[1].shape:
+        return [], ""
+    change = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-12))
+    if not change > 1e-3 or any(layer.training for layer in rehearsal.module.modules()):
+        return [], ""
+    message = (
+        f"In eval mode, the same validation batch gives outputs that differ by {change:.1%} from run to run: the step "
+        "draws random numbers."
+    )
+    advice = "Pass the mode to functions that draw: `F.dropout(x, p, training=self.training)`."
+    return [Finding.of("evaluation_in_training_mode", "validation_step", change, message, advice)], ""
+
+
+def _note(step: str, error: Exception) -> str:
+    return f"`{step}` could not run on a copy of the module, so that the first batch was not checked: {error!r}"
+
+
 def _expect(observation: Observation, losses: list[Tensor], calls: list[LossCall]) -> None:
     """Note the loss of outputs that say nothing, where the step returns one known loss, alone or with other terms."""
     known = [call for call in calls if call.name != "log_softmax"]
@@ -54,9 +89,9 @@ def _expect(observation: Observation, losses: list[Tensor], calls: list[LossCall
         return
     observation.output_size = float(known[0].input.detach().float().square().mean().sqrt())
     chance = observation.chance_of_part = initial_loss(known[0])
-    total, part = float(losses[0].detach()), float(known[0].result.detach())
-    if chance is not None and math.isclose(total, part, rel_tol=1e-3):
-        observation.chance = chance
+    total, part, factor = float(losses[0].detach()), float(known[0].result.detach()), loss_sign(losses, known)
+    if chance is not None and factor is not None and math.isclose(total, factor * part, rel_tol=1e-2):
+        observation.chance = factor * chance
 
 
 def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Finding]:

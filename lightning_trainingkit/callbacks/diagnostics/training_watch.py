@@ -16,6 +16,7 @@ from lightning_trainingkit.nn.structure.names import plain_name
 
 __all__ = ["TrainingWatch", "looks_at"]
 
+_PATIENCE = 64  # batches without a step of an optimizer, after which each batch counts as one
 _EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
@@ -41,7 +42,8 @@ class TrainingWatch:
         self.observation = Observation()
         self.step = 0
         self.looking = False
-        self._global_step = 0
+        self._stepped, self._waited = False, 0
+        self._recorded: list[GradientRecorder] = []
         self.every_n_steps = every_n_steps
         self.activations = ActivationRecorder(pl_module)
         self.activations.attach()
@@ -57,7 +59,6 @@ class TrainingWatch:
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare a recorder for each optimizer."""
         names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
-        self._global_step = trainer.global_step
         self.observation.resumed = trainer.global_step > 0
         self.observation.dropout = {
             plain_name(name): float(layer.p) for name, layer in pl_module.named_modules() if isinstance(layer, _DropoutNd)
@@ -69,7 +70,7 @@ class TrainingWatch:
             if parameters:
                 self._gradients[id(optimizer)] = GradientRecorder(parameters)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
         self.looking = looks_at(self.step, self.every_n_steps)
         self.activations.recording = self.looking
@@ -81,20 +82,25 @@ class TrainingWatch:
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Record the gradients before the step."""
-        if self.looking and id(optimizer) in self._gradients:
-            self._gradients[id(optimizer)].record_gradients()
+        self._stepped = True
+        recorder = self._gradients.get(id(_plain(optimizer)))
+        if self.looking and recorder is not None and recorder not in self._recorded:
+            recorder.record_gradients()
+            self._recorded.append(recorder)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> bool:
         """Record the loss and, at a look, the updates. Return whether a look has ended."""
         self.activations.recording = False
         self._keep_loss(trainer, outputs)
-        if pl_module.automatic_optimization and trainer.global_step == self._global_step:
+        if not self._stepped and self._waited < _PATIENCE:
+            self._waited += 1
             return False  # gradients accumulate
-        self._global_step = trainer.global_step
+        self._stepped, self._waited = False, 0
         looked = self.looking
         if looked:
-            for recorder in self._gradients.values():
+            for recorder in self._recorded:
                 recorder.record_update()
+            self._recorded.clear()
             self.look(trainer, pl_module)
         self.step += 1
         self.looking = False
@@ -150,6 +156,11 @@ class TrainingWatch:
             self.flush(trainer)
         self._losses[self._filled].copy_(loss.detach().sum())
         self._filled += 1
+
+
+def _plain(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside Lightning's wrapper."""
+    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _reducer(trainer: L.Trainer) -> Callable[[Tensor, str], None] | None:

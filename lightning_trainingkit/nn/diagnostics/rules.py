@@ -1,11 +1,95 @@
 """Judge a training by what was observed."""
 
+import math
+from collections.abc import Iterable
+
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.observation import Observation
+from lightning_trainingkit.nn.diagnostics.rules_start import start_findings
+from lightning_trainingkit.nn.diagnostics.rules_steps import NOT_FALLING, non_finite, not_falling, step_findings, upwards
+from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
-__all__ = ["judge"]
+__all__ = ["is_hopeless", "judge", "ranked"]
+
+_LEAST_STEPS = 100  # before the loss can be judged, unless the fit is over
+_LEAST_AT_END = 30
+_SUDDEN = 3.0  # last finite loss, relative to the smallest one before it
 
 
 def judge(observation: Observation) -> list[Finding]:
-    """Find what is wrong, most likely cause first."""
-    return []
+    """Find what keeps a training from learning, most likely cause first.
+
+    - **A loss that is not finite** counts at once.
+    - **Other findings** wait for 100 steps and an epoch, or the end of the fit.
+    - **A training that goes on from an earlier one, or that lowers several losses in turn**, is judged by its first
+      rule alone, since its loss need not fall.
+
+    Args:
+        observation: What was seen so far.
+
+    Returns:
+        Findings of level ``"harmful"``.
+    """
+    if not observation.losses.count or not observation.looks:
+        return []
+    symptoms = Symptoms(observation)
+    broken = list(non_finite(symptoms))
+    if observation.resumed or not observation.alone or symptoms.trained_before:
+        return broken
+    if broken:
+        return _broken(symptoms, broken)
+    least = _LEAST_AT_END if observation.final else _LEAST_STEPS
+    if observation.losses.count < least or not (observation.final or observation.epochs):
+        return []
+    if math.isnan(symptoms.left):
+        return list(upwards(symptoms))
+    found = [*upwards(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    return found or list(not_falling(symptoms))
+
+
+def _broken(symptoms: Symptoms, broken: list[Finding]) -> list[Finding]:
+    """Order the causes of a loss that is not finite: a sudden one has no cause in the steps before."""
+    step = symptoms.first_non_finite or 0
+    before = [loss for loss in symptoms.losses.first[:step] if math.isfinite(loss)]
+    if not before or before[-1] <= _SUDDEN * min(before):
+        promises = [each for each in symptoms.promises if math.isfinite(each)]
+        if max(promises, default=0.0) < 5:
+            return broken
+    causes = [*upwards(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    return [*causes, *broken]
+
+
+def ranked(certain: Iterable[Finding], inferred: Iterable[Finding]) -> list[Finding]:
+    """Order findings: a wrong sign first, then what the run does wrong, then what was inferred, then advice.
+
+    Args:
+        certain: Findings from the first batch and the training loop.
+        inferred: Findings of ``judge``, in their order.
+    """
+    inferred = list(inferred)
+    kinds = {finding.kind for finding in inferred}
+    explained = bool(kinds & {"symmetric_units", "dead_units", "saturated_units", "vanishing_activations"})
+
+    def place(finding: Finding) -> int:
+        if finding.kind == "wrong_loss_sign":
+            return 0
+        if finding.level == "advice":
+            return 3
+        if finding.kind == "parameters_not_trained" and explained and "exactly zero" in finding.message:
+            return 2
+        return 1
+
+    before = sorted(certain, key=place)
+    first = [finding for finding in before if place(finding) < 2]
+    last = [finding for finding in before if place(finding) >= 2]
+    if any(finding.level == "wrong" for finding in first) and kinds == {"loss_not_falling"}:
+        inferred = []  # the symptom has its cause
+    return [*first, *inferred, *last]
+
+
+def is_hopeless(observation: Observation, findings: Iterable[Finding]) -> bool:
+    """Whether a training cannot recover: its loss is not finite, or has not fallen for a harmful reason."""
+    kinds = {finding.kind for finding in findings if finding.level == "harmful"}
+    if "non_finite" in kinds:
+        return True
+    return bool(kinds) and Symptoms(observation).left > NOT_FALLING
