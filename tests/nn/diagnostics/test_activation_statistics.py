@@ -135,7 +135,7 @@ def test_a_dead_unit_is_zero_on_every_image_of_the_window():
 
 def test_a_histogram_has_the_range_of_the_window_before():
     net, x = nn.Sequential(nn.Tanh()), torch.linspace(-1, 1, 64)[:, None]
-    recorder = record(net, x, bins=4)
+    recorder = record(net, x / 9, x, bins=4)
     recorder.attach()
     recorder.reset()
     net(10 * x)
@@ -165,6 +165,16 @@ def test_calls_of_a_shared_layer_have_units_of_their_own(width):
     net.forward = net["block"].__call__
     summary = record(net, torch.randn(5, 3), torch.randn(5, 3)).summaries()["block.relu"]
     assert (summary.calls, summary.images, summary.dead) == (4, 20, 4 / (4 + width))
+
+
+def test_a_call_outside_of_the_parent_counts_as_the_first_one():
+    net = SharedReLU(4)
+    recorder = ActivationRecorder(net)
+    recorder.attach()
+    recorder.recording = True
+    net(torch.randn(5, 3))
+    net.relu(torch.ones(1, 4))  # keeps the units of the first call alive
+    assert recorder.summaries()["relu"].dead == 0
 
 
 class Layouts(nn.Module):
@@ -274,7 +284,7 @@ def test_images_of_other_sizes():
 
 
 def test_the_backward_pass_of_activation_checkpointing_is_not_counted():
-    inner = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    inner = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU())
     recorder = ActivationRecorder(inner)
     recorder.attach()
     recorder.recording = True
