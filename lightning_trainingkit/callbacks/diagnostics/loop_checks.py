@@ -14,12 +14,8 @@ from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.gradient_clearing import ClearingFact, GradientClearing, find_uncleared
 from lightning_trainingkit.nn.diagnostics.layer_calls import CallFact, LayerCalls
 from lightning_trainingkit.nn.diagnostics.modes_in_use import find_eval_mode, find_training_mode, parts_in_eval_mode
-from lightning_trainingkit.nn.diagnostics.normalisation_in_use import (
-    NormFact,
-    find_normalisation_off,
-    norm_facts,
-    uncalled_norms,
-)
+from lightning_trainingkit.nn.diagnostics.norm_state import NormFact, norm_facts
+from lightning_trainingkit.nn.diagnostics.normalisation_in_use import find_normalisation_off, uncalled_norms
 from lightning_trainingkit.nn.diagnostics.parameter_watch import ParameterFact, ParameterWatch
 from lightning_trainingkit.nn.diagnostics.untrained import find_untrained
 
@@ -30,7 +26,7 @@ _VALIDATION = 2  # batches of each validation that are looked at
 
 
 class _Facts(NamedTuple):
-    """What one rank has seen."""
+    """The facts of one rank."""
 
     parameters: dict[str, ParameterFact]
     clearing: list[ClearingFact]
@@ -43,7 +39,7 @@ class _Facts(NamedTuple):
 
 
 class LoopChecks:
-    """Finds what is wrong in a training loop whatever the accuracy. Its methods are called as the hooks of a callback.
+    """Finds faults of a training loop, whatever the accuracy. Its methods are called as the hooks of a callback.
 
     - **Sampled steps**: modes, layer calls and gradients are read in batches for which ``look`` is True, and in the
       first five. Gradient clearing is watched in all batches.
@@ -76,26 +72,22 @@ class LoopChecks:
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Begin to look at a batch."""
-        looks = self.look or self.batches < _FIRST
         if self._parameters is not None:
-            self._parameters.look = looks
-        if looks:
+            self._parameters.look = self._looks()
+        if self._looks():
             self._training.begin(pl_module, hooks=not self._compiled)
             if self._parameters is not None:
                 self._parameters.watch()
             if self._clearing is not None:
                 self._clearing.watch()
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Any) -> None:
-        """Read which parts are in eval mode after the forward pass."""
-        if self.look or self.batches < _FIRST:
-            self._parts |= parts_in_eval_mode(pl_module, _trained(trainer))
-
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch."""
-        self._training.end()
+        if self._looks():
+            self._training.end()
+            self._parts |= parts_in_eval_mode(pl_module, _trained(trainer))
         self.batches += 1
         self.epochs += trainer.is_last_batch
         if self._parameters is not None:
@@ -160,6 +152,9 @@ class LoopChecks:
             ),
             *facts.schedules,
         ]
+
+    def _looks(self) -> bool:
+        return self.look or self.batches < _FIRST
 
     def remove(self) -> None:
         """Take off all hooks. The facts stay, so that ``findings`` still answers."""

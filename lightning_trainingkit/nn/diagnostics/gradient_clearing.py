@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_trainingkit.nn.diagnostics.finding import Finding
+from lightning_trainingkit.nn.diagnostics.parameter_watch import after_accumulation, is_nonzero
 
 __all__ = ["ClearingFact", "GradientClearing", "find_uncleared"]
 
@@ -18,7 +19,7 @@ _LEAST = 5  # steps without which nothing is said
 
 @dataclass(frozen=True)
 class ClearingFact:
-    """How many steps of an optimizer had a backward pass before them, and how many of these began uncleared.
+    """Steps of an optimizer, and how many of them had uncleared gradients.
 
     Args:
         optimizer: Class of the optimizer, and its index where there are several.
@@ -36,7 +37,8 @@ class _Interval:
 
     def __init__(self) -> None:
         self.passes = self.steps = 0
-        self.fresh: bool | Tensor = False
+        self.meets_none_or_zero: bool | Tensor = False  # the pass that is about to accumulate
+        self.fresh: bool | Tensor = False  # any pass
         self.cleared: int | Tensor = 0  # steps with a fresh pass before them
 
 
@@ -66,6 +68,7 @@ class GradientClearing:
             for parameter in list(dict.fromkeys(chosen))[:_WATCHED]:
                 watched[parameter] = interval = _Interval()
                 self._handles.append(parameter.register_hook(_before_accumulation(parameter, interval)))
+                self._handles.append(after_accumulation(parameter, _accumulated(interval)))
 
     def remove(self) -> None:
         """Remove all hooks."""
@@ -95,13 +98,20 @@ def _before_accumulation(parameter: nn.Parameter, interval: _Interval) -> Callab
     # A plain function: a module that is copied in the middle of a step then copies no watch.
     @torch.no_grad()
     def hook(gradient: Tensor) -> None:
-        interval.passes += 1
         before = parameter.grad
-        if before is None:
-            interval.fresh = True
-        elif interval.fresh is not True:
-            values = before._values() if before.is_sparse else before
-            interval.fresh = interval.fresh | ~(values != 0).any()
+        if before is None or interval.fresh is True:
+            interval.meets_none_or_zero = True
+        else:
+            interval.meets_none_or_zero = ~is_nonzero(before)
+
+    return hook
+
+
+def _accumulated(interval: _Interval) -> Callable[[Tensor], None]:
+    # Not counted in the hook before: `torch.autograd.grad` calls that one too, and accumulates nothing.
+    def hook(parameter: Tensor) -> None:
+        interval.passes += 1
+        interval.fresh = interval.fresh | interval.meets_none_or_zero
 
     return hook
 

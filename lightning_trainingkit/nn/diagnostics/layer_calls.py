@@ -20,7 +20,7 @@ SMALL_MOMENTUM = 1e-2  # EfficientNet's. Down to it, a short training is the rea
 
 @dataclass(frozen=True)
 class CallFact:
-    """What was seen of the calls of one layer in the looked steps of one stage.
+    """The calls of one layer in the looked steps of one stage.
 
     Args:
         training: Looked steps that called it in training mode only.
@@ -71,8 +71,8 @@ class _Calls:
 class LayerCalls:
     """Puts forward hooks on layers whose mode matters, for the duration of one step.
 
-    Compiled code would be compiled again when hooks come and go. Without hooks, a layer that has one mode at the start
-    and the end of the step counts as called in it.
+    Compiled code would be compiled again when hooks come and go. Without hooks, a step counts as
+    a call of each layer that starts and ends the step in the same mode.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ def parts_in_eval_mode(module: nn.Module, trained: Collection[nn.Parameter]) -> 
       on purpose. So is a BatchNorm whose own parameters are frozen.
 
     Args:
-        module: The trained module, as it is when the backward pass begins.
+        module: The trained module, at the end of a training step.
         trained: The parameters that are trained.
 
     Returns:
@@ -63,7 +63,7 @@ def _holds(above: str, name: str) -> bool:
 
 
 def find_eval_mode(facts: Mapping[str, CallFact], parts: Mapping[str, str]) -> list[Finding]:
-    """Find layers that the last looked training steps called in eval mode, though a part around them is trained.
+    """Find layers of trained parts that the last looked training steps called in eval mode.
 
     Args:
         facts: Layer name to its calls in training.
@@ -84,8 +84,8 @@ def find_eval_mode(facts: Mapping[str, CallFact], parts: Mapping[str, str]) -> l
             "eval_mode_in_training",
             where,
             len(layers),
-            f"{where} trains in eval mode: {len(layers)} BatchNorm or dropout layers do nothing of their work in "
-            f"training ({listed(layers)}), in the last {steps} training steps that were looked at.",
+            f"{where} trains in eval mode: {len(layers)} BatchNorm or dropout layers act as in evaluation "
+            f"({listed(layers)}), in the last {steps} training steps that were looked at.",
             f"Call `{line}` in `on_train_start`, and after each `eval()` of your own: Lightning keeps the mode that it "
             "finds. If the part is frozen on purpose, set `requires_grad_(False)` on it.",
         )

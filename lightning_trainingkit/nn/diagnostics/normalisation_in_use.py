@@ -2,84 +2,17 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.layer_calls import SMALL_MOMENTUM, USUAL_EPS, CallFact
+from lightning_trainingkit.nn.diagnostics.norm_state import NormFact
 from lightning_trainingkit.nn.diagnostics.parameter_watch import ParameterFact
 from lightning_trainingkit.nn.diagnostics.untrained import group_names, listed
-from lightning_trainingkit.nn.structure.names import plain_name
-from lightning_trainingkit.nn.structure.tracing import NORMS
 
-__all__ = ["NormFact", "find_normalisation_off", "norm_facts", "uncalled_norms"]
+__all__ = ["find_normalisation_off", "uncalled_norms"]
 
 _LEAST = 5  # looked training steps without which nothing is said
 _LARGE_EPS = 0.1  # share of the variance
-
-
-@dataclass(frozen=True)
-class NormFact:
-    """The state of a normalisation layer.
-
-    Args:
-        batch: Whether it is a BatchNorm.
-        images: Whether it is a BatchNorm of images or volumes that does not synchronise ranks.
-        trained: Whether its own parameters are trained. None without parameters.
-        statistics: Whether it keeps running statistics.
-        eps: Its ``eps``.
-        momentum: Its momentum. None is the plain mean over all batches, or another kind of layer.
-        tracked: Batches that it has seen in training mode. This fact and the next two are read for layers in eval mode
-            or with a small momentum.
-        initial: Whether the running statistics are the initial ones.
-        running_variance: Median over channels.
-    """
-
-    batch: bool
-    images: bool
-    trained: bool | None
-    statistics: bool
-    eps: float
-    momentum: float | None
-    tracked: int
-    initial: bool
-    running_variance: float | None
-
-
-def norm_facts(module: nn.Module, trained: Collection[nn.Parameter]) -> dict[str, NormFact]:
-    """Read the state of each normalisation layer by name. Waits for the device.
-
-    Args:
-        module: The trained module.
-        trained: The parameters that are trained.
-    """
-    facts = {}
-    trained = set(trained)
-    for name, layer in module.named_modules():
-        if not isinstance(layer, NORMS) or isinstance(layer, nn.LocalResponseNorm):
-            continue
-        own = list(layer.parameters(recurse=False))
-        mean: Any = getattr(layer, "running_mean", None)
-        var: Any = getattr(layer, "running_var", None)
-        momentum, tracked = getattr(layer, "momentum", None), getattr(layer, "num_batches_tracked", None)
-        statistics = read = isinstance(mean, Tensor) and isinstance(var, Tensor)
-        if layer.training and (momentum is None or momentum >= SMALL_MOMENTUM):
-            read = False
-        facts[plain_name(name)] = NormFact(
-            batch=isinstance(layer, _BatchNorm),
-            images=isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d),
-            trained=any(each in trained for each in own) if own else None,
-            statistics=statistics,
-            eps=layer.eps if isinstance(layer.eps, float) else 0.0,
-            momentum=momentum,
-            tracked=int(tracked) if read and tracked is not None else 0,
-            initial=read and not mean.any() and bool((var == 1).all()),
-            running_variance=float(var.float().median()) if read else None,
-        )
-    return facts
 
 
 _REASONS = {
@@ -137,7 +70,7 @@ def find_normalisation_off(
         validation: Layer name to its calls in validation.
         looks: Number of looked training steps.
         uncalled: Names of the layers that no step calls, and whose parameters get no gradient.
-        parts: Names of the layers that are in eval mode because a part around them is, which is another finding.
+        parts: Names of the layers in a part in eval mode, which is another finding.
 
     Returns:
         One finding for each reason. ``value`` is the number of layers.
@@ -154,7 +87,7 @@ def find_normalisation_off(
 
 
 def _reason(fact: NormFact, calls: CallFact, *, validated: bool) -> str:
-    """What is wrong with a layer that training calls. Empty if nothing is."""
+    """The fault of a layer that training calls, or an empty text."""
     if fact.batch and calls.evaluating and not calls.training:
         return "initial statistics" if fact.initial and calls.evaluating >= _LEAST else ""
     if not calls.training or calls.training < _LEAST:
@@ -200,7 +133,7 @@ def uncalled_norms(
     Args:
         facts: Layer name to its state.
         training: Layer name to its calls in training.
-        parameters: Parameter name to what was seen of it.
+        parameters: Parameter name to its facts.
         looks: Number of looked training steps.
     """
     if looks < _LEAST:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_trainingkit.nn.structure.names import plain_name
 
-__all__ = ["ParameterFact", "ParameterWatch"]
+__all__ = ["ParameterFact", "ParameterWatch", "after_accumulation", "is_nonzero"]
 
 _SAMPLE = 1024  # elements of a parameter whose values are compared
 _ARRIVALS = 3  # gradients that are checked for zeros outside of sampled steps
@@ -19,7 +19,7 @@ _ARRIVALS = 3  # gradients that are checked for zeros outside of sampled steps
 
 @dataclass(frozen=True)
 class ParameterFact:
-    """What was seen of one trainable parameter since the start.
+    """The gradients of one trainable parameter since the start.
 
     Args:
         batches: Batches since it was first seen trainable.
@@ -97,7 +97,7 @@ class ParameterWatch:
             for parameter in owner.parameters(recurse=False):
                 if parameter.requires_grad and parameter not in self._records and not is_lazy(parameter):
                     self._records[parameter] = record = _Record(parameter, self.batches)
-                    self._handles[parameter] = _after_accumulation(parameter, _arrival(self, record))
+                    self._handles[parameter] = after_accumulation(parameter, _arrival(self, record))
                 if parameter in self._records:
                     self._records[parameter].was_training |= training
 
@@ -151,10 +151,11 @@ class ParameterWatch:
             for parameter in _held(optimizer):
                 if parameter in self._handles and parameter.grad is not None:
                     record = self._records[parameter]
-                    record.applied = _or(record.applied, _is_nonzero(parameter.grad))
+                    record.applied = _or(record.applied, is_nonzero(parameter.grad))
 
 
-def _after_accumulation(parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> Any:
+def after_accumulation(parameter: nn.Parameter, hook: Callable[[Tensor], None]) -> Any:
+    """Call a hook each time that a backward pass has added to a parameter's gradient."""
     return parameter.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
 
 
@@ -164,7 +165,7 @@ def _arrival(watch: ParameterWatch, record: _Record) -> Callable[[Tensor], None]
     def hook(parameter: Tensor) -> None:
         record.arrivals += 1
         if parameter.grad is not None and (watch.look or record.arrivals <= _ARRIVALS):
-            record.nonzero = _or(record.nonzero, _is_nonzero(parameter.grad))
+            record.nonzero = _or(record.nonzero, is_nonzero(parameter.grad))
 
     return hook
 
@@ -173,7 +174,8 @@ def _held(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _is_nonzero(gradient: Tensor) -> Tensor:
+def is_nonzero(gradient: Tensor) -> Tensor:
+    """Whether any value of a gradient is not zero, on its device."""
     values = gradient._values() if gradient.is_sparse else gradient
     return (values != 0).any()
 

@@ -7,8 +7,10 @@ from lightning_trainingkit.nn.diagnostics.parameter_watch import ParameterFact
 
 __all__ = ["find_untrained", "group_names", "listed"]
 
-_BATCHES = 100  # before the end of an epoch, a parameter must be without gradient for so many batches
 _LEAST = 3  # batches and steps without which nothing is said
+_FEW = 10  # batches without a gradient that suffice at the end of the fit
+_MORE = 30  # after the first epoch: a layer may be skipped at random
+_MANY = 100  # in the first epoch
 
 _REASONS: dict[str, tuple[str, str]] = {
     "no optimizer": (
@@ -50,11 +52,13 @@ def find_untrained(
 ) -> list[Finding]:
     """Find parameters that require a gradient, and are in no optimizer, get no gradient or are in no step.
 
-    Parameters whose value changes by other means, and parts that are in eval mode and get no gradient or are in no
-    optimizer, are frozen or averaged on purpose.
+    No finding:
+
+    - **Averages**: parameters that get no gradient and change all the same.
+    - **Frozen parts**: parts in eval mode that get no gradient or are in no optimizer.
 
     Args:
-        facts: Parameter name to what was seen of it.
+        facts: Parameter name to its facts.
         epochs: Number of finished epochs.
         final: Whether the fit is over.
         leave_out: Parameter names that another finding covers.
@@ -66,23 +70,27 @@ def find_untrained(
         return []
     # One of several optimizers may begin after an epoch.
     no_step_yet = not any(fact.steps for fact in facts.values())
+    trained = {name.rpartition(".")[0] for name, fact in facts.items() if fact.applied}
     reasons: dict[str, list[str]] = {}
     for name, fact in facts.items():
-        reason = _reason(fact, settled=final or epochs > 0, all_begun=final or epochs > 1 or no_step_yet)
-        if reason and name not in leave_out:
+        needed = _FEW if final else _MORE if epochs else _MANY
+        reason = _reason(fact, needed, settled=final or epochs > 0, all_begun=final or epochs > 1 or no_step_yet)
+        # A bias may have a gradient of zero by its place in the net, beside a weight that is trained.
+        beside = reason in ("zero", "cleared") and name.rpartition(".")[0] in trained
+        if reason and name not in leave_out and not beside:
             reasons.setdefault(reason, []).append(name)
     return [_finding(reason, reasons[reason], facts) for reason in _REASONS if reason in reasons]
 
 
-def _reason(fact: ParameterFact, *, settled: bool, all_begun: bool) -> str:
+def _reason(fact: ParameterFact, needed: int, *, settled: bool, all_begun: bool) -> str:
     """Why a parameter is not trained. Empty if it is, if that is on purpose, or if it is too early to say."""
     if fact.applied or fact.batches < _LEAST or (fact.changed and not fact.arrived):
         return ""
     if not fact.in_optimizer:
         return "no optimizer" if fact.nonzero and not fact.changed and not fact.eval_mode else ""
     if not fact.arrived:
-        long = settled or fact.batches >= _BATCHES
-        return "no gradient" if long and fact.steps >= _LEAST and not fact.eval_mode else ""
+        long = fact.batches >= needed and fact.steps >= _LEAST
+        return "no gradient" if long and not fact.eval_mode else ""
     if not settled:
         return ""
     if fact.nonzero and not fact.changed:

@@ -25,9 +25,6 @@ class Checked(L.Callback):
         self.checks.look = self.checks.batches % self.every_n_steps == 0
         self.checks.on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
-    def on_before_backward(self, trainer, pl_module, loss):
-        self.checks.on_before_backward(trainer, pl_module, loss)
-
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.checks.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.checks.look:

@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     found = {}
     for kind in (Net, Detached, TrainInValidation, UsedOnRankOne):
         strategy = DDPStrategy(find_unused_parameters=True)
-        checked = fit(kind(), epochs=2, strategy=strategy, devices=2, default_root_dir=folder)
+        checked = fit(kind(), epochs=3, strategy=strategy, devices=2, default_root_dir=folder)
         ranks = [None, None]
         distributed.all_gather_object(ranks, [checked.early, checked.final])
         found[kind.__name__] = {

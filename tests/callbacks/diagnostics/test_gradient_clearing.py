@@ -44,6 +44,17 @@ class GanUncleared(Gan):
     clear_second = False
 
 
+class OwnGradients(ManualNet):
+    """Writes the gradients itself, in the place of the old ones."""
+
+    def training_step(self, batch, batch_idx):
+        parameters = list(self.parameters())
+        gradients = torch.autograd.grad(self.loss(batch), parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizers().step()
+
+
 @pytest.mark.parametrize(
     ("module", "where"),
     [(lambda: ManualNet("backward", "step"), "SGD"), (NeverCleared, "SGD"), (GanUncleared, "SGD 1")],
@@ -62,6 +73,7 @@ def test_found(module, where):
         Net,
         ClearedToZero,
         Gan,
+        OwnGradients,
         lambda: ManualNet("zero", "backward", "backward", "step"),
         lambda: ManualNet("keep zeros", "backward", "step"),
         lambda: ManualNet("backward", "step", "zero"),

@@ -58,7 +58,7 @@ def the_finding(module, **options):
         (OldHead, "head", "no optimizer"),
         (Detached, "body, middle", "got no gradient in 24 batches"),
         (Unused, "extra", "6 of 14 trainable parameters got no gradient"),
-        (ZeroFactor, "body, middle, head.weight", "exactly zero in 24 batches"),
+        (ZeroFactor, "body, middle", "exactly zero in 24 batches"),
         (IdleStep, "body, middle, head", "made no step in 24 batches"),
         (lambda: ManualNet("zero", "backward"), "body, middle, head", "made no step"),
         (lambda: ManualNet("backward", "zero", "step"), "body, middle, head", "None or zero in each step"),
@@ -175,6 +175,29 @@ class EpochAbout(TwoOptimizers):
         optimizer.step()
 
 
+class Critic(Net):
+    """The loss does not depend on the last bias, whose gradient is exactly zero."""
+
+    def loss(self, batch):
+        scores = self(batch[0])
+        return scores[:2].mean() - scores[2:].mean()
+
+
+class RandomDepth(Net):
+    """Blocks that most training steps skip."""
+
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x):
+        x = self.middle(self.body(x))
+        for block in self.blocks:
+            if not self.training or torch.rand(()) > 0.7:
+                x = x + block(x)
+        return self.head(x)
+
+
 class NoOptimizer(Net):
     def training_step(self, batch, batch_idx):
         return None
@@ -197,6 +220,8 @@ class NoOptimizer(Net):
         TinyRate,
         TwoOptimizers,
         EpochAbout,
+        Critic,
+        RandomDepth,
     ],
 )
 def test_no_finding(module):
