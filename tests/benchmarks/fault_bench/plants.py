@@ -94,10 +94,10 @@ _RATES: dict[str, Plant] = {
     "rate too low, with norms": Plant(
         SAME_RATE, {"edge": _rate(1e-3), "extreme": _change(rate=1e-8)}, (*NORMED, "transformer")
     ),
-    "rate too high": Plant(
-        TOO_HIGH, {"edge": _rate(10), "extreme": _change(rate=1e3)}, (*PLAIN, "transformer")
+    "rate too high": Plant(TOO_HIGH, {"edge": _rate(10), "extreme": _change(rate=1e3)}, (*PLAIN, "transformer")),
+    "rate too high, with BatchNorm": Plant(
+        TOO_HIGH, {"edge": _by_optimizer("rate", sgd=10, adamw=300), "extreme": _change(rate=1e3)}, NORMED
     ),
-    "rate too high, with BatchNorm": Plant(TOO_HIGH, {"edge": _by_optimizer("rate", sgd=10, adamw=300), "extreme": _change(rate=1e3)}, NORMED),
     "rate decays at once": Plant(
         SAME_RATE, {"edge": _change(schedule="fast decay"), "extreme": _change(schedule="faster decay")}
     ),
@@ -146,9 +146,7 @@ _WEIGHTS: dict[str, Plant] = {
         {"edge": _init(("constant", 0.0), ("noise", 1e-7)), "extreme": _init(("constant", 0.0))},
         PLAIN,
     ),
-    "weights too small": Plant(
-        VANISHES, {"edge": _init(("scale", 0.1)), "extreme": _init(("scale", 0.001))}, PLAIN
-    ),
+    "weights too small": Plant(VANISHES, {"edge": _init(("scale", 0.1)), "extreme": _init(("scale", 0.001))}, PLAIN),
     "weights too large": Plant(
         EXPLODES,
         {"edge": _by_optimizer("scale", sgd=10.0, adamw=30.0), "extreme": _init(("scale", 100.0))},
@@ -292,9 +290,7 @@ _DATA: dict[str, Plant] = {
         {"edge": _change(inputs="divided twice"), "extreme": _change(inputs="divided thrice")},
         PLAIN,
     ),
-    "images all zero": Plant(
-        _kinds("loss_not_falling", "dead_units") | VANISHES, {"extreme": _change(inputs="zero")}
-    ),
+    "images all zero": Plant(_kinds("loss_not_falling", "dead_units") | VANISHES, {"extreme": _change(inputs="zero")}),
     "images not scaled": Plant(
         EXPLODES | {"learning_rate_too_high"},
         {"edge": _change(inputs="0..255"), "extreme": _change(inputs="0..65535")},
@@ -377,9 +373,7 @@ _SILENT: dict[str, Plant] = {
     "gradients cleared once an epoch": Plant(
         _kinds("gradients_not_cleared"), {"edge": _net("ZeroGradOnceAnEpoch")}, verify="gradients kept"
     ),
-    "centred by the batch": Plant(
-        _kinds("batch_leaks"), {"edge": _net("CentredByBatch")}, PLAIN, verify="leak"
-    ),
+    "centred by the batch": Plant(_kinds("batch_leaks"), {"edge": _net("CentredByBatch")}, PLAIN, verify="leak"),
     "softmax over the batch": Plant(_kinds("batch_leaks"), {"edge": _net("SoftmaxOverBatch")}, verify="leak"),
     "reshape mixes images": Plant(_kinds("batch_leaks"), {"extreme": _net("ReshapedWrongly")}, verify="leak"),
     "attention over the batch": Plant(_kinds("batch_leaks"), {"extreme": _net("AttentionOverBatch")}, verify="leak"),
