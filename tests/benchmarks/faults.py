@@ -26,7 +26,7 @@ from functools import partial
 
 import torch
 from fault_bench.cases import HALVES, SEEDS, faulty_cases, healthy_cases
-from fault_bench.examine import examine_faults, examine_healthy, scores
+from fault_bench.examine import examine_faults, examine_healthy, scores, workers
 from fault_bench.grid import measure_rates
 from fault_bench.judge import alarms
 from fault_bench.plants import NO_KIND
@@ -55,16 +55,16 @@ def main() -> None:
     chosen = HALVES if args.half == "both" else (args.half,)
     faults = [case for case in faulty_cases(SEEDS[: args.seeds]) if case.half in chosen]
     healthy = [case for case in healthy_cases() if case.half in chosen]
-    with Progress() as progress:
+    with Progress() as progress, workers() as pool:
         bar = progress.add_task("Trainings", total=len(faults) + len(healthy))
-        outcomes = examine_healthy(healthy, detector, lambda: progress.advance(bar))
-        judgements = examine_faults(faults, detector, lambda: progress.advance(bar))
+        outcomes = examine_healthy(pool, healthy, detector, lambda: progress.advance(bar))
+        judgements = examine_faults(pool, faults, detector, lambda: progress.advance(bar))
 
     experiments.print_table("Planted faults and the first finding", confusion(judgements))
     rows = []
-    for name in chosen:
-        own = [each for each in judgements if each.case.half == name]
-        pairs = [pair for pair in zip(healthy, outcomes, strict=True) if pair[0].half == name]
+    for name, halves in {**{half: (half,) for half in chosen}, "all": chosen}.items():
+        own = [each for each in judgements if each.case.half in halves]
+        pairs = [pair for pair in zip(healthy, outcomes, strict=True) if pair[0].half in halves]
         part = [*fault_rows(own), *healthy_rows(*zip(*pairs, strict=True))]
         rows += [{**row, "name": f"{name}: {row['name']}"} for row in part]
     false_alarms = [
@@ -99,7 +99,9 @@ def main() -> None:
 
 def print_rates() -> None:
     """Print the table of rates for ``fault_bench/rates.py``."""
-    for (model, optimizer), rates in measure_rates(scores).items():
+    with workers() as pool:
+        found = measure_rates(partial(scores, pool))
+    for (model, optimizer), rates in found.items():
         print(f'    ("{model}", "{optimizer}"): {rates},')  # noqa: T201
 
 

@@ -1,5 +1,6 @@
 """Train all cases in two processes, with a detector."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -18,44 +19,58 @@ from .judge import Judgement, alarms, cured, judge
 from .run import Outcome, run_case, train
 from .settings import Settings
 
-__all__ = ["examine_faults", "examine_healthy", "scores"]
+__all__ = ["examine_faults", "examine_healthy", "scores", "workers"]
 
 Detector = Callable[[], Any]  # makes a callback with ``findings``
 PROCESSES = 2
 
 
-def examine_faults(cases: Sequence[Case], detector: Detector, done: Callable[[], None]) -> list[Judgement]:
+@contextlib.contextmanager
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """Start processes that train, each on one thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn"), _quiet) as pool:
+        yield pool
+
+
+def examine_faults(
+    pool: ProcessPoolExecutor, cases: Sequence[Case], detector: Detector, done: Callable[[], object]
+) -> list[Judgement]:
     """Train the healthy twins, then the faulty cases with a detector, and judge the findings.
 
     Args:
+        pool: Processes of ``workers``.
         cases: Faulty cases.
         detector: Makes the callback whose ``findings`` are judged. Processes must be able to import it.
         done: Called after each case.
     """
     twins = list(dict.fromkeys(case.twin for case in cases))
-    reached = dict(zip(twins, scores(twins), strict=True))
+    reached = dict(zip(twins, scores(pool, twins), strict=True))
     tasks = [(case, reached[case.twin]) for case in cases]
-    return list(_each(partial(_fault, detector=detector), tasks, done))
+    return _each(pool, partial(_fault, detector=detector), tasks, done)
 
 
-def examine_healthy(cases: Sequence[Case], detector: Detector, done: Callable[[], None]) -> list[Outcome]:
+def examine_healthy(
+    pool: ProcessPoolExecutor, cases: Sequence[Case], detector: Detector, done: Callable[[], object]
+) -> list[Outcome]:
     """Train healthy cases with a detector."""
-    return list(_each(partial(_healthy, detector=detector), cases, done))
+    return _each(pool, partial(_healthy, detector=detector), cases, done)
 
 
-def scores(runs: Sequence[Settings]) -> list[float]:
+def scores(pool: ProcessPoolExecutor, runs: Sequence[Settings]) -> list[float]:
     """Train without a detector, and return the accuracies."""
-    return list(_each(_score, runs, lambda: None))
+    return _each(pool, _score, runs, lambda: None)
 
 
-def _each(work: Callable[[Any], Any], tasks: Sequence[Any], done: Callable[[], None]) -> Iterator[Any]:
+def _each(
+    pool: ProcessPoolExecutor, work: Callable[[Any], Any], tasks: Sequence[Any], done: Callable[[], object]
+) -> list[Any]:
     """Do the work for each task, in order."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(PROCESSES, context, _quiet) as pool:
-        for result in pool.map(work, tasks, chunksize=4):
-            done()
-            yield result
+    results = []
+    for result in pool.map(work, tasks):
+        done()
+        results.append(result)
+    return results
 
 
 def _quiet() -> None:

@@ -14,7 +14,7 @@ import torch
 
 import lightning_trainingkit as kit
 
-from . import faulty_nets, healthy_nets, net
+from . import faulty_loops, faulty_losses, faulty_parts, healthy_nets, net
 from .cases import Case
 from .data import STEPS, loaders
 from .settings import Settings
@@ -23,7 +23,13 @@ from .witness import Witness
 __all__ = ["Outcome", "run_case", "train"]
 
 
-_MODULES = {**vars(net), **vars(healthy_nets), **vars(faulty_nets)}
+_MODULES = {
+    **vars(net),
+    **vars(healthy_nets),
+    **vars(faulty_losses),
+    **vars(faulty_parts),
+    **vars(faulty_loops),
+}
 
 
 @dataclass(frozen=True)
