@@ -1,12 +1,12 @@
 """Train one case, and say how it ended."""
 
 import math
-import os
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,13 +14,22 @@ import torch
 
 import lightning_trainingkit as kit
 
-from . import faulty_nets, healthy_nets, net
+from . import faulty_loops, faulty_losses, faulty_parts, healthy_nets, net
 from .cases import Case
 from .data import STEPS, loaders
 from .settings import Settings
 from .witness import Witness
 
 __all__ = ["Outcome", "run_case", "train"]
+
+
+_MODULES = {
+    **vars(net),
+    **vars(healthy_nets),
+    **vars(faulty_losses),
+    **vars(faulty_parts),
+    **vars(faulty_loops),
+}
 
 
 @dataclass(frozen=True)
@@ -73,8 +82,7 @@ def train(settings: Settings, callbacks: Sequence[L.Callback] = (), verify: str 
     """
     torch.manual_seed(settings.seed)
     losses, witness = _Losses(), Witness(verify)
-    build = next(vars(file)[settings.module] for file in (net, healthy_nets, faulty_nets) if settings.module in vars(file))
-    module = build(settings)
+    module = _MODULES[settings.module](settings)
     own: list[L.Callback] = [losses, *([witness] if verify else [])]
     if settings.override_init:
         own.append(kit.InitOverride("kaiming_normal", bias="zeros", verbose=False))
@@ -87,7 +95,7 @@ def train(settings: Settings, callbacks: Sequence[L.Callback] = (), verify: str 
             limit_train_batches=STEPS,
             callbacks=[*own, *callbacks],
             logger=False,
-            default_root_dir=os.path.join(tempfile.gettempdir(), "fault_bench"),
+            default_root_dir=Path(tempfile.gettempdir(), "fault_bench"),
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

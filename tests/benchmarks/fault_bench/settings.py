@@ -19,7 +19,7 @@ class Settings:
         model: One of ``MODELS``.
         optimizer: ``"sgd"`` (momentum 0.9) or ``"adamw"``.
         seed: Of the weights and the order of the images.
-        module: Name of the LightningModule's class, in ``net`` or ``faulty_nets`` or ``healthy_nets``.
+        module: Name of the LightningModule's class, in ``net`` or ``healthy_nets`` or a file of faulty ones.
         rate: Learning rate; 0 takes the best rate of the grid.
         epochs: Epochs of 20 steps.
         activation: Name in ``models.ACTIVATIONS``; empty takes the model's own.
