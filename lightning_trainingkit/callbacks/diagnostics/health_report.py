@@ -77,6 +77,7 @@ class HealthReport(L.Callback):
         self.findings, self.notes, self._certain, self._reported = [], [], [], None
         self._rehearsed = {"train": False, "validate": False}
         self._watch = TrainingWatch(pl_module, self.every_n_steps)
+        self.notes += self._watch.notes
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare the records of gradients."""
@@ -101,7 +102,6 @@ class HealthReport(L.Callback):
         """Keep the loss."""
         if self._watch is not None:
             self._watch.on_before_backward(loss)
-            self._checks.on_before_backward(trainer, pl_module, loss)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer

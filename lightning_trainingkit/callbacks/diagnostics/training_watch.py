@@ -1,6 +1,5 @@
 """Observe a training for the health report: the loss of each step, and a look inside at some steps."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.callbacks._broadcast import reducer
 from lightning_trainingkit.nn.diagnostics.activation_statistics import ActivationRecorder
 from lightning_trainingkit.nn.diagnostics.equal_units import spread_between_units
 from lightning_trainingkit.nn.diagnostics.gradient_statistics import GradientRecorder
@@ -45,8 +45,13 @@ class TrainingWatch:
         self._stepped, self._waited = False, 0
         self._recorded: list[GradientRecorder] = []
         self.every_n_steps = every_n_steps
-        self.activations = ActivationRecorder(pl_module)
-        self.activations.attach()
+        self.notes: list[str] = []
+        self.activations: ActivationRecorder | None = None
+        try:
+            self.activations = ActivationRecorder(pl_module)
+            self.activations.attach()
+        except (TypeError, ValueError) as error:  # no known layer, or a quantised one
+            self.notes.append(f"No layer was looked at: {error}")
         self._gradients: dict[int, GradientRecorder] = {}
         self._losses: Tensor | None = None
         self._filled = 0
@@ -54,7 +59,8 @@ class TrainingWatch:
 
     def remove(self) -> None:
         """Take the hooks off the module."""
-        self.activations.remove()
+        if self.activations is not None:
+            self.activations.remove()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare a recorder for each optimizer."""
@@ -73,7 +79,8 @@ class TrainingWatch:
     def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
         self.looking = looks_at(self.step, self.every_n_steps)
-        self.activations.recording = self.looking
+        if self.activations is not None:
+            self.activations.recording = self.looking
         self._parts.clear()
 
     def on_before_backward(self, loss: Tensor) -> None:
@@ -90,7 +97,8 @@ class TrainingWatch:
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> bool:
         """Record the loss and, at a look, the updates. Return whether a look has ended."""
-        self.activations.recording = False
+        if self.activations is not None:
+            self.activations.recording = False
         self._keep_loss(trainer, outputs)
         if not self._stepped and self._waited < _PATIENCE:
             self._waited += 1
@@ -114,18 +122,19 @@ class TrainingWatch:
             plain_name(name): each for name, each in pl_module.named_parameters() if each.requires_grad and each.dim() > 1
         }
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        reduce = _reducer(trainer)
+        reduce = reducer(trainer)
         self.observation.looks.append(
             Look(
                 step=self.step,
                 loss=self.observation.losses.latest[-1] if self.observation.losses.count else float("nan"),
-                activations=self.activations.summaries(reduce),
+                activations={} if self.activations is None else self.activations.summaries(reduce),
                 gradients=gradients,
                 spreads=spread_between_units(weights),
                 rates=[float(group["lr"]) for group in groups],
             )
         )
-        self.activations.reset()
+        if self.activations is not None:
+            self.activations.reset()
         for recorder in self._gradients.values():
             recorder.reset()
 
@@ -134,7 +143,7 @@ class TrainingWatch:
         if self._losses is None or not self._filled:
             return
         losses = self._losses[: self._filled].clone()
-        reduce = _reducer(trainer)
+        reduce = reducer(trainer)
         if reduce is not None:
             reduce(losses, "sum")
             losses /= trainer.world_size
@@ -161,15 +170,3 @@ class TrainingWatch:
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer inside Lightning's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
-
-
-def _reducer(trainer: L.Trainer) -> Callable[[Tensor, str], None] | None:
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return None
-    kinds = {"sum": torch.distributed.ReduceOp.SUM, "min": torch.distributed.ReduceOp.MIN}
-    kinds["max"] = torch.distributed.ReduceOp.MAX
-
-    def reduce(values: Tensor, how: str) -> None:
-        torch.distributed.all_reduce(values, op=kinds[how])
-
-    return reduce

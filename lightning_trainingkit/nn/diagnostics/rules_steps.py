@@ -11,12 +11,13 @@ __all__ = ["non_finite", "step_findings", "upwards"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 4.6 in healthy trainings, 1.7 in most
 JUMPS = 0.25  # the same, as the mean of all steps, where the loss does not fall
-TOO_LITTLE = 0.1  # share of the loss that all steps together promise
+TOO_LITTLE = 0.2  # share of the loss that all steps together promise
 KEPT = 0.25  # share of the promise that the loss must keep, where the rate is too low
 LITTLE = 1.5  # share of the loss that all steps together promise, where the promise is kept
 SMALL_UPDATE, NO_UPDATE = 1e-3, 1e-5  # update relative to the weights; healthy near 1e-3
 SHRUNK = 0.6  # norm of the weights, relative to the first step
 DROPOUT = 0.9  # rate
+GOOD_PROMISE = 0.3  # the largest share of the loss that a step promises, in most healthy trainings
 NOT_FALLING = 0.93  # share of the loss that is left
 
 
@@ -100,7 +101,8 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
         "the optimizer",
         value,
         f"A step promises to lower the loss by {value:.3g} times its value (to first order): it jumps over the valley.",
-        f"Divide the learning rate by {_round(max(3.0, value))}, or lower the momentum to 0.9.",
+        f"Lower the learning rate{_rate(symptoms, 1 / max(10.0, value / GOOD_PROMISE))}. If the momentum is above 0.9, lower "
+        "it too.",
     )
 
 
@@ -122,7 +124,8 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
             "the optimizer",
             ratio,
             f"An update changes the weights by {ratio:.1g} of their norm (median of the layers; healthy is near 1e-3).",
-            "Multiply the learning rate by 100 or more. A schedule, clipping, or `eps` of Adam may also hold it down.",
+            f"Raise the learning rate{_rate(symptoms, min(1e-3 / max(ratio, 1e-12), 1e6))}. A schedule, clipping, or `eps` "
+            "of Adam may also hold the updates down.",
         )
         return
     yield Finding.of(
@@ -131,8 +134,8 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
         promise,
         f"All steps together promise to lower the loss by {promise:.2g} times its value (to first order), and it falls "
         "as slowly as that.",
-        f"Multiply the learning rate by {_round(min(max(3.0, 10 / max(promise, 1e-9)), 1e6))}. A schedule, clipping, or "
-        "`eps` of Adam may also hold it down.",
+        f"Raise the learning rate{_rate(symptoms, min(max(10.0, 20 / max(promise, 1e-9)), 1e6))}. A schedule, clipping, or "
+        "`eps` of Adam may also hold the updates down.",
     )
 
 
@@ -147,6 +150,12 @@ def not_falling(symptoms: Symptoms) -> Iterator[Finding]:
             "Check that images and labels belong together: look at a batch, and let the model learn ten images by heart "
             "(`Trainer(overfit_batches=1)`).",
         )
+
+
+def _rate(symptoms: Symptoms, factor: float) -> str:
+    """Words for a changed learning rate, from the largest one that was seen."""
+    rate = max((rate for look in symptoms.looks for rate in look.rates), default=0.0)
+    return f" by {_round(max(factor, 1 / factor))}" + (f", to `lr={_round(rate * factor)}`" if rate else "")
 
 
 def _round(value: float) -> str:
