@@ -10,7 +10,12 @@ from lightning_trainingkit._lightning import L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
 from lightning_trainingkit.nn.diagnostics.batch_leak import find_batch_leak
 from lightning_trainingkit.nn.diagnostics.finding import Finding
-from lightning_trainingkit.nn.diagnostics.first_batch import first_batch_findings, initial_loss, loss_sign, summarise_input
+from lightning_trainingkit.nn.diagnostics.first_batch import (
+    first_batch_findings,
+    initial_loss,
+    loss_sign,
+    summarise_input,
+)
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall, LossSpy
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 
@@ -117,7 +122,9 @@ def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Find
     where = leak.layer or "the module"
     if leak.statistics:
         message = f"In evaluation, the output for an image depends on the other images: {where} ({leak.kind}) uses the statistics of the batch."
-        advice = f"Give {where} running statistics: `nn.{leak.kind}(..., track_running_stats=True)`, and `module.eval()`."
+        advice = (
+            f"Give {where} running statistics: `nn.{leak.kind}(..., track_running_stats=True)`, and `module.eval()`."
+        )
     else:
         kind = f" ({leak.kind})" if leak.kind else ""
         message = f"The output for an image depends on the other images of its batch, first in {where}{kind}."
@@ -131,7 +138,9 @@ def _given(target: Tensor | None, batch: Any) -> bool:
         return False
     found: list[Tensor] = []
     torch.utils._pytree.tree_map_only(Tensor, found.append, batch)
-    return any(each.numel() == target.numel() and torch.equal(each.flatten().to(target), target.flatten()) for each in found)
+    return any(
+        each.numel() == target.numel() and torch.equal(each.flatten().to(target), target.flatten()) for each in found
+    )
 
 
 def _clone(batch: Any) -> Any:

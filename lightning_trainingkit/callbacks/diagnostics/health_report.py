@@ -77,13 +77,13 @@ class HealthReport(L.Callback):
         self.findings, self.notes, self._certain, self._reported = [], [], [], None
         self._rehearsed = {"train": False, "validate": False}
         self._watch = TrainingWatch(pl_module, self.every_n_steps)
-        self.notes += self._watch.notes
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare the records of gradients."""
         if self._watch is not None:
             self._watch.on_train_start(trainer, pl_module)
             self._checks.on_train_start(trainer, pl_module)
+            self.notes += self._watch.notes
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

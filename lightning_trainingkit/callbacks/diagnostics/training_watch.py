@@ -67,14 +67,18 @@ class TrainingWatch:
         names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
         self.observation.resumed = trainer.global_step > 0
         self.observation.dropout = {
-            plain_name(name): float(layer.p) for name, layer in pl_module.named_modules() if isinstance(layer, _DropoutNd)
+            plain_name(name): float(layer.p)
+            for name, layer in pl_module.named_modules()
+            if isinstance(layer, _DropoutNd)
         }
         self.observation.alone = len(trainer.optimizers) == 1
         for optimizer in trainer.optimizers:
             parts = [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
             parameters = {names.get(each, f"parameter {number}"): each for number, each in enumerate(parts)}
-            if parameters:
-                self._gradients[id(optimizer)] = GradientRecorder(parameters)
+            try:
+                self._gradients[id(_plain(optimizer))] = GradientRecorder(parameters)
+            except (TypeError, ValueError) as error:  # no parameter, a lazy one, or a sharded one
+                self.notes.append(f"No gradient was looked at: {error}")
 
     def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
@@ -119,7 +123,9 @@ class TrainingWatch:
         self.flush(trainer)
         gradients = {name: each for part in self._gradients.values() for name, each in part.summaries().items()}
         weights = {
-            plain_name(name): each for name, each in pl_module.named_parameters() if each.requires_grad and each.dim() > 1
+            plain_name(name): each
+            for name, each in pl_module.named_parameters()
+            if each.requires_grad and each.dim() > 1
         }
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         reduce = reducer(trainer)

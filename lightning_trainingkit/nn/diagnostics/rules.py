@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 from lightning_trainingkit.nn.diagnostics.rules_start import start_findings
-from lightning_trainingkit.nn.diagnostics.rules_steps import NOT_FALLING, non_finite, not_falling, step_findings, upwards
+from lightning_trainingkit.nn.diagnostics.rules_steps import (
+    NOT_FALLING,
+    non_finite,
+    not_falling,
+    step_findings,
+    upwards,
+)
 from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
 __all__ = ["is_hopeless", "judge", "ranked"]

@@ -120,7 +120,9 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
             yield _dead(name, each.dead, "in the first step")
             break
     later = symptoms.activations(len(symptoms.looks) - 1)
-    worst = max((name for name in later if later[name].saturated is not None), key=lambda n: later[n].saturated, default="")
+    worst = max(
+        (name for name in later if later[name].saturated is not None), key=lambda n: later[n].saturated, default=""
+    )
     if worst and (later[worst].saturated or 0) > SATURATED_LATER and symptoms.left > 0.6:
         yield _saturated(worst, later[worst].saturated or 0, "Now")
 
