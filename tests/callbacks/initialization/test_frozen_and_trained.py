@@ -289,7 +289,7 @@ def test_transfer_learning_plans_again_where_configure_optimizers_changes_the_mo
             phase.update(transfer.learning_rates)
 
     look = Look()
-    fit(module, InitOverride(verbose=False), transfer, look)
+    fit(module, transfer, InitOverride(verbose=False), look)  # whose `setup` asks `transfer` for its plan
     after = module.state_dict()
     moved = {name for name in after if not torch.equal(look.before[name], after[name])}
     assert "net.5.weight" in moved
