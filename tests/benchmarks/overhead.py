@@ -94,6 +94,7 @@ def callbacks() -> list[L.Callback]:
         kit.InitOverride(),
         kit.EpochSeed(0),
         kit.ChannelsLast(),
+        kit.ActivationStats(),
         kit.EarlyStopping("val/loss", patience=1000),
         kit.CommandCenter(group="overhead"),
         kit.BestCheckpoint("val/loss", "min", restore=True),

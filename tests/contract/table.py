@@ -11,6 +11,7 @@ from tests.toy import ToyModule
 ALWAYS = ["validate", "test", "predict"]
 
 CALLBACKS = {
+    "ActivationStats": {"every_n_steps": 2},
     "BestCheckpoint": {"monitor": "val/loss", "mode": "min", "save_last": True},
     "ChannelsLast": {},
     "CommandCenter": {"group": "contract", "tags": ["toy"]},

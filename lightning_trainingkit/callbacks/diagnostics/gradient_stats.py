@@ -1,5 +1,6 @@
 """Log the gradients of each layer, and the real size of its updates."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,8 @@ class GradientStats(L.Callback):
     - ``descent``: cosine between the update and minus the gradient.
 
     Norms of gradients are exact, other numbers come from about 65,536 elements of each parameter. Each optimizer counts
-    its own steps. A step that an AMP scaler skips is not logged. The training does not change.
+    its own steps. A step that an AMP scaler skips is not logged. The training does not change. ``summaries`` holds the
+    last values by layer, also without a logger.
 
     Args:
         layers: Pattern of ``fnmatch`` over the names of layers, or a list of patterns. All layers by default.
@@ -51,16 +53,13 @@ class GradientStats(L.Callback):
         >>> trainer = L.Trainer(callbacks=[GradientStats(every_n_steps=10)], logger=False)
     """
 
-    latest: dict[str, GradientSummary]
-    """Layer to the summary of the newest sampled step."""
-
-    def __init__(self, layers: str | list[str] | None = None, every_n_steps: int = 50) -> None:
+    def __init__(self, layers: str | Iterable[str] | None = None, every_n_steps: int = 50) -> None:
         self._patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else list(layers)
         if not self._patterns or not all(isinstance(each, str) and each for each in self._patterns):
             raise ValueError(f"`layers` must hold patterns, got {layers!r}. Leave it out for all layers.")
-        self.layers = layers
+        self.layers = layers if layers is None or isinstance(layers, str) else self._patterns
         self.every_n_steps = _check.integer("every_n_steps", every_n_steps, "Try 50.", least=1)
-        self.latest = {}
+        self.summaries: dict[str, GradientSummary] = {}
         self._steps: list[int] = []
         self._watches: list[tuple[OptimizerWatch, OptimizerGradients]] = []
 
@@ -76,7 +75,7 @@ class GradientStats(L.Callback):
                 "Use ddp, or leave GradientStats out."
             )
         self._remove()
-        self.latest, self._steps = {}, []
+        self.summaries, self._steps = {}, []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check the layers and the optimizers, which all exist now."""
@@ -129,7 +128,7 @@ class GradientStats(L.Callback):
             whole = combine(layers.values())
             if not layers or (_scaler(trainer) is not None and not whole.finite):
                 continue  # a fused optimizer has skipped the step itself
-            self.latest = self.latest | layers
+            self.summaries = self.summaries | layers
             metrics |= scalars("gradients" if len(self._watches) == 1 else f"gradients/optimizer_{number}", whole)
             for layer, summary in layers.items():
                 metrics |= scalars(f"gradients/{layer}", summary)

@@ -178,7 +178,7 @@ def test_without_a_scaler_a_gradient_that_is_not_finite_is_logged():
 
     rows, stats, _ = fit(Exploding())
     assert not math.isfinite(rows[-1][1]["gradients/norm"])
-    assert not stats.latest["net.0"].finite
+    assert not stats.summaries["net.0"].finite
 
 
 class Manual(Small):
@@ -253,9 +253,9 @@ def test_all_positive_inputs_of_one_unit_give_the_zig_zag():
 
 def test_layers_by_pattern_name_modules_too_and_the_whole_is_theirs():
     rows, stats, _ = fit(Small(), stats=GradientStats("*.0", 1))
-    assert list(stats.latest) == ["net.0"]
+    assert list(stats.summaries) == ["net.0"]
     assert rows[0][1]["gradients/norm"] == rows[0][1]["gradients/net.0/norm"]
-    assert list(fit(Small(), stats=GradientStats(["net"], 1))[1].latest) == ["net.0", "net.2"]
+    assert list(fit(Small(), stats=GradientStats(["net"], 1))[1].summaries) == ["net.0", "net.2"]
 
 
 def test_layers_that_unfreeze_and_groups_that_are_added():
