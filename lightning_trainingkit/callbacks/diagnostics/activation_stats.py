@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from lightning_trainingkit._lightning import L, WandbLogger, rank_zero_info, refuse_other_package
 from lightning_trainingkit.callbacks._broadcast import reducer
 from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
@@ -152,12 +154,10 @@ class ActivationStats(L.Callback):
 
 
 def _histograms(summaries: dict[str, ActivationSummary]) -> dict[str, Any]:
-    import numpy as np
     import wandb
 
-    return {
-        f"activations/{layer}/histogram": wandb.Histogram(
-            np_histogram=(np.array(summary.counts), np.array(summary.edges))
-        )
-        for layer, summary in summaries.items()
-    }
+    found = {}
+    for layer, summary in summaries.items():
+        counts_and_edges = np.array(summary.counts), np.array(summary.edges)
+        found[f"activations/{layer}/histogram"] = wandb.Histogram(np_histogram=counts_and_edges)
+    return found
