@@ -33,7 +33,7 @@ class GradientStats(L.Callback):
     - ``update_ratio``: norm of the parameters' change, divided by their norm. About 1e-3 is healthy.
     - ``zeros``: share of the gradient that is exactly zero.
     - ``sign_agreement``: for a unit, ``|mean of sign(dL/dw)|`` over its incoming weights. 1 is the lecture's zig-zag.
-    - ``descent``: cosine between the update and minus the gradient.
+    - ``descent``: cosine between the update and minus the gradient, of the whole model alone.
 
     Norms of gradients are exact, other numbers come from about 65,536 elements of each parameter. Each optimizer counts
     its own steps. A step that an AMP scaler skips is not logged. The training does not change. ``summaries`` holds the
@@ -129,9 +129,14 @@ class GradientStats(L.Callback):
             if not layers or (_scaler(trainer) is not None and not whole.finite):
                 continue  # a fused optimizer has skipped the step itself
             self.summaries = self.summaries | layers
-            metrics |= scalars("gradients" if len(self._watches) == 1 else f"gradients/optimizer_{number}", whole)
-            for layer, summary in layers.items():
-                metrics |= scalars(f"gradients/{layer}", summary)
+            prefix = "gradients" if len(self._watches) == 1 else f"gradients/optimizer_{number}"
+            for layer, summary in {
+                prefix: whole,
+                **{f"gradients/{name}": each for name, each in layers.items()},
+            }.items():
+                metrics |= {f"{layer}/{name}": value for name, value in scalars(summary).items()}
+            if whole.descent is not None:
+                metrics[f"{prefix}/descent"] = whole.descent
         if metrics:
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step)

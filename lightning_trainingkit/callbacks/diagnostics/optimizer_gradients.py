@@ -1,7 +1,6 @@
 """The gradients of one optimizer in its sampled steps, by layer."""
 
 from collections.abc import Callable, Sequence
-from math import isfinite, isnan
 
 from torch import nn
 from torch.optim import Optimizer
@@ -14,7 +13,7 @@ from lightning_trainingkit.nn.structure.parameter_patterns import parameter_name
 
 __all__ = ["OptimizerGradients", "layer_of", "scalars"]
 
-_SCALARS = ("clipped_norm", "update_ratio", "zeros", "sign_agreement", "descent")
+_SCALARS = ("clipped_norm", "update_ratio", "zeros", "sign_agreement")
 
 
 class OptimizerGradients:
@@ -107,13 +106,10 @@ def layer_of(parameter: str) -> str:
     return owner if parametrized else name.rpartition(".")[0] or name
 
 
-def scalars(prefix: str, summary: GradientSummary) -> dict[str, float]:
-    """The numbers of a summary that can be logged, by their names below a prefix."""
+def scalars(summary: GradientSummary) -> dict[str, float]:
+    """The numbers of a summary that can be logged."""
     found = {"norm": summary.gradient_norm, **{name: getattr(summary, name) for name in _SCALARS}}
-    if summary.update_ratio is not None and not isfinite(summary.update_ratio) and not summary.weight_norm:
-        del found["update_ratio"]  # of a layer of zeros
-    return {
-        f"{prefix}/{name}": value
-        for name, value in found.items()
-        if value is not None and not (isnan(value) and not summary.steps)
-    }
+    if not summary.weight_norm and summary.update_norm:
+        del found["update_ratio"]  # of a layer of zeros, infinite
+    known = {name: value for name, value in found.items() if value is not None}
+    return known if summary.steps else {}
