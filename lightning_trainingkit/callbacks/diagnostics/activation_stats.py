@@ -67,6 +67,11 @@ class ActivationStats(L.Callback):
         self._sampled_step: int | None = None
         self._said = False
 
+    @property
+    def state_key(self) -> str:
+        """Tells two of them apart, so that ``setup`` can say why it refuses the second."""
+        return self._generate_state_key(layers=self.layers, every_n_steps=self.every_n_steps, bins=self.bins)
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put hooks on the layers, before anything is compiled or wrapped."""
         refuse_other_package(self, trainer)
@@ -101,8 +106,9 @@ class ActivationStats(L.Callback):
         self._next_step, self._sampled_step = self._sampled_step + self.every_n_steps, None
         self.summaries = self._recorder.summaries(reducer(trainer))
         self._recorder.reset()
-        if missing := [name for name in self._recorder.layers if name not in self.summaries and not self._said]:
-            rank_zero_info(f"ActivationStats has no values of layers that the step did not call: {', '.join(missing)}.")
+        missing = [name for name in self._recorder.layers if name not in self.summaries]
+        if missing and not self._said:
+            rank_zero_info(f"ActivationStats has no values of layers that were not called: {', '.join(missing)}.")
         self._said = True
         if trainer.is_global_zero:
             self._log(trainer)

@@ -81,9 +81,7 @@ class LayerRecord:
         if self.device != y.device:
             self._make(y.device)
         y = _images_first(y if self.layer.activation is None else self.layer.activation(y), self.layer.batch_dim)
-        unit_dim = self.layer.unit_dim or (1 if y.dim() > 3 else -1)
-        others = [dim for dim in range(y.dim()) if dim != unit_dim % y.dim()]
-        largest, smallest = y.amax(others), y.amin(others)
+        largest, smallest = _extremes(y, self.layer.unit_dim or (1 if y.dim() > 3 else -1))
         place = self._next_place(len(largest), self._sample.positions(y))
         place.alive_in[: len(largest)].masked_fill_((largest != 0) | (smallest != 0), self.window)
         self._add_extremes(smallest.min().to(self.dtype), largest.max().to(self.dtype))
@@ -140,3 +138,16 @@ def _images_first(y: Tensor, batch_dim: int) -> Tensor:
     if y.dim() < 2:
         return y.reshape(-1, 1)
     return y.movedim(batch_dim, 0) if y.dim() > 2 else y
+
+
+def _extremes(y: Tensor, unit_dim: int) -> tuple[Tensor, Tensor]:
+    """Largest and smallest value of each unit."""
+    rest = [dim for dim in range(y.dim()) if dim != unit_dim % y.dim()]
+    if y.dim() > 2 and y.is_contiguous() and unit_dim == 1:
+        # One after the other: over dimensions on both sides of the units, the CPU takes up to 20 times as long.
+        if y[0, 0].numel() >= 64:
+            rest = rest[1:]
+            return y.amax(rest).amax(0), y.amin(rest).amin(0)
+        rest = [dim - 1 for dim in rest[1:]]
+        return y.amax(0).amax(rest), y.amin(0).amin(rest)
+    return y.amax(rest), y.amin(rest)
