@@ -60,10 +60,6 @@ def main() -> None:
     threes = {}
     for name, make in candidates().items():
         threes[name] = measure(folder / name.replace(" ", "-"), make(), args, draw)
-        print(
-            f"{name}: a step takes {1 + added(threes[name]) / median(threes[name], 'off'):.3f} times as long",
-            flush=True,
-        )
     rows = [
         *(each for name, found in threes.items() for each in step_rows(name, found, draw)),
         *peer_rows(threes, draw),
