@@ -56,13 +56,13 @@ class GradientSummary:
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, shape ``(len(tensors),)``, in float32 or the tensors' larger type.
+    """Euclidean norm of each tensor, shape ``(len(tensors),)``, in float32, or float64 where a tensor has it.
 
     Example:
         >>> norms([torch.ones(4, dtype=torch.bfloat16), torch.tensor([3.0, 4.0])])
         tensor([2., 5.])
     """
-    kind = torch.float64 if all(each.dtype == torch.float64 for each in tensors) else torch.float32
+    kind = torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
     found = torch._foreach_norm(list(tensors), 2, dtype=kind)
     return torch.stack([each.to(found[0].device) for each in found])
 

@@ -26,7 +26,7 @@ class GradientRecorder:
     - **Norms of gradients** are exact, in float32.
     - **All other numbers** come from a fixed sample of whole units (rows) of each parameter. Its buffers are made once.
     - **Parameters without a gradient** (frozen, unused) are left out of that step.
-    - **Shared parameters** count once, under their first name.
+    - **Shared parameters** count once, under their first name. Parameters without elements are left out.
     - **Sparse gradients** are made dense. Complex numbers count as pairs of real ones.
 
     Args:
@@ -59,11 +59,13 @@ class GradientRecorder:
         self._names: list[str] = []
         for name, parameter in parameters.items():
             _refuse(name, parameter)
-            if not any(parameter is each for each in self._parameters):
+            if parameter.numel() and not any(parameter is each for each in self._parameters):
                 self._names.append(name)
                 self._parameters.append(parameter)
         if not self._parameters:
-            raise ValueError("`parameters` must hold a parameter, got none. Give dict(module.named_parameters()).")
+            raise ValueError(
+                "`parameters` must hold a parameter with elements, got none. Give dict(module.named_parameters())."
+            )
         self._sample = _check.integer("sample", sample, "Leave it out for the default.", least=1)
         wanted = None if units is None else set(units)
         self._units = [

@@ -36,9 +36,9 @@ class ParameterSample:
         self._steps = [_step(each, size) for each in parameters]
         shapes = [self._sampled(number, each).shape for number, each in enumerate(parameters)]
         sizes = [shape.numel() for shape in shapes]
-        self.shares = [size / max(each.numel(), 1) for size, each in zip(sizes, parameters, strict=True)]
+        self.shares = [size / each.numel() for size, each in zip(sizes, parameters, strict=True)]
         device = parameters[0].device
-        kind = torch.float64 if all(each.dtype == torch.float64 for each in parameters) else torch.float32
+        kind = torch.float64 if any(each.dtype == torch.float64 for each in parameters) else torch.float32
         self._flat = {
             name: torch.zeros(sum(sizes), dtype=kind, device=device) for name in ("gradient", "before", "work")
         }
