@@ -117,11 +117,11 @@ class GradientRecorder:
         sample = self._buffers
         sample.keep("gradient", active, gradients)
         sample.keep("before", active, [_dense(self._parameters[number]) for number in active])
-        signs = sample.signs(active)
-        nonzero = norms(signs).square()  # the squares of signs are 0 and 1
+        views = sample.views("gradient", active)
+        nonzero = torch.stack([torch.count_nonzero(each) for each in views])
         self._pending.append(("gradient", active, length))
-        self._pending.append(("zeros", active, 1 - nonzero / nonzero.new_tensor([each.numel() for each in signs])))
-        rows = [(number, each) for number, each in zip(active, signs, strict=True) if self._units[number]]
+        self._pending.append(("zeros", active, 1 - nonzero / nonzero.new_tensor([each.numel() for each in views])))
+        rows = [(number, each) for number, each in zip(active, views, strict=True) if self._units[number]]
         if rows:
             agreement = torch.stack([sign_agreement(each).to(length.device) for _, each in rows])
             self._pending.append(("agreement", [number for number, _ in rows], agreement))

@@ -56,11 +56,6 @@ class ParameterSample:
         parts = [self._sampled(number, tensor) for number, tensor in zip(numbers, tensors, strict=True)]
         torch._foreach_copy_(self.views(name, numbers), parts)
 
-    def signs(self, numbers: Sequence[int]) -> list[Tensor]:
-        """Signs of the kept gradients, until the next call of ``signs`` or ``descent``."""
-        torch.sign(self._flat["gradient"], out=self._flat["work"])
-        return self.views("work", numbers)
-
     def descent(self, numbers: Sequence[int], parameters: Sequence[Tensor]) -> list[Tensor]:
         """How far the parameters have moved down since ``keep("before", ...)``: before minus now."""
         self.keep("work", numbers, parameters)
