@@ -194,7 +194,7 @@ def histogram_edges(bins: int, low: float, high: float) -> Tensor:
 
 
 def rebin(counts: Tensor, low: Tensor, high: Tensor, new_low: Tensor, new_high: Tensor) -> Tensor:
-    """Move the counts of equal bins to those of another range, each by its bin's centre.
+    """Move the counts of equal bins to the bins of another range, by their centres.
 
     Args:
         counts: Counts of shape ``(bins,)``.

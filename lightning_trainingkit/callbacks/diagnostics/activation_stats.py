@@ -21,8 +21,8 @@ _SCALARS = ("mean", "std", "min", "max", "saturated", "dead", "positive", "betwe
 class ActivationStats(L.Callback):
     """Log mean, spread, range, and saturated and dead units of each layer, on every n-th training step.
 
-    Each logger gets scalars such as ``activations/net.1/std``, and W&B a histogram of each layer. The values are those
-    of all batches of the step, on all ranks. The model and its random numbers are unchanged.
+    Each logger gets scalars such as ``activations/net.1/std``, and W&B a histogram of each layer. The values cover
+    all batches of the step, on all ranks. The model and its random numbers are unchanged.
 
     - **saturated**: share of outputs where the slope of a sigmoid, tanh or their hard variants is below 5 % of its
       maximum.

@@ -23,8 +23,8 @@ class ActivationRecorder:
     - **Window**: the forward passes with ``recording = True`` since ``reset``. The default is False.
     - **All elements** count for mean, std, min, max and dead units. Saturated and positive shares, the histogram and
       the spread between images come from a fixed sample.
-    - **A unit** is a channel of a convolution, or a feature. A layer that its parent calls several times has units of
-      its own in each call.
+    - **A unit** is a channel of a convolution, or a feature. A layer that its parent calls several times has
+      separate units in each call.
     - **Memory** is bounded, and nothing waits for the device before ``summaries``.
     - **torch.compile**: no graph break. A model that ran compiled before ``attach`` compiles again.
 
@@ -32,7 +32,7 @@ class ActivationRecorder:
         module: The model, unchanged apart from the hooks.
         patterns: Patterns over the names of submodules. The default is all activations, modules and functions alike;
             without any, the linear and convolutional layers, before their activation.
-        bins: Number of bins of each histogram. Their range is that of the window before.
+        bins: Number of bins of each histogram. The window before sets their range.
         sample: Number of elements of each output in the fixed sample.
         windows: Number of windows, the last ones, in which a dead unit was always zero.
 
@@ -91,7 +91,7 @@ class ActivationRecorder:
                 self._handles.append(layer.parent.register_forward_hook(self._mark(record.leave)))
 
     def remove(self) -> None:
-        """Take the hooks off. What was recorded stays."""
+        """Take the hooks off. The summaries stay."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._listeners = [], []

@@ -39,7 +39,7 @@ class LayerRecord:
         layer: The layer.
         bins: Number of bins of the histogram.
         sample: Elements of one call in the sample.
-        device: Device of the buffers. They move to that of the first output.
+        device: Device of the buffers. The first output may move them to its own.
     """
 
     def __init__(self, layer: ObservedLayer, bins: int, sample: int, device: torch.device) -> None:

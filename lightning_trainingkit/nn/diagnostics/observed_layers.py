@@ -132,7 +132,7 @@ def _describe(
 
 
 def _unit_dim(name: str, named: dict[str, nn.Module]) -> int | None:
-    """The layer's own, or that of the nearest layer with weights that is registered before it."""
+    """Look at the layer, then at the layers that are registered before it, the nearest one first."""
     names = list(named)
     for before in names[names.index(name) :: -1]:
         if isinstance(named[before], _CHANNELS_SECOND):
