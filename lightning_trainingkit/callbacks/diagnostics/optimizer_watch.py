@@ -51,11 +51,6 @@ class OptimizerWatch:
         """Call this in ``on_before_optimizer_step``, which sees unscaled gradients before clipping."""
         if self.steps % self._every:
             return
-        if self._ready and self._depth:
-            raise TypeError(
-                "`configure_optimizers` must return optimizers that need one gradient a step, got "
-                f"{type(self.optimizer).__name__}, which asks for several. Leave GradientStats out."
-            )
         self._ready = True
         self._recorder.gradients_ready()
 
@@ -86,7 +81,16 @@ class OptimizerWatch:
         }
 
     def _wrap(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        calls = 0
+
         def wrapped() -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > 1:
+                raise TypeError(
+                    "`configure_optimizers` must return optimizers that need one gradient a step, got "
+                    f"{type(self.optimizer).__name__}, which asks for several. Leave GradientStats out."
+                )
             result = closure()
             self._complete()
             return result

@@ -365,7 +365,21 @@ class WithTwice(Small):
         return Twice(self.parameters(), lr=0.1)
 
 
-@pytest.mark.parametrize(("module", "name"), [(WithLBFGS, "LBFGS"), (WithTwice, "Twice")])
+class WithRawTwice(WithTwice):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        def closure():
+            loss = super(WithTwice, self).training_step(batch, batch_idx)
+            self.manual_backward(loss)
+            return loss
+
+        self.optimizers(use_pl_optimizer=False).step(closure)
+
+
+@pytest.mark.parametrize(("module", "name"), [(WithLBFGS, "LBFGS"), (WithTwice, "Twice"), (WithRawTwice, "Twice")])
 def test_several_gradients_a_step_are_refused(module, name):
     with pytest.raises(TypeError, match=f"need one gradient a step, got {name}"):
         fit(module())
