@@ -1,7 +1,8 @@
 """Cost of looking inside: what the diagnostics add to a training step, beside two usual ways.
 
-Expected: EXPECTED
-Cost:     COST on 2 CPU cores, nothing to download
+Expected: with ActivationStats and GradientStats a sampled step takes 1.06 to 1.09 times as long, with every layer 1.18;
+          they add 8 % of what Composer's way adds, and 30 % of what wandb.watch adds
+Cost:     10 to 30 min on 2 CPU cores, nothing to download
 Command:  python tests/benchmarks/diagnostics.py
 
 The training: torchvision's ResNet-18, random images of 64 x 64 pixels, batches of 64, AdamW, float32, channels last,
