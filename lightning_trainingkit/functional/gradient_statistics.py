@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan, sqrt
+from math import hypot, isfinite, nan
 
 import torch
 from torch import Tensor
@@ -56,13 +56,13 @@ class GradientSummary:
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of each tensor, shape ``(len(tensors),)``, in float32 or the tensors' larger type.
+    """Euclidean norm of each tensor, shape ``(len(tensors),)``, in float32, or float64 where a tensor has it.
 
     Example:
         >>> norms([torch.ones(4, dtype=torch.bfloat16), torch.tensor([3.0, 4.0])])
         tensor([2., 5.])
     """
-    kind = torch.float64 if all(each.dtype == torch.float64 for each in tensors) else torch.float32
+    kind = torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
     found = torch._foreach_norm(list(tensors), 2, dtype=kind)
     return torch.stack([each.to(found[0].device) for each in found])
 
@@ -96,6 +96,8 @@ def combine(summaries: Iterable[GradientSummary]) -> GradientSummary:
         (5.0, 0.1, 0.2, 1.0)
     """
     every = list(summaries)
+    if len(every) == 1:
+        return every[0]
     active = [each for each in every if each.steps]
     gradient, update = _length(each.gradient_norm for each in active), _length(each.update_norm for each in active)
     units = [(each.sign_agreement, each.elements) for each in active if each.sign_agreement is not None]
@@ -114,7 +116,7 @@ def combine(summaries: Iterable[GradientSummary]) -> GradientSummary:
 
 def _length(parts: Iterable[float | None]) -> float | None:
     known = [part for part in parts if part is not None]
-    return sqrt(sum(part * part for part in known)) if known else None
+    return hypot(*known) if known else None
 
 
 def _mean(weighted: Sequence[tuple[float, int]]) -> float:

@@ -103,6 +103,7 @@ def callbacks() -> list[L.Callback]:
         kit.MonteCarloDropout(),
         kit.SnapshotCheckpoint(cycles=1),
         kit.ReestimateBatchNorm(batches=1),
+        kit.GradientStats(),
         kit.TransferLearning([{"train": "all"}], lr_decay=1.0),
     ]
 

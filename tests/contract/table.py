@@ -18,6 +18,7 @@ CALLBACKS = {
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
+    "GradientStats": {"layers": ["net.*"], "every_n_steps": 3},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},

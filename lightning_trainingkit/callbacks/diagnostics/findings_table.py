@@ -23,9 +23,8 @@ def findings_table(findings: Sequence[Finding], when: str, notes: Sequence[str] 
     """
     alarms = sum(finding.level != "advice" for finding in findings)
     title = f"Health report {when}: " + ("nothing wrong" if not alarms else f"{alarms} finding{'s' * (alarms > 1)}")
-    table = Table(
-        title=title, box=SIMPLE, title_justify="left", caption="\n".join(notes) or None, caption_justify="left"
-    )
+    caption = escape("\n".join(notes)) or None
+    table = Table(title=title, box=SIMPLE, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("kind", no_wrap=True)
     table.add_column("where", overflow="fold")
     table.add_column("what was seen, and what to do")

@@ -111,7 +111,8 @@ def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Find
         torch.manual_seed(0)
         with LossSpy() as spy:
             rehearsal.step("training_step", _clone(given))
-        return spy.calls[number].input.detach()
+        scores: Tensor = spy.calls[number].input.detach()
+        return scores
 
     try:
         leak = find_batch_leak(module, outputs, batch, classifying[0].target)
@@ -121,14 +122,18 @@ def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Find
         return []
     where = leak.layer or "the module"
     if leak.statistics:
-        message = f"In evaluation, the output for an image depends on the other images: {where} ({leak.kind}) uses the statistics of the batch."
-        advice = (
-            f"Give {where} running statistics: `nn.{leak.kind}(..., track_running_stats=True)`, and `module.eval()`."
+        message = (
+            f"In evaluation, the output for an image depends on the other images: {where} ({leak.kind}) uses the "
+            "statistics of the batch."
         )
+        advice = f"Give {where} running statistics: `nn.{leak.kind}(..., track_running_stats=True)`."
     else:
         kind = f" ({leak.kind})" if leak.kind else ""
         message = f"The output for an image depends on the other images of its batch, first in {where}{kind}."
-        advice = "Look at the dimensions there: softmax and means over `dim=0`, `view` and `reshape` across the batch, attention without `batch_first=True`."
+        advice = (
+            "Look at the dimensions there: softmax and means over `dim=0`, `view` and `reshape` across the batch, "
+            "attention without `batch_first=True`."
+        )
     return [Finding.of("batch_leaks", where, leak.change, message, advice)]
 
 
@@ -138,9 +143,8 @@ def _given(target: Tensor | None, batch: Any) -> bool:
         return False
     found: list[Tensor] = []
     torch.utils._pytree.tree_map_only(Tensor, found.append, batch)
-    return any(
-        each.numel() == target.numel() and torch.equal(each.flatten().to(target), target.flatten()) for each in found
-    )
+    same_size = [each for each in found if each.numel() == target.numel()]
+    return any(torch.equal(each.flatten().to(target), target.flatten()) for each in same_size)
 
 
 def _clone(batch: Any) -> Any:

@@ -122,7 +122,7 @@ class HealthReport(L.Callback):
         if looked and self._watch.step > 1 and (self._watch.step - 1) % self.every_n_steps == 0:
             self._judge(trainer, pl_module)
             if self._reported is not None and {each.kind for each in self._alarms()} - self._reported:
-                self._report(f"at step {self._watch.step}")
+                self._report(trainer, f"at step {self._watch.step}")
             if self.stop and is_hopeless(self.observation, self.findings):
                 trainer.should_stop = True
 
@@ -130,7 +130,7 @@ class HealthReport(L.Callback):
         """Print the table after the first epoch."""
         if self._watch is not None and self._reported is None:
             self._judge(trainer, pl_module)
-            self._report(f"after epoch {trainer.current_epoch + 1} ({self._watch.step} steps)")
+            self._report(trainer, f"after epoch {trainer.current_epoch + 1} ({self._watch.step} steps)")
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -163,7 +163,7 @@ class HealthReport(L.Callback):
         self.observation.final = True
         self._judge(trainer, pl_module)
         if self._reported is None or {each.kind for each in self._alarms()} - self._reported:
-            self._report(f"at the end ({self._watch.step} steps)")
+            self._report(trainer, f"at the end ({self._watch.step} steps)")
         self._remove()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -193,12 +193,13 @@ class HealthReport(L.Callback):
     def _alarms(self) -> list[Finding]:
         return [each for each in self.findings if each.level != "advice"]
 
-    def _report(self, when: str) -> None:
+    def _report(self, trainer: L.Trainer, when: str) -> None:
         self._reported = (self._reported or set()) | {each.kind for each in self._alarms()}
         if not self.verbose:
             return
         if self.findings or self.notes:
-            _print(findings_table(self.findings, when, self.notes))
+            if trainer.is_global_zero:
+                Console().print(findings_table(self.findings, when, self.notes))
         else:
             rank_zero_info(f"HealthReport {when}: nothing wrong.")
 
@@ -206,10 +207,3 @@ class HealthReport(L.Callback):
         if self._watch is not None:
             self._watch.remove()
         self._checks.remove()
-
-
-def _print(table: Any) -> None:
-    from lightning_trainingkit._lightning import rank_zero_only
-
-    if rank_zero_only.rank == 0:
-        Console().print(table)

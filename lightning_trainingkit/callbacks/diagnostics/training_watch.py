@@ -66,10 +66,9 @@ class TrainingWatch:
         """Prepare a recorder for each optimizer."""
         names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
         self.observation.resumed = trainer.global_step > 0
+        layers = pl_module.named_modules()
         self.observation.dropout = {
-            plain_name(name): float(layer.p)
-            for name, layer in pl_module.named_modules()
-            if isinstance(layer, _DropoutNd)
+            plain_name(name): layer.p for name, layer in layers if isinstance(layer, _DropoutNd)
         }
         self.observation.alone = len(trainer.optimizers) == 1
         for optimizer in trainer.optimizers:
@@ -122,11 +121,7 @@ class TrainingWatch:
         """Read all recorders. The host waits for the device here."""
         self.flush(trainer)
         gradients = {name: each for part in self._gradients.values() for name, each in part.summaries().items()}
-        weights = {
-            plain_name(name): each
-            for name, each in pl_module.named_parameters()
-            if each.requires_grad and each.dim() > 1
-        }
+        trained = {plain_name(name): each for name, each in pl_module.named_parameters() if each.requires_grad}
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         reduce = reducer(trainer)
         self.observation.looks.append(
@@ -135,7 +130,7 @@ class TrainingWatch:
                 loss=self.observation.losses.latest[-1] if self.observation.losses.count else float("nan"),
                 activations={} if self.activations is None else self.activations.summaries(reduce),
                 gradients=gradients,
-                spreads=spread_between_units(weights),
+                spreads=spread_between_units(trained),
                 rates=[float(group["lr"]) for group in groups],
             )
         )
@@ -175,4 +170,5 @@ class TrainingWatch:
 
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer inside Lightning's wrapper."""
-    return getattr(optimizer, "optimizer", optimizer)
+    plain: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
+    return plain

@@ -46,7 +46,7 @@ def functional_activations(module: nn.Module) -> dict[str, FunctionalActivation]
 
 
 def _search(module: nn.Module, prefix: str, found: dict[str, FunctionalActivation | None]) -> None:
-    if isinstance(module, LEAVES) or not any(module.children()):
+    if isinstance(module, LEAVES) or next(module.children(), None) is None:
         return
     try:
         trace = Trace(module)

@@ -36,9 +36,9 @@ class ParameterSample:
         self._steps = [_step(each, size) for each in parameters]
         shapes = [self._sampled(number, each).shape for number, each in enumerate(parameters)]
         sizes = [shape.numel() for shape in shapes]
-        self.shares = [size / max(each.numel(), 1) for size, each in zip(sizes, parameters, strict=True)]
+        self.shares = [size / each.numel() for size, each in zip(sizes, parameters, strict=True)]
         device = parameters[0].device
-        kind = torch.float64 if all(each.dtype == torch.float64 for each in parameters) else torch.float32
+        kind = torch.float64 if any(each.dtype == torch.float64 for each in parameters) else torch.float32
         self._flat = {
             name: torch.zeros(sum(sizes), dtype=kind, device=device) for name in ("gradient", "before", "work")
         }
@@ -55,11 +55,6 @@ class ParameterSample:
         """Copy the sampled elements of tensors that belong to these parameters into a buffer."""
         parts = [self._sampled(number, tensor) for number, tensor in zip(numbers, tensors, strict=True)]
         torch._foreach_copy_(self.views(name, numbers), parts)
-
-    def signs(self, numbers: Sequence[int]) -> list[Tensor]:
-        """Signs of the kept gradients, until the next call of ``signs`` or ``descent``."""
-        torch.sign(self._flat["gradient"], out=self._flat["work"])
-        return self.views("work", numbers)
 
     def descent(self, numbers: Sequence[int], parameters: Sequence[Tensor]) -> list[Tensor]:
         """How far the parameters have moved down since ``keep("before", ...)``: before minus now."""

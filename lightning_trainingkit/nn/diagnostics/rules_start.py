@@ -120,11 +120,10 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
             yield _dead(name, each.dead, "in the first step")
             break
     later = symptoms.activations(len(symptoms.looks) - 1)
-    worst = max(
-        (name for name in later if later[name].saturated is not None), key=lambda n: later[n].saturated, default=""
-    )
-    if worst and (later[worst].saturated or 0) > SATURATED_LATER and symptoms.left > 0.6:
-        yield _saturated(worst, later[worst].saturated or 0, "Now")
+    shares = {name: each.saturated for name, each in later.items() if each.saturated is not None}
+    worst = max(shares, key=lambda name: shares[name], default="")
+    if worst and shares[worst] > SATURATED_LATER and symptoms.left > 0.6:
+        yield _saturated(worst, shares[worst], "Now")
 
 
 def _saturated(name: str, share: float, when: str) -> Finding:

@@ -367,3 +367,16 @@ def test_quantised_layers_are_refused():
     net = nn.Sequential(nn.Linear(2, 2), torch.ao.nn.quantized.ReLU6())
     with pytest.raises(TypeError, match="got '1', a quantised ReLU6"):
         ActivationRecorder(net, "*")
+
+
+def test_a_compiled_part_without_a_length():
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x)
+
+    compiled = torch.compile(Outer(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), backend="eager")
+    assert ActivationRecorder(Outer(compiled)).layers == ["inner.inner.1"]

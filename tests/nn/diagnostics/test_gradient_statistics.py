@@ -242,8 +242,8 @@ def test_gradients_that_still_hold_a_scale():
 
 
 def test_refused_parameters():
-    with pytest.raises(ValueError, match="must hold a parameter, got none"):
-        GradientRecorder({})
+    with pytest.raises(ValueError, match="must hold a parameter with elements, got none"):
+        GradientRecorder({"empty": nn.Parameter(torch.ones(0, 3))})
     with pytest.raises(ValueError, match="must have a shape, got the lazy parameter 'weight'"):
         GradientRecorder(dict(nn.LazyLinear(3).named_parameters()))
     with pytest.raises(ValueError, match="`sample` must be at least 1, got 0"):
@@ -263,3 +263,21 @@ def test_gradients_and_parameters_are_sampled_at_the_same_elements():
         found = recorder.summaries()["weight"]
         assert found.descent == pytest.approx(1, rel=1e-4)
         assert found.update_norm == pytest.approx(0.1 * found.gradient_norm, rel=0.1)
+
+
+def test_parameters_of_several_types_and_sizes_together():
+    kinds = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+    named = {name: nn.Parameter(torch.full((2, 2), 2.0, dtype=kind)) for name, kind in kinds.items()}
+    named |= {"number": nn.Parameter(torch.tensor(4.0)), "empty": nn.Parameter(torch.ones(0, 3))}
+    for parameter in named.values():
+        parameter.grad = torch.ones_like(parameter)
+    recorder = GradientRecorder(named)
+    recorder.record_gradients()
+    torch.optim.SGD(named.values(), lr=0.5).step()
+    recorder.record_update()
+    found = recorder.summaries()
+    assert {name: (each.gradient_norm, each.weight_norm, each.update_norm) for name, each in found.items()} == {
+        **dict.fromkeys(kinds, (2.0, 4.0, 1.0)),
+        "number": (1.0, 4.0, 0.5),
+    }
+    assert combine(found.values()).finite
