@@ -4,8 +4,8 @@ Expected: not measured yet
 Cost:     under 40 min on 2 CPU cores, nothing to download
 Command:  python tests/benchmarks/faults.py
 
-Small trainings on scikit-learn's digits with Lightning's Trainer: an MLP, a CNN with and without BatchNorm, a residual
-net and a transformer, with SGD and AdamW.
+Small trainings on scikit-learn's digits with Lightning's Trainer. The models are an MLP, a CNN with and without
+BatchNorm, a residual net and a transformer. The optimizers are SGD and AdamW.
 
 - **Faults**: each plant in ``fault_bench/plants.py`` is graded, at the edge of harm and extreme. Each grade is trained
   with two pairs of model and optimizer, in three seeds.
@@ -82,6 +82,7 @@ def main() -> None:
         + (", changed since" if commit["thresholds_changed_since"] else ""),
         f"False alarms: {'; '.join(false_alarms) or 'none'}.",
         f"Healthy, and did not learn: {'; '.join(poor) or 'none'}.",
+        "Shares with their 95 % intervals. `first finding`: (left out) is a fault that did no harm or was not seen.",
         f"Faults that did no harm, left out: {'; '.join(harmless) or 'none'}.",
         "No kind covers: " + "; ".join(f"{fault} ({why})" for fault, why in NO_KIND.items()) + ".",
         OTHER_PROGRAMS,

@@ -49,7 +49,7 @@ def judge(observation: Observation) -> list[Finding]:
         return []
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
-    found = [*upwards(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    found = [*upwards(symptoms), *dropout(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
     return found or list(not_falling(symptoms))
 
 

@@ -54,9 +54,9 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
     """Activations or outputs that are too large in the first step."""
     size = symptoms.observation.input_size
     stds = {name: each.std for name, each in symptoms.activations().items() if math.isfinite(each.std)}
+    if any((each.saturated or 0) > SATURATED for each in symptoms.activations().values()):
+        return  # the saturated layer is the cause
     if size is not None and size > LARGE_INPUT:
-        if any(each.saturated is not None and each.saturated > SATURATED for each in symptoms.activations().values()):
-            return  # the saturated layer is the cause
         yield Finding.of(
             "exploding_activations",
             "the input",
@@ -156,7 +156,7 @@ def _gradient(symptoms: Symptoms) -> Iterator[Finding]:
     names: list[str] = []
     for number, look in enumerate(symptoms.looks):
         pull = symptoms.pull(number)
-        if look.step >= 2 and len(pull) > 2 and max(pull.values()) > 0:
+        if 2 <= look.step <= 16 and len(pull) > 2 and max(pull.values()) > 0:
             first = list(pull)[: max(1, len(pull) // 4)]
             shares.append(median(pull[name] for name in first) / max(pull.values()))
             names = first

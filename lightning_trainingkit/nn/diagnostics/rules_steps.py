@@ -7,7 +7,7 @@ from statistics import median
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
-__all__ = ["non_finite", "step_findings", "upwards"]
+__all__ = ["NOT_FALLING", "dropout", "non_finite", "not_falling", "step_findings", "upwards"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 4.6 in healthy trainings, 1.7 in most
 JUMPS = 0.25  # the same, as the mean of all steps, where the loss does not fall
@@ -62,7 +62,8 @@ def step_findings(symptoms: Symptoms) -> list[Finding]:
     return [*_regularised(symptoms), *_too_high(symptoms), *_too_low(symptoms)]
 
 
-def _regularised(symptoms: Symptoms) -> Iterator[Finding]:
+def dropout(symptoms: Symptoms) -> Iterator[Finding]:
+    """Dropout that leaves too few units."""
     observation = symptoms.observation
     layer, rate = max(observation.dropout.items(), key=lambda each: each[1], default=("", 0.0))
     if rate >= DROPOUT and symptoms.left > 0.3:
@@ -73,6 +74,11 @@ def _regularised(symptoms: Symptoms) -> Iterator[Finding]:
             f"Dropout of {rate:.2f} in {layer} leaves {1 - rate:.0%} of the units, and {symptoms.left:.0%} of the loss.",
             f"Lower it to 0.5 or less: `nn.Dropout(0.5)` in {layer}.",
         )
+
+
+def _regularised(symptoms: Symptoms) -> Iterator[Finding]:
+    """Weights that shrink."""
+    observation = symptoms.observation
     chance = observation.chance_of_part
     at_chance = chance is not None and observation.chance is None and symptoms.losses.end > 0.8 * chance
     if symptoms.shrinkage < SHRUNK and (symptoms.left > 0.3 or at_chance):

@@ -51,7 +51,9 @@ class Symptoms:
 
     @cached_property
     def left(self) -> float:
-        """The latest loss, relative to ``base``. NaN for losses that are not positive."""
+        """The latest loss, relative to ``base``. NaN for losses that are not positive, infinite for a broken one."""
+        if self.first_non_finite is not None:
+            return math.inf
         end = self.losses.end
         return end / self.base if self.base > 0 and end >= 0 else math.nan
 

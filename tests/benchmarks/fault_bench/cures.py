@@ -45,7 +45,7 @@ def _mend_code(kind: str) -> Callable[[Settings, float | None], Settings]:
 
 
 def _rate(factor: float) -> Callable[[Settings, float | None], Settings]:
-    """Take the rate that the advice names, or else this factor."""
+    """Take the rate that the advice names. Without one, multiply the rate by this factor."""
 
     def change(settings: Settings, named: float | None) -> Settings:
         return settings.but(rate=named) if named else settings.times_rate(factor)

@@ -40,7 +40,7 @@ FAMILIES: dict[str, Family] = {
     "one-cycle schedule": (MIXED, _change(schedule="one cycle")),
     "step schedule": (MIXED, _change(schedule="step")),
     "regression": (MIXED, lambda settings: settings.times_rate(0.3).but(module="Regression", labels="ink")),
-    "two losses": (MIXED, lambda settings: settings.times_rate(0.3).but(module="TwoLosses")),
+    "two losses": (MIXED, _change(module="TwoLosses")),
     "frozen front": (MIXED, _change(module="FrozenFront")),
     "new head": (NORMED, _change(module="NewHead", epochs=10)),
     "fine-tuning": (MIXED, _change(module="FineTuning")),

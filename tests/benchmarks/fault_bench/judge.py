@@ -44,7 +44,7 @@ def alarms(outcome: Outcome) -> list[Any]:
 
 
 def cured(accuracy: float, twin: float) -> bool:
-    """Whether an accuracy is back at that of the healthy twin."""
+    """Whether an accuracy is at least 90 % of the healthy twin's."""
     return accuracy >= CURED * twin
 
 

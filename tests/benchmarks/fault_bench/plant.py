@@ -76,7 +76,9 @@ def by_optimizer(what: str, sgd: float, adamw: float) -> Change:
         number = sgd if settings.optimizer == "sgd" else adamw
         if what == "rate":
             return settings.times_rate(number)
-        return settings.but(**({"init": (("scale", number),)} if what == "scale" else {"weight_decay": number}))
+        if what == "weight decay":
+            return settings.but(weight_decay=number)
+        return settings.but(init=((what, number),))
 
     return graded
 

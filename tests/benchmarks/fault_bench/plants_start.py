@@ -22,7 +22,9 @@ WEIGHTS: dict[str, Plant] = {
         PLAIN,
     ),
     "weights from N(0, 1)": Plant(
-        EXPLODES, {"edge": init(("normal", 1.0)), "extreme": init(("normal", 3.0))}, (*PLAIN, "transformer")
+        EXPLODES,
+        {"edge": by_optimizer("normal", sgd=1.0, adamw=2.0), "extreme": init(("normal", 3.0))},
+        (*PLAIN, "transformer"),
     ),
     "deep, weights from N(0, 0.01)": Plant(
         VANISHES,

@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from scipy.stats import binomtest
+
 from .cases import SEEDS, Case
 from .cures import ONE_LINE
 from .judge import Judgement, alarms, cured
@@ -21,11 +23,20 @@ FALSE_ALARMS = 4 / 200
 LEARNS = 0.15  # points below the best of a family that a run may end
 
 
-def share(name: str, hits: Sequence[bool], goal: float | None, at_least: bool = True) -> dict[str, Any]:
-    """One row: the percentage of hits, its goal, and whether it is met. Nothing counted meets no goal."""
-    value = 100 * sum(hits) / len(hits) if hits else None
-    met = goal is None or (value is not None and (value >= goal if at_least else value <= goal))
-    return {"name": name, "value": value, "of": len(hits), "goal": goal, "ok": met}
+def share(name: str, hits: Sequence[bool], goal: float | None, at_most: bool = False) -> dict[str, Any]:
+    """One row: the share of hits with its 95 % interval, its goal, and whether the share meets it.
+
+    Nothing counted meets no goal.
+    """
+    numbers: dict[str, float | None] = {"ours": None, "peer": None, "ratio": None, "low": None, "high": None}
+    if hits:
+        value = sum(hits) / len(hits)
+        interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
+        numbers |= {"ours": value, "ratio": value, "low": float(interval.low), "high": float(interval.high)}
+        ok = goal is None or (value <= goal if at_most else value >= goal)
+    else:
+        ok = goal is None
+    return {"name": f"{name}, share of {len(hits)}", **numbers, "goal": goal, "ok": ok}
 
 
 def fault_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
@@ -37,33 +48,28 @@ def fault_rows(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
         for each in counted
         if not each.case.verify and each.case.settings.seed == SEEDS[0] and each.case.expect & ONE_LINE
     ]
-    rows = [
-        share(f"detected, {grade}, %", [each.detected for each in counted if each.case.grade.startswith(grade)], 95.0)
-        for grade in ("edge", "extreme")
-    ]
+    right = [3 if each.right is None else each.right for each in counted]
+    edge, extreme = ([each for each in counted if each.case.grade.startswith(grade)] for grade in ("edge", "extreme"))
     return [
-        *rows,
-        share("right cause first, % of all that count", [each.right == 0 for each in counted], 80.0),
+        share("detected, edge", [each.detected for each in edge], 0.95),
+        share("detected, extreme", [each.detected for each in extreme], 0.95),
+        share("right cause first", [place == 0 for place in right], 0.80),
+        share("right cause in the first three", [place < 3 for place in right], 0.95),
+        share("right cause first, of the detected", [each.right == 0 for each in detected], None),
         share(
-            "right cause in the first three, % of all that count",
-            [each.right is not None and each.right < 3 for each in counted],
-            95.0,
-        ),
-        share("right cause first, % of the detected", [each.right == 0 for each in detected], None),
-        share(
-            "first advice brings back 90 % of the healthy accuracy, %",
+            "cured by the first advice",
             [bool(each.kinds) and cured(each.cured.get(each.kinds[0], 0.0), each.twin) for each in harmful],
-            80.0,
+            0.80,
         ),
-        share("faulty runs that count, %", [each.counts for each in judgements], None),
+        share("faults that count", [each.counts for each in judgements], None),
     ]
 
 
 def healthy_rows(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """False alarms, and whether each healthy training learned."""
     return [
-        share("false alarms, %", [bool(alarms(outcome)) for outcome in outcomes], 100 * FALSE_ALARMS, False),
-        share("healthy trainings that learned, %", learned(cases, outcomes), 100.0),
+        share("false alarms", [bool(alarms(outcome)) for outcome in outcomes], FALSE_ALARMS, at_most=True),
+        share("healthy trainings that learned", learned(cases, outcomes), 1.0),
     ]
 
 
@@ -88,7 +94,7 @@ def confusion(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
         if each.counts:
             table[name][each.kinds[0] if each.kinds else "nothing"] += 1
         else:
-            table[name]["(did no harm)"] += 1
+            table[name]["(left out)"] += 1
     return [
         {
             "planted": name,

@@ -1,14 +1,17 @@
 """FaultBench in small: a fault of each kind is named among the first three causes, ten healthy trainings are silent."""
 
+from dataclasses import replace
+
 import pytest
 
 import lightning_trainingkit as kit
-from lightning_trainingkit.nn.diagnostics.finding import KINDS
+from lightning_trainingkit.nn.diagnostics.finding import KINDS, Finding
 from tests.benchmarks.fault_bench.cases import HALVES, SEEDS, faulty_cases, healthy_cases
-from tests.benchmarks.fault_bench.cures import CURES
-from tests.benchmarks.fault_bench.judge import alarms
+from tests.benchmarks.fault_bench.cures import CURES, cure
+from tests.benchmarks.fault_bench.judge import alarms, judge
 from tests.benchmarks.fault_bench.plants import PLANTS
-from tests.benchmarks.fault_bench.run import run_case
+from tests.benchmarks.fault_bench.run import Outcome, run_case
+from tests.benchmarks.fault_bench.settings import Settings
 
 FAULTS = {
     "non_finite": "images with NaN, extreme, mlp",
@@ -71,6 +74,34 @@ def test_the_halves_share_no_family_and_each_cause_is_in_both():
     assert len(faults) >= 300
     assert len(healthy_cases()) >= 200
     assert len(PLANTS) >= 40
+
+
+def test_a_fault_is_judged_by_its_kind_or_by_the_cure_that_the_advice_brings():
+    harmful = find(faulty_cases([0]), "weights too small, extreme, mlp")
+    silent = find(faulty_cases([0]), "features detached, extreme, mlp")
+
+    def verdict(case, kinds, score=0.5, cured=(), verified=None):
+        findings = [Finding.of(kind, "net", 0.0, "", "") for kind in kinds]
+        outcome = Outcome(score, 1.0, True, findings, verified)
+        each = judge(case, outcome, 0.95, dict(cured))
+        return each.counts, each.detected, each.right
+
+    assert verdict(harmful, ["vanishing_gradient"]) == (True, True, 0)
+    assert verdict(harmful, ["dead_units", "dead_units", "vanishing_gradient"]) == (True, True, 1)
+    assert verdict(harmful, ["dead_units"], cured={"dead_units": 0.86}) == (True, True, 0)
+    assert verdict(harmful, ["dead_units"], cured={"dead_units": 0.85}) == (True, True, None)
+    assert verdict(harmful, ["input_not_centred"]) == (True, False, None)
+    assert verdict(harmful, [], score=0.86) == (False, False, None)
+    assert verdict(silent, ["parameters_not_trained"], score=0.95, verified=True) == (True, True, 0)
+    assert verdict(silent, ["dead_units"], cured={"dead_units": 0.95}, verified=True) == (True, True, None)
+    assert verdict(silent, [], verified=False) == (False, False, None)
+
+
+def test_the_advice_names_the_rate_to_take():
+    settings = Settings(rate=1e-8)
+    low = Finding.of("learning_rate_too_low", "lr", 1e-8, "", "Set `lr=3e-2` in configure_optimizers.")
+    assert cure(settings, low).lr == 0.03
+    assert cure(settings, replace(low, advice="Raise it.")).lr == pytest.approx(3e-7)
 
 
 @pytest.mark.slow
