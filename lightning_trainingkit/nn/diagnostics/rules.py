@@ -10,6 +10,7 @@ from lightning_trainingkit.nn.diagnostics.rules_steps import (
     NOT_FALLING,
     non_finite,
     not_falling,
+    regularised,
     step_findings,
     upwards,
 )
@@ -49,7 +50,7 @@ def judge(observation: Observation) -> list[Finding]:
         return []
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
-    found = [*upwards(symptoms), *dropout(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    found = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
     return found or list(not_falling(symptoms))
 
 
@@ -61,7 +62,7 @@ def _broken(symptoms: Symptoms, broken: list[Finding]) -> list[Finding]:
         promises = [each for each in symptoms.promises if math.isfinite(each)]
         if max(promises, default=0.0) < 5:
             return broken
-    causes = [*upwards(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    causes = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
     return [*causes, *broken]
 
 

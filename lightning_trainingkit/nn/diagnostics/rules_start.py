@@ -32,7 +32,7 @@ def start_findings(symptoms: Symptoms) -> list[Finding]:
 
 
 def _symmetric(symptoms: Symptoms) -> Iterator[Finding]:
-    looks = [look for look in symptoms.looks if look.step >= 2]
+    looks = [look for look in symptoms.looks if 2 <= look.step <= 16]
     if not looks or symptoms.left <= 0.3:
         return
     alike = [name for name, spread in looks[-1].spreads.items() if spread < EQUAL_UNITS]
@@ -57,6 +57,8 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
     if any((each.saturated or 0) > SATURATED for each in symptoms.activations().values()):
         return  # the saturated layer is the cause
     if size is not None and size > LARGE_INPUT:
+        if symptoms.left <= 0.3:
+            return
         yield Finding.of(
             "exploding_activations",
             "the input",
@@ -104,6 +106,10 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
         if each.saturated is not None and each.saturated > SATURATED:
             yield _saturated(name, each.saturated, "In the first step")
             break
+        dead = each.saturated is None and each.dead > DEAD
+        if dead and (each.dead > 0.9 or each.positive < 0.5 * (1 - each.dead)):  # living units that fire at times
+            yield _dead(name, each.dead, "in the first step")
+            break
         flat = each.saturated is None and each.std > 0 and each.between_images < FLAT * each.std
         if flat and each.between_images < FADING * 10 * (size or 1.0) and symptoms.left > 0.3:
             yield Finding.of(
@@ -116,7 +122,7 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
                 "layers.",
             )
             break
-        if each.dead > DEAD and each.saturated is None:
+        if dead:
             yield _dead(name, each.dead, "in the first step")
             break
     later = symptoms.activations(len(symptoms.looks) - 1)

@@ -7,18 +7,19 @@ from statistics import median
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
-__all__ = ["NOT_FALLING", "dropout", "non_finite", "not_falling", "step_findings", "upwards"]
+__all__ = ["NOT_FALLING", "non_finite", "not_falling", "regularised", "step_findings", "upwards"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 4.6 in healthy trainings, 1.7 in most
-JUMPS = 0.25  # the same, as the mean of all steps, where the loss does not fall
+JUMPS = 0.11  # the same, as the mean of all steps, relative to the loss of chance; up to 0.094 in healthy trainings
 TOO_LITTLE = 0.2  # share of the loss that all steps together promise
 KEPT = 0.25  # share of the promise that the loss must keep, where the rate is too low
-LITTLE = 1.5  # share of the loss that all steps together promise, where the promise is kept
+LITTLE = 1.2  # share of the loss that all steps together promise, where the promise is kept
 SMALL_UPDATE, NO_UPDATE = 1e-3, 1e-5  # update relative to the weights; healthy near 1e-3
 SHRUNK = 0.6  # norm of the weights, relative to the first step
 DROPOUT = 0.9  # rate
+PENALTY = 0.8  # share of the first loss
 GOOD_PROMISE = 0.3  # the largest share of the loss that a step promises, in most healthy trainings
-NOT_FALLING = 0.93  # share of the loss that is left
+NOT_FALLING = 0.9  # share of the loss that is left
 
 
 def upwards(symptoms: Symptoms) -> Iterator[Finding]:
@@ -59,11 +60,11 @@ def non_finite(symptoms: Symptoms) -> Iterator[Finding]:
 
 def step_findings(symptoms: Symptoms) -> list[Finding]:
     """Find what is wrong with the steps, most likely cause first."""
-    return [*_regularised(symptoms), *_too_high(symptoms), *_too_low(symptoms)]
+    return [*_too_high(symptoms), *_too_low(symptoms)]
 
 
-def dropout(symptoms: Symptoms) -> Iterator[Finding]:
-    """Dropout that leaves too few units."""
+def regularised(symptoms: Symptoms) -> Iterator[Finding]:
+    """Dropout that leaves too few units, a penalty that is most of the loss, and weights that shrink."""
     observation = symptoms.observation
     layer, rate = max(observation.dropout.items(), key=lambda each: each[1], default=("", 0.0))
     if rate >= DROPOUT and symptoms.left > 0.3:
@@ -74,11 +75,17 @@ def dropout(symptoms: Symptoms) -> Iterator[Finding]:
             f"Dropout of {rate:.2f} in {layer} leaves {1 - rate:.0%} of the units, and {symptoms.left:.0%} of the loss.",
             f"Lower it to 0.5 or less: `nn.Dropout(0.5)` in {layer}.",
         )
-
-
-def _regularised(symptoms: Symptoms) -> Iterator[Finding]:
-    """Weights that shrink."""
-    observation = symptoms.observation
+        return
+    share = observation.penalty_share
+    if share is not None and share > PENALTY and symptoms.left > 0.3:
+        yield Finding.of(
+            "over_regularised",
+            "the loss",
+            share,
+            f"In the first step, {share:.0%} of the loss is a penalty or another term beside the classification.",
+            "Lower the factor of the penalty until it is a small part of the loss.",
+        )
+        return
     chance = observation.chance_of_part
     at_chance = chance is not None and observation.chance is None and symptoms.losses.end > 0.8 * chance
     if symptoms.shrinkage < SHRUNK and (symptoms.left > 0.3 or at_chance):
@@ -99,7 +106,11 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
     broken = symptoms.first_non_finite is not None
     rising = symptoms.left > 1.5
     jumps = largest > JUMP and (symptoms.left > 0.08 or broken)
-    if not jumps and not (mean > JUMPS and symptoms.left > 0.4) and not (rising and largest > 0.5):
+    if (
+        not jumps
+        and not (mean * min(symptoms.left, 1.0) > JUMPS and symptoms.left > 0.25)
+        and not (rising and largest > 0.5)
+    ):
         return
     value = largest if jumps else mean
     yield Finding.of(
