@@ -20,6 +20,9 @@ LARGE_INPUT, SMALL_INPUT = 10.0, 0.05  # root mean square
 LARGE_OUTPUT = 10.0  # std of an activation, relative to the input
 LARGE_LOSS = 3.0  # first loss relative to chance
 
+_INITIALISE = (
+    'Initialise for the activation that follows: `InitOverride("kaiming_normal")`, or add normalisation layers.'
+)
 HARMED = 0.12  # share of the loss that is left; below it, a training is well whatever its start
 
 
@@ -76,7 +79,7 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
             stds[name],
             f"In the first step, the output of {name} has a std of {stds[name]:.3g}, with an input of size "
             f"{size or 1.0:.3g}. The weights before it are too large.",
-            'Initialise for the activation that follows: `InitOverride("kaiming_normal")`, or add normalisation layers.',
+            _INITIALISE,
         )
     elif symptoms.begins_at > LARGE_LOSS and (symptoms.observation.output_size or 0) > LARGE_LOSS:
         first, chance = symptoms.losses.first[0], symptoms.observation.chance
@@ -84,8 +87,8 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
             "exploding_activations",
             "the outputs",
             symptoms.observation.output_size or 0.0,
-            f"The loss begins at {first:.3g}, where outputs that say nothing give {chance:.3g}: the outputs have a size "
-            f"of {symptoms.observation.output_size:.3g} before the first step.",
+            f"The loss begins at {first:.3g}, where outputs that say nothing give {chance:.3g}: before the first step, "
+            f"the outputs have a root mean square of {symptoms.observation.output_size:.3g}.",
             'Initialise the last layer smaller: `InitOverride({"head": "normal(0.01)"})`.',
         )
 
@@ -118,8 +121,7 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
                 each.between_images,
                 f"In the first step, the output of {name} differs by {each.between_images:.2g} between images, and by "
                 f"{each.std:.2g} between units: the image hardly counts.",
-                'Initialise for the activation that follows: `InitOverride("kaiming_normal")`, or add normalisation '
-                "layers.",
+                _INITIALISE,
             )
             break
         if dead:
@@ -137,8 +139,8 @@ def _saturated(name: str, share: float, when: str) -> Finding:
         "saturated_units",
         name,
         share,
-        f"{when}, {share:.0%} of the outputs of {name} are saturated: their derivative is below 5 % of its largest value, "
-        "so that hardly any gradient passes.",
+        f"{when}, {share:.0%} of the outputs of {name} are saturated: their derivative is below 5 % of its largest "
+        "value, and hardly any gradient passes.",
         'Use ReLU with `InitOverride("kaiming_normal")`, add normalisation before the activation, or scale weights and '
         "input down.",
     )
@@ -150,7 +152,7 @@ def _dead(name: str, share: float, when: str) -> Finding:
         name,
         share,
         f"{share:.0%} of the units of {name} are zero for all images, {when}: they get no gradient and do not learn.",
-        'Initialise the weights again, with biases of 0: `InitOverride("kaiming_normal", bias="zeros")`, or use LeakyReLU.',
+        'Initialise again, with biases of 0: `InitOverride("kaiming_normal", bias="zeros")`. LeakyReLU cannot die.',
     )
 
 

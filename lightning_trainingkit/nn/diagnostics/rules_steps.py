@@ -14,11 +14,13 @@ JUMPS = 0.11  # the same, as the mean of all steps, relative to the loss of chan
 TOO_LITTLE = 0.2  # share of the loss that all steps together promise
 KEPT = 0.25  # share of the promise that the loss must keep, where the rate is too low
 LITTLE = 1.2  # share of the loss that all steps together promise, where the promise is kept
+BURST = 1e3  # norm of the gradient, relative to its median over the looks
 SMALL_UPDATE, NO_UPDATE = 1e-3, 1e-5  # update relative to the weights; healthy near 1e-3
 SHRUNK = 0.6  # norm of the weights, relative to the first step
 DROPOUT = 0.9  # rate
 PENALTY = 0.8  # share of the first loss
 GOOD_PROMISE = 0.3  # the largest share of the loss that a step promises, in most healthy trainings
+_HELD_DOWN = "A schedule, clipping, or `eps` of Adam may also hold the updates down."
 NOT_FALLING = 0.9  # share of the loss that is left
 
 
@@ -60,7 +62,7 @@ def non_finite(symptoms: Symptoms) -> Iterator[Finding]:
 
 def step_findings(symptoms: Symptoms) -> list[Finding]:
     """Find what is wrong with the steps, most likely cause first."""
-    return [*_too_high(symptoms), *_too_low(symptoms)]
+    return [*_too_high(symptoms), *_exploding(symptoms), *_too_low(symptoms)]
 
 
 def regularised(symptoms: Symptoms) -> Iterator[Finding]:
@@ -72,7 +74,7 @@ def regularised(symptoms: Symptoms) -> Iterator[Finding]:
             "over_regularised",
             layer,
             rate,
-            f"Dropout of {rate:.2f} in {layer} leaves {1 - rate:.0%} of the units, and {symptoms.left:.0%} of the loss.",
+            f"Dropout in {layer} leaves {1 - rate:.0%} of the units, and {symptoms.left:.0%} of the loss is left.",
             f"Lower it to 0.5 or less: `nn.Dropout(0.5)` in {layer}.",
         )
         return
@@ -105,10 +107,11 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
     mean = symptoms.promised_in_all / max(1, symptoms.losses.count)
     broken = symptoms.first_non_finite is not None
     rising = symptoms.left > 1.5
+    noise = 1 / (1 - min(0.99, max(symptoms.observation.dropout.values(), default=0.0)))  # of the gradient, by dropout
     jumps = largest > JUMP and (symptoms.left > 0.08 or broken)
     if (
         not jumps
-        and not (mean * min(symptoms.left, 1.0) > JUMPS and symptoms.left > 0.25)
+        and not (mean * min(symptoms.left, 1.0) > JUMPS * noise and symptoms.left > 0.25)
         and not (rising and largest > 0.5)
     ):
         return
@@ -118,8 +121,24 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
         "the optimizer",
         value,
         f"A step promises to lower the loss by {value:.3g} times its value (to first order): it jumps over the valley.",
-        f"Lower the learning rate{_rate(symptoms, 1 / max(10.0, value / GOOD_PROMISE))}. If the momentum is above 0.9, lower "
-        "it too.",
+        f"Lower the learning rate{_rate(symptoms, 1 / max(10.0, value / GOOD_PROMISE))}. If the momentum is above 0.9, "
+        "lower it too.",
+    )
+
+
+def _exploding(symptoms: Symptoms) -> Iterator[Finding]:
+    """Gradients that are at times many times as large as mostly."""
+    norms = [each for each in symptoms.gradient_norms if math.isfinite(each)]
+    usual = median(norms) if norms else 0.0
+    if not usual or max(norms) < BURST * usual or not symptoms.left > 0.3:
+        return
+    step = symptoms.looks[symptoms.gradient_norms.index(max(norms))].step
+    yield Finding.of(
+        "exploding_gradient",
+        "the gradient",
+        max(norms) / usual,
+        f"At step {step}, the gradient's norm is {max(norms):.3g}, which is {max(norms) / usual:.2g} times its median.",
+        "Clip the gradient: `Trainer(gradient_clip_val=1.0)`.",
     )
 
 
@@ -141,8 +160,7 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
             "the optimizer",
             ratio,
             f"An update changes the weights by {ratio:.1g} of their norm (median of the layers; healthy is near 1e-3).",
-            f"Raise the learning rate{_rate(symptoms, min(1e-3 / max(ratio, 1e-12), 1e6))}. A schedule, clipping, or `eps` "
-            "of Adam may also hold the updates down.",
+            f"Raise the learning rate{_rate(symptoms, min(1e-3 / max(ratio, 1e-12), 1e6))}. {_HELD_DOWN}",
         )
         return
     yield Finding.of(
@@ -151,8 +169,7 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
         promise,
         f"All steps together promise to lower the loss by {promise:.2g} times its value (to first order), and it falls "
         "as slowly as that.",
-        f"Raise the learning rate{_rate(symptoms, min(max(10.0, 20 / max(promise, 1e-9)), 1e6))}. A schedule, clipping, or "
-        "`eps` of Adam may also hold the updates down.",
+        f"Raise the learning rate{_rate(symptoms, min(max(10.0, 20 / max(promise, 1e-9)), 1e6))}. {_HELD_DOWN}",
     )
 
 
@@ -163,9 +180,9 @@ def not_falling(symptoms: Symptoms) -> Iterator[Finding]:
             "loss_not_falling",
             "the loss",
             symptoms.left,
-            f"After {symptoms.losses.count} steps, {symptoms.left:.0%} of the loss is left, and no other cause was found.",
-            "Check that images and labels belong together: look at a batch, and let the model learn ten images by heart "
-            "(`Trainer(overfit_batches=1)`).",
+            f"After {symptoms.losses.count} steps, {symptoms.left:.0%} of the loss is left, and no cause was found.",
+            "Check that images and labels belong together: look at a batch. Then let the model learn one batch by heart: "
+            "`Trainer(overfit_batches=1)`.",
         )
 
 

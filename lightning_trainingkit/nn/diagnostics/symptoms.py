@@ -124,6 +124,12 @@ class Symptoms:
                 found.append(_fall(active) / (length * slope))
         return median(found) if found else 0.0
 
+    @cached_property
+    def gradient_norms(self) -> list[float]:
+        """Norm of the whole gradient at each look."""
+        norms = [[each.gradient_norm for each in look.gradients.values() if each.steps] for look in self.looks]
+        return [math.hypot(*each) for each in norms]
+
     def pull(self, number: int) -> dict[str, float]:
         """``|gradient| |weight|`` of each weight at a look: how much the loss would change with its scale.
 

@@ -33,6 +33,8 @@ def cure(settings: Settings, finding: Any) -> Settings:
         settings: The faulty training.
         finding: A finding about it. A rate that its advice names is used as it is.
     """
+    if finding.where == "the input":  # the advice: scale the input
+        return settings.but(inputs="standardised")
     named = re.search(r"\blr=(\d[\d.]*(?:e[-+]?\d+)?)", finding.advice)
     return CURES[finding.kind](settings, float(named[1]) if named else None)
 
