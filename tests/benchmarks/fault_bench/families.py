@@ -39,7 +39,7 @@ FAMILIES: dict[str, Family] = {
     "cosine schedule": (MIXED, _change(schedule="cosine")),
     "one-cycle schedule": (MIXED, _change(schedule="one cycle")),
     "step schedule": (MIXED, _change(schedule="step")),
-    "regression": (MIXED, lambda settings: settings.times_rate(0.3).but(module="Regression", labels="ink")),
+    "regression": (MIXED, lambda settings: settings.times_rate(0.1).but(module="Regression", labels="ink")),
     "two losses": (MIXED, _change(module="TwoLosses")),
     "frozen front": (MIXED, _change(module="FrozenFront")),
     "new head": (NORMED, _change(module="NewHead", epochs=10)),
