@@ -95,6 +95,7 @@ def _expect(observation: Observation, losses: list[Tensor], calls: list[LossCall
     observation.output_size = float(known[0].input.detach().float().square().mean().sqrt())
     chance = observation.chance_of_part = initial_loss(known[0])
     total, part, factor = float(losses[0].detach()), float(known[0].result.detach()), loss_sign(losses, known)
+    observation.loss_factor = factor
     if factor is not None and total > 0 and 0 <= factor * part <= total:
         observation.penalty_share = 1 - factor * part / total
     if chance is not None and factor is not None and math.isclose(total, factor * part, rel_tol=1e-2):

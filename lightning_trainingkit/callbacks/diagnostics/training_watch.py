@@ -71,6 +71,11 @@ class TrainingWatch:
             plain_name(name): layer.p for name, layer in layers if isinstance(layer, _DropoutNd)
         }
         self.observation.alone = len(trainer.optimizers) == 1
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        momenta = [group.get("momentum") or group.get("betas", (0.0,))[0] for group in groups]
+        self.observation.momentum = max(map(float, momenta), default=None)
+        self.observation.eps = max((float(group["eps"]) for group in groups if "eps" in group), default=None)
+        self.observation.clip = trainer.gradient_clip_val
         for optimizer in trainer.optimizers:
             parts = [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
             parameters = {names.get(each, f"parameter {number}"): each for number, each in enumerate(parts)}

@@ -81,6 +81,10 @@ class Observation:
         input_size: Largest root mean square of an input tensor, None where it is unknown.
         alone: Whether one optimizer lowers one loss, so that the loss should fall.
         resumed: Whether the training began before this fit.
+        loss_factor: Factor of the known loss in the returned one, None where it is unknown.
+        momentum: Largest momentum of the optimizer, None where it has none.
+        eps: Largest ``eps`` of the optimizer, None where it has none.
+        clip: The Trainer's ``gradient_clip_val``.
         dropout: Layer name to its rate, for the dropout layers.
         progress: Share of the planned steps that were made, None where it is unknown.
         epochs: Number of finished epochs.
@@ -96,6 +100,10 @@ class Observation:
     input_size: float | None = None
     alone: bool = True
     resumed: bool = False
+    loss_factor: float | None = None
+    momentum: float | None = None
+    eps: float | None = None
+    clip: float | None = None
     dropout: dict[str, float] = field(default_factory=dict)
     progress: float | None = None
     epochs: int = 0

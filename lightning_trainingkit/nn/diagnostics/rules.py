@@ -5,15 +5,9 @@ from collections.abc import Iterable
 
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.observation import Observation
+from lightning_trainingkit.nn.diagnostics.rules_loss import NOT_FALLING, non_finite, not_falling, regularised, upwards
+from lightning_trainingkit.nn.diagnostics.rules_rate import rate_findings
 from lightning_trainingkit.nn.diagnostics.rules_start import start_findings
-from lightning_trainingkit.nn.diagnostics.rules_steps import (
-    NOT_FALLING,
-    non_finite,
-    not_falling,
-    regularised,
-    step_findings,
-    upwards,
-)
 from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
 __all__ = ["is_hopeless", "judge", "ranked"]
@@ -50,7 +44,7 @@ def judge(observation: Observation) -> list[Finding]:
         return []
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
-    found = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    found = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *rate_findings(symptoms)]
     return found or list(not_falling(symptoms))
 
 
@@ -62,7 +56,7 @@ def _broken(symptoms: Symptoms, broken: list[Finding]) -> list[Finding]:
         promises = [each for each in symptoms.promises if math.isfinite(each)]
         if max(promises, default=0.0) < 5:
             return broken
-    causes = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *step_findings(symptoms)]
+    causes = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *rate_findings(symptoms)]
     return [*causes, *broken]
 
 

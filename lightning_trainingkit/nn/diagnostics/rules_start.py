@@ -107,7 +107,7 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
     layers = symptoms.activations()
     for name, each in layers.items():
         if each.saturated is not None and each.saturated > SATURATED:
-            yield _saturated(name, each.saturated, "In the first step")
+            yield _saturated(name, each.saturated, "In the first step", size is not None and size > LARGE_INPUT)
             break
         dead = each.saturated is None and each.dead > DEAD
         if dead and (each.dead > 0.9 or each.positive < 0.5 * (1 - each.dead)):  # living units that fire at times
@@ -134,15 +134,16 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
         yield _saturated(worst, shares[worst], "Now")
 
 
-def _saturated(name: str, share: float, when: str) -> Finding:
+def _saturated(name: str, share: float, when: str, large_input: bool = False) -> Finding:
     return Finding.of(
         "saturated_units",
         name,
         share,
         f"{when}, {share:.0%} of the outputs of {name} are saturated: their derivative is below 5 % of its largest "
         "value, and hardly any gradient passes.",
-        'Use ReLU with `InitOverride("kaiming_normal")`, add normalisation before the activation, or scale weights and '
-        "input down.",
+        "Scale the input to mean 0 and std 1: `v2.Normalize(mean, std)`."
+        if large_input
+        else 'Use ReLU with `InitOverride("kaiming_normal")`, or add normalisation before the activation.',
     )
 
 

@@ -130,6 +130,11 @@ class Symptoms:
         norms = [[each.gradient_norm for each in look.gradients.values() if each.steps] for look in self.looks]
         return [math.hypot(*each) for each in norms]
 
+    @cached_property
+    def largest_rate(self) -> float:
+        """The largest learning rate at any look."""
+        return max((rate for look in self.looks for rate in look.rates), default=0.0)
+
     def pull(self, number: int) -> dict[str, float]:
         """``|gradient| |weight|`` of each weight at a look: how much the loss would change with its scale.
 

@@ -33,10 +33,28 @@ def cure(settings: Settings, finding: Any) -> Settings:
         settings: The faulty training.
         finding: A finding about it. A rate that its advice names is used as it is.
     """
-    if finding.where == "the input":  # the advice: scale the input
-        return settings.but(inputs="standardised")
+    for words, change in _WORDS.items():
+        if words in finding.advice:
+            return change(settings)
     named = re.search(r"\blr=(\d[\d.]*(?:e[-+]?\d+)?)", finding.advice)
     return CURES[finding.kind](settings, float(named[1]) if named else None)
+
+
+def _without(settings: Settings, option: str) -> Settings:
+    """Leave an option of the optimizer at its default."""
+    return settings.but(optimizer_options=tuple(each for each in settings.optimizer_options if each[0] != option))
+
+
+_WORDS: dict[str, Callable[[Settings], Settings]] = {
+    "Scale the input": lambda settings: settings.but(inputs="standardised"),
+    "decay more slowly": lambda settings: settings.but(schedule="cosine"),
+    "warm-up of the schedule shorter": lambda settings: settings.but(schedule="warm-up"),
+    "`eps=1e-8`": lambda settings: _without(settings, "eps"),
+    "`momentum=0.9`": lambda settings: _without(settings, "momentum"),
+    "gradient_clip_val=1.0": lambda settings: settings.but(trainer_options=(("gradient_clip_val", 1.0),)),
+    "without the factor": lambda settings: settings.but(loss_factor=1.0),
+}
+"""Words of an advice to what a reader changes."""
 
 
 def _mend_code(kind: str) -> Callable[[Settings, float | None], Settings]:
