@@ -49,6 +49,11 @@ class Finding:
         value: The number that it rests on. The message says its unit.
         message: What was seen, in one or two sentences.
         advice: What to do, with a line of Python or YAML.
+
+    Example:
+        >>> finding = Finding.of("dead_units", "net.1", 1.0, "All units are zero.", "Use LeakyReLU.")
+        >>> finding.level
+        'harmful'
     """
 
     kind: str
@@ -60,10 +65,5 @@ class Finding:
 
     @classmethod
     def of(cls, kind: str, where: str, value: float, message: str, advice: str) -> "Finding":
-        """Make a finding whose level is that of its kind.
-
-        Example:
-            >>> Finding.of("dead_units", "net.1", 1.0, "All units are zero.", "Lower the learning rate.").level
-            'harmful'
-        """
+        """Make a finding with the level of its kind."""
         return cls(kind, KINDS[kind], where, value, message, advice)
