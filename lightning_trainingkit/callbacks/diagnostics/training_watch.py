@@ -48,7 +48,7 @@ class TrainingWatch:
         self.notes: list[str] = []
         self.activations: ActivationRecorder | None = None
         try:
-            self.activations = ActivationRecorder(pl_module)
+            self.activations = ActivationRecorder(pl_module, windows=5)
             self.activations.attach()
         except (TypeError, ValueError) as error:  # no known layer, or a quantised one
             self.notes.append(f"No layer was looked at: {error}")

@@ -16,7 +16,7 @@ def spread_between_units(weights: Mapping[str, Tensor]) -> dict[str, float]:
     initialisation, which breaks no symmetry.
 
     Args:
-        weights: Name to a weight of shape ``(units, ...)``. One of fewer than two units is left out.
+        weights: Name to a weight of shape ``(units, ...)``. Fewer than two units, or one weight a unit, are left out.
 
     Returns:
         Name to the spread, 0 or positive; 0 too where all weights are 0.
@@ -25,7 +25,7 @@ def spread_between_units(weights: Mapping[str, Tensor]) -> dict[str, float]:
         >>> spread_between_units({"a": torch.ones(3, 2), "b": torch.eye(2)})
         {'a': 0.0, 'b': 1.0}
     """
-    names = [name for name, weight in weights.items() if weight.dim() > 1 and len(weight) > 1 and weight.numel()]
+    names = [name for name, weight in weights.items() if weight.dim() > 1 and len(weight) > 1 and weight[0].numel() > 1]
     if not names:
         return {}
     parts = [(weights[name] - weights[name][:1]).abs().amax().float() for name in names]

@@ -14,6 +14,7 @@ __all__ = ["is_hopeless", "judge", "ranked"]
 
 _LEAST_STEPS = 100  # before the loss can be judged, unless the fit is over
 _LEAST_AT_END = 30
+_LEAST_WITHOUT_CAUSE = 1000
 _SUDDEN = 3.0  # last finite loss, relative to the smallest one before it
 
 
@@ -45,7 +46,9 @@ def judge(observation: Observation) -> list[Finding]:
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
     found = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *rate_findings(symptoms)]
-    return found or list(not_falling(symptoms))
+    if not found and (observation.final or observation.losses.count >= _LEAST_WITHOUT_CAUSE):
+        return list(not_falling(symptoms))
+    return found
 
 
 def _broken(symptoms: Symptoms, broken: list[Finding]) -> list[Finding]:

@@ -10,6 +10,7 @@ from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 __all__ = ["rate_findings"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 5.3 in healthy trainings, 1.7 in most
+SPIKE = 2.0  # largest early loss, relative to the first
 JUMPS = 0.11  # the same, as the mean of all steps, times the share that is left; up to 0.1 in healthy trainings
 BURST = 1e3  # norm of the gradient, relative to its median over the looks
 TOO_LITTLE = 0.2  # share of the loss that all steps together promise
@@ -33,7 +34,7 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
     mean = symptoms.promised_in_all / max(1, symptoms.losses.count)
     noise = 1 / (1 - min(0.99, max(symptoms.observation.dropout.values(), default=0.0)))  # of the gradient, by dropout
     left, broken = symptoms.left, symptoms.first_non_finite is not None
-    jumps = largest > JUMP and (left > 0.08 or broken)
+    jumps = largest > JUMP and (broken or left > 0.5 or (left > 0.08 and symptoms.spike > SPIKE))
     restless = mean * min(left, 1.0) > JUMPS * noise and left > 0.25
     rising = left > 1.5 and largest > 0.5
     if not jumps and not restless and not rising:
@@ -84,7 +85,8 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
     promise = symptoms.promised_in_all / (symptoms.observation.progress or 1.0)
     kept = (1 - symptoms.left) / symptoms.promised_in_all if symptoms.promised_in_all > 0 else 0.0
     little = promise < TOO_LITTLE and ratio < SMALL_UPDATE
-    if not little and not ratio < NO_UPDATE and not (promise < LITTLE and kept > KEPT):
+    limit = LITTLE if symptoms.observation.final else LITTLE / 2
+    if not little and not ratio < NO_UPDATE and not (promise < limit and kept > KEPT):
         return
     if ratio < NO_UPDATE:
         yield Finding.of(

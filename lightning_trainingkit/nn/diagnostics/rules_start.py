@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from statistics import median
 
+from lightning_trainingkit.functional.statistics import ActivationSummary
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 
@@ -14,7 +15,8 @@ DEAD = 0.45  # share of a layer's units; up to 0.31 in healthy trainings with ba
 SATURATED = 0.5  # share of a layer's outputs, in the first step
 SATURATED_LATER = 0.7
 FLAT = 0.1  # spread between images, relative to the spread of all outputs of a layer
-FADING = 1e-3  # spread between images of a layer, relative to the input
+FADING = 1e-2  # spread between images of a layer, relative to the input
+LEAST_IMAGES = 8  # of a window, to compare images
 SMALL_PULL = 5e-3  # |gradient| |weight| of the first layers, relative to the largest
 LARGE_INPUT, SMALL_INPUT = 10.0, 0.05  # root mean square
 LARGE_OUTPUT = 10.0  # std of an activation, relative to the input
@@ -72,7 +74,8 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
         )
         return
     name = max(stds, key=lambda each: stds[each], default="")
-    if name and stds[name] > LARGE_OUTPUT * max(size or 1.0, 1.0):
+    grown = symptoms.begins_at > LARGE_LOSS or (symptoms.observation.chance is None and symptoms.left > 0.5)
+    if name and grown and stds[name] > LARGE_OUTPUT * max(size or 1.0, 1.0):
         yield Finding.of(
             "exploding_activations",
             name,
@@ -105,16 +108,18 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
             "Scale the input to mean 0 and std 1: `v2.Normalize(mean, std)`. Is it divided by 255 twice?",
         )
     layers = symptoms.activations()
+    fades = _is_flat(list(layers.values())[-1], size) if layers else False
     for name, each in layers.items():
-        if each.saturated is not None and each.saturated > SATURATED:
-            yield _saturated(name, each.saturated, "In the first step", size is not None and size > LARGE_INPUT)
+        if each.saturated is not None:
+            if each.saturated > SATURATED:
+                yield _saturated(name, each.saturated, "In the first step", size is not None and size > LARGE_INPUT)
+                break
+            continue
+        dead = symptoms.dead_from_the_start(name)
+        if dead > DEAD and (dead > 0.9 or each.positive < 0.5 * (1 - dead)):  # living units that fire at times
+            yield _dead(name, dead, "from the first step on")
             break
-        dead = each.saturated is None and each.dead > DEAD
-        if dead and (each.dead > 0.9 or each.positive < 0.5 * (1 - each.dead)):  # living units that fire at times
-            yield _dead(name, each.dead, "in the first step")
-            break
-        flat = each.saturated is None and each.std > 0 and each.between_images < FLAT * each.std
-        if flat and each.between_images < FADING * 10 * (size or 1.0) and symptoms.left > 0.3:
+        if fades and _is_flat(each, size) and symptoms.left > 0.3:
             yield Finding.of(
                 "vanishing_activations",
                 name,
@@ -124,14 +129,20 @@ def _units(symptoms: Symptoms) -> Iterator[Finding]:
                 _INITIALISE,
             )
             break
-        if dead:
-            yield _dead(name, each.dead, "in the first step")
+        if dead > DEAD:
+            yield _dead(name, dead, "from the first step on")
             break
     later = symptoms.activations(len(symptoms.looks) - 1)
     shares = {name: each.saturated for name, each in later.items() if each.saturated is not None}
     worst = max(shares, key=lambda name: shares[name], default="")
     if worst and shares[worst] > SATURATED_LATER and symptoms.left > 0.6:
         yield _saturated(worst, shares[worst], "Now")
+
+
+def _is_flat(layer: ActivationSummary, size: float | None) -> bool:
+    """Whether an output hardly depends on the image."""
+    small = layer.between_images < FADING * (size or 1.0)
+    return layer.images >= LEAST_IMAGES and small and layer.between_images < FLAT * layer.std
 
 
 def _saturated(name: str, share: float, when: str, large_input: bool = False) -> Finding:
@@ -152,7 +163,7 @@ def _dead(name: str, share: float, when: str) -> Finding:
         "dead_units",
         name,
         share,
-        f"{share:.0%} of the units of {name} are zero for all images, {when}: they get no gradient and do not learn.",
+        f"{share:.0%} of the units of {name} are zero for all images {when}: they get no gradient and do not learn.",
         'Initialise again, with biases of 0: `InitOverride("kaiming_normal", bias="zeros")`. LeakyReLU cannot die.',
     )
 

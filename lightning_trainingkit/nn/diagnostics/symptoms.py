@@ -63,6 +63,12 @@ class Symptoms:
         return self.losses.first[0] / self.observation.chance if self.observation.chance else 1.0
 
     @cached_property
+    def spike(self) -> float:
+        """The largest of the first 30 losses, relative to the first one."""
+        early = [loss for loss in self.losses.first[:30] if math.isfinite(loss)]
+        return max(early) / early[0] if early and early[0] > 0 else 1.0
+
+    @cached_property
     def trained_before(self) -> bool:
         """Whether the loss begins far below chance."""
         return self.begins_at < 0.5
@@ -86,6 +92,16 @@ class Symptoms:
     def activations(self, number: int = 0) -> dict[str, ActivationSummary]:
         """Layers that were called, at a look, in their order."""
         return {name: each for name, each in self.looks[number].activations.items() if each.calls}
+
+    def dead_from_the_start(self, layer: str) -> float:
+        """Smallest share of dead units of a layer, over the looks of the first steps.
+
+        It is 0 where these looks have seen fewer than 32 images. A batch of two images leaves many units at zero.
+        """
+        early = [look.activations[layer] for look in self.looks if look.step <= 8 and layer in look.activations]
+        if sum(each.images for each in early) < 32:
+            return 0.0
+        return min(each.dead for each in early)
 
     def gradients(self, number: int) -> dict[str, GradientSummary]:
         """Weights (no biases and gains) with a gradient, at a look, in their order."""
