@@ -19,6 +19,7 @@ CALLBACKS = {
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
     "GradientStats": {"layers": ["net.*"], "every_n_steps": 3},
+    "HealthReport": {"every_n_steps": 2, "verbose": False},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},

@@ -2,26 +2,31 @@
 
 import copy
 import inspect
-from collections.abc import Iterator
-from types import FunctionType
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from lightning_trainingkit._lightning import DummyLogger, L
+from lightning_trainingkit.callbacks.diagnostics.loop_checks import is_sharded
+from lightning_trainingkit.callbacks.diagnostics.stand_ins import Nothing, take_hooks_off
 
 __all__ = ["Rehearsal"]
 
 _STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
-_KIT = __name__.partition(".")[0]
+_QUIET = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", "clip_gradients")
+T = TypeVar("T")
 
 
 class Rehearsal:
-    """A copy of a module whose steps have no effect outside of it.
+    """A copy of a module whose steps have no effect outside of it. As a context manager, it frees the copy's memory.
 
-    The copy is of the user's class and knows the Trainer. It logs nothing, its ``manual_backward`` only collects the
-    losses, and its optimizers do nothing.
+    - **Trainer**: the copy sees a copy of the Trainer, without loggers and with optimizers that do nothing.
+    - **Logging** does nothing.
+    - **manual_backward** fills the gradients of the copy, and keeps the loss.
+    - **all_gather** repeats what this rank has.
 
     Args:
         trainer: The Trainer.
@@ -32,25 +37,37 @@ class Rehearsal:
         losses: What the last step minimised, with the graphs: one loss, or several in manual optimization.
 
     Raises:
-        TypeError: If a forward of the module is a plain function, which would run the module itself.
+        TypeError: If a part of the module is a plain function that would run the module itself, or if it is sharded.
     """
 
     def __init__(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if is_sharded(trainer):
+            raise TypeError("the strategy shards the module")
         self.losses: list[Tensor] = []
-        self._trainer = trainer
+        self._precision = trainer.precision_plugin
         self.module: L.LightningModule = copy.deepcopy(pl_module)
-        self.module.__class__ = _quiet_class(type(pl_module), self.losses, len(trainer.optimizers))
-        self.module._trainer = trainer
         if pl_module._compiler_ctx:  # Lightning has put compiled steps of the module itself here
             for name in _STEPS:
                 vars(self.module).pop(name, None)
-        for name, layer in self.module.named_modules():
-            if any(isinstance(vars(layer).get(step), FunctionType) for step in _STEPS):
-                raise TypeError(f"the forward of {name or 'the module'} was replaced by a function")
-            for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
-                for key in [key for key, hook in hooks.items() if str(hook.__module__).startswith(_KIT)]:
-                    del hooks[key]
+        take_hooks_off(self.module)
         self.module.zero_grad()
+        twins = dict(zip(pl_module.parameters(), self.module.parameters(), strict=True))
+        quiet = _quiet_trainer(trainer, twins)
+        for each in self.module.modules():
+            if isinstance(each, L.LightningModule):
+                each._trainer = quiet
+                _silence(each, quiet, self.losses)
+
+    def __enter__(self) -> "Rehearsal":
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        # A module is often part of a cycle, which the garbage collector may free much later.
+        self.losses.clear()
+        for layer in list(self.module.modules()):
+            for tensors in (layer._parameters, layer._buffers):
+                if isinstance(tensors, dict):  # not in a script
+                    tensors.clear()
 
     def step(self, name: str, batch: Any) -> None:
         """Run ``training_step`` or ``validation_step`` on a batch, as Trainer runs it, but never compiled.
@@ -60,12 +77,11 @@ class Rehearsal:
             batch: The batch, on the module's device.
         """
         self.losses.clear()
-        precision = self._trainer.precision_plugin
         training = name == "training_step"
         function = getattr(self.module, name)
         with (
             torch.compiler.set_stance("force_eager"),
-            precision.train_step_context() if training else precision.val_step_context(),
+            self._precision.train_step_context() if training else self._precision.val_step_context(),
         ):
             returned = function(*_arguments(function, batch))
         loss = returned.get("loss") if isinstance(returned, dict) else returned
@@ -78,51 +94,64 @@ def _arguments(function: Any, batch: Any) -> list[Any]:
     parameters = inspect.signature(function).parameters.values()
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return [batch, 0]
-    return [batch, 0, 0][: len(parameters)]
+    return [batch, 0, 0][: sum(each.kind is not each.VAR_KEYWORD for each in parameters)]
 
 
-def _quiet_class(base: type, losses: list[Tensor], optimizers: int) -> type:
-    """Make a subclass of the user's class whose logging and optimization do nothing."""
-    nothing, logger = _Nothing(), DummyLogger()
+def _quiet_trainer(trainer: L.Trainer, twins: dict[nn.Parameter, nn.Parameter]) -> L.Trainer:
+    """A copy of a Trainer without loggers, whose optimizers and schedules do nothing, and which saves nothing."""
+    quiet = _shallow_copy(trainer)
+    quiet.loggers = [DummyLogger()]
+    vars(quiet)["save_checkpoint"] = _nothing
+    connector = vars(quiet)["_accelerator_connector"] = _shallow_copy(trainer._accelerator_connector)
+    strategy = connector.strategy = _shallow_copy(trainer.strategy)
+    optimizers: list[Any] = [
+        Nothing(param_groups=[_copied_group(group, twins) for group in each.param_groups])
+        for each in trainer.optimizers
+    ]
+    strategy._optimizers = strategy._lightning_optimizers = optimizers
+    strategy.lr_scheduler_configs = [
+        replace(each, scheduler=_quiet_schedule(each.scheduler)) for each in trainer.lr_scheduler_configs
+    ]
+    return quiet
 
-    def manual_backward(self: Any, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+
+def _shallow_copy(value: T) -> T:
+    """A copy that no hook of the class takes part in."""
+    copied = object.__new__(type(value))
+    vars(copied).update(vars(value))
+    return copied
+
+
+def _copied_group(group: dict[str, Any], twins: dict[nn.Parameter, nn.Parameter]) -> dict[str, Any]:
+    return {**group, "params": [twins.get(parameter, parameter) for parameter in group["params"]]}
+
+
+def _quiet_schedule(schedule: Any) -> Any:
+    rates = [float(group["lr"]) for group in schedule.optimizer.param_groups]
+    return Nothing(get_last_lr=lambda: list(rates), last_epoch=getattr(schedule, "last_epoch", 0))
+
+
+def _silence(module: L.LightningModule, trainer: L.Trainer, losses: list[Tensor]) -> None:
+    """Put what does nothing in the place of a module's methods that log or optimize."""
+
+    def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
         losses.append(loss)
+        loss.backward(*args, **{**kwargs, "retain_graph": True})  # type: ignore[no-untyped-call]
 
-    def several(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return [nothing] * optimizers if optimizers > 1 else nothing
+    def optimizers(use_pl_optimizer: bool = True) -> Any:
+        return trainer.optimizers[0] if len(trainer.optimizers) == 1 else trainer.optimizers
 
-    def silent(self: Any, *args: Any, **kwargs: Any) -> None:
-        return None
+    def all_gather(data: Any, *args: Any, **kwargs: Any) -> Any:
+        return tree_map(lambda value: _gathered(value, module.device, trainer.world_size), data)
 
-    quiet = ("log", "log_dict", "print", "toggle_optimizer", "untoggle_optimizer", "clip_gradients")
-    members: dict[str, Any] = dict.fromkeys(quiet, silent)
-    members |= {"manual_backward": manual_backward, "optimizers": several, "lr_schedulers": several}
-    members |= {"logger": property(lambda self: logger), "loggers": property(lambda self: [logger])}
-    return type(base.__name__, (base,), {**members, "__module__": base.__module__, "__qualname__": base.__qualname__})
+    methods = dict.fromkeys(_QUIET, _nothing)
+    vars(module).update(methods, manual_backward=manual_backward, optimizers=optimizers, all_gather=all_gather)
 
 
-class _Nothing:
-    """An optimizer or scheduler that does nothing."""
+def _gathered(value: Any, device: Any, ranks: int) -> Tensor:
+    tensor = torch.as_tensor(value, device=device)
+    return tensor if ranks == 1 else torch.stack([tensor] * ranks)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter([self])
-
-    def __getitem__(self, key: Any) -> Any:
-        return self
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *args: Any) -> None:
-        pass
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None

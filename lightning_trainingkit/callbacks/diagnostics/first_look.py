@@ -1,6 +1,7 @@
 """Rehearse the first training batch and the first validation batch on a copy, and judge what is seen."""
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from lightning_trainingkit._lightning import L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
 from lightning_trainingkit.nn.diagnostics.batch_leak import find_batch_leak
+from lightning_trainingkit.nn.diagnostics.dropout_calls import DropoutSpy
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.first_batch import (
     first_batch_findings,
@@ -36,9 +38,9 @@ def rehearse_training(
     Returns:
         The findings, and why the rehearsal was not possible, empty if it was.
     """
-    with isolate_rng():
+    with isolate_rng(), ExitStack() as stack:
         try:
-            rehearsal = Rehearsal(trainer, pl_module)
+            rehearsal = stack.enter_context(Rehearsal(trainer, pl_module))
             with LossSpy() as spy:
                 rehearsal.step("training_step", _clone(batch))
         except Exception as error:  # the module's own code: what it cannot do on a copy, the report does without
@@ -59,25 +61,28 @@ def rehearse_validation(trainer: L.Trainer, pl_module: L.LightningModule, batch:
         The findings, and why the rehearsal was not possible, empty if it was.
     """
     outputs: list[Tensor] = []
-    with isolate_rng(), torch.no_grad():
+    dropout = DropoutSpy()
+    with isolate_rng(), torch.no_grad(), ExitStack() as stack:
         try:
-            rehearsal = Rehearsal(trainer, pl_module)
+            rehearsal = stack.enter_context(Rehearsal(trainer, pl_module))
             rehearsal.module.eval()
             for seed in (0, 1):
                 torch.manual_seed(seed)
-                with LossSpy() as spy:
+                with LossSpy() as spy, dropout:
                     rehearsal.step("validation_step", _clone(batch))
                 outputs += [call.input.detach().float() for call in spy.calls[:1]]
         except Exception as error:  # as in training
             return [], _note("validation_step", error)
-    if len(outputs) < 2 or outputs[0].shape != outputs[1].shape:
-        return [], ""
+        if any(layer.training for layer in rehearsal.module.modules()):
+            return [], ""
+    if not dropout.names or len(outputs) < 2 or outputs[0].shape != outputs[1].shape:
+        return [], ""  # a step may draw on purpose: noise of a diffusion, a sample of a VAE
     change = float((outputs[0] - outputs[1]).abs().max() / outputs[0].abs().max().clamp_min(1e-12))
-    if not change > 1e-3 or any(layer.training for layer in rehearsal.module.modules()):
+    if not change > 1e-3:
         return [], ""
     message = (
-        f"In eval mode, the same validation batch gives outputs that differ by {change:.1%} from run to run: the step "
-        "draws random numbers."
+        f"In eval mode, the same validation batch gives outputs that differ by {change:.1%} from run to run: it "
+        f"calls `{dropout.names[0]}` as in training."
     )
     advice = "Pass the mode to functions that draw: `F.dropout(x, p, training=self.training)`."
     return [Finding.of("evaluation_in_training_mode", "validation_step", change, message, advice)], ""

@@ -1,5 +1,6 @@
 """Say in words whether a training is healthy: what is wrong, where, and what to do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
-from lightning_trainingkit.callbacks._lightning import refuse_twice
+from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
 from lightning_trainingkit.callbacks.diagnostics.findings_table import findings_table
 from lightning_trainingkit.callbacks.diagnostics.first_look import rehearse_training, rehearse_validation
 from lightning_trainingkit.callbacks.diagnostics.loop_checks import LoopChecks
@@ -39,6 +40,7 @@ class HealthReport(L.Callback):
         verbose: Whether to print the table.
 
     Attributes:
+        observation: The numbers that the findings rest on.
         findings: The findings so far, most likely cause first.
         notes: What could not be checked, and why.
 
@@ -56,16 +58,13 @@ class HealthReport(L.Callback):
         self.verbose = _check.flag("verbose", verbose)
         self.findings: list[Finding] = []
         self.notes: list[str] = []
-        self._watch: TrainingWatch | None = None
+        self.observation = Observation()
+        self._watch: TrainingWatch | None = None  # during a fit
+        self._put_back: Callable[[], None] | None = None
         self._checks = LoopChecks()
         self._certain: list[Finding] = []
         self._rehearsed = {"train": False, "validate": False}
         self._reported: set[str] | None = None
-
-    @property
-    def observation(self) -> Observation:
-        """The numbers that the findings rest on."""
-        return self._watch.observation if self._watch is not None else Observation()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put hooks on the layers, before the module is compiled or wrapped."""
@@ -76,7 +75,9 @@ class HealthReport(L.Callback):
         self._remove()
         self.findings, self.notes, self._certain, self._reported = [], [], [], None
         self._rehearsed = {"train": False, "validate": False}
-        self._watch = TrainingWatch(pl_module, self.every_n_steps)
+        watch = self._watch = TrainingWatch(self.every_n_steps)
+        self.observation = watch.observation
+        self._put_back = after_build(pl_module, lambda: watch.attach(pl_module))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare the records of gradients."""
@@ -123,7 +124,7 @@ class HealthReport(L.Callback):
             self._judge(trainer, pl_module)
             if self._reported is not None and {each.kind for each in self._alarms()} - self._reported:
                 self._report(trainer, f"at step {self._watch.step}")
-            if self.stop and is_hopeless(self.observation, self.findings):
+            if self.stop and trainer.strategy.broadcast(is_hopeless(self.observation, self.findings)):
                 trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -174,6 +175,10 @@ class HealthReport(L.Callback):
         """Take the hooks off."""
         self._remove()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, in the middle of a fit too, watches nothing."""
+        return {**vars(self), "_watch": None, "_put_back": None, "_checks": LoopChecks()}
+
     def _learn(self, findings: list[Finding], note: str) -> None:
         self._certain += [each for each in findings if each.kind not in {known.kind for known in self._certain}]
         if note:
@@ -204,6 +209,9 @@ class HealthReport(L.Callback):
             rank_zero_info(f"HealthReport {when}: nothing wrong.")
 
     def _remove(self) -> None:
+        if self._put_back is not None:
+            self._put_back()
         if self._watch is not None:
             self._watch.remove()
         self._checks.remove()
+        self._watch = self._put_back = None

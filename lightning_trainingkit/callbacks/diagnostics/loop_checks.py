@@ -19,7 +19,7 @@ from lightning_trainingkit.nn.diagnostics.normalisation_in_use import find_norma
 from lightning_trainingkit.nn.diagnostics.parameter_watch import ParameterFact, ParameterWatch
 from lightning_trainingkit.nn.diagnostics.untrained import find_untrained
 
-__all__ = ["LoopChecks"]
+__all__ = ["LoopChecks", "is_sharded"]
 
 _FIRST = 5  # batches that are always looked at
 _VALIDATION = 2  # batches of each validation that are looked at
@@ -64,7 +64,7 @@ class LoopChecks:
         self._training, self._validation, self._parts = LayerCalls(), LayerCalls(), {}
         self._compiled = is_compiled(pl_module)
         self._schedules = SchedulerCheck(trainer, pl_module)
-        if not _is_sharded(trainer):
+        if not is_sharded(trainer):
             self._parameters = ParameterWatch(pl_module, trainer.optimizers, skip=(Metric,))
             self._clearing = GradientClearing(trainer.optimizers)
 
@@ -167,7 +167,7 @@ class LoopChecks:
             self._clearing.remove()
 
 
-def _is_sharded(trainer: L.Trainer) -> bool:
+def is_sharded(trainer: L.Trainer) -> bool:
     """Whether a rank holds parts of the parameters and gradients alone."""
     whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     return isinstance(trainer.strategy, DeepSpeedStrategy) or not whole

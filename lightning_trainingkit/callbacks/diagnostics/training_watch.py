@@ -8,6 +8,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks._broadcast import reducer
+from lightning_trainingkit.callbacks.diagnostics.step_losses import StepLosses
 from lightning_trainingkit.nn.diagnostics.activation_statistics import ActivationRecorder
 from lightning_trainingkit.nn.diagnostics.equal_units import spread_between_units
 from lightning_trainingkit.nn.diagnostics.gradient_statistics import GradientRecorder
@@ -34,11 +35,10 @@ class TrainingWatch:
     """Fill an ``Observation`` during a fit. Its methods are called by the hooks of the same names.
 
     Args:
-        pl_module: The module, whose layers are hooked until ``remove``.
         every_n_steps: Optimizer steps from look to look, after the first ones.
     """
 
-    def __init__(self, pl_module: L.LightningModule, every_n_steps: int) -> None:
+    def __init__(self, every_n_steps: int) -> None:
         self.observation = Observation()
         self.step = 0
         self.looking = False
@@ -47,15 +47,20 @@ class TrainingWatch:
         self.every_n_steps = every_n_steps
         self.notes: list[str] = []
         self.activations: ActivationRecorder | None = None
+        self._no_layer = ""
+        self._gradients: dict[int, GradientRecorder] = {}
+        self._losses = StepLosses()
+        self._parts: list[Tensor] = []
+
+    def attach(self, pl_module: L.LightningModule) -> None:
+        """Put hooks on the layers that the module has now, until ``remove``."""
+        self.remove()
+        self.activations, self._no_layer = None, ""
         try:
             self.activations = ActivationRecorder(pl_module, windows=5)
             self.activations.attach()
         except (TypeError, ValueError) as error:  # no known layer, or a quantised one
-            self.notes.append(f"No layer was looked at: {error}")
-        self._gradients: dict[int, GradientRecorder] = {}
-        self._losses: Tensor | None = None
-        self._filled = 0
-        self._parts: list[Tensor] = []
+            self._no_layer = f"No layer was looked at: {error}"
 
     def remove(self) -> None:
         """Take the hooks off the module."""
@@ -64,6 +69,8 @@ class TrainingWatch:
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prepare a recorder for each optimizer."""
+        if self._no_layer:
+            self.notes.append(self._no_layer)
         names = {parameter: plain_name(name) for name, parameter in pl_module.named_parameters()}
         self.observation.resumed = trainer.global_step > 0
         layers = pl_module.named_modules()
@@ -112,6 +119,9 @@ class TrainingWatch:
             self._waited += 1
             return False  # gradients accumulate
         self._stepped, self._waited = False, 0
+        self._losses.end_step()
+        if self._losses.full:
+            self.flush(trainer)
         looked = self.looking
         if looked:
             for recorder in self._recorded:
@@ -146,31 +156,19 @@ class TrainingWatch:
 
     def flush(self, trainer: L.Trainer) -> None:
         """Move the losses to the host, as means over ranks."""
-        if self._losses is None or not self._filled:
-            return
-        losses = self._losses[: self._filled].clone()
-        reduce = reducer(trainer)
-        if reduce is not None:
-            reduce(losses, "sum")
-            losses /= trainer.world_size
-        self.observation.losses.extend(losses.tolist())
-        self._filled = 0
+        self.observation.losses.extend(self._losses.read(reducer(trainer)))
 
     def _keep_loss(self, trainer: L.Trainer, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, Tensor) and trainer.lightning_module.automatic_optimization:
+        automatic = trainer.lightning_module.automatic_optimization
+        if isinstance(loss, Tensor) and automatic and trainer.accumulate_grad_batches > 1:
             loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
         if not isinstance(loss, Tensor):
             if not self._parts:
                 return
             self.observation.alone &= len(self._parts) == 1
             loss = torch.stack([part.sum() for part in self._parts]).sum()
-        if self._losses is None or self._losses.device != loss.device:
-            self._losses = torch.zeros(256, device=loss.device)
-        if self._filled == len(self._losses):
-            self.flush(trainer)
-        self._losses[self._filled].copy_(loss.detach().sum())
-        self._filled += 1
+        self._losses.add(loss)
 
 
 def _plain(optimizer: Any) -> torch.optim.Optimizer:

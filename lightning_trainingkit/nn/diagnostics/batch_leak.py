@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["BatchLeak", "find_batch_leak"]
 
@@ -35,7 +35,9 @@ def find_batch_leak(
 ) -> BatchLeak | None:
     """Replace all images but the first by copies of the first, and compare the output for the first image.
 
-    Call it in eval mode: BatchNorm depends on the batch in training mode, as it must.
+    Call it in eval mode: BatchNorm depends on the batch in training mode, as it must. The rows of a batch that holds a
+    graph are no images: a sparse tensor, a tensor of shape ``(N, N)`` beside the
+    images, or integers of shape ``(2, edges)``.
 
     Args:
         module: The module, to name the layer.
@@ -44,7 +46,7 @@ def find_batch_leak(
         keep: The targets, which stay as they are.
 
     Returns:
-        The leak, or None if the output for the first image does not change.
+        The leak, or None if the output for the first image does not change, or if the batch holds a graph.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), nn.Softmax(dim=0)).eval()
@@ -55,6 +57,8 @@ def find_batch_leak(
     before: list[tuple[Tensor, Tensor]] = []
     found = _watch(module, output, batch, lambda layer, x, y: before.append((x, y)))
     size = len(found)
+    if _holds_graph([value for value in tree_leaves(batch) if isinstance(value, Tensor)], size, keep):
+        return None
     changed = tree_map(lambda value: _copies(value, size) if _is_input(value, size, keep) else value, batch)
     after: list[tuple[str, nn.Module, Tensor, Tensor]] = []
     names = {layer: name for name, layer in module.named_modules()}
@@ -94,6 +98,14 @@ def _watch(
     finally:
         for handle in hooks:
             handle.remove()
+
+
+def _holds_graph(tensors: list[Tensor], size: int, keep: Tensor | None) -> bool:
+    square = [each for each in tensors if each.shape == (size, size)]
+    return any(
+        each.layout != torch.strided or (each.dtype == torch.int64 and each.dim() == 2 and len(each) == 2 != size)
+        for each in tensors
+    ) or (bool(square) and any(_is_input(each, size, keep) and each.shape != (size, size) for each in tensors))
 
 
 def _is_input(value: Any, size: int, keep: Tensor | None) -> bool:

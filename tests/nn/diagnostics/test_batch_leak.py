@@ -82,3 +82,20 @@ def test_batches_of_dicts_and_the_targets_stay():
     assert find_batch_leak(net, output, {"image": IMAGES, "mask": masks}, keep=masks) is None
     assert torch.equal(seen[1]["mask"], masks)
     assert torch.equal(seen[1]["image"], IMAGES[:1].expand(6, 4))
+
+
+@pytest.mark.parametrize(
+    "graph", [torch.eye(6).roll(1, 0), torch.eye(6).to_sparse(), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])]
+)
+def test_nodes_of_a_graph_are_no_images(graph):
+    def outputs(batch):
+        edges = batch["graph"]
+        dense = edges if edges.dtype != torch.int64 else torch.zeros(6, 6).index_put(tuple(edges), torch.ones(4))
+        return dense.to_dense() @ batch["x"]
+
+    assert find_batch_leak(nn.Identity(), outputs, {"x": IMAGES, "graph": graph}) is None
+
+
+def test_as_many_features_as_images_are_no_graph():
+    square = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    assert find_batch_leak(nn.Identity(), lambda x: x - x.mean(0), square) is not None
