@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._lightning import L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
-from lightning_trainingkit.nn.diagnostics.batch_leak import find_batch_leak
+from lightning_trainingkit.nn.diagnostics.batch_leak import copies_of_the_first, find_batch_leak
 from lightning_trainingkit.nn.diagnostics.dropout_calls import DropoutSpy
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.first_batch import (
@@ -50,8 +50,12 @@ def rehearse_training(
         sizes = [math.hypot(each.mean, each.std) for each in inputs]
         observation.input_size = max(sizes, default=None)
         _expect(observation, rehearsal.losses, spy.calls)
+        rest = _rest(rehearsal.losses, spy.calls)
         findings = first_batch_findings(rehearsal.losses, spy.calls, inputs, pretrained=trainer.global_step > 0)
-        return findings + _leaks(rehearsal, spy.calls, batch), ""
+        findings += _leaks(rehearsal, spy.calls, batch)
+        if rest is not None and target is not None and rest[0] > 0.5 * rest[1]:
+            observation.penalty_share = _penalty_share(rehearsal, batch, target, *rest)
+        return findings, ""
 
 
 def rehearse_validation(trainer: L.Trainer, pl_module: L.LightningModule, batch: Any) -> tuple[list[Finding], str]:
@@ -101,10 +105,28 @@ def _expect(observation: Observation, losses: list[Tensor], calls: list[LossCall
     chance = observation.chance_of_part = initial_loss(known[0])
     total, part, factor = float(losses[0].detach()), float(known[0].result.detach()), loss_sign(losses, known)
     observation.loss_factor = factor
-    if factor is not None and total > 0 and 0 <= factor * part <= total:
-        observation.penalty_share = 1 - factor * part / total
     if chance is not None and factor is not None and math.isclose(total, factor * part, rel_tol=1e-2):
         observation.chance = factor * chance
+
+
+def _rest(losses: list[Tensor], calls: list[LossCall]) -> tuple[float, float] | None:
+    """What a step adds to its one known loss, and the whole. None where no loss is known."""
+    known = [call for call in calls if call.name != "log_softmax"]
+    if len(losses) != 1 or len(known) != 1 or known[0].result.dim():
+        return None
+    factor, total = loss_sign(losses, known), float(losses[0].detach())
+    return None if factor is None else (total - factor * float(known[0].result.detach()), total)
+
+
+def _penalty_share(rehearsal: Rehearsal, batch: Any, target: Tensor, rest: float, total: float) -> float | None:
+    """Share of the loss that does not depend on the images: a penalty on the weights."""
+    try:
+        with LossSpy() as spy:
+            rehearsal.step("training_step", _clone(copies_of_the_first(batch, len(target), target)))
+    except Exception:
+        return None  # the module cannot take this batch
+    again = _rest(rehearsal.losses, spy.calls)
+    return rest / total if again is not None and math.isclose(again[0], rest, rel_tol=1e-3) else None
 
 
 def _leaks(rehearsal: Rehearsal, calls: list[LossCall], batch: Any) -> list[Finding]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["BatchLeak", "find_batch_leak"]
+__all__ = ["BatchLeak", "copies_of_the_first", "find_batch_leak"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def find_batch_leak(
     size = len(found)
     if _holds_graph([value for value in tree_leaves(batch) if isinstance(value, Tensor)], size, keep):
         return None
-    changed = tree_map(lambda value: _copies(value, size) if _is_input(value, size, keep) else value, batch)
+    changed = copies_of_the_first(batch, size, keep)
     after: list[tuple[str, nn.Module, Tensor, Tensor]] = []
     names = {layer: name for name, layer in module.named_modules()}
     again = _watch(module, output, changed, lambda layer, x, y: after.append((names[layer], layer, x, y)))
@@ -73,6 +73,25 @@ def find_batch_leak(
         if _same(x, x_after) and not _same(y, y_after):
             return BatchLeak(name, type(layer).__name__, change, isinstance(layer, _BatchNorm))
     return BatchLeak("", "", change, False)
+
+
+def copies_of_the_first(batch: Any, size: int, keep: Tensor | None = None) -> Any:
+    """Replace all images of a batch by copies of the first one.
+
+    Args:
+        batch: Tensors, and lists, tuples and dicts of tensors.
+        size: Number of images. Tensors of another length stay.
+        keep: The targets, which stay.
+
+    Example:
+        >>> copies_of_the_first(torch.tensor([[1.0], [2.0]]), 2).tolist()
+        [[1.0], [1.0]]
+    """
+
+    def replace(value: Any) -> Any:
+        return value[:1].expand(size, *value.shape[1:]).clone() if _is_input(value, size, keep) else value
+
+    return tree_map(replace, batch)
 
 
 _LEAST = 1e-3  # relative; kernels for other batches differ by rounding alone
@@ -112,10 +131,6 @@ def _is_input(value: Any, size: int, keep: Tensor | None) -> bool:
     if not isinstance(value, Tensor) or value.dim() < 2 or len(value) != size:
         return False
     return keep is None or value.shape != keep.shape or not torch.equal(value.to(keep), keep)
-
-
-def _copies(value: Tensor, size: int) -> Tensor:
-    return value[:1].expand(size, *value.shape[1:]).clone()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

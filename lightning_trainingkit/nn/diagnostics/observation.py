@@ -76,7 +76,7 @@ class Observation:
         looks: The looks inside, in their order; the first is of the first step.
         chance: Loss of outputs that say nothing about the target, None where it is unknown.
         chance_of_part: The same for the only known loss of several, None where it is unknown.
-        penalty_share: Share of the first loss that is not the known loss, None where it is unknown.
+        penalty_share: Share of the first loss that does not depend on the images, None where it is small or unknown.
         output_size: Root mean square of the outputs that the loss got in the first step, None where it is unknown.
         input_size: Largest root mean square of an input tensor, None where it is unknown.
         alone: Whether one optimizer lowers one loss, so that the loss should fall.

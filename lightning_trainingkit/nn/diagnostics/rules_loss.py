@@ -68,7 +68,7 @@ def regularised(symptoms: Symptoms) -> Iterator[Finding]:
             "over_regularised",
             "the loss",
             share,
-            f"In the first step, {share:.0%} of the loss is a penalty or another term beside the classification.",
+            f"In the first step, {share:.0%} of the loss does not depend on the images: a penalty outweighs the rest.",
             "Lower the factor of the penalty until it is a small part of the loss.",
         )
         return
