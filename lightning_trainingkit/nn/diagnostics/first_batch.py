@@ -173,7 +173,7 @@ def _activation_before(call: LossCall) -> tuple[str, str] | None:
         return None
     own = "softmax" if call.name == "cross_entropy" else "sigmoid"
     return (
-        f"`{call.name}` applies {own} to its input, and its input comes from {name}: {name} stands before the loss.",
+        f"`{call.name}` applies {own} itself, and its input comes out of a {name} already.",
         f"Give `{call.name}` the output of the last layer: take {name} off the end of the network.",
     )
 

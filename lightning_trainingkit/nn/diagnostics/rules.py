@@ -14,6 +14,7 @@ __all__ = ["is_hopeless", "judge", "ranked"]
 
 _LEAST_STEPS = 100  # before the loss can be judged, unless the fit is over
 _LEAST_AT_END = 30
+_SYMPTOMS = {"learning_rate_too_low", "update_too_small", "loss_not_falling"}
 _LEAST_WITHOUT_CAUSE = 1000
 _SUDDEN = 3.0  # last finite loss, relative to the smallest one before it
 
@@ -45,7 +46,9 @@ def judge(observation: Observation) -> list[Finding]:
         return []
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
-    found = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms), *rate_findings(symptoms)]
+    causes = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms)]
+    rates = [each for each in rate_findings(symptoms) if not causes or each.kind not in _SYMPTOMS]
+    found = [*causes, *rates]
     if not found and (observation.final or observation.losses.count >= _LEAST_WITHOUT_CAUSE):
         return list(not_falling(symptoms))
     return found
@@ -86,8 +89,8 @@ def ranked(certain: Iterable[Finding], inferred: Iterable[Finding]) -> list[Find
     before = sorted(certain, key=place)
     first = [finding for finding in before if place(finding) < 2]
     last = [finding for finding in before if place(finding) >= 2]
-    if any(finding.level == "wrong" for finding in first) and kinds == {"loss_not_falling"}:
-        inferred = []  # the symptom has its cause
+    if any(finding.level == "wrong" for finding in first) and kinds <= _SYMPTOMS:
+        inferred = []  # they have their cause
     return [*first, *inferred, *last]
 
 
