@@ -65,9 +65,8 @@ class Rehearsal:
         # A module is often part of a cycle, which the garbage collector may free much later.
         self.losses.clear()
         for layer in list(self.module.modules()):
-            for tensors in (layer._parameters, layer._buffers):
-                if isinstance(tensors, dict):  # not in a script
-                    tensors.clear()
+            if not isinstance(layer, torch.jit.ScriptModule):
+                vars(layer).clear()
 
     def step(self, name: str, batch: Any) -> None:
         """Run ``training_step`` or ``validation_step`` on a batch, as Trainer runs it, but never compiled.

@@ -20,6 +20,8 @@ from lightning_trainingkit.nn.diagnostics.rules import is_hopeless, judge, ranke
 
 __all__ = ["HealthReport"]
 
+_NO_LOSS = "No loss was seen: return it from `training_step`, or call `self.manual_backward(loss)`."
+
 
 class HealthReport(L.Callback):
     """Say in words what is wrong with a training, where, and what to do. It changes nothing in the module.
@@ -163,6 +165,8 @@ class HealthReport(L.Callback):
             return
         self.observation.final = True
         self._judge(trainer, pl_module)
+        if not self.observation.losses.count:
+            self.notes.append(_NO_LOSS)
         if self._reported is None or {each.kind for each in self._alarms()} - self._reported:
             self._report(trainer, f"at the end ({self._watch.step} steps)")
         self._remove()
@@ -177,7 +181,9 @@ class HealthReport(L.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy, in the middle of a fit too, watches nothing."""
-        return {**vars(self), "_watch": None, "_put_back": None, "_checks": LoopChecks()}
+        # Lightning puts `log` and `log_dict` here, which are methods of the module
+        state = {name: value for name, value in vars(self).items() if not name.startswith("log")}
+        return {**state, "_watch": None, "_put_back": None, "_checks": LoopChecks()}
 
     def _learn(self, findings: list[Finding], note: str) -> None:
         self._certain += [each for each in findings if each.kind not in {known.kind for known in self._certain}]

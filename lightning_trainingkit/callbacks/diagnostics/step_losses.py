@@ -22,6 +22,11 @@ class StepLosses:
         """Whether ``read`` must come before the next loss."""
         return len(self._batches) > _KEPT
 
+    @property
+    def pending(self) -> bool:
+        """Whether the present step has a loss."""
+        return self._batches[-1] > 0
+
     def add(self, loss: Tensor) -> None:
         """Add the loss of one batch to the present step."""
         loss = loss.detach()

@@ -17,7 +17,7 @@ from lightning_trainingkit.nn.structure.names import plain_name
 
 __all__ = ["TrainingWatch", "looks_at"]
 
-_PATIENCE = 64  # batches without a step of an optimizer, after which each batch counts as one
+_PATIENCE = 64  # batches without a loss or without a step of an optimizer, after which each batch counts as a step
 _EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
@@ -115,9 +115,11 @@ class TrainingWatch:
         if self.activations is not None:
             self.activations.recording = False
         self._keep_loss(trainer, outputs)
-        if not self._stepped and self._waited < _PATIENCE:
+        patience = _PATIENCE + trainer.accumulate_grad_batches
+        if not (self._stepped and self._losses.pending) and self._waited < patience:
             self._waited += 1
-            return False  # gradients accumulate
+            self._forget_step()
+            return False  # gradients accumulate, or the batch is skipped
         self._stepped, self._waited = False, 0
         self._losses.end_step()
         if self._losses.full:
@@ -131,6 +133,13 @@ class TrainingWatch:
         self.step += 1
         self.looking = False
         return looked
+
+    def _forget_step(self) -> None:
+        """A step without a loss does not count."""
+        self._stepped = False
+        for recorder in self._recorded:
+            recorder.discard()
+        self._recorded.clear()
 
     def look(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read all recorders. The host waits for the device here."""

@@ -145,6 +145,7 @@ def test_a_step_without_a_loss_is_no_trouble():
     report = HealthReport(verbose=False)
     fit(NoLoss(), report, epochs=2)
     assert report.observation.losses.count == 0
+    assert "No loss was seen" in report.notes[-1]
     assert set(kinds(report)) <= {"parameters_not_trained"}
 
 
