@@ -60,8 +60,14 @@ def trained(net, recorder):
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch, of any compiled part
-@pytest.mark.parametrize("ran_before", [False, True])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "ran_before"),
+    [
+        pytest.param(way, ran_before, marks=[] if way is WAYS[1] and ran_before else pytest.mark.slow)
+        for way in WAYS
+        for ran_before in (False, True)
+    ],
+)
 def test_one_graph_records_as_plain_python_does(way, ran_before):
     plain = make()
     net = way(copy.deepcopy(plain), backend="aot_eager", fullgraph=True)
