@@ -17,7 +17,7 @@ class Stack(L.LightningModule):
     def __init__(self, activation=nn.Sigmoid, depth=12, lr=0.1, optimizer=torch.optim.SGD):
         super().__init__()
         layers = [nn.Flatten()]
-        for number in range(depth):
+        for _ in range(depth):
             layers += [nn.Linear(16, 16), activation()]
         self.net = nn.Sequential(*layers, nn.Linear(16, 2))
         self.lr, self.kind = lr, optimizer
