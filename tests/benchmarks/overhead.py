@@ -104,6 +104,7 @@ def callbacks() -> list[L.Callback]:
         kit.SnapshotCheckpoint(cycles=1),
         kit.ReestimateBatchNorm(batches=1),
         kit.GradientStats(),
+        kit.HealthReport(verbose=False),
         kit.TransferLearning([{"train": "all"}], lr_decay=1.0),
     ]
 

@@ -1,11 +1,13 @@
 """Rehearse the first training batch and the first validation batch on a copy, and judge what is seen."""
 
+import copy
 import math
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_trainingkit._lightning import L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics._lightning import Rehearsal
@@ -18,6 +20,7 @@ from lightning_trainingkit.nn.diagnostics.first_batch import (
     loss_sign,
     summarise_input,
 )
+from lightning_trainingkit.nn.diagnostics.first_input import FirstInput
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall, LossSpy
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 
@@ -41,14 +44,15 @@ def rehearse_training(
     with isolate_rng(), ExitStack() as stack:
         try:
             rehearsal = stack.enter_context(Rehearsal(trainer, pl_module))
-            with LossSpy() as spy:
+            with LossSpy() as spy, FirstInput(rehearsal.module) as first_input:
                 rehearsal.step("training_step", _clone(batch))
         except Exception as error:  # the module's own code: what it cannot do on a copy, the report does without
             return [], _note("training_step", error)
         target = next((call.target for call in spy.calls if call.target is not None), None)
         inputs = summarise_input(batch, target)
         sizes = [math.hypot(each.mean, each.std) for each in inputs]
-        observation.input_size = max(sizes, default=None)
+        if sizes:  # a module may scale its input itself
+            observation.input_size = max(sizes) if first_input.size is None else first_input.size
         _expect(observation, rehearsal.losses, spy.calls)
         rest = _rest(rehearsal.losses, spy.calls)
         findings = first_batch_findings(rehearsal.losses, spy.calls, inputs, pretrained=trainer.global_step > 0)
@@ -171,11 +175,10 @@ def _given(target: Tensor | None, batch: Any) -> bool:
     """Whether the target is a tensor of class indices out of the batch, not made from the batch's size."""
     if target is None or target.is_floating_point():
         return False
-    found: list[Tensor] = []
-    torch.utils._pytree.tree_map_only(Tensor, found.append, batch)
-    same_size = [each for each in found if each.numel() == target.numel()]
+    same_size = [each for each in tree_leaves(batch) if isinstance(each, Tensor) and each.numel() == target.numel()]
     return any(torch.equal(each.flatten().to(target), target.flatten()) for each in same_size)
 
 
 def _clone(batch: Any) -> Any:
-    return torch.utils._pytree.tree_map_only(Tensor, lambda each: each.detach().clone(), batch)
+    """A batch of the step's own: steps may change tensors and objects in place."""
+    return tree_map(lambda each: each.detach().clone() if isinstance(each, Tensor) else copy.deepcopy(each), batch)

@@ -198,7 +198,7 @@ class HealthReport(L.Callback):
         certain = self._certain + self._checks.findings(trainer, pl_module, final=self.observation.final)
         found = trainer.strategy.broadcast(ranked(certain, judge(self.observation)))
         kinds = {each.kind for each in found}
-        earlier = [each for each in self.findings if each.level != "advice" and each.kind not in kinds]
+        earlier = [each for each in self.findings if each.level == "harmful" and each.kind not in kinds]
         self.findings = [*found, *earlier]
 
     def _alarms(self) -> list[Finding]:

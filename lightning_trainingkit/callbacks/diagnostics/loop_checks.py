@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_trainingkit._lightning import DDPStrategy, DeepSpeedStrategy, L, SingleDeviceStrategy
+from lightning_trainingkit._lightning import BaseFinetuning, DDPStrategy, DeepSpeedStrategy, L, SingleDeviceStrategy
 from lightning_trainingkit.callbacks._lightning import is_compiled
 from lightning_trainingkit.callbacks.diagnostics.scheduler_check import SchedulerCheck
 from lightning_trainingkit.nn.diagnostics.finding import Finding
@@ -135,11 +135,13 @@ class LoopChecks:
                 schedules,
             )
         )
+        # Lightning's finetuning adds layers to the optimizer later. Their BatchNorms are trainable from the start.
+        joins = not final and any(isinstance(each, BaseFinetuning) for each in trainer.callbacks)  # type: ignore[attr-defined]
         uncalled = uncalled_norms(facts.norms, facts.training, facts.parameters, looks=facts.looks)
         left_out = [name for name in facts.parameters if name.rpartition(".")[0] in uncalled]
         return [
             *find_uncleared(facts.clearing),
-            *find_untrained(facts.parameters, epochs=self.epochs, final=final, leave_out=left_out),
+            *([] if joins else find_untrained(facts.parameters, epochs=self.epochs, final=final, leave_out=left_out)),
             *find_eval_mode(facts.training, facts.parts),
             *find_training_mode(pl_module, facts.validation),
             *find_normalisation_off(

@@ -28,6 +28,7 @@ class Nothing:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the object itself."""
         return self
 
     def __iter__(self) -> Iterator[Any]:

@@ -46,6 +46,7 @@ class TrainingWatch:
         self._recorded: list[GradientRecorder] = []
         self.every_n_steps = every_n_steps
         self.notes: list[str] = []
+        self._handles: list[Any] = []
         self.activations: ActivationRecorder | None = None
         self._no_layer = ""
         self._gradients: dict[int, GradientRecorder] = {}
@@ -63,7 +64,10 @@ class TrainingWatch:
             self._no_layer = f"No layer was looked at: {error}"
 
     def remove(self) -> None:
-        """Take the hooks off the module."""
+        """Take the hooks off the module and the optimizers."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         if self.activations is not None:
             self.activations.remove()
 
@@ -90,6 +94,7 @@ class TrainingWatch:
                 self._gradients[id(_plain(optimizer))] = GradientRecorder(parameters)
             except (TypeError, ValueError) as error:  # no parameter, a lazy one, or a sharded one
                 self.notes.append(f"No gradient was looked at: {error}")
+            self._handles.append(_plain(optimizer).register_step_pre_hook(self._before_step))
 
     def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
@@ -109,6 +114,11 @@ class TrainingWatch:
         if self.looking and recorder is not None and recorder not in self._recorded:
             recorder.record_gradients()
             self._recorded.append(recorder)
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A step without a closure: manual optimization with the plain optimizer, of which Lightning tells nobody.
+        if len(args) < 2 and kwargs.get("closure") is None:
+            self.on_before_optimizer_step(optimizer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any) -> bool:
         """Record the loss and, at a look, the updates. Return whether a look has ended."""

@@ -33,7 +33,7 @@ class DropoutSpy(TorchFunctionMode):
         >>> import torch
         >>> x = torch.ones(2)
         >>> with DropoutSpy() as spy:
-        ...     _ = functional.dropout(x, 0.5), functional.dropout2d(x[None], 0.5, training=False)
+        ...     _ = functional.dropout(x, 0.5), functional.alpha_dropout(x, 0.5, training=False)
         >>> spy.names
         ['F.dropout']
     """

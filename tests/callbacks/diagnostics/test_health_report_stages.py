@@ -233,3 +233,99 @@ def test_noise_on_purpose_in_validation_is_no_finding():
     toy_trainer(report, max_epochs=1).fit(Diffusion(), *toy_loaders())
     assert alarms(report) == []
     assert report.notes == []
+
+
+class OwnStep(ToyModule):
+    """Manual optimization that goes past Lightning's optimizer."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    def on_train_epoch_end(self):
+        self.lr_schedulers().step()
+
+
+def test_steps_of_the_plain_optimizer_are_seen():
+    report = HealthReport(verbose=False)
+    toy_trainer(report, max_epochs=3).fit(OwnStep(), *toy_loaders())
+    assert report.observation.losses.count == 12
+    look = report.observation.looks[-1]
+    assert (look.step, look.gradients["net.5.weight"].steps) == (8, 1)
+    assert look.gradients["net.5.weight"].update_norm > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*BackboneFinetuning.*", "ignore:.*parameters in the optimizer.*")
+def test_layers_that_join_the_optimizer_later_are_no_finding():
+    class Parts(ToyModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.head = self.net[:5], self.net[5]
+            del self.net
+
+        def forward(self, x):
+            return self.head(self.backbone(x))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.head.parameters(), lr=0.1)
+
+    report = HealthReport(every_n_steps=2, verbose=False)
+    finetuning = L.callbacks.BackboneFinetuning(2, backbone_initial_lr=0.01, verbose=False)
+    toy_trainer(finetuning, report, max_epochs=4).fit(Parts(), *toy_loaders())
+    assert alarms(report) == []
+
+
+def test_a_batch_that_is_an_object_is_not_changed_by_the_rehearsal():
+    class Batch:
+        def __init__(self, rows):
+            self.x = torch.stack([x for x, _ in rows])
+            self.y = torch.stack([y for _, y in rows])
+
+    means = []
+
+    class InPlace(ToyModule):
+        def training_step(self, batch, batch_idx):
+            batch.x += 1
+            means.append(batch.x.mean().item())
+            return F.cross_entropy(self(batch.x), batch.y)
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    report = HealthReport(verbose=False)
+    data = DataLoader(toy_data(), 8, collate_fn=Batch)
+    toy_trainer(report, max_epochs=1).fit(InPlace(), data, data)
+    expected = [toy_data().tensors[0][number : number + 8].mean().item() + 1 for number in (0, 8, 16, 24)]
+    assert means[-4:] == pytest.approx(expected, abs=1e-5)
+    assert report.notes == []
+
+
+def test_packed_sequences():
+    class Sequences(ToyModule):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.GRU(4, 2)
+
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0])[1][-1], batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    def collate(rows):
+        sequences = [x[0, : 1 + number % 4] for number, (x, _) in enumerate(rows)]
+        return nn.utils.rnn.pack_sequence(sequences, enforce_sorted=False), torch.stack([y for _, y in rows])
+
+    report = HealthReport(verbose=False)
+    data = DataLoader(toy_data(), 8, collate_fn=collate)
+    toy_trainer(report, max_epochs=1).fit(Sequences(), data, data)
+    assert report.observation.chance == pytest.approx(0.6931, abs=1e-4)
+    assert [note for note in report.notes if "copy" in note] == []

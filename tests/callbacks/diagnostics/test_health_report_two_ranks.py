@@ -18,4 +18,4 @@ def test_two_ranks_report_the_same(tmp_path):
     assert kinds["sigmoids"][0] == "vanishing_gradient"
     assert kinds["nan on rank 1"] == ["non_finite"]
     assert found["nan on rank 1"]["steps"] < 20
-    assert found["healthy"]["steps"] == 240
+    assert found["healthy"]["steps"] == 160
