@@ -24,6 +24,8 @@ class Witness(L.Callback):
         self.hooks: list[Any] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.fact not in ("eval in training", "training in evaluation"):
+            return
         for module in pl_module.modules():
             if isinstance(module, nn.Dropout | nn.BatchNorm2d):
                 self.hooks.append(module.register_forward_pre_hook(self._mode(trainer)))

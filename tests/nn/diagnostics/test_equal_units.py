@@ -9,7 +9,7 @@ def whole(weight):
     return ((flat - flat[:1]).abs().max() / flat.abs().max()).item()
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (64, 64), (65, 1000), (300, 20, 3, 3), (10, 1), (1000, 2)])
+@pytest.mark.parametrize("shape", [(2, 3), (64, 64), (65, 1000), (300, 20, 3, 3), (1000, 2)])
 def test_random_weights_have_a_large_spread(shape):
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = spread_between_units({"w": weight})["w"]
@@ -35,4 +35,5 @@ def test_one_weight_that_differs_is_found():
 
 def test_no_units_no_answer():
     weights = {"bias": torch.ones(3), "one": torch.ones(1, 3), "none": torch.ones(0, 3), "zeros": torch.zeros(3, 3)}
+    weights["a gain each"] = torch.ones(3, 1, 1)
     assert spread_between_units(weights) == {"zeros": 0.0}
