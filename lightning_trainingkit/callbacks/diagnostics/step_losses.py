@@ -14,12 +14,12 @@ class StepLosses:
     """The losses of at most 256 steps. A step's loss is the mean of its batches, and of all ranks."""
 
     def __init__(self) -> None:
-        self._sums: Tensor | None = None
-        self._batches = [0]
+        self._losses: list[Tensor] = []  # of all batches
+        self._batches = [0]  # of each step, the present one last
 
     @property
     def full(self) -> bool:
-        """Whether ``read`` must come before the next loss."""
+        """Whether ``read`` must come before the next step."""
         return len(self._batches) > _KEPT
 
     @property
@@ -28,16 +28,12 @@ class StepLosses:
         return self._batches[-1] > 0
 
     def add(self, loss: Tensor) -> None:
-        """Add the loss of one batch to the present step."""
-        loss = loss.detach()
-        if self._sums is None:
-            self._sums = torch.zeros(_KEPT, device=loss.device)
-        slot = self._sums[len(self._batches) - 1]
-        value = loss if loss.dim() == 0 else loss.sum()
-        if self._batches[-1]:
-            slot += value.to(slot)
-        else:
-            slot.copy_(value)
+        """Add the loss of one batch to the present step.
+
+        Args:
+            loss: The loss without a graph. It is not copied, so nobody may change it.
+        """
+        self._losses.append(loss)
         self._batches[-1] += 1
 
     def end_step(self) -> None:
@@ -51,15 +47,18 @@ class StepLosses:
             reduce: ``reduce(tensor, "sum")`` sums a tensor over ranks in place. All ranks must call then.
         """
         steps = len(self._batches) - 1
-        if not steps or (self._sums is None and reduce is None):
+        if not steps:
             return []
-        batches = torch.tensor(self._batches[:steps], dtype=torch.float64)
-        sums = torch.zeros(steps) if self._sums is None else self._sums[:steps]
-        sums = torch.where(batches > 0, sums.cpu().double(), 0.0)  # a slot without a loss has an old one
-        table = torch.stack([sums, batches])
+        batches = torch.tensor(self._batches[:steps])
+        finished = self._losses[: int(batches.sum())]
+        values = torch.zeros(0)
+        if finished:
+            device = finished[0].device
+            values = torch.stack([each.sum().to(device) for each in finished]).cpu()
+        owners = torch.repeat_interleave(torch.arange(steps), batches)
+        sums = torch.zeros(steps, dtype=torch.float64).index_add(0, owners, values.double())
+        table = torch.stack([sums, batches.double()])
         if reduce is not None:
             reduce(table, "sum")
-        if self._sums is not None and self._batches[-1]:  # batches of a step that has not ended
-            self._sums[0] = self._sums[steps].clone()
-        self._batches = self._batches[steps:]
+        self._losses, self._batches = self._losses[len(finished) :], self._batches[steps:]
         return (table[0] / table[1])[table[1] > 0].tolist()

@@ -180,14 +180,17 @@ class TrainingWatch:
     def _keep_loss(self, trainer: L.Trainer, outputs: Any) -> None:
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         automatic = trainer.lightning_module.automatic_optimization
-        if isinstance(loss, Tensor) and automatic and trainer.accumulate_grad_batches > 1:
-            loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
-        if not isinstance(loss, Tensor):
-            if not self._parts:
-                return
+        if isinstance(loss, Tensor):
+            loss = loss.detach()
+            if not automatic:
+                loss = loss.clone()
+            elif trainer.accumulate_grad_batches > 1:
+                loss = loss * trainer.accumulate_grad_batches  # Lightning has divided it
+        elif self._parts:
             self.observation.alone &= len(self._parts) == 1
             loss = torch.stack([part.sum() for part in self._parts]).sum()
-        self._losses.add(loss)
+        if isinstance(loss, Tensor):
+            self._losses.add(loss)
 
 
 def _plain(optimizer: Any) -> torch.optim.Optimizer:
