@@ -36,7 +36,8 @@ class HealthReport(L.Callback):
     - **Ranks** have equal findings.
 
     Args:
-        every_n_steps: Optimizer steps from look to look, at least 1. Steps 0, 1, 2, 4, ... 64 have a look too.
+        every_n_steps: Optimizer steps from look to look, at least 1. The steps 0, 1, 2, 4, ... 64 have a look too.
+            After five such looks, the next one comes a quarter of the steps so far later.
         stop: Whether to end a fit that cannot recover: a loss that is not finite, or a harmful cause and a loss that
             has not fallen.
         verbose: Whether to print the table.
@@ -198,7 +199,7 @@ class HealthReport(L.Callback):
         certain = self._certain + self._checks.findings(trainer, pl_module, final=self.observation.final)
         found = trainer.strategy.broadcast(ranked(certain, judge(self.observation)))
         kinds = {each.kind for each in found}
-        earlier = [each for each in self.findings if each.level == "harmful" and each.kind not in kinds]
+        earlier = [each for each in self.findings if each.kind == "non_finite" and each.kind not in kinds]
         self.findings = [*found, *earlier]
 
     def _alarms(self) -> list[Finding]:

@@ -1,5 +1,6 @@
 """Observe a training for the health report: the loss of each step, and a look inside at some steps."""
 
+import math
 from typing import Any
 
 import torch
@@ -15,20 +16,25 @@ from lightning_trainingkit.nn.diagnostics.gradient_statistics import GradientRec
 from lightning_trainingkit.nn.diagnostics.observation import Look, Observation
 from lightning_trainingkit.nn.structure.names import plain_name
 
-__all__ = ["TrainingWatch", "looks_at"]
+__all__ = ["TrainingWatch", "next_look"]
 
 _PATIENCE = 64  # batches without a loss or without a step of an optimizer, after which each batch counts as a step
 _EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
 
 
-def looks_at(step: int, every_n_steps: int) -> bool:
-    """Whether a look belongs to a step: steps 0, 1, 2, 4, ... 64, and each n-th.
+def next_look(step: int, every_n_steps: int) -> int:
+    """The step of the look after one at a multiple of ``every_n_steps``: the next multiple, and later a quarter more.
+
+    So the number of looks grows with the logarithm of the steps.
 
     Example:
-        >>> [step for step in range(200) if looks_at(step, 50)]
-        [0, 1, 2, 4, 8, 16, 32, 50, 64, 100, 150]
+        >>> looks = [50]
+        >>> while looks[-1] < 1000:
+        ...     looks.append(next_look(looks[-1], 50))
+        >>> looks
+        [50, 100, 150, 200, 250, 350, 450, 600, 750, 950, 1200]
     """
-    return step in _EARLY or step % every_n_steps == 0
+    return math.ceil(max(step + every_n_steps, 1.25 * step) / every_n_steps) * every_n_steps
 
 
 class TrainingWatch:
@@ -44,7 +50,7 @@ class TrainingWatch:
         self.looking = False
         self._stepped, self._waited = False, 0
         self._recorded: list[GradientRecorder] = []
-        self.every_n_steps = every_n_steps
+        self.every_n_steps = self._due = every_n_steps
         self.notes: list[str] = []
         self._handles: list[Any] = []
         self.activations: ActivationRecorder | None = None
@@ -98,7 +104,7 @@ class TrainingWatch:
 
     def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
-        self.looking = looks_at(self.step, self.every_n_steps)
+        self.looking = self.step in _EARLY or self.step >= self._due
         if self.activations is not None:
             self.activations.recording = self.looking
         self._parts.clear()
@@ -140,6 +146,8 @@ class TrainingWatch:
                 recorder.record_update()
             self._recorded.clear()
             self.look(trainer, pl_module)
+            if self.step >= self._due:
+                self._due = next_look(self._due, self.every_n_steps)
         self.step += 1
         self.looking = False
         return looked

@@ -11,10 +11,12 @@ __all__ = ["rate_findings"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 5.3 in healthy trainings, 1.7 in most
 SPIKE = 2.0  # largest early loss, relative to the first
-JUMPS = 0.11  # the same, as the mean of all steps, times the share that is left; up to 0.1 in healthy trainings
+JUMPS = 0.1  # the same, as the mean of all steps, times the share that is left
+RESTLESS = 0.3  # change of the loss from step to step; 0.18 in a healthy training with JUMPS
 BURST = 1e3  # norm of the gradient, relative to its median over the looks
 TOO_LITTLE = 0.2  # share of the loss that all steps together promise
 KEPT = 0.25  # share of the promise that the loss must keep, where the rate is too low
+STILL_FALLS = 0.2  # share of the fall in the second half of the steps; less near a floor that is not 0
 LITTLE = 1.2  # share of the loss that all steps together promise, where the promise is kept
 SMALL_UPDATE, NO_UPDATE = 1e-3, 1e-5  # update relative to the weights; healthy near 1e-3
 
@@ -32,10 +34,9 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
     finite = [each for each in symptoms.promises if math.isfinite(each)]
     largest = max(finite, default=0.0)
     mean = symptoms.promised_in_all / max(1, symptoms.losses.count)
-    noise = 1 / (1 - min(0.99, max(symptoms.observation.dropout.values(), default=0.0)))  # of the gradient, by dropout
     left, broken = symptoms.left, symptoms.first_non_finite is not None
     jumps = largest > JUMP and (broken or left > 0.5 or (left > 0.08 and symptoms.spike > SPIKE))
-    restless = mean * min(left, 1.0) > JUMPS * noise and left > 0.25
+    restless = mean * min(left, 1.0) > JUMPS and left > 0.25 and symptoms.restlessness > RESTLESS
     rising = left > 1.5 and largest > 0.5
     if not jumps and not restless and not rising:
         return
@@ -86,7 +87,8 @@ def _too_low(symptoms: Symptoms) -> Iterator[Finding]:
     kept = (1 - symptoms.left) / symptoms.promised_in_all if symptoms.promised_in_all > 0 else 0.0
     little = promise < TOO_LITTLE and ratio < SMALL_UPDATE
     limit = LITTLE if symptoms.observation.final else LITTLE / 2
-    if not little and not ratio < NO_UPDATE and not (promise < limit and kept > KEPT):
+    slow = promise < limit and kept > KEPT and symptoms.still_falls > STILL_FALLS
+    if not little and not ratio < NO_UPDATE and not slow:
         return
     if ratio < NO_UPDATE:
         yield Finding.of(

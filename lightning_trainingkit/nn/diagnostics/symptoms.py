@@ -1,5 +1,6 @@
 """Numbers without units, out of what was observed, by which the rules judge."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -67,6 +68,24 @@ class Symptoms:
         """The largest of the first 30 losses, relative to the first one."""
         early = [loss for loss in self.losses.first[:30] if math.isfinite(loss)]
         return max(early) / early[0] if early and early[0] > 0 else 1.0
+
+    @cached_property
+    def still_falls(self) -> float:
+        """Share of the fall of the loss that came in the second half of the steps. 0.5 for a straight line."""
+        known = self.losses.first
+        if self.losses.count > len(known):
+            return 1.0  # too long ago to know
+        width = max(5, len(known) // 10)
+        middle = median(known[max(0, len(known) // 2 - width // 2) :][:width])
+        fall = self.losses.start - self.losses.end
+        return (middle - self.losses.end) / fall if fall > 0 else 1.0
+
+    @cached_property
+    def restlessness(self) -> float:
+        """Change of the loss from step to step, relative to the larger one of the two; median of the latest third."""
+        known = list(self.losses.latest)[-max(2, len(self.losses.latest) // 3) :]
+        changes = [abs(b - a) / max(abs(a), abs(b)) for a, b in itertools.pairwise(known) if a or b]
+        return median(changes) if changes else 0.0
 
     @cached_property
     def trained_before(self) -> bool:

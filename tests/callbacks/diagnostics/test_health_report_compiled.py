@@ -55,7 +55,18 @@ def whole(module, **options):
 
 
 @pytest.mark.parametrize(
-    ("how", "warm"), [(in_place, False), (in_place, True), (part, False), (method, True), (whole, False), (whole, True)]
+    ("how", "warm"),
+    [
+        pytest.param(how, warm, marks=[] if (how, warm) == (in_place, True) else pytest.mark.slow)
+        for how, warm in [
+            (in_place, False),
+            (in_place, True),
+            (part, False),
+            (method, True),
+            (whole, False),
+            (whole, True),
+        ]
+    ],
 )
 def test_weights_are_the_same_with_one_more_graph_for_the_looks(how, warm):
     found = []
@@ -100,5 +111,5 @@ def test_compiled_layers_are_not_compiled_again_at_each_look():
     toy_trainer(Count(), HealthReport(every_n_steps=1, verbose=False), max_epochs=4, limit_val_batches=0).fit(
         module, *toy_loaders()
     )
-    assert counts[-1] == counts[0]
+    assert counts[-1] <= counts[0] + 1  # one graph for steps with a look, one for steps without
     torch._dynamo.reset()
