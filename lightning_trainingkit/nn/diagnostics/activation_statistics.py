@@ -63,7 +63,7 @@ class ActivationRecorder:
         bins = _check.integer("bins", bins, "64 is the default.", least=1)
         sample = _check.integer("sample", sample, "4096 is the default.", least=1)
         self.windows = _check.integer("windows", windows, "1 is the default.", least=1)
-        self.recording = False
+        self._recording = self._attached = self._stays = False
         self._module = module
         layers = observed_layers(module, patterns)
         device = next((each.device for each in module.parameters() if not each.is_meta), torch.device("cpu"))
@@ -77,11 +77,31 @@ class ActivationRecorder:
         """Names of the layers, in the order of the model."""
         return [record.layer.name for record in self._records]
 
+    @property
+    def recording(self) -> bool:
+        """Whether forward passes count."""
+        return self._recording
+
+    @recording.setter
+    def recording(self, on: bool) -> None:
+        if on != self._recording:
+            self._recording = on
+            if on and self._attached:
+                self._put_on()
+            elif not on and not self._stays:
+                self._take_off()
+
     def attach(self) -> None:
-        """Put the hooks on the layers. Attached hooks stay as they are."""
+        """Put hooks on the layers while ``recording`` is True, and on the layers of a compiled model for good."""
+        self._attached = True
+        if self._recording or _was_compiled(self._module):
+            self._put_on()
+
+    def _put_on(self) -> None:
         if self._handles:
             return
-        if _was_compiled(self._module):
+        self._stays = _was_compiled(self._module)
+        if self._stays:
             torch.compiler.reset()  # a graph from before the hooks would not call them
         for record in self._records:
             layer = record.layer
@@ -92,6 +112,10 @@ class ActivationRecorder:
 
     def remove(self) -> None:
         """Take the hooks off. The summaries stay."""
+        self._attached = False
+        self._take_off()
+
+    def _take_off(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles, self._listeners = [], []
@@ -119,7 +143,7 @@ class ActivationRecorder:
         self._listeners.append(listener)
 
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if self.recording and (y := _first_tensor(output)) is not None:
+            if self._recording and (y := _first_tensor(output)) is not None:
                 send(listener, y, self._token)
 
         return hook
@@ -129,7 +153,7 @@ class ActivationRecorder:
         self._listeners.append(listener)
 
         def hook(module: nn.Module, *args: Any) -> None:
-            if self.recording:
+            if self._recording:
                 send(listener, self._token, self._token)
 
         return hook
