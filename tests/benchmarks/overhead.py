@@ -14,9 +14,11 @@ The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a 
    computes. By the clock, other programs blur the control to 15 %.
 2. Hooks. Fits with all callbacks. Counted is the time inside hooks, with setup, epoch ends and fit end, and inside the
    callbacks' additions to the module's `setup` or the logger. Each moment counts once, less the time of an empty hook
-   with this timer. Two parts are listed apart: writing and reading weights and their manifest, and `wandb.init`. W&B's
-   start costs once a fit, and most in the first fit of a process. Shares are of the fit without these two parts. Of
-   several fits the row has the median, with the smallest and the largest.
+   with this timer. Hooks that a callback leaves to Lightning's base class are Lightning's time. Two parts are listed
+   apart: writing and reading weights and their manifest, and `wandb.init`. W&B's start costs once a fit, and most in
+   the first fit of a process. Shares are of the fit without these two parts. Of several fits the row has the median,
+   with the smallest and the largest. The diagnostics are apart too, without a goal: most of their time is in the first
+   steps and in one rehearsal, however long the fit is. `diagnostics.py` judges their steps.
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
@@ -45,6 +47,7 @@ from lightning_trainingkit import experiments
 BLOCK = 5
 BATCH = 128
 STATES = ("on", "off", "control")
+DIAGNOSTICS = ("ActivationStats", "GradientStats", "HealthReport")
 Block = dict[str, list[tuple[float, float]]]  # of the steps by state: seconds of this process and of the clock
 
 
@@ -189,7 +192,10 @@ def share_rows(timers: Sequence[HookTimer]) -> list[dict]:
         middle = shares.index(statistics.median_low(shares))
         return row(f"{title} share", insides[middle], wholes[middle], shares[middle], min(shares), max(shares), goal)
 
-    return [share("all hooks", names, 0.02), *(share(name, [name]) for name in (*names, SAVING, WANDB))]
+    looking = [name for name in names if name in DIAGNOSTICS]
+    others = [name for name in names if name not in DIAGNOSTICS]
+    shares = [share("hooks, without diagnostics", others, 0.02), share("hooks of the diagnostics", looking)]
+    return [*shares, *(share(name, [name]) for name in (*names, SAVING, WANDB))]
 
 
 def import_row(times: int, draw: random.Random) -> dict:

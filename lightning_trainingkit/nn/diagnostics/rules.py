@@ -77,14 +77,14 @@ def ranked(certain: Iterable[Finding], inferred: Iterable[Finding]) -> list[Find
     kinds = {finding.kind for finding in inferred}
     explained = bool(kinds & {"symmetric_units", "dead_units", "saturated_units", "vanishing_activations"})
 
-    def place(finding: Finding) -> int:
+    def place(finding: Finding) -> float:
         if finding.kind == "wrong_loss_sign":
             return 0
         if finding.level == "advice":
             return 3
         if finding.kind == "parameters_not_trained" and explained and "exactly zero" in finding.message:
             return 2
-        return 1
+        return 1 + (finding.kind == "softmax_before_loss") / 2  # a softmax over the batch is a leak first
 
     before = sorted(certain, key=place)
     first = [finding for finding in before if place(finding) < 2]
