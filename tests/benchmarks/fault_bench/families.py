@@ -34,7 +34,7 @@ FAMILIES: dict[str, Family] = {
     "images 0..255": (RAW, _change(inputs="0..255")),
     "zero head": (MIXED, _change(init=(("head", 0.0),))),
     "zero last gains": ((("resnet", "sgd"), ("resnet", "adamw")), _change(init=(("zero gains", 0),))),
-    "half of the labels noise": (MIXED, _change(labels="half noise", epochs=20)),
+    "half of the labels noise": (MIXED, _change(labels="half noise", epochs=10)),
     "warm-up from 0": (MIXED, _change(schedule="warm-up")),
     "cosine schedule": (MIXED, _change(schedule="cosine")),
     "one-cycle schedule": (MIXED, _change(schedule="one cycle")),

@@ -20,7 +20,7 @@ OTHER_PROGRAMS = (
     "DeepLocalize 133 of 186. TrainCheck: 18 of 20 silent errors, false alarms below 2 %, with reference runs."
 )
 FALSE_ALARMS = 4 / 200
-LEARNS = 0.15  # points below the best of a family that a run may end
+LEARNS = 0.3  # points below the best of a family that a run may end
 
 
 def share(name: str, hits: Sequence[bool], goal: float | None, at_most: bool = False) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def learned(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[bool]:
     for case, outcome in zip(cases, outcomes, strict=True):
         best[case.plant] = max(best[case.plant], outcome.score)
     return [
-        outcome.finite and outcome.score >= max(0.5, best[case.plant] - LEARNS)
+        outcome.finite and outcome.score >= max(0.6, best[case.plant] - LEARNS)
         for case, outcome in zip(cases, outcomes, strict=True)
     ]
 
