@@ -12,8 +12,8 @@ BatchNorm, a residual net and a transformer. The optimizers are SGD and AdamW.
   with two pairs of model and optimizer, in three seeds.
 - **What counts**: a harmful fault that ends at least 10 points below its healthy twin, or is not finite. A silent
   fault must be seen to happen in the run. The rest is listed, and does not count.
-- **Healthy trainings**: the families in ``fault_bench/families.py``. Each must score 0.6, and at most 0.3 below the best
-  of its family. A finding above the level of advice is a false alarm.
+- **Healthy trainings**: the families in ``fault_bench/families.py``. Each must score 0.6, and at most 0.3 below the
+  best of its family. A finding above the level of advice is a false alarm.
 - **Right cause**: the planted kind, or for a harmful fault a kind whose advice, applied, brings back 90 % of the
   healthy accuracy.
 - **Cure**: the first finding's advice is applied in one seed of each harmful fault.
