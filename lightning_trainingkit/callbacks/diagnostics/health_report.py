@@ -30,7 +30,7 @@ class HealthReport(L.Callback):
     - **First batches**: one training and one validation batch also run on a copy of the module, which shows the sign
       of the loss, an activation before it, and outputs that depend on other images. Random states are put back.
     - **Harmful** kinds are said only of a training whose loss does not fall as it should: after 100 steps and one
-      epoch, or at the end. A loss that is not finite counts at once.
+      epoch, after 1,000 steps, or at the end. A loss that is not finite counts at once.
     - **Wrong** kinds are facts of the run, such as layers in no optimizer, whatever the accuracy.
     - **Advice** is no alarm.
     - **Ranks** have equal findings.
@@ -67,7 +67,8 @@ class HealthReport(L.Callback):
         self._checks = LoopChecks()
         self._certain: list[Finding] = []
         self._rehearsed = {"train": False, "validate": False}
-        self._reported: set[str] | None = None
+        self._reported: set[str] = set()
+        self._epoch_reported = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put hooks on the layers, before the module is compiled or wrapped."""
@@ -76,7 +77,8 @@ class HealthReport(L.Callback):
             return
         refuse_twice(trainer, self, "Keep one.")
         self._remove()
-        self.findings, self.notes, self._certain, self._reported = [], [], [], None
+        self.findings, self.notes, self._certain, self._reported = [], [], [], set()
+        self._epoch_reported = False
         self._rehearsed = {"train": False, "validate": False}
         watch = self._watch = TrainingWatch(self.every_n_steps)
         self.observation = watch.observation
@@ -125,14 +127,15 @@ class HealthReport(L.Callback):
         self.observation.epochs += trainer.is_last_batch
         if looked and self._watch.step > 1 and (self._watch.step - 1) % self.every_n_steps == 0:
             self._judge(trainer, pl_module)
-            if self._reported is not None and {each.kind for each in self._alarms()} - self._reported:
+            if self._new_kinds():
                 self._report(trainer, f"at step {self._watch.step}")
             if self.stop and trainer.strategy.broadcast(is_hopeless(self.observation, self.findings)):
                 trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the table after the first epoch."""
-        if self._watch is not None and self._reported is None:
+        if self._watch is not None and not self._epoch_reported:
+            self._epoch_reported = True
             self._judge(trainer, pl_module)
             self._report(trainer, f"after epoch {trainer.current_epoch + 1} ({self._watch.step} steps)")
 
@@ -168,7 +171,7 @@ class HealthReport(L.Callback):
         self._judge(trainer, pl_module)
         if not self.observation.losses.count:
             self.notes.append(_NO_LOSS)
-        if self._reported is None or {each.kind for each in self._alarms()} - self._reported:
+        if not self._epoch_reported or self._new_kinds():
             self._report(trainer, f"at the end ({self._watch.step} steps)")
         self._remove()
 
@@ -202,11 +205,12 @@ class HealthReport(L.Callback):
         earlier = [each for each in self.findings if each.kind == "non_finite" and each.kind not in kinds]
         self.findings = [*found, *earlier]
 
-    def _alarms(self) -> list[Finding]:
-        return [each for each in self.findings if each.level != "advice"]
+    def _new_kinds(self) -> set[str]:
+        """Kinds above advice that no table has named yet."""
+        return {each.kind for each in self.findings if each.level != "advice"} - self._reported
 
     def _report(self, trainer: L.Trainer, when: str) -> None:
-        self._reported = (self._reported or set()) | {each.kind for each in self._alarms()}
+        self._reported |= self._new_kinds()
         if not self.verbose:
             return
         if self.findings or self.notes:

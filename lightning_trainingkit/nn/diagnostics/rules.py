@@ -15,7 +15,7 @@ __all__ = ["is_hopeless", "judge", "ranked"]
 _LEAST_STEPS = 100  # before the loss can be judged, unless the fit is over
 _LEAST_AT_END = 30
 _SYMPTOMS = {"learning_rate_too_low", "update_too_small", "loss_not_falling"}
-_LEAST_WITHOUT_CAUSE = 1000
+_LEAST_WITHOUT_EPOCH = 1000  # steps after which an epoch need not be over, and a loss without a cause counts
 _SUDDEN = 3.0  # last finite loss, relative to the smallest one before it
 
 
@@ -23,7 +23,7 @@ def judge(observation: Observation) -> list[Finding]:
     """Find what keeps a training from learning, most likely cause first.
 
     - **A loss that is not finite** counts at once.
-    - **Other findings** wait for 100 steps and an epoch, or the end of the fit.
+    - **Other findings** wait for 100 steps and an epoch, for 1,000 steps, or for the end of the fit.
     - **A training that goes on from an earlier one, or that lowers several losses in turn**, is judged by its first
       rule alone, since its loss need not fall.
 
@@ -42,14 +42,15 @@ def judge(observation: Observation) -> list[Finding]:
     if broken:
         return _broken(symptoms, broken)
     least = _LEAST_AT_END if observation.final else _LEAST_STEPS
-    if observation.losses.count < least or not (observation.final or observation.epochs):
+    long = observation.final or observation.epochs or observation.losses.count >= _LEAST_WITHOUT_EPOCH
+    if observation.losses.count < least or not long:
         return []
     if math.isnan(symptoms.left):
         return list(upwards(symptoms))
     causes = [*upwards(symptoms), *regularised(symptoms), *start_findings(symptoms)]
     rates = [each for each in rate_findings(symptoms) if not causes or each.kind not in _SYMPTOMS]
     found = [*causes, *rates]
-    if not found and (observation.final or observation.losses.count >= _LEAST_WITHOUT_CAUSE):
+    if not found and (observation.final or observation.losses.count >= _LEAST_WITHOUT_EPOCH):
         return list(not_falling(symptoms))
     return found
 

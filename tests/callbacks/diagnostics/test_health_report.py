@@ -238,3 +238,15 @@ def test_bad_arguments(arguments, error):
 def test_two_in_a_trainer_are_refused():
     with pytest.raises(ValueError, match="one HealthReport"):
         toy_trainer(HealthReport(), HealthReport()).fit(ToyModule(), *toy_loaders())
+
+
+def test_trouble_in_a_long_first_epoch_is_printed_at_once(capsys):
+    class Breaks(ToyModule):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            return loss * float("nan") if batch_idx >= 20 else loss
+
+    data = DataLoader(toy_data(256), 8)
+    toy_trainer(HealthReport(every_n_steps=10), max_epochs=1, limit_val_batches=0).fit(Breaks(), data, data)
+    printed = capsys.readouterr().out
+    assert printed.index("at step 21") < printed.index("after epoch 1")

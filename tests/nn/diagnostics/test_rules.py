@@ -102,6 +102,10 @@ def test_a_loss_that_need_not_fall_is_no_trouble(observation):
     assert kinds(observation) == []
 
 
+def test_a_long_first_epoch_need_not_be_over():
+    assert kinds(observe([2.3] * 1000, final=False, epochs=0)) == ["loss_not_falling"]
+
+
 def test_a_gan_with_nan_is_trouble():
     assert kinds(observe([2.3] * 60 + [math.nan] * 60, alone=False)) == ["non_finite"]
 
