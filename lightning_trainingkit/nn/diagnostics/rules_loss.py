@@ -10,7 +10,7 @@ __all__ = ["NOT_FALLING", "non_finite", "not_falling", "regularised", "upwards"]
 SHRUNK = 0.6  # norm of the weights, relative to the first step
 DROPOUT = 0.9  # rate
 PENALTY = 0.8  # share of the first loss
-NOT_FALLING = 0.9  # share of the loss that is left
+NOT_FALLING = 0.93  # share of the loss that is left
 
 
 def upwards(symptoms: Symptoms) -> Iterator[Finding]:
