@@ -11,6 +11,9 @@ from .callbacks.channels_last import ChannelsLast as ChannelsLast
 from .callbacks.checkpointing.best_checkpoint import BestCheckpoint as BestCheckpoint
 from .callbacks.checkpointing.snapshot_checkpoint import SnapshotCheckpoint as SnapshotCheckpoint
 from .callbacks.command_center.command_center import CommandCenter as CommandCenter
+from .callbacks.diagnostics.activation_stats import ActivationStats as ActivationStats
+from .callbacks.diagnostics.gradient_stats import GradientStats as GradientStats
+from .callbacks.diagnostics.health_report import HealthReport as HealthReport
 from .callbacks.early_stopping import EarlyStopping as EarlyStopping
 from .callbacks.epoch_seed import EpochSeed as EpochSeed
 from .callbacks.initialization.init_override import InitOverride as InitOverride

@@ -37,6 +37,7 @@ BaseFinetuning = L.callbacks.BaseFinetuning
 CombinedLoader = L.utilities.CombinedLoader
 DDPStrategy = L.strategies.DDPStrategy
 DeepSpeedStrategy = L.strategies.DeepSpeedStrategy
+DummyLogger = L.loggers.logger.DummyLogger
 EarlyStopping = L.callbacks.EarlyStopping
 EarlyStoppingReason = L.callbacks.early_stopping.EarlyStoppingReason
 FSDPStrategy = L.strategies.FSDPStrategy

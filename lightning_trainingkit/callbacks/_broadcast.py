@@ -1,5 +1,6 @@
-"""Equal weights and equal metrics on all ranks of a distributed run."""
+"""Equal weights, metrics and statistics on all ranks of a distributed run."""
 
+from collections.abc import Callable
 from itertools import chain
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_trainingkit._lightning import L
 
-__all__ = ["broadcast_module", "mean_over_ranks"]
+__all__ = ["broadcast_module", "mean_over_ranks", "reducer"]
 
 
 @torch.no_grad()
@@ -31,3 +32,16 @@ def mean_over_ranks(trainer: L.Trainer, value: Tensor) -> Tensor:
     mean = trainer.strategy.reduce(value.double(), reduce_op="mean")
     assert isinstance(mean, Tensor)
     return mean.to(value.dtype if value.is_floating_point() else torch.float32)
+
+
+def reducer(trainer: L.Trainer) -> Callable[[Tensor, str], None] | None:
+    """Make the function that reduces a tensor over ranks in place, by sum, min or max. With one rank it is None."""
+    if trainer.world_size == 1 or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return None
+
+    def reduce(tensor: Tensor, op: str) -> None:
+        sent = tensor.to(trainer.strategy.root_device).contiguous()  # NCCL needs tensors on its device
+        torch.distributed.all_reduce(sent, getattr(torch.distributed.ReduceOp, op.upper()))
+        tensor.copy_(sent)
+
+    return reduce

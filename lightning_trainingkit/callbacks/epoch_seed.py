@@ -51,7 +51,9 @@ class EpochSeed(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Reseed every generator of this process."""
         words = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank)).generate_state(3)
-        torch.manual_seed(int(words[0]))
+        # Without a device `torch.manual_seed` also formats the stack three times, to seed devices that may come later.
+        seed = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
+        seed(int(words[0]))
         np.random.seed(words[1])  # noqa: NPY002 - the global generator is what the user's code draws from
         random.seed(int(words[2]))
 

@@ -3,6 +3,9 @@ from .averaging.averaged import Views as Views
 from .averaging.members import Members as Members
 from .averaging.random_masks import RandomMasks as RandomMasks
 from .averaging.random_masks import random_layers as random_layers
+from .diagnostics.activation_statistics import ActivationRecorder as ActivationRecorder
+from .diagnostics.finding import Finding as Finding
+from .diagnostics.gradient_statistics import GradientRecorder as GradientRecorder
 from .layers.small_resnet import SmallResNet as SmallResNet
 from .structure.activation_after import activation_after as activation_after
 from .structure.blocks import find_blocks as find_blocks

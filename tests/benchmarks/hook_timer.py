@@ -9,9 +9,11 @@ from functools import cache, wraps
 from unittest.mock import patch
 
 import wandb
+from lightning.pytorch import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.profilers import Profiler
 
+import lightning_trainingkit
 from lightning_trainingkit.callbacks import _best_weights
 from lightning_trainingkit.callbacks.checkpointing import best_checkpoint
 
@@ -34,15 +36,24 @@ def _own_name(action: str) -> str | None:
         return SAVING
     if action == "[LightningModule]ImageClassifier.setup":
         return SETUP
-    named = re.match(r"\[(?:Callback|Call)\]([^.{]+)", action)
-    return named[1] if named else None
+    named = re.match(r"\[(Callback|Call)\]([^.{]+)", action)
+    if named is None or (named[1] == "Callback" and _is_empty(named[2], action.rpartition(".")[2])):
+        return None
+    return named[2]
+
+
+def _is_empty(name: str, hook: str) -> bool:
+    """Whether a callback of the kit leaves a hook to Lightning's base class, whose hooks do nothing."""
+    kind = getattr(lightning_trainingkit, name, Callback)
+    return kind is not Callback and getattr(kind, hook) is getattr(Callback, hook)
 
 
 class HookTimer(Profiler):
     """Seconds by name of the call. A moment counts for the innermost call with a name, or for training.
 
-    Lightning reports every hook of every callback, and every checkpoint that it saves. Work of callbacks after the
-    module's own `setup` counts as the module's setup, together with the one line of `ImageClassifier.setup`.
+    Lightning reports every hook of every callback, and every checkpoint that it saves. It also calls the hooks that a
+    callback of the kit does not override. Those do nothing, so their time counts as training. Work of callbacks after
+    the module's own `setup` counts as the module's setup, together with the one line of `ImageClassifier.setup`.
     """
 
     def __init__(self) -> None:

@@ -1,22 +1,24 @@
 """Overhead of the kit: what its callbacks add to a training, and what importing it adds to Python.
 
-Expected: a step takes 1.01 to 1.02 times as long, hooks are 1.9 % of a fit of 700 steps (9 s), the import adds 7 ms
+Expected: a step takes 1.01 to 1.02 times as long, hooks are 1.6 % of a fit of 700 steps (9 s), the import adds 7 ms
 Cost:     60 s on 2 idle CPU cores, nothing to download
 Command:  python tests/benchmarks/overhead.py
 
 The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a validation and a checkpoint an epoch.
 
 1. Steps. Two equal fits differ by up to 17 %, so on and off are compared within one fit, by blocks of 5 steps.
-   Each three blocks have a random order: every callback of the kit and CommandCenter's logger, none, and none again as
-   the control. A step lasts until the next step begins. The first and the last block of an epoch don't count:
-   validations and epoch ends have all callbacks, so that no callback loses its place. Effects on the whole fit are in
-   all blocks: weights are channels last, and W&B's own process runs too. The goal is on the time that this process
-   computes. By the clock, other programs blur the control to 15 %.
+   Each three blocks have a random order: every callback of the kit but the diagnostics, and CommandCenter's logger;
+   none; and none again as the control. A step lasts until the next step begins. The first and the last block of an
+   epoch don't count: validations and epoch ends have all callbacks, so that no callback loses its place. Effects on
+   the whole fit are in all blocks: weights are channels last, and W&B's own process runs too. The goal is on the time
+   that this process computes. By the clock, other programs blur the control to 15 %.
 2. Hooks. Fits with all callbacks. Counted is the time inside hooks, with setup, epoch ends and fit end, and inside the
    callbacks' additions to the module's `setup` or the logger. Each moment counts once, less the time of an empty hook
-   with this timer. Two parts are listed apart: writing and reading weights and their manifest, and `wandb.init`. W&B's
-   start costs once a fit, and most in the first fit of a process. Shares are of the fit without these two parts. Of
-   several fits the row has the median, with the smallest and the largest.
+   with this timer. Hooks that a callback leaves to Lightning's base class are Lightning's time. Two parts are listed
+   apart: writing and reading weights and their manifest, and `wandb.init`. W&B's start costs once a fit, and most in
+   the first fit of a process. Shares are of the fit without these two parts. Of several fits the row has the median,
+   with the smallest and the largest. The diagnostics are apart too, without a goal: most of their time is in the first
+   steps and in one rehearsal, however long the fit is. `diagnostics.py` judges their steps.
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
@@ -45,6 +47,7 @@ from lightning_trainingkit import experiments
 BLOCK = 5
 BATCH = 128
 STATES = ("on", "off", "control")
+DIAGNOSTICS = ("ActivationStats", "GradientStats", "HealthReport")
 Block = dict[str, list[tuple[float, float]]]  # of the steps by state: seconds of this process and of the clock
 
 
@@ -72,13 +75,14 @@ def main() -> None:
     for number, timer in enumerate(timers):  # the first one pays for what Python does once
         fit(folder / f"hooks-{number}", args.epochs, threes, callbacks(), timer)
     switch = Switch(threes, draw)
-    fit(folder / "steps", 3 * args.epochs, threes, [switch, *callbacks()])
+    others = [each for each in callbacks() if type(each).__name__ not in DIAGNOSTICS]
+    fit(folder / "steps", 3 * args.epochs, threes, [switch, *others])
 
     rows = [*step_rows(switch.blocks, draw), *share_rows(timers), import_row(args.imports, draw)]
     experiments.print_table(
         "Overhead",
         rows,
-        "Steps: milliseconds with all callbacks and with none; the control has none in both.",
+        "Steps: milliseconds with all callbacks but the diagnostics, and with none; the control has none in both.",
         f"Shares: seconds inside, and of the fit without {SAVING} and {WANDB} (`wandb.init`), which have no goal.",
         "Import: milliseconds on top of what Python takes to do nothing.",
     )
@@ -94,6 +98,7 @@ def callbacks() -> list[L.Callback]:
         kit.InitOverride(),
         kit.EpochSeed(0),
         kit.ChannelsLast(),
+        kit.ActivationStats(),
         kit.EarlyStopping("val/loss", patience=1000),
         kit.CommandCenter(group="overhead"),
         kit.BestCheckpoint("val/loss", "min", restore=True),
@@ -102,6 +107,8 @@ def callbacks() -> list[L.Callback]:
         kit.MonteCarloDropout(),
         kit.SnapshotCheckpoint(cycles=1),
         kit.ReestimateBatchNorm(batches=1),
+        kit.GradientStats(),
+        kit.HealthReport(verbose=False),
         kit.TransferLearning([{"train": "all"}], lr_decay=1.0),
     ]
 
@@ -186,7 +193,10 @@ def share_rows(timers: Sequence[HookTimer]) -> list[dict]:
         middle = shares.index(statistics.median_low(shares))
         return row(f"{title} share", insides[middle], wholes[middle], shares[middle], min(shares), max(shares), goal)
 
-    return [share("all hooks", names, 0.02), *(share(name, [name]) for name in (*names, SAVING, WANDB))]
+    looking = [name for name in names if name in DIAGNOSTICS]
+    others = [name for name in names if name not in DIAGNOSTICS]
+    shares = [share("hooks, without diagnostics", others, 0.02), share("hooks of the diagnostics", looking)]
+    return [*shares, *(share(name, [name]) for name in (*names, SAVING, WANDB))]
 
 
 def import_row(times: int, draw: random.Random) -> dict:

@@ -1,11 +1,13 @@
 import copy
 import logging
 import pickle
+from typing import Any, NamedTuple
 
 import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit.callbacks.channels_last import ChannelsLast
@@ -152,6 +154,31 @@ def test_tensors_of_the_user_remain_fit_for_training(tmp_path):
     batch = {"x": (torch.randn(3, 3, 4, 4),)}
     make_trainer(tmp_path, ChannelsLast()).validate(Spy(), DataLoader([batch], batch_size=None), verbose=False)
     assert not batch["x"][0].is_inference()
+
+
+def test_batches_of_any_form_are_converted(tmp_path):
+    class Pair(NamedTuple):
+        x: torch.Tensor
+        y: Any
+
+    def x() -> torch.Tensor:
+        return torch.randn(3, 3, 4, 4)
+
+    class Noting(Spy):
+        def test_step(self, batch, batch_idx):
+            seen.append([is_last(leaf) for leaf in tree_leaves(batch) if isinstance(leaf, torch.Tensor)])
+
+    seen: list[list[bool]] = []
+    batches = [
+        x(),
+        [x(), x()],
+        (x(), "name"),
+        Pair(x(), [x()]),
+        {"x": x(), "more": {"y": (x(), 1)}},
+        [{"x": x()}, [x()]],
+    ]
+    make_trainer(tmp_path, ChannelsLast()).test(Noting(), DataLoader(batches, batch_size=None), verbose=False)
+    assert seen == [[True], [True] * 2, [True], [True] * 2, [True] * 2, [True] * 2]
 
 
 def test_lazy_layers_are_left_to_their_first_batch(tmp_path):

@@ -11,12 +11,15 @@ from tests.toy import ToyModule
 ALWAYS = ["validate", "test", "predict"]
 
 CALLBACKS = {
+    "ActivationStats": {"every_n_steps": 2},
     "BestCheckpoint": {"monitor": "val/loss", "mode": "min", "save_last": True},
     "ChannelsLast": {},
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
+    "GradientStats": {"layers": ["net.*"], "every_n_steps": 3},
+    "HealthReport": {"every_n_steps": 2, "verbose": False},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},

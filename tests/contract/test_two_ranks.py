@@ -22,6 +22,7 @@ def test_ranks_end_equal(found, case):
     assert found[case]["weights"] == 0
     assert found[case]["steps"]
     assert found[case]["state"]
+    assert found[case]["summaries"]
 
 
 @pytest.mark.parametrize("name", ["early_stopping_and_top_3", "metric_in_the_name"])

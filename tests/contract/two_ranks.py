@@ -79,6 +79,7 @@ def main(folder: Path) -> None:
             "weights": spread(module.state_dict().values()),
             "steps": agree(trainer.global_step),
             "state": agree(repr(callback.state_dict())),
+            "summaries": agree(repr(getattr(callback, "summaries", None))),
             "files": [path.name for path in (folder / case).glob("**/*") if path.suffix in (".ckpt", ".pt")],
             "runs": len(list((folder / case).glob("wandb/offline-run-*"))),
         }

@@ -153,7 +153,8 @@ class TransferLearning(L.Callback):
 
     def first_trainable(self, pl_module: L.LightningModule) -> set[nn.Parameter]:
         """The trainable parameters of the first phase, for a callback that changes weights before the training."""
-        return set(TransferPlan(pl_module, self._phases[:1], self.lr_decay).steps[0].factors)
+        self._plan = TransferPlan(pl_module, self._phases, self.lr_decay)
+        return set(self._plan.steps[0].factors)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule, the phase and the counters."""
@@ -189,7 +190,9 @@ class TransferLearning(L.Callback):
                 f"`{name}` must be the same as in the checkpoint to resume, got {self._schedule()[name]!r}, and the "
                 f"checkpoint has {theirs!r}. Give the old one, or start from its weights without `ckpt_path`."
             )
-        plan = TransferPlan(pl_module, self._phases, self.lr_decay)
+        plan = self._plan  # `first_trainable` has traced the module
+        if plan is None or not plan.fits(pl_module):
+            plan = TransferPlan(pl_module, self._phases, self.lr_decay)
         plan.check_optimizers(trainer.optimizers)
         self._plan, self._trainer = plan, trainer
         self._freezer = ParameterFreezer(pl_module, skip=(Metric,))
@@ -340,12 +343,14 @@ class TransferLearning(L.Callback):
 
     def _due(self, trainer: L.Trainer, batch_idx: int) -> int:
         """Number of the phase to which the next batch belongs."""
+        if self.phase + 1 == len(self._phases):
+            return self.phase
         for number in range(len(self._phases) - 1, self.phase, -1):
             start = self._phases[number].start
             now = trainer.current_epoch if isinstance(start, int) else _progress(trainer, batch_idx)
             if start is not None and now >= start:
                 return number
-        patience = self._phases[self.phase + 1].patience if self.phase + 1 < len(self._phases) else None
+        patience = self._phases[self.phase + 1].patience
         return self.phase + (patience is not None and self._monitor.wait >= patience)
 
     def _begin(self, trainer: L.Trainer, phase: int) -> None:

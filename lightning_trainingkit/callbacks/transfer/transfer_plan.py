@@ -57,6 +57,7 @@ class TransferPlan:
                 f"The module must know its shapes, got lazy parameters: {', '.join(lazy[:8])}. "
                 "Call it once on a batch before the fit."
             )
+        self._every = {name: (parameter, parameter.requires_grad) for name, parameter in every.items()}
         aliases = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
         first = {parameter: name for name, parameter in reversed(aliases.items())}
         self.names = {name: parameter for name, parameter in aliases.items() if first[parameter] == name}
@@ -80,6 +81,11 @@ class TransferPlan:
             }
             factors = _scaled(number, phase, factors, aliases, self.blocks)
             self.steps.append(PlannedPhase(phase, factors, self._what(phase, chosen)))
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether the module still has the parameters and the values of requires_grad that were planned for."""
+        now = {name: (id(parameter), parameter.requires_grad) for name, parameter in parameter_names(module).items()}
+        return now == {name: (id(parameter), flag) for name, (parameter, flag) in self._every.items()}
 
     def check_optimizers(self, optimizers: Sequence[Optimizer]) -> None:
         """Raise ValueError if a parameter of a phase is in no optimizer."""

@@ -18,7 +18,7 @@ from lightning_trainingkit.nn.structure.tracing import (
     layer_names,
 )
 
-__all__ = ["FollowingActivations", "activation_after"]
+__all__ = ["FollowingActivations", "activation_after", "activation_of_function"]
 
 # Their forward cannot be traced, and begins with a projection.
 _TRANSFORMERS = (nn.Transformer, nn.TransformerEncoder, nn.TransformerDecoder)
@@ -130,7 +130,7 @@ def _after(trace: Trace, layer: fx.Node) -> Activation | str:
     while queue:
         node, source = queue.popleft()
         called = trace.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        activation = _from_function(trace, node, source) if called is None else _from_module(called)
+        activation = activation_of_function(trace, node, source) if called is None else _from_module(called)
         if activation is not None:
             return activation
         if called is not None and str(node.target) in trace.opaque:
@@ -157,7 +157,8 @@ def _from_module(module: nn.Module) -> Activation | None:
     return Activation(name, copy.deepcopy(module).eval())
 
 
-def _from_function(trace: Trace, node: fx.Node, source: fx.Node) -> Activation | None:
+def activation_of_function(trace: Trace, node: fx.Node, source: fx.Node) -> Activation | None:
+    """The activation that a traced function or method applies to ``source``, or None if it is none."""
     name = _NONLINEAR.get(_key(_name(node)))
     if name is None:
         return None

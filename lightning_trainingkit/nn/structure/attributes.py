@@ -23,7 +23,7 @@ def attributes_put_back(module: nn.Module, modules: Iterable[nn.Module] | None =
     found: list[Any] = []
     for each in modules if modules is not None else module.modules():
         found += [vars(each), *(value for value in vars(each).values() if isinstance(value, dict | list | set))]
-    kept = [(held, held.copy()) for held in found]
+    kept = [(held, held.copy() if held else ()) for held in found]  # most are empty dicts of hooks
 
     def changed() -> bool:
         return any(not _same(held, before) for held, before in kept)
@@ -41,6 +41,8 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two dicts, lists or sets hold the same objects."""
     if len(one) != len(other):
         return False
+    if not other:
+        return True
     if isinstance(one, dict):
         return all(name in one and one[name] is value for name, value in other.items())
     if isinstance(one, list):

@@ -264,6 +264,39 @@ def test_a_head_that_the_modules_setup_makes_is_drawn_beside_transfer_learning()
     assert (module.begun["net.5.weight"] == 0.5).all()
 
 
+def freeze_first(module):
+    module.net[0].requires_grad_(False)
+
+
+def new_head(module):
+    module.net[5] = nn.Linear(16, 2)
+
+
+@pytest.mark.parametrize("change", [freeze_first, new_head])
+def test_transfer_learning_plans_again_where_configure_optimizers_changes_the_module(change):
+    class Changed(ToyModule):
+        def configure_optimizers(self):
+            change(self)
+            return torch.optim.SGD([each for each in self.parameters() if each.requires_grad], lr=0.1)
+
+    module = Changed()
+    transfer = TransferLearning([{"train": "all"}], verbose=False)
+    phase: set[str] = set()
+
+    class Look(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.before = copy.deepcopy(pl_module.state_dict())
+            phase.update(transfer.learning_rates)
+
+    look = Look()
+    fit(module, transfer, InitOverride(verbose=False), look)  # whose `setup` asks `transfer` for its plan
+    after = module.state_dict()
+    moved = {name for name in after if not torch.equal(look.before[name], after[name])}
+    assert "net.5.weight" in moved
+    assert phase == {name for name, each in module.named_parameters() if each.requires_grad}
+    assert ("net.0.weight" in moved) == (change is new_head)
+
+
 def test_beside_lightnings_finetuning_it_is_refused():
     with pytest.raises(ValueError, match="must not hold Lightning's BaseFinetuning beside InitOverride"):
         fit(Noted(), InitOverride(verbose=False), BackboneFinetuning())

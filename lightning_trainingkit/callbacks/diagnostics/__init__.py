@@ -1,0 +1,1 @@
+"""Callbacks that look inside a training: activations, gradients and a health report in words."""
