@@ -51,6 +51,10 @@ class ActivationStats(L.Callback):
     """
 
     def __init__(self, layers: str | Iterable[str] | None = None, every_n_steps: int = 50, bins: int = 64) -> None:
+        if not isinstance(layers, str | Iterable | None):
+            raise TypeError(
+                f"`layers` must be a name, a pattern or a list of them, got {layers!r}. Write ['net.*'], say."
+            )
         self.layers = layers if layers is None or isinstance(layers, str) else list(layers)
         self.every_n_steps = _check.integer("every_n_steps", every_n_steps, "50 is the default.", least=1)
         self.bins = _check.integer("bins", bins, "64 is the default.", least=1)

@@ -21,6 +21,11 @@ def findings_table(findings: Sequence[Finding], when: str, notes: Sequence[str] 
         when: Point of the training, such as ``"after epoch 1 (step 120)"``.
         notes: What could not be checked, for the caption.
     """
+    if not findings:
+        table = Table(title=f"Health report {when}: nothing wrong", box=None, title_justify="left", show_header=False)
+        for note in notes:
+            table.add_row(escape(note))
+        return table
     alarms = sum(finding.level != "advice" for finding in findings)
     title = f"Health report {when}: " + ("nothing wrong" if not alarms else f"{alarms} finding{'s' * (alarms > 1)}")
     caption = escape("\n".join(notes)) or None

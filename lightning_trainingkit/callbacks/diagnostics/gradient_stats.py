@@ -54,6 +54,8 @@ class GradientStats(L.Callback):
     """
 
     def __init__(self, layers: str | Iterable[str] | None = None, every_n_steps: int = 50) -> None:
+        if not isinstance(layers, str | Iterable | None):
+            raise TypeError(f"`layers` must be a pattern or a list of patterns, got {layers!r}. Write ['net.*'], say.")
         self._patterns = ["*"] if layers is None else [layers] if isinstance(layers, str) else list(layers)
         if not self._patterns or not all(isinstance(each, str) and each for each in self._patterns):
             raise ValueError(f"`layers` must hold patterns, got {layers!r}. Leave it out for all layers.")

@@ -50,6 +50,7 @@ class TrainingWatch:
         self.looking = False
         self._stepped, self._waited = False, 0
         self._recorded: list[GradientRecorder] = []
+        self._rates: list[float] = []
         self.every_n_steps = self._due = every_n_steps
         self.notes: list[str] = []
         self._handles: list[Any] = []
@@ -67,7 +68,12 @@ class TrainingWatch:
             self.activations = ActivationRecorder(pl_module, windows=5)
             self.activations.attach()
         except (TypeError, ValueError) as error:  # no known layer, or a quantised one
-            self._no_layer = f"No layer was looked at: {error}"
+            reason = (
+                error
+                if isinstance(error, TypeError)
+                else "the module has no activation, linear or convolutional layer."
+            )
+            self._no_layer = f"No layer was looked at: {reason}"
 
     def remove(self) -> None:
         """Take the hooks off the module and the optimizers."""
@@ -91,6 +97,8 @@ class TrainingWatch:
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         momenta = [group.get("momentum") or group.get("betas", (0.0,))[0] for group in groups]
         self.observation.momentum = max(map(float, momenta), default=None)
+        decays = [float(group.get("weight_decay") or 0.0) for group in groups]
+        self.observation.weight_decay = max(decays, default=0.0)
         self.observation.eps = max((float(group["eps"]) for group in groups if "eps" in group), default=None)
         self.observation.clip = trainer.gradient_clip_val
         for optimizer in trainer.optimizers:
@@ -116,6 +124,8 @@ class TrainingWatch:
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Record the gradients before the step."""
         self._stepped = True
+        if self.looking and not self._rates:  # after the step, a schedule may have changed them
+            self._rates = [float(group["lr"]) for group in _plain(optimizer).param_groups]
         recorder = self._gradients.get(id(_plain(optimizer)))
         if self.looking and recorder is not None and recorder not in self._recorded:
             recorder.record_gradients()
@@ -146,6 +156,7 @@ class TrainingWatch:
                 recorder.record_update()
             self._recorded.clear()
             self.look(trainer, pl_module)
+            self._rates = []
             if self.step >= self._due:
                 self._due = next_look(self._due, self.every_n_steps)
         self.step += 1
@@ -173,7 +184,7 @@ class TrainingWatch:
                 activations={} if self.activations is None else self.activations.summaries(reduce),
                 gradients=gradients,
                 spreads=spread_between_units(trained),
-                rates=[float(group["lr"]) for group in groups],
+                rates=self._rates or [float(group["lr"]) for group in groups],
             )
         )
         if self.activations is not None:

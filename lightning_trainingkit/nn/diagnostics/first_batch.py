@@ -28,6 +28,7 @@ class InputSummary:
         std: Standard deviation of all values.
         least: Smallest value.
         most: Largest value.
+        is_image: Whether it has four dimensions.
     """
 
     name: str
@@ -35,6 +36,7 @@ class InputSummary:
     std: float
     least: float
     most: float
+    is_image: bool = False
 
 
 def summarise_input(batch: object, target: Tensor | None = None) -> list[InputSummary]:
@@ -46,7 +48,7 @@ def summarise_input(batch: object, target: Tensor | None = None) -> list[InputSu
 
     Example:
         >>> summarise_input([torch.tensor([[0.0, 2.0]]), torch.tensor([1])])
-        [InputSummary(name='batch[0]', mean=1.0, std=1.0, least=0.0, most=2.0)]
+        [InputSummary(name='batch[0]', mean=1.0, std=1.0, least=0.0, most=2.0, is_image=False)]
     """
     found = []
     for name, value in _tensors(batch, "batch"):
@@ -58,7 +60,8 @@ def summarise_input(batch: object, target: Tensor | None = None) -> list[InputSu
             continue
         x = value.detach().float()
         std, mean = torch.std_mean(x, correction=0)
-        found.append(InputSummary(name, *torch.stack([mean, std, x.min(), x.max()]).tolist()))
+        centre, spread, least, most = torch.stack([mean, std, x.min(), x.max()]).tolist()
+        found.append(InputSummary(name, centre, spread, least, most, x.dim() == 4))
     return found
 
 
@@ -212,8 +215,8 @@ def _value(calls: list[LossCall], pretrained: bool) -> Iterator[Finding]:
                 found,
                 f"The loss begins at {found:.3g}; outputs that say nothing give {expected:.3g}. The outputs are too "
                 "large at the start.",
-                "Initialise the last layer smaller: "
-                '`InitOverride({"head": "normal(0.01)"})`, or scale the input to mean 0 and std 1.',
+                'Initialise the last layer smaller: `InitOverride({NAME: "normal(0.01)"})` with its name. Or scale the '
+                "input to mean 0 and std 1.",
             )
             return
 
@@ -231,7 +234,9 @@ def _input(inputs: list[InputSummary]) -> Iterator[Finding]:
                 f"The input {each.name} has mean {each.mean:.3g} and std {each.std:.3g}, from {each.least:.3g} to "
                 f"{each.most:.3g}.",
                 f"Subtract the mean and divide by the std: `v2.Normalize([{each.mean:.3g}], [{each.std:.3g}])`, with "
-                "one value for each channel.",
+                "one value for each channel."
+                if each.is_image
+                else "Subtract the mean and divide by the std: `(x - mean) / std`, with one value for each feature.",
             )
 
 

@@ -81,7 +81,7 @@ class LayerRecord:
         if self.device != y.device:
             self._make(y.device)
         y = _images_first(y if self.layer.activation is None else self.layer.activation(y), self.layer.batch_dim)
-        largest, smallest = _extremes(y, self.layer.unit_dim or (1 if y.dim() > 3 else -1))
+        largest, smallest = _extremes(y, self._unit_dim(y))
         place = self._next_place(len(largest), self._sample.positions(y))
         place.alive_in[: len(largest)].masked_fill_((largest != 0) | (smallest != 0), self.window)
         self._add_extremes(smallest.min().to(self.dtype), largest.max().to(self.dtype))
@@ -98,6 +98,14 @@ class LayerRecord:
         self.counts += statistics.histogram(sample, self.bins, *statistics.histogram_range(*self.range))
         added = 1, len(y), y.numel(), sample.numel()
         self.host = [old + new for old, new in zip(self.host, added, strict=True)]
+
+    def _unit_dim(self, y: Tensor) -> int:
+        """Dimension of the units. One activation module may follow convolutions and linear layers alike."""
+        if y.dim() > 2:
+            second, last = y.shape[1] in self.layer.second, y.shape[-1] in self.layer.last
+            if second != last:
+                return 1 if second else -1
+        return self.layer.unit_dim or (1 if y.dim() > 3 else -1)
 
     def reset(self) -> None:
         """Begin a window. The histogram takes the range of the window that ends."""

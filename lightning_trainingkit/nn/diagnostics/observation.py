@@ -82,6 +82,7 @@ class Observation:
         alone: Whether one optimizer lowers one loss, so that the loss should fall.
         resumed: Whether the training began before this fit.
         loss_factor: Factor of the known loss in the returned one, None where it is unknown.
+        weight_decay: Largest weight decay of the optimizer.
         momentum: Largest momentum of the optimizer, None where it has none.
         eps: Largest ``eps`` of the optimizer, None where it has none.
         clip: The Trainer's ``gradient_clip_val``.
@@ -101,6 +102,7 @@ class Observation:
     alone: bool = True
     resumed: bool = False
     loss_factor: float | None = None
+    weight_decay: float = 0.0
     momentum: float | None = None
     eps: float | None = None
     clip: float | None = None

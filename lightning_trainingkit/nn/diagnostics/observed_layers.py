@@ -36,6 +36,8 @@ class ObservedLayer:
         module: The layer.
         parent: The module whose forward calls the layer, if it may call it more than once.
         unit_dim: Dimension of the units (channels or features): 1, -1, or None where the number of dimensions decides.
+        second: Numbers of units of the model's layers that put them in dimension 1.
+        last: Numbers of units of the model's layers that put them in the last dimension.
         batch_dim: Dimension of the images.
         activation: Function to apply to the output before it is observed, or None.
         saturation: Key of ``SATURATION``, or None if the activation cannot saturate.
@@ -46,6 +48,8 @@ class ObservedLayer:
     module: nn.Module
     parent: nn.Module | None
     unit_dim: int | None
+    second: frozenset[int]
+    last: frozenset[int]
     batch_dim: int
     activation: Callable[[Tensor], Tensor] | None
     saturation: str | None
@@ -124,6 +128,8 @@ def _describe(
         layer,
         parent=None if isinstance(parent, nn.Sequential) else parent,
         unit_dim=_unit_dim(name, named),
+        second=frozenset() if function or _has_own(layer) else _sizes(named, _CHANNELS_SECOND),
+        last=frozenset() if function or _has_own(layer) else _sizes(named, _CHANNELS_LAST),
         batch_dim=_batch_dim(layer, ancestors),
         activation=None if function is None else function.fn,
         saturation=kind if kind in SATURATION and (function or isinstance(layer, _ACTIVATIONS)) else None,
@@ -142,9 +148,25 @@ def _unit_dim(name: str, named: dict[str, nn.Module]) -> int | None:
     return None
 
 
+def _has_own(layer: nn.Module) -> bool:
+    return isinstance(layer, (*_CHANNELS_SECOND, *_CHANNELS_LAST))
+
+
+def _sizes(named: dict[str, nn.Module], kinds: tuple[type[nn.Module], ...]) -> frozenset[int]:
+    """Numbers of units that layers of these kinds put out."""
+    sizes = (
+        getattr(each, "out_features", None) or getattr(each, "out_channels", None)
+        for each in named.values()
+        if isinstance(each, kinds)
+    )
+    return frozenset(size for size in sizes if size)
+
+
 def _batch_dim(layer: nn.Module, ancestors: list[nn.Module]) -> int:
     blocks = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
     around = (
-        [layer] if isinstance(layer, nn.RNNBase) else [each.self_attn for each in ancestors if isinstance(each, blocks)]
+        [layer]
+        if isinstance(layer, nn.RNNBase | nn.MultiheadAttention)
+        else [each.self_attn for each in ancestors if isinstance(each, blocks)]
     )
     return int(any(not each.batch_first for each in around))

@@ -88,6 +88,8 @@ def ranked(certain: Iterable[Finding], inferred: Iterable[Finding]) -> list[Find
         return 1 + (finding.kind == "softmax_before_loss") / 2  # a softmax over the batch is a leak first
 
     before = sorted(certain, key=place)
+    if {"batch_leaks", "softmax_before_loss"} & {finding.kind for finding in before}:  # they explain the first loss
+        inferred = [finding for finding in inferred if finding.where != "the outputs"]
     first = [finding for finding in before if place(finding) < 2]
     last = [finding for finding in before if place(finding) >= 2]
     if any(finding.level == "wrong" for finding in first) and kinds <= _SYMPTOMS:

@@ -74,7 +74,7 @@ def regularised(symptoms: Symptoms) -> Iterator[Finding]:
         return
     chance = observation.chance_of_part
     at_chance = chance is not None and observation.chance is None and symptoms.losses.end > 0.8 * chance
-    if symptoms.shrinkage < SHRUNK and (symptoms.left > 0.3 or at_chance):
+    if symptoms.shrinkage < SHRUNK and (at_chance or (observation.weight_decay > 0 and symptoms.left > 0.3)):
         yield Finding.of(
             "over_regularised",
             "the weights",
@@ -92,7 +92,13 @@ def not_falling(symptoms: Symptoms) -> Iterator[Finding]:
             "loss_not_falling",
             "the loss",
             symptoms.left,
-            f"After {symptoms.losses.count} steps, {symptoms.left:.0%} of the loss is left, and no cause was found.",
-            "Check that images and labels belong together: look at a batch. Then let the model learn one batch by "
-            "heart: `Trainer(overfit_batches=1)`.",
+            f"After {symptoms.losses.count} steps the loss is {symptoms.losses.end:.3g}, which is {symptoms.left:.0%} "
+            f"of {symptoms.base:.3g}, {_base(symptoms)}. No cause was found.",
+            "Check that inputs and targets belong together: look at a batch. Then let the model learn one batch by "
+            "heart: `Trainer(overfit_batches=1)`. Or the input says little about the target.",
         )
+
+
+def _base(symptoms: Symptoms) -> str:
+    chance = symptoms.observation.chance
+    return "the loss of outputs that say nothing" if symptoms.base == chance else "the loss of the first step"

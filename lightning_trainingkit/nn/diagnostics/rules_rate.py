@@ -143,7 +143,8 @@ def _held_down(symptoms: Symptoms) -> str:
 
 
 def _raise(symptoms: Symptoms, factor: float) -> str:
-    return f"Raise the learning rate {_round(factor)} times, to `lr={_round(symptoms.largest_rate * factor)}`."
+    rate = f"`lr={_round(symptoms.largest_rate * factor)}`"
+    return f"Raise the learning rate {_round(factor)} times, to {rate}, or train longer."
 
 
 def _round(value: float) -> str:

@@ -92,7 +92,7 @@ def _large(symptoms: Symptoms) -> Iterator[Finding]:
             symptoms.observation.output_size or 0.0,
             f"The loss begins at {first:.3g}, where outputs that say nothing give {chance:.3g}: before the first step, "
             f"the outputs have a root mean square of {symptoms.observation.output_size:.3g}.",
-            'Initialise the last layer smaller: `InitOverride({"head": "normal(0.01)"})`.',
+            'Initialise the last layer smaller: `InitOverride({NAME: "normal(0.01)"})` with its name.',
         )
 
 

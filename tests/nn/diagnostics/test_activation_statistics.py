@@ -380,3 +380,36 @@ def test_a_compiled_part_without_a_length():
 
     compiled = torch.compile(Outer(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), backend="eager")
     assert ActivationRecorder(Outer(compiled)).layers == ["inner.inner.1"]
+
+
+class OneReluForAll(nn.Module):
+    """Its ReLU is registered last, and follows a convolution and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.relu = nn.Conv2d(3, 10, 3, padding=1), nn.Linear(640, 6), nn.ReLU()
+        nn.init.constant_(self.conv.bias[:5], -100)
+
+    def forward(self, x):
+        return self.relu(self.fc(self.relu(self.conv(x)).flatten(1)))
+
+
+def test_one_relu_after_all_layers_counts_the_channels_of_convolutions():
+    torch.manual_seed(0)
+    net = OneReluForAll()
+    nn.init.ones_(net.fc.bias)
+    recorder = ActivationRecorder(net)
+    recorder.attach()
+    recorder.recording = True
+    net(torch.randn(64, 3, 8, 8))
+    assert recorder.summaries()["relu"].dead == pytest.approx(5 / 16)  # of 10 channels and 6 features
+
+
+def test_attention_has_the_images_second():
+    net = nn.MultiheadAttention(8, 2)
+    recorder = ActivationRecorder(nn.Sequential(net), "0")
+    recorder.attach()
+    recorder.recording = True
+    x = torch.randn(5, 16, 8)
+    net(x, x, x)
+    assert recorder.summaries()["0"].images == 16

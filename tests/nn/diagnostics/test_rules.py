@@ -102,6 +102,15 @@ def test_a_loss_that_need_not_fall_is_no_trouble(observation):
     assert kinds(observation) == []
 
 
+def test_shrinking_weights_without_decay_are_no_penalty():
+    shrunk = observe(STUCK)
+    last = shrunk.looks[-1]
+    smaller = {name: replace(each, weight_norm=1.0) for name, each in last.gradients.items()}
+    shrunk.looks[-1] = replace(last, gradients=smaller)
+    assert kinds(shrunk) == ["loss_not_falling"]
+    assert kinds(replace(shrunk, weight_decay=0.1)) == ["over_regularised"]
+
+
 def test_a_long_first_epoch_need_not_be_over():
     assert kinds(observe([2.3] * 1000, final=False, epochs=0)) == ["loss_not_falling"]
 
@@ -126,7 +135,9 @@ def test_the_advice_names_what_holds_the_updates_down():
 
 def test_the_suggested_rate_would_make_a_good_update():
     (finding,) = judge(observe(STUCK, weights={"a.weight": replace(WEIGHT, update_norm=5e-8)}))
-    assert finding.advice == "Raise the learning rate 500000 times, to `lr=50000`."  # 1e-8 of the weights, to 5e-3
+    assert (
+        finding.advice == "Raise the learning rate 500000 times, to `lr=50000`, or train longer."
+    )  # 1e-8 of the weights, to 5e-3
 
 
 def test_certain_findings_come_first_and_advice_last():
