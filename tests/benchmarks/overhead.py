@@ -1,6 +1,6 @@
 """Overhead of the kit: what its callbacks add to a training, and what importing it adds to Python.
 
-Expected: a step takes 1.01 to 1.02 times as long, hooks are 1.6 % of a fit of 700 steps (9 s), the import adds 7 ms
+Expected: a step takes 1.01 to 1.02 times as long, hooks are 1.6 to 2 % of a fit of 700 steps, the import adds 7 ms
 Cost:     60 s on 2 idle CPU cores, nothing to download
 Command:  python tests/benchmarks/overhead.py
 
