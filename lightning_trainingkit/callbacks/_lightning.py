@@ -30,6 +30,7 @@ __all__ = [
     "compiler_of",
     "fast_dev_run",
     "is_compiled",
+    "is_sharded",
     "evaluation_loaders",
     "just_logged",
     "keep_random_state",
@@ -190,13 +191,18 @@ def restart_averages(trainer: L.Trainer) -> None:
             mine.copy_(theirs)
 
 
+def is_sharded(trainer: L.Trainer) -> bool:
+    """Whether a rank holds parts of the parameters and gradients alone."""
+    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    return isinstance(trainer.strategy, DeepSpeedStrategy) or not whole
+
+
 def refuse_sharding(trainer: L.Trainer) -> None:
     """Raise TypeError for strategies that fix the trainable parameters when they wrap or shard the model."""
-    strategy = trainer.strategy
-    if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    if is_sharded(trainer):
         raise TypeError(
             "`strategy` must be a single device or DDP where the trainable parameters change during the fit, "
-            f"got {type(strategy).__name__}. Use strategy='ddp', or freeze by hand before the fit."
+            f"got {type(trainer.strategy).__name__}. Use strategy='ddp', or freeze by hand before the fit."
         )
 
 

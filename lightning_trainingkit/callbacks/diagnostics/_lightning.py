@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_trainingkit._lightning import DummyLogger, L
-from lightning_trainingkit.callbacks.diagnostics.loop_checks import is_sharded
+from lightning_trainingkit.callbacks._lightning import is_sharded
 from lightning_trainingkit.callbacks.diagnostics.stand_ins import Nothing, take_hooks_off
 
 __all__ = ["Rehearsal"]

@@ -18,9 +18,9 @@ from lightning_trainingkit.nn.diagnostics.first_batch import (
     first_batch_findings,
     initial_loss,
     loss_sign,
-    summarise_input,
 )
 from lightning_trainingkit.nn.diagnostics.first_input import FirstInput
+from lightning_trainingkit.nn.diagnostics.input_summary import summarise_input
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall, LossSpy
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 

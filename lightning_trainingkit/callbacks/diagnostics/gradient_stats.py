@@ -8,13 +8,11 @@ import torch
 from torch.optim import Optimizer
 
 from lightning_trainingkit._lightning import (
-    DDPStrategy,
-    DeepSpeedStrategy,
     L,
-    SingleDeviceStrategy,
     is_overridden,
     refuse_other_package,
 )
+from lightning_trainingkit.callbacks._lightning import is_sharded
 from lightning_trainingkit.callbacks.diagnostics.optimizer_gradients import OptimizerGradients, layer_of, scalars
 from lightning_trainingkit.callbacks.diagnostics.optimizer_watch import OptimizerWatch
 from lightning_trainingkit.functional import _check
@@ -70,10 +68,9 @@ class GradientStats(L.Callback):
         refuse_other_package(self, trainer)
         if stage != "fit":
             return
-        strategy = trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        if is_sharded(trainer):
             raise ValueError(
-                f"`strategy` must keep the whole model on every rank, got {type(strategy).__name__}. "
+                f"`strategy` must keep the whole model on every rank, got {type(trainer.strategy).__name__}. "
                 "Use ddp, or leave GradientStats out."
             )
         self._remove()

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torchmetrics import Metric
 
-from lightning_trainingkit._lightning import BaseFinetuning, DDPStrategy, DeepSpeedStrategy, L, SingleDeviceStrategy
-from lightning_trainingkit.callbacks._lightning import is_compiled
+from lightning_trainingkit._lightning import BaseFinetuning, L
+from lightning_trainingkit.callbacks._lightning import is_compiled, is_sharded
 from lightning_trainingkit.callbacks.diagnostics.scheduler_check import SchedulerCheck
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.gradient_clearing import ClearingFact, GradientClearing, find_uncleared
@@ -19,7 +19,7 @@ from lightning_trainingkit.nn.diagnostics.normalisation_in_use import find_norma
 from lightning_trainingkit.nn.diagnostics.parameter_watch import ParameterFact, ParameterWatch
 from lightning_trainingkit.nn.diagnostics.untrained import find_untrained
 
-__all__ = ["LoopChecks", "is_sharded"]
+__all__ = ["LoopChecks"]
 
 _FIRST = 5  # batches that are always looked at
 _VALIDATION = 2  # batches of each validation that are looked at
@@ -167,12 +167,6 @@ class LoopChecks:
             self._parameters.remove()
         if self._clearing is not None:
             self._clearing.remove()
-
-
-def is_sharded(trainer: L.Trainer) -> bool:
-    """Whether a rank holds parts of the parameters and gradients alone."""
-    whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
-    return isinstance(trainer.strategy, DeepSpeedStrategy) or not whole
 
 
 def _trained(trainer: L.Trainer) -> set[nn.Parameter]:

@@ -105,10 +105,10 @@ class TrainingWatch:
             parts = [each for group in optimizer.param_groups for each in group["params"] if each.requires_grad]
             parameters = {names.get(each, f"parameter {number}"): each for number, each in enumerate(parts)}
             try:
-                self._gradients[id(_plain(optimizer))] = GradientRecorder(parameters)
+                self._gradients[id(optimizer)] = GradientRecorder(parameters)
             except (TypeError, ValueError) as error:  # no parameter, a lazy one, or a sharded one
                 self.notes.append(f"No gradient was looked at: {error}")
-            self._handles.append(_plain(optimizer).register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
 
     def on_train_batch_start(self) -> None:
         """Begin a look if this step has one."""
@@ -125,8 +125,8 @@ class TrainingWatch:
         """Record the gradients before the step."""
         self._stepped = True
         if self.looking and not self._rates:  # after the step, a schedule may have changed them
-            self._rates = [float(group["lr"]) for group in _plain(optimizer).param_groups]
-        recorder = self._gradients.get(id(_plain(optimizer)))
+            self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        recorder = self._gradients.get(id(optimizer))
         if self.looking and recorder is not None and recorder not in self._recorded:
             recorder.record_gradients()
             self._recorded.append(recorder)
@@ -210,9 +210,3 @@ class TrainingWatch:
             loss = torch.stack([part.sum() for part in self._parts]).sum()
         if isinstance(loss, Tensor):
             self._losses.add(loss)
-
-
-def _plain(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer inside Lightning's wrapper."""
-    plain: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-    return plain

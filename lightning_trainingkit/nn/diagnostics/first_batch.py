@@ -1,68 +1,20 @@
-"""Look at the loss, the outputs and the input of the first batch, on a copy of the module."""
+"""Judge the loss of the first batch: its sign, its value, and what stands before it."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from lightning_trainingkit.nn.diagnostics.finding import Finding
+from lightning_trainingkit.nn.diagnostics.input_summary import InputSummary, input_findings
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
 
-__all__ = ["InputSummary", "first_batch_findings", "initial_loss", "loss_sign", "summarise_input"]
+__all__ = ["first_batch_findings", "initial_loss", "loss_sign"]
 
-_CLASSIFIES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 # What must not stand between the last layer and a loss that applies it, by the name of its autograd node.
 _ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Relu": "ReLU", "Tanh": "tanh"}
 _VIEWS = ("View", "Squeeze", "Unsqueeze", "Reshape", "Permute", "Transpose", "ToCopy", "Alias", "Flatten", "Select")
-
-
-@dataclass(frozen=True)
-class InputSummary:
-    """Size and centre of one input tensor.
-
-    Args:
-        name: Its place in the batch, such as ``batch[0]``.
-        mean: Mean of all values.
-        std: Standard deviation of all values.
-        least: Smallest value.
-        most: Largest value.
-        is_image: Whether it has four dimensions.
-    """
-
-    name: str
-    mean: float
-    std: float
-    least: float
-    most: float
-    is_image: bool = False
-
-
-def summarise_input(batch: object, target: Tensor | None = None) -> list[InputSummary]:
-    """Summarise the tensors of a batch that have a dimension besides the batch's, without the target.
-
-    Args:
-        batch: A tensor, or lists, tuples and dicts of tensors.
-        target: The target, which is left out.
-
-    Example:
-        >>> summarise_input([torch.tensor([[0.0, 2.0]]), torch.tensor([1])])
-        [InputSummary(name='batch[0]', mean=1.0, std=1.0, least=0.0, most=2.0, is_image=False)]
-    """
-    found = []
-    for name, value in _tensors(batch, "batch"):
-        if value.dim() < 2 or not value.numel() or value.dtype in (torch.bool, torch.int64):
-            continue
-        if target is not None and value.shape == target.shape and torch.equal(value.to(target), target):
-            continue
-        if value.is_complex() or not (value.is_floating_point() or value.dim() > 2):
-            continue
-        x = value.detach().float()
-        std, mean = torch.std_mean(x, correction=0)
-        centre, spread, least, most = torch.stack([mean, std, x.min(), x.max()]).tolist()
-        found.append(InputSummary(name, centre, spread, least, most, x.dim() == 4))
-    return found
 
 
 def loss_sign(losses: Iterable[Tensor], calls: Iterable[LossCall]) -> float | None:
@@ -96,14 +48,19 @@ def initial_loss(call: LossCall) -> float | None:
     """Return the loss of outputs that say nothing about the class, or None where it is unknown.
 
     ``log C`` for ``cross_entropy`` and ``nll_loss`` of ``C`` classes, ``log 2`` for binary losses, ``1 - 1 / C`` for
-    ``multi_margin_loss``, the variance of the targets for ``mse_loss``. Weights of classes and sums leave it unknown.
+    ``multi_margin_loss``, the variance of the targets for ``mse_loss``. Class weights do not change ``log C``. Sums,
+    weights of the other losses, and another margin leave it unknown.
 
     Example:
         >>> logits, target = torch.zeros(2, 10), torch.tensor([0, 1])
         >>> round(initial_loss(LossCall("cross_entropy", logits, target, torch.tensor(2.3))), 4)
         2.3026
     """
-    if call.options.get("reduction", "mean") != "mean" or call.options.get("pos_weight") is not None:
+    options = call.options
+    if options.get("reduction", "mean") != "mean" or options.get("pos_weight") is not None:
+        return None
+    changed = options.get("weight") is not None or options.get("margin", 1) != 1 or options.get("p", 1) != 1
+    if changed and call.name not in ("cross_entropy", "nll_loss"):
         return None
     classes = call.input.shape[1] if call.input.dim() > 1 else call.input.shape[0]
     if call.name in ("cross_entropy", "nll_loss") and classes > 1:
@@ -132,7 +89,7 @@ def first_batch_findings(
         Findings of the kinds ``wrong_loss_sign``, ``softmax_before_loss``, ``wrong_initial_loss`` and
         ``input_not_centred``.
     """
-    return [*_sign(losses, calls), *_before_loss(calls), *_value(calls, pretrained), *_input(inputs)]
+    return [*_sign(losses, calls), *_before_loss(calls), *_value(calls, pretrained), *input_findings(inputs)]
 
 
 def _sign(losses: list[Tensor], calls: list[LossCall]) -> Iterator[Finding]:
@@ -219,33 +176,3 @@ def _value(calls: list[LossCall], pretrained: bool) -> Iterator[Finding]:
                 "input to mean 0 and std 1.",
             )
             return
-
-
-def _input(inputs: list[InputSummary]) -> Iterator[Finding]:
-    for each in inputs:
-        if not all(map(math.isfinite, (each.mean, each.std))) or each.std == 0:
-            continue
-        centre = abs(each.mean) / each.std
-        if centre > 0.5 or not 0.1 < each.std < 10:
-            yield Finding.of(
-                "input_not_centred",
-                each.name,
-                centre,
-                f"The input {each.name} has mean {each.mean:.3g} and std {each.std:.3g}, from {each.least:.3g} to "
-                f"{each.most:.3g}.",
-                f"Subtract the mean and divide by the std: `v2.Normalize([{each.mean:.3g}], [{each.std:.3g}])`, with "
-                "one value for each channel."
-                if each.is_image
-                else "Subtract the mean and divide by the std: `(x - mean) / std`, with one value for each feature.",
-            )
-
-
-def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(value, Tensor):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from _tensors(part, f"{name}[{key!r}]")
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from _tensors(part, f"{name}[{index}]")
