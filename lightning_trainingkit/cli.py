@@ -1,16 +1,14 @@
-"""The command ``trainingkit``, which draws, serves and saves command centers."""
+"""The command ``trainingkit``: checks before a training, curves, and command centers."""
 
 import argparse
-import os
-import signal
 import sys
-import threading
-import webbrowser
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
+from lightning_trainingkit.commands.check import add_check
+from lightning_trainingkit.commands.dashboard import add_dashboard
+from lightning_trainingkit.commands.read import add_read
+from lightning_trainingkit.commands.workspace import add_workspace
 from lightning_trainingkit.dashboards.printable import printable
 
 __all__ = ["main"]
@@ -18,153 +16,22 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. An error in the input is printed in one line."""
-    parser = _Parser(prog="trainingkit", description="Command centers of your trainings.")
+    parser = _Parser(prog="trainingkit", description="Checks, curves and command centers of your trainings.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions that matter")
     commands = parser.add_subparsers(dest="command", required=True)
-    dashboard = commands.add_parser(
-        "dashboard",
-        help="draw all runs below some folders on one page",
-        description="Draw all runs below some folders on one page: runs of W&B, CSVLogger and TensorBoard.",
-    )
-    dashboard.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folder with runs")
-    dashboard.add_argument(
-        "--online", metavar="ENTITY/PROJECT", action="append", default=[], help="runs of W&B's server"
-    )
-    dashboard.add_argument(
-        "--target",
-        help="metric by which runs are compared (default: the monitor of their callbacks, or a validation loss)",
-    )
-    dashboard.add_argument(
-        "--better", choices=["min", "max"], help="better end of --target, if neither a run nor its name says it"
-    )
-    dashboard.add_argument("--output", type=Path, help="the page (default: dashboard.html in the first DIR)")
-    dashboard.add_argument("--open", action="store_true", help="open it in the browser")
-    dashboard.add_argument("--serve", action="store_true", help="serve it to this machine, and keep it up to date")
-    dashboard.add_argument("--port", type=int, default=0, help="with --serve (default: a free one)")
-    workspace = commands.add_parser(
-        "workspace",
-        help="save the command center as a W&B workspace",
-        description="Save the command center as a view of a W&B project; saving again updates the same view.",
-    )
-    workspace.add_argument("--entity", required=True, help="W&B user or team")
-    workspace.add_argument("--project", required=True, help="W&B project")
-    workspace.add_argument(
-        "--target", default="val/loss", help="metric by which runs are compared, such as val/f1.max (%(default)s)"
-    )
-    workspace.add_argument(
-        "--settings",
-        nargs="+",
-        metavar="NAME",
-        default=["lr", "weight_decay", "batch_size", "optimizer", "schedule"],
-        help="names in the runs' config for the hyperparameter panels, numbers first (%(default)s)",
-    )
-    args = parser.parse_args(arguments)
+    for add in (add_check, add_read, add_dashboard, add_workspace):
+        add(commands)
+    args, others = parser.parse_known_args(arguments)
+    args.others = others
+    if others and args.command != "check":  # whose arguments depend on the classes of the user
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
-        return _dashboard(args) if args.command == "dashboard" else _workspace(args)
+        return int(args.run(args))
     except (ValueError, OSError, ImportError) as error:
         print(printable(f"trainingkit {args.command}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _dashboard(args: argparse.Namespace) -> int:
-    from lightning_trainingkit.dashboards.local import write_center
-    from lightning_trainingkit.dashboards.page.render import check_file
-
-    if args.target:
-        _say_opposite(args.better, args.target)
-    if not args.folders and not args.online:
-        raise ValueError("`DIR` must be a folder with runs, got none. Name one, or --online ENTITY/PROJECT.")
-    if not 0 <= args.port < 2**16:
-        raise ValueError(f"`--port` must be from 0 to 65535, got {args.port}. 0 takes a free one.")
-    if not args.folders and not args.output and not args.serve:
-        raise ValueError("`--output` must be given if there is no DIR for the page, got none. Name a file.")
-    if args.serve and args.output:
-        raise ValueError(f"`--output` must be left out with --serve, which writes no page, got {args.output}.")
-    if args.serve:
-        return _serve(args)
-    path = (args.output or args.folders[0] / "dashboard.html").absolute()  # a link itself is replaced, not its target
-    check_file(path)
-    data = write_center(path, args.folders, args.online, args.target, args.better)
-    if not args.target:
-        _say_opposite(args.better, data["target"])
-    print(printable(f"Wrote {path}: {data['counted']}"))
-    if not data["runs"] and not data["skipped"]:
-        print("A run is a run-ID.wandb of W&B, a metrics.csv of CSVLogger or an events.out.tfevents of TensorBoard.")
-    for file, why in data["skipped"].items():
-        print(printable(f"skipped {file}: {why}"), file=sys.stderr)
-    if args.open:
-        webbrowser.open(path.as_uri())
-    return 0
-
-
-def _serve(args: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C or a signal ends it."""
-    from lightning_trainingkit.dashboards.local import collect, title
-    from lightning_trainingkit.dashboards.page.login import login_file
-    from lightning_trainingkit.dashboards.page.render import render
-    from lightning_trainingkit.dashboards.page.serving import PageServer
-
-    name = title(args.folders, args.online)
-    render({"counted": ""}, name)  # an error here if a package is missing
-    for folder in args.folders:
-        os.scandir(folder).close()  # an error here if a folder is missing
-    said = ""
-
-    def read() -> dict[str, Any]:
-        nonlocal said
-        try:
-            data = collect(args.folders, args.online, args.target, args.better)
-        except Exception as error:
-            if said != (said := str(error)):  # the page shows it too: print it once
-                print(printable(f"trainingkit dashboard: {error}"), file=sys.stderr, flush=True)
-            raise
-        said = ""
-        return data
-
-    try:
-        server = PageServer(read, lambda data: render(data, name, follow=5.0), args.port)
-    except OSError as error:
-        raise OSError(f"`--port` must be free, got {args.port}: {error.strerror}. 0 takes a free one.") from error
-    status = 0
-    try:
-        with server, login_file(server.url, server.login.token) as file, _ended_by_signals():
-            server.kept.get()
-            port = server.server_port
-            print(f"{server.url} (Ctrl-C ends it)")
-            print(printable(f"To log a browser in, open {file} or paste the token that stands in it."))
-            print(f"From another machine: ssh -L {port}:127.0.0.1:{port} HOST", flush=True)
-            if args.open:  # in a thread: a browser in the terminal returns only at its end
-                threading.Thread(target=webbrowser.open, args=(file.as_uri(),), daemon=True).start()
-            server.serve_forever()
-    except KeyboardInterrupt:
-        status = 130
-    except SystemExit as end:
-        status = int(end.code or 0)
-    if server.kept.is_busy:  # Python would wait for the reading thread
-        sys.stdout.flush()
-        os._exit(status)
-    return status
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end the block by an exception, so that its files are removed."""
-
-    def end(number: int, _: object) -> NoReturn:
-        sys.exit(128 + number)
-
-    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    here = threading.current_thread() is threading.main_thread()
-    replaced = [each for each in signals if here and signal.getsignal(each) is signal.SIG_DFL]  # `nohup` ignores one
-    for each in replaced:
-        signal.signal(each, end)
-    try:
-        yield
-    finally:
-        for each in replaced:
-            signal.signal(each, signal.SIG_DFL)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -183,22 +50,6 @@ class _Version(argparse.Action):
         print(f"lightning-trainingkit {installed.pop('lightning_trainingkit')}")
         print(", ".join(f"{name} {version}" for name, version in installed.items()))
         parser.exit()
-
-
-def _say_opposite(better: str | None, target: str) -> None:
-    from lightning_trainingkit.dashboards.panels import direction
-
-    if better and direction(target) not in (None, better):
-        said = f"--better {better} is taken, although the name {target} says the opposite"
-        print(printable(said), file=sys.stderr)
-
-
-def _workspace(args: argparse.Namespace) -> int:
-    from lightning_trainingkit.dashboards.panels import command_center
-    from lightning_trainingkit.dashboards.workspace import save_workspace
-
-    print(printable(save_workspace(args.entity, args.project, command_center(args.target), args.settings)))
-    return 0
 
 
 if __name__ == "__main__":
