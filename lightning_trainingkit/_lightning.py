@@ -33,6 +33,7 @@ else:
     import_module(f"{L.__name__}.overrides.distributed")
 
 AsyncCheckpointIO = L.plugins.io.AsyncCheckpointIO
+CSVLogger = L.loggers.CSVLogger
 BaseFinetuning = L.callbacks.BaseFinetuning
 CombinedLoader = L.utilities.CombinedLoader
 DDPStrategy = L.strategies.DDPStrategy
@@ -48,6 +49,7 @@ ModelParallelStrategy = L.strategies.ModelParallelStrategy
 OptimizerLRScheduler = L.utilities.types.OptimizerLRScheduler
 SingleDeviceStrategy = L.strategies.SingleDeviceStrategy
 StochasticWeightAveraging = L.callbacks.StochasticWeightAveraging
+TensorBoardLogger = L.loggers.TensorBoardLogger
 TrainerFn = L.trainer.states.TrainerFn
 UnrepeatedDistributedSampler = L.overrides.distributed.UnrepeatedDistributedSampler
 WandbLogger = L.loggers.WandbLogger
@@ -58,6 +60,7 @@ isolate_rng = L.utilities.seed.isolate_rng
 rank_zero_info = L.utilities.rank_zero_info
 rank_zero_only = L.utilities.rank_zero_only
 rank_zero_warn = L.utilities.rank_zero_warn
+save_hparams_to_yaml = L.core.saving.save_hparams_to_yaml
 set_rng_states = L.utilities.seed._set_rng_states  # type: ignore[attr-defined]
 
 

@@ -12,6 +12,7 @@ from lightning_trainingkit.functional.metric_name import (
 )
 
 __all__ = [
+    "Checks",
     "Curves",
     "Dots",
     "Gap",
@@ -98,13 +99,18 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class Checks:
+    """What the checks say about each run: initial loss, small sample, learning rate, curves and health."""
+
+
+@dataclass(frozen=True)
 class Table:
     """All runs with state, best value, duration, and the settings that differ."""
 
     metric: str
 
 
-Panel = Curves | Gap | Parallel | Importance | Dots | Scores | Table
+Panel = Curves | Gap | Parallel | Importance | Dots | Scores | Checks | Table
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
 
     Example:
         >>> [section.title for section in command_center()]
-        ['Loss', 'Accuracy', 'Learning rate', 'Hyperparameters', 'Averaging', 'Runs']
+        ['Loss', 'Accuracy', 'Learning rate', 'Checks', 'Hyperparameters', 'Averaging', 'Runs']
         >>> [panel.metric for panel in command_center(names=["val_loss", "train_loss", "val_acc"])[0].panels]
         ['train_loss', 'val_loss']
 
@@ -174,6 +180,11 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
             "Learning rate",
             tuple(Curves(name, log_y=True, smooth=False) for name in rates),
             "No run has logged a learning rate. Lightning's LearningRateMonitor logs it.",
+        ),
+        Section(
+            "Checks",
+            (Checks(),),
+            "No run has curves to judge, or a verdict. HealthReport and `trainingkit check --wandb` record verdicts.",
         ),
         Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
         Section(

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from lightning_trainingkit.dashboards.checks import CHECKS
 from lightning_trainingkit.dashboards.panels import (
+    Checks,
     Curves,
     Dots,
     Gap,
@@ -25,6 +27,8 @@ __all__ = ["build_workspace", "save_workspace"]
 
 _TITLE = "Command center"
 _MAX_RUNS = 50  # W&B draws 10 unless told
+# W&B puts `value` after the first part of a nested name.
+_COLUMNS = [f"config:check.value.{name}" for name in CHECKS if name != "curves"]
 _VIEW = "trainingkit"  # name of the view in its project: a fixed name, so that a later save finds the view
 
 
@@ -35,6 +39,7 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
       W&B's scatter plots have one dot a run and cannot show the values.
     - **Hyperparameters** are compared by the best value of the target. ``CommandCenter`` lets W&B keep it as
       ``val/loss.min`` or ``val/acc.max``: the lowest loss, the highest score.
+    - **Checks** are columns of the runs' table, beside the name. W&B has no panel for texts of the config.
     - **A target** whose name is neither a loss nor a score must end in its better end: ``val/width.max``.
 
     Args:
@@ -48,19 +53,25 @@ def build_workspace(entity: str, project: str, sections: Sequence[Section], sett
         ValueError: If the better end of the target is unknown.
     """
     ws, _ = _packages()
+    checked = any(isinstance(panel, Checks) for section in sections for panel in section.panels)
+    drawn = [
+        (section.title, [each for panel in section.panels for each in _drawn(panel, settings)]) for section in sections
+    ]
     workspace: Workspace = ws.Workspace(
         entity=entity,
         project=project,
         name=_TITLE,
         sections=[
             ws.Section(
-                name=section.title,
-                panels=[drawn for panel in section.panels for drawn in _drawn(panel, settings)],
+                name=title,
+                panels=panels,
                 is_open=True,
                 layout_settings=ws.SectionLayoutSettings(columns=2, rows=3),
             )
-            for section in sections
+            for title, panels in drawn
+            if panels
         ],
+        runset_settings=ws.RunsetSettings(pinned_columns=_COLUMNS if checked else []),
         settings=ws.WorkspaceSettings(x_axis=STEP, max_runs=_MAX_RUNS),
     )
     return workspace
@@ -143,7 +154,7 @@ def _drawn(panel: Panel, settings: Sequence[str]) -> Iterator[Any]:
             yield wr.ScatterPlot(title=f"One dot a run: {name}", x=wr.Config(name), y=y, log_x=name == "lr")
     elif isinstance(panel, Scores):
         yield wr.BarPlot(title=panel.title, metrics=list(panel.metrics), max_runs_to_show=30)
-    else:
+    elif not isinstance(panel, Checks):
         yield wr.RunComparer(diff_only="split")
 
 

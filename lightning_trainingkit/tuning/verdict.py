@@ -24,7 +24,7 @@ class Verdict:
     Example:
         >>> verdict = Verdict(step="initial_loss", verdict="pass", message="The loss begins at 2.31, chance is 2.30.")
         >>> verdict.line
-        'pass: The loss begins at 2.31, chance is 2.30.'
+        'pass. The loss begins at 2.31, chance is 2.30.'
     """
 
     step: str
@@ -37,5 +37,8 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The verdict, the message and the advice in one line, as the command center shows it."""
-        return f"{self.verdict}: {' '.join(filter(None, (self.message, self.advice)))}"
+        """The verdict, the message and the advice in one line, as the command center shows it.
+
+        No colon follows the verdict: in a text, "pass: ..." looks like a password, which the command center hides.
+        """
+        return f"{self.verdict}. {' '.join(filter(None, (self.message, self.advice)))}"

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_trainingkit as kit
 from lightning_trainingkit.dashboards.panels import (
+    Checks,
     Curves,
     Dots,
     Gap,
@@ -67,7 +68,7 @@ def metrics():
                 yield from (panel.one, panel.other)
             elif isinstance(panel, Scores):
                 yield from panel.metrics
-            else:
+            elif not isinstance(panel, Checks):
                 assert isinstance(panel, Curves | Parallel | Importance | Dots | Table)
                 yield panel.metric
 

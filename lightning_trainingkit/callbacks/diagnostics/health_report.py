@@ -12,6 +12,7 @@ from lightning_trainingkit.callbacks._lightning import after_build, refuse_twice
 from lightning_trainingkit.callbacks.diagnostics.findings_table import findings_table
 from lightning_trainingkit.callbacks.diagnostics.first_look import rehearse_training, rehearse_validation
 from lightning_trainingkit.callbacks.diagnostics.loop_checks import LoopChecks
+from lightning_trainingkit.callbacks.diagnostics.recorded_verdict import health_line, record_verdict
 from lightning_trainingkit.callbacks.diagnostics.training_watch import TrainingWatch
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.diagnostics.finding import Finding
@@ -33,6 +34,7 @@ class HealthReport(L.Callback):
       epoch, after 1,000 steps, or at the end. A loss that is not finite counts at once.
     - **Wrong** kinds are facts of the run, such as layers in no optimizer, whatever the accuracy.
     - **Advice** is no alarm.
+    - **Loggers** of W&B, CSV and TensorBoard get the verdict as the hyperparameter ``check.health``.
     - **Ranks** have equal findings.
 
     Args:
@@ -68,6 +70,7 @@ class HealthReport(L.Callback):
         self._certain: list[Finding] = []
         self._rehearsed = {"train": False, "validate": False}
         self._reported: set[str] = set()
+        self._recorded = ""
         self._epoch_reported = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -79,6 +82,7 @@ class HealthReport(L.Callback):
         self._remove()
         self.findings, self.notes, self._certain, self._reported = [], [], [], set()
         self._epoch_reported = False
+        self._recorded = ""
         self._rehearsed = {"train": False, "validate": False}
         watch = self._watch = TrainingWatch(self.every_n_steps)
         self.observation = watch.observation
@@ -173,6 +177,7 @@ class HealthReport(L.Callback):
             self.notes.append(_NO_LOSS)
         if not self._epoch_reported or self._new_kinds():
             self._report(trainer, f"at the end ({self._watch.step} steps)")
+        self._record(trainer)
         self._remove()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -211,6 +216,7 @@ class HealthReport(L.Callback):
 
     def _report(self, trainer: L.Trainer, when: str) -> None:
         self._reported |= self._new_kinds()
+        self._record(trainer)
         if not self.verbose:
             return
         if self.findings or self.notes:
@@ -218,6 +224,12 @@ class HealthReport(L.Callback):
                 Console().print(findings_table(self.findings, when, self.notes))
         else:
             rank_zero_info(f"HealthReport {when}: nothing wrong.")
+
+    def _record(self, trainer: L.Trainer) -> None:
+        line = health_line(self.findings)
+        if line != self._recorded:
+            self._recorded = line
+            record_verdict(trainer, "health", line)
 
     def _remove(self) -> None:
         if self._put_back is not None:

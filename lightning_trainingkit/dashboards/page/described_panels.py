@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.panels import Curves, Dots, Gap, Panel, Parallel, Scores, Section, Table
+from lightning_trainingkit.dashboards.panels import Checks, Curves, Dots, Gap, Panel, Parallel, Scores, Section, Table
 from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.functional.metric_name import stage_of
 
@@ -14,7 +14,7 @@ __all__ = ["described_sections"]
 
 
 def described_sections(
-    sections: Sequence[Section], runs: Sequence[Record], compares: bool
+    sections: Sequence[Section], runs: Sequence[Record], compares: bool, checked: bool = False
 ) -> list[tuple[Section, list[dict[str, Any]]]]:
     """Describe each section with its panels that have data. Curves that no section shows get a section at the end.
 
@@ -22,9 +22,10 @@ def described_sections(
         sections: Sections of the center.
         runs: The recorded runs.
         compares: Whether the hyperparameter panels have data: a best value, and settings that differ.
+        checked: Whether a check says something about a run.
     """
     shown: set[str] = set()  # metrics whose curves a panel shows; no second panel shows them
-    found = [(section, list(_panels(section, runs, compares, shown))) for section in sections]
+    found = [(section, list(_panels(section, runs, compares, checked, shown))) for section in sections]
     others = sorted(_curves(runs) - shown - _single_tests(runs))
     if others:
         section = Section("Other metrics", tuple(map(Curves, others)))
@@ -32,7 +33,9 @@ def described_sections(
     return found
 
 
-def _panels(section: Section, runs: Sequence[Record], compares: bool, shown: set[str]) -> Iterator[dict[str, Any]]:
+def _panels(
+    section: Section, runs: Sequence[Record], compares: bool, checked: bool, shown: set[str]
+) -> Iterator[dict[str, Any]]:
     curves = _curves(runs)
     exact = [panel for panel in section.panels if isinstance(panel, Curves) and not panel.smooth]
     equals = _equals([name for panel in exact for name in _meant(panel, curves)], runs)
@@ -51,8 +54,8 @@ def _panels(section: Section, runs: Sequence[Record], compares: bool, shown: set
         elif isinstance(panel, Scores):
             if logged.intersection(panel.metrics):
                 yield _described(panel)
-        elif isinstance(panel, Table):
-            if runs:
+        elif isinstance(panel, Table | Checks):
+            if runs if isinstance(panel, Table) else checked:
                 yield _described(panel)
         elif compares:
             yield _described(panel)
@@ -69,6 +72,7 @@ def _described(panel: Panel) -> dict[str, Any]:
             Parallel: "All settings of each run",
             Dots: "One dot a run",
             Table: "All runs",
+            Checks: "Verdicts",
         }.get(type(panel), "What each setting explains")
     return {"kind": kind, "id": f"{kind} {title}", "title": title, **vars(panel)}
 

@@ -47,8 +47,8 @@ async function drawAll() {
 
 async function draw(panel) {
   panel.stale = false;
-  if (panel.kind === "table") {
-    keepFocus(() => drawTable(panel));
+  if (isTable(panel)) {
+    keepFocus(() => (panel.kind === "table" ? drawTable : drawChecks)(panel));
     return;
   }
   const colours = view.colours(), found = figures[panel.kind](panel, view.drawn(), colours);

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_trainingkit.dashboards.checks import CHECKS, checks_of, without_checks
 from lightning_trainingkit.dashboards.page.described_panels import described_sections
 from lightning_trainingkit.dashboards.page.settings import columns, every_setting, hyperparameters, shared_settings
 from lightning_trainingkit.dashboards.panels import Scores, Section
@@ -47,6 +48,7 @@ def page_data(
         ValueError: If the better end of the target is unknown.
     """
     runs = [_without_secrets(run) for run in runs]
+    checks, runs = [checks_of(run) for run in runs], [without_checks(run) for run in runs]
     target = hide(target)
     better = better or better_end(target, runs)
     if better is None:
@@ -63,7 +65,7 @@ def page_data(
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
     compares = bool(names) and any(value is not None for value in best)
-    described = described_sections(sections, runs, compares)
+    described = described_sections(sections, runs, compares, any(checks))
     drawn = {
         name
         for _, panels in described
@@ -81,6 +83,7 @@ def page_data(
         "settings": list(settings),
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
+        "checks": {name: title for name, title in CHECKS.items() if any(name in found for found in checks)},
         "skipped": {hide(file): hide(why) for file, why in (skipped or {}).items()},
         "sections": [
             {
@@ -99,6 +102,7 @@ def page_data(
                 "seconds": round(run.seconds, 1) or None,
                 "lacks": [name for name, values in shared.items() if values[place] is None],
                 "config": {name: values[place] for name, values in settings.items()},
+                "checks": checks[place],
                 "best": best[place],
                 "scores": {name: value for name in beside if (value := _score(run, name)) is not None},
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},

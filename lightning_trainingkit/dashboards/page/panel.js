@@ -1,14 +1,19 @@
 "use strict";
 // One panel of the page: make, update and remove its box with title and buttons.
 
+/** Whether a panel is rows of text. Plotly draws all other panels. */
+function isTable(panel) {
+  return ["table", "checks"].includes(panel.kind);
+}
+
 function addPanel(description, into) {
   const plot = element("div", { className: "plot" }), caption = element("figcaption");
   const top = element("div", { className: "top" }, element("h3", { textContent: clipped(description.title, 120) }));
-  const wide = ["parallel", "table"].includes(description.kind);
+  const wide = description.kind === "parallel" || isTable(description);
   const figure = element("figure", { className: wide ? "wide" : "", "data-panel": description.id }, top,
     wide ? element("div", { className: "scroll", tabIndex: 0 }, plot) : plot, caption);
   const panel = { ...description, figure, plot, caption, stale: true, visible: false };
-  if (description.kind === "table") plot.className = "";
+  if (isTable(description)) plot.className = "";
   if (["curves", "gap"].includes(description.kind)) {
     for (const axis of ["x", "y"]) {
       const pressed = () => (view.logs[panel.id] || {})[axis] ?? Boolean(axis === "y" && panel.log_y);
@@ -30,7 +35,7 @@ function addPanel(description, into) {
     };
     top.append(select);
   }
-  if (description.kind !== "table") {
+  if (!isTable(description)) {
     const button = element("button", { type: "button", textContent: "PNG", title: "Save this panel as a picture" });
     button.onclick = () => Plotly.downloadImage(panel.plot, {
       format: "png", scale: 2, width: panel.plot.clientWidth, height: panel.plot.clientHeight,

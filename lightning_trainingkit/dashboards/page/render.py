@@ -16,7 +16,7 @@ __all__ = ["check_file", "render", "write_page"]
 
 _SCRIPTS = (
     *("numbers.js", "text.js", "view.js", "figures.js", "steps.js"),
-    *("table.js", "list.js", "headline.js", "print.js", "panel.js", "page.js"),
+    *("table.js", "checks.js", "list.js", "headline.js", "print.js", "panel.js", "page.js"),
 )
 
 
