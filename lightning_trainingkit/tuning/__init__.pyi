@@ -1,3 +1,3 @@
-from .learning_rate import LearningRate as LearningRate
 from .learning_rate import find_learning_rate as find_learning_rate
+from .rate_verdict import LearningRate as LearningRate
 from .verdict import Verdict as Verdict
