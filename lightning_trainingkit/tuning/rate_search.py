@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional.learning_rate_choice import (
     RateTrial,
     blown_up,
@@ -18,9 +19,9 @@ from lightning_trainingkit.functional.learning_rate_choice import (
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.rate_probe import RateProbe
 from lightning_trainingkit.tuning.rate_verdict import LearningRate, rate_verdict
-from lightning_trainingkit.tuning.trial import Trial
+from lightning_trainingkit.tuning.trial import Data, Trial
 
-__all__ = ["RateSearch"]
+__all__ = ["RateSearch", "checked_candidates"]
 
 ITERATIONS = 100  # of a trial, as the lecture has it
 LOWEST, HIGHEST = 1e-5, 1.0
@@ -35,14 +36,20 @@ class RateSearch:
     Args:
         trial: Trains copies.
         candidates: One to five rates in growing order; None for those that the range test gives.
+        prepare: Prepares the copies of module and data, as ``Trial.run`` takes it.
 
     Raises:
         TypeError: If the candidates are no numbers.
         ValueError: If the candidates are none or more than five, or if one is not positive, or if they do not grow.
     """
 
-    def __init__(self, trial: Trial, candidates: Sequence[float] | None = None) -> None:
-        self._trial, self._candidates = trial, _checked(candidates)
+    def __init__(
+        self,
+        trial: Trial,
+        candidates: Sequence[float] | None = None,
+        prepare: Callable[[L.LightningModule, Data], Data] | None = None,
+    ) -> None:
+        self._trial, self._candidates, self._prepare = trial, checked_candidates(candidates), prepare
         self._curve: list[tuple[float, float]] = []
         self._trials: list[RateTrial] = []
         self._start = math.nan
@@ -99,7 +106,7 @@ class RateSearch:
         """Return the losses of a training, and whether they were finite."""
         probe = RateProbe(rates, ends)
         try:
-            self._trial.run(probe)
+            self._trial.run(probe, self._prepare)
         except Exception:  # the module's own code may not bear weights that are not finite
             alone = not torch.distributed.is_available() or not torch.distributed.is_initialized()
             if not (probe.broken and alone):
@@ -109,7 +116,7 @@ class RateSearch:
         return probe.losses, all(map(math.isfinite, probe.losses))
 
 
-def _checked(candidates: Sequence[float] | None) -> list[float] | None:
+def checked_candidates(candidates: Sequence[float] | None) -> list[float] | None:
     """Return the candidates as floats, the largest first."""
     if candidates is None:
         return None
