@@ -13,9 +13,11 @@ __all__ = [
     "blown_up",
     "candidates_from_sweep",
     "choose_rate",
+    "double_is_stable",
     "equivalent",
     "is_stable",
     "loses",
+    "moving_average",
     "next_refinement",
     "significant_drop",
     "sweep_rates",
@@ -96,24 +98,35 @@ def blown_up(losses: Sequence[float], start: float) -> bool:
     return bool(np.median(latest) > start + 4 * max(gained, abs(start)))
 
 
-def candidates_from_sweep(rates: Sequence[float], losses: Sequence[float], count: int = 5) -> list[float]:
+def moving_average(losses: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of each loss and its neighbours: five on either side, fewer at the ends.
+
+    Example:
+        >>> moving_average([1.0, 2.0, 3.0]).tolist()
+        [2.0, 2.0, 2.0]
+    """
+    values, kernel = np.asarray(losses, dtype=float), np.ones(2 * _BLOCK + 1)
+    reach = slice(_BLOCK, _BLOCK + len(values))
+    return np.convolve(values, kernel)[reach] / np.convolve(np.ones_like(values), kernel)[reach]
+
+
+def candidates_from_sweep(curve: Sequence[tuple[float, float]], count: int = 5) -> list[float]:
     """Narrow a range test to a few candidates: the rate of the lowest loss, and smaller ones.
 
     Args:
-        rates: Learning rate of each iteration, growing.
-        losses: Loss of each iteration, as many as the test had.
+        curve: Learning rate and loss of each iteration. The rate grows.
         count: Number of candidates, each a factor of ``sqrt(10)`` below the last one.
 
     Returns:
         The candidates, the largest first. The whole range in powers of ten if the loss never fell.
     """
-    finite = np.asarray(losses, dtype=float)
+    finite = np.asarray([loss for _, loss in curve], dtype=float)
     finite = finite[: int(np.argmin(np.isfinite(finite)))] if not np.isfinite(finite).all() else finite
     start = finite[: 2 * _BLOCK]
-    smooth = _smooth(finite)
+    smooth = moving_average(finite)
     if len(finite) <= 4 * _BLOCK or smooth.min() > start.mean() - _Z * _standard_error(start):
         return [_rounded(10.0**-power) for power in range(count)]
-    top = rates[int(np.argmin(smooth))]
+    top = curve[int(np.argmin(smooth))][0]
     return [_rounded(top / _RATIO**step) for step in range(count)]
 
 
@@ -224,12 +237,6 @@ def _standard_error(values: NDArray[np.float64]) -> float:
     """Standard error of a mean, from the means of blocks."""
     blocks = [part.mean() for part in np.array_split(values, max(2, len(values) // _BLOCK)) if len(part)]
     return float(np.std(blocks, ddof=1) / math.sqrt(len(blocks))) if len(blocks) > 1 else math.inf
-
-
-def _smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of a loss and its neighbours."""
-    kernel = np.ones(2 * _BLOCK + 1)
-    return np.convolve(losses, kernel, "same") / np.convolve(np.ones_like(losses), kernel, "same")
 
 
 def _rounded(rate: float) -> float:

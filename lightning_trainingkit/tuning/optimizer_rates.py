@@ -23,7 +23,8 @@ class OptimizerRates:
         ValueError: If there is no optimizer with a positive rate.
 
     Example:
-        >>> optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr": 0.01}, {"params": [torch.zeros(1)]}], lr=0.1)
+        >>> body, head = torch.zeros(1), torch.zeros(1)
+        >>> optimizer = torch.optim.SGD([{"params": [body], "lr": 0.01}, {"params": [head]}], lr=0.1)
         >>> OptimizerRates([optimizer]).at(1.0)
         {'SGD/pg1': 0.1, 'SGD/pg2': 1.0}
     """

@@ -22,7 +22,6 @@ _OWN = {
     "callbacks": "A trial runs without callbacks.",
     "logger": "A trial logs nothing.",
     "fast_dev_run": "A trial is short anyway.",
-    "max_steps": "A trial ends by itself.",
     "max_time": "A trial ends by itself.",
     "enable_checkpointing": "A trial saves nothing.",
 }
@@ -39,19 +38,26 @@ class Trial:
     Args:
         module: The module.
         data: A DataModule, a train loader, or None for the module's own loader.
-        trainer_options: Arguments of Lightning's Trainer, such as ``precision``.
+        trainer_options: Arguments of Lightning's Trainer, such as ``precision``; or a function that makes them for each
+            run, where an argument is an object that serves one Trainer alone, such as a strategy.
 
     Raises:
         TypeError: If the module or the data cannot be copied.
         ValueError: If an option has no place in a trial.
     """
 
-    def __init__(self, module: L.LightningModule, data: Data, trainer_options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        module: L.LightningModule,
+        data: Data,
+        trainer_options: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._module, self._data = module, data
-        self._options = dict(trainer_options or {})
+        options = dict(trainer_options or {}) if not callable(trainer_options) else {}
+        self._options = trainer_options if callable(trainer_options) else lambda: options
         for name, why in _OWN.items():
-            if name in self._options:
-                raise ValueError(f"`trainer_options` must not hold {name}, got {self._options[name]!r}. {why}")
+            if name in options:
+                raise ValueError(f"`trainer_options` must not hold {name}, got {options[name]!r}. {why}")
 
     def run(
         self,
@@ -76,7 +82,7 @@ class Trial:
                     "enable_model_summary": False,
                     "num_sanity_val_steps": 0,
                     "limit_val_batches": 0,
-                    **self._options,
+                    **self._options(),
                     "logger": [DummyLogger()],
                     "enable_checkpointing": False,
                     "callbacks": [_NoSchedules(), callback],
@@ -92,11 +98,12 @@ def stop(trainer: L.Trainer) -> None:
 
 
 class _NoSchedules(L.Callback):
-    """Keep learning-rate schedules from stepping, and ``max_epochs``, which they may depend on, from ending a trial."""
+    """Keep learning-rate schedules from stepping, and their length, the planned steps, from ending a trial."""
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace each schedule by one that does nothing, and that Lightning never steps."""
         trainer.fit_loop.max_epochs = _EPOCHS
+        trainer.fit_loop.epoch_loop.max_steps = -1
         for config in trainer.strategy.lr_scheduler_configs:
             config.interval = "never"
             rates = [float(group["lr"]) for group in config.scheduler.optimizer.param_groups]

@@ -69,9 +69,10 @@ def test_a_trial_changes_nothing_and_runs_start_alike():
     assert module._trainer is None
 
 
-def test_schedules_stand_still_and_max_epochs_does_not_end_a_trial():
+@pytest.mark.parametrize("length", [{"max_epochs": 2}, {"max_steps": 8}])
+def test_schedules_stand_still_and_the_planned_length_does_not_end_a_trial(length):
     losses = Losses(12)
-    Trial(WithSchedule(), toy_loaders()[0], {"max_epochs": 2, "accelerator": "cpu"}).run(losses)
+    Trial(WithSchedule(), toy_loaders()[0], {**length, "accelerator": "cpu"}).run(losses)
     assert losses.rates == [0.05] * 12
 
 
