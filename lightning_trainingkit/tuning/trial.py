@@ -61,13 +61,13 @@ class Trial:
 
     def run(
         self,
-        callback: L.Callback,
+        callback: L.Callback | list[L.Callback],
         prepare: Callable[[L.LightningModule, Data], Data] | None = None,
     ) -> L.LightningModule:
         """Train a copy until the callback calls ``stop``, and return the copy.
 
         Args:
-            callback: Watches and steers the training.
+            callback: Watches and steers the training; a callback or a list of them.
             prepare: Gets the copy of the module and the copy of the data, changes the first, and returns the data of
                 the training.
         """
@@ -85,7 +85,7 @@ class Trial:
                     **self._options(),
                     "logger": [DummyLogger()],
                     "enable_checkpointing": False,
-                    "callbacks": [_NoSchedules(), callback],
+                    "callbacks": [_NoSchedules(), *(callback if isinstance(callback, list) else [callback])],
                 }
             )
             trainer.fit(module, data)
@@ -106,8 +106,9 @@ class _NoSchedules(L.Callback):
         trainer.fit_loop.epoch_loop.max_steps = -1
         for config in trainer.strategy.lr_scheduler_configs:
             config.interval = "never"
-            rates = [float(group["lr"]) for group in config.scheduler.optimizer.param_groups]
-            quiet: Any = Nothing(get_last_lr=partial(list, rates), last_epoch=0)
+            optimizer = config.scheduler.optimizer
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            quiet: Any = Nothing(get_last_lr=partial(list, rates), last_epoch=0, optimizer=optimizer)
             config.scheduler = quiet
 
 
