@@ -32,8 +32,9 @@ def load(text: str, option: str) -> Any:
     module = _module(where, option)
     if not hasattr(module, name):
         own = [each for each, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-        near = get_close_matches(name, own, cutoff=0.5) or sorted(each for each in own if not each.startswith("_"))
-        names = f"Did you mean {', '.join(near)}?" if near else "It defines no class and no function."
+        near = get_close_matches(name, own, cutoff=0.5)
+        shown = sorted(each for each in own if not each.startswith("_"))
+        names = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(shown) or 'no class'}."
         raise ValueError(f"`{option}` must name a class that {where} holds, got {name!r}. {names}")
     return getattr(module, name)
 

@@ -35,7 +35,8 @@ def run_steps(built: Built, numbers: Sequence[int], expected: float | None = Non
     options = {"devices": 1, **built.trainer_options}
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     found: list[tuning.Verdict] = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for number in numbers:
             step, title = list(TITLES.items())[number - 1]
             task = progress.add_task(title, total=None)

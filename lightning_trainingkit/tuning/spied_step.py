@@ -84,7 +84,9 @@ class _CheckedLosses(LossSpy):
         if func in _CLASS_LOSSES:
             given = inspect.signature(func).bind(*args, **(kwargs or {}))
             given.apply_defaults()
-            _check_labels(func.__name__, **{name: given.arguments[name] for name in ("input", "target", "ignore_index")})
+            _check_labels(
+                func.__name__, **{name: given.arguments[name] for name in ("input", "target", "ignore_index")}
+            )
         return super().__torch_function__(func, types, args, kwargs)
 
 
