@@ -1,8 +1,7 @@
 """What the checks say about a run: the verdicts in its config, and the shape of its curves."""
 
-from collections.abc import Mapping
+import re
 from dataclasses import replace
-from typing import Any
 
 from lightning_trainingkit.dashboards.read.record import Record
 
@@ -18,6 +17,9 @@ CHECKS = {
 """Each check to its title. All but ``curves`` are verdicts in the run's config, such as ``check.initial_loss``."""
 
 _SETTINGS = {f"check.{name}": name for name in CHECKS if name != "curves"}
+_CHECK = re.compile(
+    rf"({'|'.join(map(re.escape, _SETTINGS))})(\..*)?$"
+)  # with details, such as the rates that were found
 
 
 def checks_of(run: Record) -> dict[str, str]:
@@ -35,5 +37,5 @@ def checks_of(run: Record) -> dict[str, str]:
 
 def without_checks(run: Record) -> Record:
     """Return the run without the verdicts in its config, which are no settings."""
-    kept: Mapping[str, Any] = {name: value for name, value in run.config.items() if name not in _SETTINGS}
-    return run if len(kept) == len(run.config) else replace(run, config=dict(kept))
+    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name)}
+    return run if len(kept) == len(run.config) else replace(run, config=kept)

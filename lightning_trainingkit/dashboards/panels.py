@@ -184,7 +184,7 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
         Section(
             "Checks",
             (Checks(),),
-            "No run has curves to judge, or a verdict. HealthReport and `trainingkit check --wandb` record verdicts.",
+            "No run has a training loss to judge, or a verdict of HealthReport or `trainingkit check --wandb`.",
         ),
         Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
         Section(

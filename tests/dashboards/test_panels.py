@@ -122,6 +122,7 @@ def test_metrics_find_their_panel_by_the_words_in_their_names():
             ("Training above validation: f1", "train/f1", "valid/f1"),
         ],
         "Learning rate": ["lr-SGD/pg1"],
+        "Checks": [],
         "Hyperparameters": [],
         "Averaging": [("Test accuracy", "test_acc", "test_acc_member"), ("Test f1", "test_f1")],
         "Runs": [],

@@ -1,0 +1,30 @@
+from lightning_trainingkit.dashboards.checks import checks_of, without_checks
+from lightning_trainingkit.dashboards.page.page_data import page_data
+from lightning_trainingkit.dashboards.panels import command_center
+from tests.dashboards.made import grid, run
+
+HEALTH = "fail. dead_units in net.1: All units are zero. Use LeakyReLU."
+
+
+def test_verdicts_of_the_config_stand_beside_the_run_and_are_no_settings():
+    runs = grid()[:3]
+    for n, each in enumerate(runs):
+        each.config |= {"check.health": HEALTH if n else "pass. Nothing wrong.", "check.val_every": n}
+        each.config |= {"check.learning_rate": f"pass. {n}", "check.learning_rate.AdamW/pg1": n / 10}
+    data = page_data(runs, command_center())
+    assert data["settings"] == ["check.val_every", "lr", "optimizer", "weight_decay"]  # one is the user's own
+    assert not [name for name in data["shared"] if name.startswith("check")]
+    assert [each["checks"]["health"] for each in data["runs"]] == ["pass. Nothing wrong.", HEALTH, HEALTH]
+    assert list(data["checks"].values())[-2:] == ["learning rate", "health"]
+    assert runs[0].config["check.health"] == "pass. Nothing wrong."  # the records are left as they were
+
+
+def test_a_run_without_checks_is_left_as_it_is():
+    bare = run(1, curves={}, summary={})
+    assert checks_of(bare) == {}
+    assert without_checks(bare) is bare
+
+
+def test_secrets_in_a_verdict_are_hidden():
+    (found,) = page_data([run(1, config={"check.health": "fail. token=hunter2hunter2"})], command_center())["runs"]
+    assert "hunter2" not in found["checks"]["health"]
