@@ -28,7 +28,8 @@ class Epochs:
         train_acc: Mean training accuracy within each epoch, or None.
         val_acc: Validation accuracy after each epoch, or None.
         rate: Learning rate at the end of each epoch, or None.
-        first_loss: The first training loss that was logged.
+        first_loss: The first training loss that was logged; the median of five if steps were logged.
+        peak_loss: The highest training loss that was logged.
         broken: Step of the first loss that is not finite, or None.
     """
 
@@ -39,6 +40,7 @@ class Epochs:
     val_acc: Floats | None
     rate: Floats | None
     first_loss: float
+    peak_loss: float
     broken: float | None
 
 
@@ -60,7 +62,9 @@ def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
         for name, (steps, values) in points.items()
         if name in ("train_loss", "val_loss") and not np.isfinite(values).all()
     ]
-    finite = {name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in points.items()}
+    finite = {
+        name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in points.items()
+    }
     steps, losses = finite["train_loss"]
     held_out = next((name for name in ("val_loss", "val_acc") if name in finite and len(finite[name][0])), None)
     if held_out is not None:
@@ -81,9 +85,18 @@ def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
         on_grid("train_acc"),
         on_grid("val_acc"),
         on_grid("rate"),
-        float(np.mean(losses[: max(1, len(losses) // (4 * len(ends)))])) if len(losses) else np.nan,
+        _first(losses[: 5 if len(losses) >= 10 * len(ends) else 1]),
+        float(losses.max()) if len(losses) else np.nan,
         float(min(broken)) if broken else None,
     )
+
+
+def _first(losses: Floats) -> float:
+    """The loss before training: a median, since batches differ, but not where it has exploded by then."""
+    if not len(losses):
+        return np.nan
+    middle = float(np.median(losses))
+    return middle if middle < 2 * losses[0] else float(losses[0])
 
 
 def _sorted(steps: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:

@@ -44,7 +44,9 @@ def make_model(task: Task, settings: Settings, inputs: tuple[int, ...], outputs:
         model = nn.Sequential(*layers)
     elif task.model == "residual":
         blocks = [Residual(width, dropout) for _ in range(2 + settings.depth)]
-        model = nn.Sequential(nn.Flatten(), nn.Linear(size, width), *blocks, nn.LayerNorm(width), nn.Linear(width, outputs))
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(size, width), *blocks, nn.LayerNorm(width), nn.Linear(width, outputs)
+        )
     else:
         sizes = [size] + [width] * (2 + settings.depth)
         hidden = [

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,17 +30,20 @@ def examine(plant: str, training: Training) -> Facts:
         "fit_initial": curves.fit_loss[0],
     }
     if facts["finite"]:
+        gained = max(
+            facts["fit_initial"] - min(smooth(fit, 3)), facts["initial"] - min(smooth(test, 3)), 0.05 * facts["initial"]
+        )
         facts |= {
             "end": last(test),
             "best": min(smooth(test, 3)),
+            "falling": test[-1 - len(test) // 3] / last(test) - 1,
             "fit_end": last(fit),
             "fit_best": min(smooth(fit, 3)),
             "val_end": last(curves.val_loss),
             "started": _started(curves),
-            "val_rise": (last(curves.val_loss) - min(smooth(curves.val_loss, 3)))
-            / max(jumps(curves.val_loss, facts["initial"]) * facts["initial"], 1e-9),
-            "val_jumps": jumps(curves.val_loss, facts["initial"]),
-            "test_jumps": jumps(test, facts["initial"]),
+            "val_rise": (last(curves.val_loss) - min(smooth(curves.val_loss, 3))) / max(jumps(curves.val_loss), 1e-9),
+            "val_jumps": jumps(curves.val_loss) / gained,
+            "test_jumps": jumps(test) / gained,
             "reference": reference(settings.task),
         }
         if label(plant, facts) == "":
@@ -83,24 +86,28 @@ def label(plant: str, facts: Facts) -> str | None:
     if fit_end > 0.8 * fit_initial and plant != "cut_too_early":
         return None
     if plant == "leaked":
-        return "leaked" if end > 1.5 * facts["val_end"] + 0.05 * initial else None
+        memorized = fit_end < 0.2 * fit_initial  # otherwise nothing can be seen of the leak
+        return "leaked" if memorized and end > 1.5 * facts["val_end"] + 0.05 * initial else None
     floor = max(end, 0.05 * initial)  # gains of small losses hardly count
     if facts["val_jumps"] > 0.2 and facts["val_rise"] < 4:
         return "noisy"
-    if plant == "noisy" or max(facts["val_jumps"], facts["test_jumps"]) > 0.15:
+    readable = max(facts["val_jumps"], facts["test_jumps"]) < 0.15 or facts["val_rise"] > 4
+    if plant == "noisy" or not readable:
         return None
     rise, better, gap = (end - facts["best"]) / floor, (end - facts["reference"]) / floor, (end - fit_end) / floor
     if rise > _LARGE:
-        return "overfit" if fit_end < 1.3 * facts["fit_best"] + 0.03 * fit_initial else None
-    if plant == "overfit" and rise < _SMALL:
-        return "overfit" if better > 0.3 and gap > 0.5 and end > 0.15 * initial else None
+        rose = (end - facts["best"]) > 3 * facts["test_jumps"] * initial
+        return "overfit" if rose and fit_end < 1.3 * facts["fit_best"] + 0.03 * fit_initial else None
+    if plant == "overfit":
+        return "overfit" if better > 0.3 and gap > 0.5 and end > 0.2 * initial else None
+    small = _SMALL if plant == "healthy" else _SMALL / 2  # of a plant that turned out to be harmless, more is asked
     if rise > _SMALL:
         return None
     if "longer" not in facts:
         return ""
     longer, lower = (end - facts["longer"]) / floor, (end - facts["lower"]) / floor
     if longer > _LARGE and longer > 1.2 * lower:
-        return "cut_too_early"
+        return "cut_too_early" if facts["falling"] > 0.05 else None
     if facts["started"] > 0.3:
         return "not_started" if learnable and longer < _SMALL else None
     floor_fit = max(fit_end, 0.05 * fit_initial)
@@ -110,7 +117,8 @@ def label(plant: str, facts: Facts) -> str | None:
         return None
     if plant == "underfit":
         return "underfit" if better > 0.3 and end > 0.1 * initial and gap < 0.3 else None
-    return "healthy" if better < _LARGE and end < 0.6 * initial else None
+    good = max(rise, longer, lower) < small and better < 2 * small and end < 0.6 * initial
+    return "healthy" if good else None
 
 
 def last(values: Sequence[float]) -> float:
@@ -125,13 +133,10 @@ def smooth(values: Sequence[float], width: int) -> list[float]:
     return [float(each) for each in np.convolve(plain, np.ones(width) / width, mode="valid")]
 
 
-def jumps(values: Sequence[float], initial: float) -> float:
-    """Typical jump of the second half from epoch to epoch, apart from the trend, as a share of what was gained."""
+def jumps(values: Sequence[float]) -> float:
+    """Typical jump of the second half from epoch to epoch, apart from the trend."""
     half = values[len(values) // 2 :]
-    if len(half) < 4:
-        return 0.0
-    apart = np.diff(half, 2) / math.sqrt(6)
-    return float(np.sqrt(np.mean(apart**2))) / max(initial - min(median(half), *smooth(values, 3)), 0.05 * initial)
+    return float(np.sqrt(np.mean(np.diff(half, 2) ** 2 / 6))) if len(half) > 3 else 0.0
 
 
 def _started(curves: Curves) -> float:

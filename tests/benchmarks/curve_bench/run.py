@@ -55,7 +55,12 @@ def _train(case: Case, folder: Path) -> dict[str, Any]:
     training = Training(case.settings)
     curves = as_plain(training.run())
     facts = oracle.plain(oracle.examine(case.plant, training))
-    content = {"settings": vars(case.settings), "curves": curves, "facts": facts, "seconds": time.perf_counter() - start}
+    content = {
+        "settings": vars(case.settings),
+        "curves": curves,
+        "facts": facts,
+        "seconds": time.perf_counter() - start,
+    }
     # curves may hold NaN, which Python alone reads from JSON
     write_bytes(_file(folder, case), json.dumps(content).encode())
     return content
