@@ -28,12 +28,14 @@ def _read(args: argparse.Namespace) -> int:
 
     runs, skipped = gather(args.folders)
     for run in runs:
+        name = run.name or run.id
         try:
             reading = read_curves(run)
         except ValueError as error:
-            print(printable(f"{run.name or run.id}: no curves to read. {error}"))
+            print(printable(f"{name}: not read. {error}"))
         else:
-            print(printable(f"{run.name or run.id}: {reading.shape}. {reading.message} {reading.advice}".rstrip()))
+            shape = reading.shape.replace("_", " ")
+            print(printable(f"{name}: {shape}. {reading.message} {reading.advice}".rstrip()))
     for file, why in skipped.items():
         print(printable(f"skipped {file}: {why}"), file=sys.stderr)
     if not runs:

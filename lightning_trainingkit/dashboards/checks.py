@@ -4,6 +4,8 @@ import re
 from dataclasses import replace
 
 from lightning_trainingkit.dashboards.read.record import Record
+from lightning_trainingkit.functional.curve_names import choose_curves
+from lightning_trainingkit.functional.curve_shape import curve_shapes
 
 __all__ = ["CHECKS", "checks_of", "without_checks"]
 
@@ -23,7 +25,9 @@ _CHECK = re.compile(
 
 
 def checks_of(run: Record) -> dict[str, str]:
-    """Collect what the checks say, by the names in ``CHECKS``: a text that begins with pass, warn or fail.
+    """Collect what the checks say, by the names in ``CHECKS``: texts that begin with pass, warn or fail.
+
+    Curves have no such word if their shape is unclear, or if a running training still lowers them.
 
     Args:
         run: The recorded run.
@@ -32,10 +36,31 @@ def checks_of(run: Record) -> dict[str, str]:
         >>> checks_of(Record("1", config={"lr": 0.1, "check.health": "pass. Nothing wrong."}))
         {'health': 'pass. Nothing wrong.'}
     """
-    return {name: str(run.config[key]) for key, name in _SETTINGS.items() if run.config.get(key)}
+    found = {"curves": line} if (line := _curve_line(run)) else {}
+    return found | {name: str(run.config[key]) for key, name in _SETTINGS.items() if run.config.get(key)}
 
 
 def without_checks(run: Record) -> Record:
     """Return the run without the verdicts in its config, which are no settings."""
     kept = {name: value for name, value in run.config.items() if not _CHECK.match(name)}
     return run if len(kept) == len(run.config) else replace(run, config=kept)
+
+
+def _curve_line(run: Record) -> str:
+    """The shape of the run's curves, and what to do. Empty for a run without a training loss."""
+    curves = {
+        # the extremes that a thinned curve keeps have another mean
+        name: (curve.steps, curve.values) if curve.means is None else (curve.means[0], curve.means[1])
+        for name, curve in run.curves.items()
+    }
+    chosen = choose_curves({name: len(steps) for name, (steps, _) in curves.items()})
+    train = chosen.get("train_loss")
+    if train is None or len(curves[train][0]) < 2:
+        return ""
+    first = curve_shapes({role: curves[name] for role, name in chosen.items()})[0]
+    if run.state == "running" and first.shape == "cut_too_early":
+        return f"still falling. {first.message}"
+    word = first.shape.replace("_", " ")
+    if first.shape == "unclear":
+        return f"{word}. {first.message}"
+    return f"{first.verdict}. {word}: {first.message} {first.advice}".rstrip()

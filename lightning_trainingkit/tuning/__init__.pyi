@@ -1,3 +1,5 @@
+from .curves import CurveReading as CurveReading
+from .curves import read_curves as read_curves
 from .learning_rate import find_learning_rate as find_learning_rate
 from .learning_rate_test import LearningRateTest as LearningRateTest
 from .rate_verdict import LearningRate as LearningRate

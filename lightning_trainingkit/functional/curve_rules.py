@@ -1,0 +1,171 @@
+"""The rules that name the shape of curves, each with its thresholds."""
+
+from collections.abc import Callable
+
+from lightning_trainingkit.functional.curve_measures import CurveMeasures
+
+__all__ = ["RULES", "Seen"]
+
+Seen = tuple[float, str]
+"""The number that a rule rests on, and a sentence with it."""
+
+FEWEST_EPOCHS = 5
+"""Epochs, or bins of a training without validation, that the rules about trends and gaps need."""
+
+# diverged
+RISEN = 1.2  # training loss at the end, relative to the first
+EXPLODED, BEYOND = 5.0, 100.0  # highest training loss, relative to the first
+NOT_BACK = 0.7  # training loss at the end after an explosion, relative to the first
+LOST = 0.5  # share of the fall that the training loss gave back
+CLIFF, SETTLED = 4.0, 0.15  # loss of the first epoch relative to the later ones, and change of these as a share
+# not started
+STARTED = 0.05  # share of the first loss by which training must have lowered it
+LATE = 0.3  # share of the training that passed before the loss fell
+KNOWS = 0.8  # accuracy from which a flat loss is a finished training, not one that never started
+# noisy
+NOISE = 0.2  # typical jump, as a share of all that was gained
+READABLE = 4.0  # rise of the validation loss in jumps, from which the curve can be read in spite of them
+# leaked
+FITTED = 0.12  # training loss relative to the first, from which a gap must show
+EQUAL = 0.15  # lead of training over validation, as a share of the loss, that counts as none
+AT_ONCE = 0.99  # accuracy on validation after the first epoch
+# overfit
+RISE = 0.15  # of the validation loss above its lowest
+TURNED = 3.0  # the same, in jumps
+GAP, GAP_LEVEL = 0.7, 0.35  # share of the validation loss, and validation loss relative to the first
+ACC_GAP = 0.18  # decides instead of the level where accuracies were logged
+# cut too early
+FALLING = 0.12  # share of the judged loss that the last third took away
+SURE = 3.0  # the same, in standard errors
+RATE_USED_UP = 0.05  # learning rate relative to the highest, below which a schedule has ended
+# plateau and underfit
+SHAKE = 0.05  # typical jump at the end, as a share of the loss, that a low learning rate does not make
+STUCK, POOR = 0.08, 0.12  # judged loss relative to the first, which could still fall
+RATE_KEPT = 0.3  # learning rate relative to the highest, above which it was not decayed
+NO_GAP = 0.2  # share of the validation loss
+# healthy
+GOOD = 0.6  # judged loss at the end, relative to the first
+
+
+def diverged(m: CurveMeasures) -> Seen | None:
+    """A loss that is not finite, or that ends far above its best."""
+    if m.broken is not None:
+        return m.broken, f"The loss is not finite from step {m.broken:g} on."
+    if m.end > RISEN:
+        return m.end, f"The training loss ends at {m.end:.1f} times its first value."
+    poor = m.acc is None or m.acc < KNOWS
+    if m.peak > EXPLODED and (m.end > NOT_BACK or (m.peak > BEYOND and m.end > FITTED and poor)):
+        return m.peak, f"The training loss rose to {m.peak:.3g} times its first value and did not recover."
+    lost = (m.end - m.best) / max(1 - m.best, 1e-9)
+    if lost > LOST and m.best < 1 - 2 * STARTED:
+        return lost, f"The training loss gave back {lost:.0%} of its fall."
+    if m.drop > CLIFF and abs(m.settled - 1) < SETTLED and poor and m.epochs >= FEWEST_EPOCHS:
+        return m.drop, f"The training loss of the first epoch is {m.drop:.3g} times the later ones, which are flat."
+    return None
+
+
+def not_started(m: CurveMeasures) -> Seen | None:
+    """A loss that is flat from the start."""
+    if m.acc is not None and m.acc > KNOWS:
+        return None
+    if m.end > 1 - STARTED:
+        return 1 - m.end, f"The training loss fell by only {max(0.0, 1 - m.end):.1%}: it is flat from the start."
+    if m.waited > LATE and not _falls(m) and m.end < 0.8 and m.epochs >= 2 * FEWEST_EPOCHS:
+        return m.waited, f"The training loss was flat for the first {m.waited:.0%} of the training, and fell then."
+    return None
+
+
+def noisy(m: CurveMeasures) -> Seen | None:
+    """Jumps between epochs that hide the trend."""
+    if m.jumps > NOISE and m.turn < READABLE and m.epochs >= FEWEST_EPOCHS:
+        what = "validation" if m.validated else "training"
+        return m.jumps, f"The {what} loss jumps between epochs by {m.jumps:.0%} of all that it gained."
+    return None
+
+
+def leaked(m: CurveMeasures) -> Seen | None:
+    """Validation as good as training where training examples are known by heart, or perfect at once."""
+    if not m.validated:
+        return None
+    if m.first_acc is not None and m.first_acc >= AT_ONCE and (m.first_train_acc or 0.0) < m.first_acc:
+        return m.first_acc, f"The validation accuracy is {m.first_acc:.1%} after the first epoch."
+    if (
+        m.end < (FITTED if not _falls(m) else FITTED / 4)
+        and abs(m.lead) < EQUAL
+        and abs(m.gap) < EQUAL
+        and m.epochs >= FEWEST_EPOCHS
+    ):
+        return m.lead, (
+            f"The training loss fell to {m.end:.1%} of its first value, and the validation loss is the same within "
+            f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are never learned as well."
+        )
+    return None
+
+
+def overfit(m: CurveMeasures) -> Seen | None:
+    """A validation loss that rises, or a huge gap."""
+    if not m.validated or m.epochs < FEWEST_EPOCHS:
+        return None
+    if m.rise > RISE and m.turn > TURNED and m.gap > 0:
+        return (
+            m.rise,
+            f"The validation loss ends {m.rise:.0%} of its value above its lowest, and training goes on falling.",
+        )
+    wide = m.level > GAP_LEVEL if m.acc_gap is None else m.acc_gap > ACC_GAP
+    if m.gap > GAP and wide:
+        more = f", the accuracy {100 * m.acc_gap:.0f} points" if m.acc_gap is not None else ""
+        return m.gap, f"The gap between training and validation is {m.gap:.0%} of the validation loss{more}."
+    return None
+
+
+def cut_too_early(m: CurveMeasures) -> Seen | None:
+    """A loss that still falls at the end."""
+    if _falls(m):
+        what = "validation" if m.validated else "training"
+        return m.fell, f"The {what} loss still falls: by {m.fell:.0%} of its value in the last third of the training."
+    return None
+
+
+def plateau(m: CurveMeasures) -> Seen | None:
+    """A loss that has stopped falling, and shakes as with a high learning rate."""
+    kept = m.rate_left is None or m.rate_left > RATE_KEPT
+    if kept and m.shake > SHAKE and m.level > STUCK and m.epochs >= FEWEST_EPOCHS:
+        what = "validation" if m.validated else "training"
+        return m.shake, f"The {what} loss has stopped falling, and shakes by {m.shake:.0%} of its value between epochs."
+    return None
+
+
+def underfit(m: CurveMeasures) -> Seen | None:
+    """No gap, and both losses high."""
+    if m.validated and abs(m.gap) < NO_GAP and m.level > POOR and m.shake < SHAKE and m.epochs >= FEWEST_EPOCHS:
+        return m.level, (
+            f"There is no gap between training and validation ({m.gap:.0%}), and both losses have stopped at "
+            f"{m.level:.0%} of the first value."
+        )
+    return None
+
+
+def healthy(m: CurveMeasures) -> Seen | None:
+    """A loss that fell and came to rest near its best."""
+    if m.level < GOOD and m.rise < RISE and m.epochs >= FEWEST_EPOCHS:
+        return m.level, f"The loss fell to {m.level:.0%} of its first value and came to rest near its best."
+    return None
+
+
+def _falls(m: CurveMeasures) -> bool:
+    used_up = m.rate_left is not None and m.rate_left < RATE_USED_UP
+    return not used_up and m.fell > FALLING and m.fell > SURE * m.fell_error and m.epochs >= FEWEST_EPOCHS
+
+
+RULES: dict[str, Callable[[CurveMeasures], Seen | None]] = {
+    "diverged": diverged,
+    "not_started": not_started,
+    "noisy": noisy,
+    "leaked": leaked,
+    "overfit": overfit,
+    "cut_too_early": cut_too_early,
+    "plateau": plateau,
+    "underfit": underfit,
+    "healthy": healthy,
+}
+"""The rules by shape, the gravest first: a training that never started has no gap worth reading."""

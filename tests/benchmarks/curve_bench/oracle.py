@@ -1,0 +1,156 @@
+"""What a training really needed, from test examples and continued trainings that the rules never see."""
+
+import functools
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from .settings import Settings
+from .training import Curves, Training
+
+__all__ = ["examine", "label"]
+
+Facts = dict[str, float]
+
+_LARGE, _SMALL = 0.20, 0.10
+"""Share of the test loss by which a cure must lower it to count, and that a healthy training may leave."""
+
+
+def examine(plant: str, training: Training) -> Facts:
+    """Measure a finished training, and what more time and a lower rate would bring where that decides the label."""
+    settings, curves = training.settings, training.curves
+    test, fit = curves.test_loss[1:], curves.fit_loss[1:]
+    facts: Facts = {
+        "finite": float(all(map(math.isfinite, [*curves.train_loss, *test]))),
+        "highest": max(smooth(curves.train_loss, 20)),
+        "initial": curves.test_loss[0],
+        "fit_initial": curves.fit_loss[0],
+    }
+    if facts["finite"]:
+        gained = max(
+            facts["fit_initial"] - min(smooth(fit, 3)), facts["initial"] - min(smooth(test, 3)), 0.05 * facts["initial"]
+        )
+        facts |= {
+            "end": last(test),
+            "best": min(smooth(test, 3)),
+            "falling": test[-1 - len(test) // 3] / last(test) - 1,
+            "fit_end": last(fit),
+            "fit_best": min(smooth(fit, 3)),
+            "val_end": last(curves.val_loss),
+            "started": _started(curves),
+            "val_rise": (last(curves.val_loss) - min(smooth(curves.val_loss, 3))) / max(jumps(curves.val_loss), 1e-9),
+            "val_jumps": jumps(curves.val_loss) / gained,
+            "test_jumps": jumps(test) / gained,
+            "reference": reference(settings.task),
+        }
+        if label(plant, facts) == "":
+            facts |= _continued(training)
+    return {name: min(value, 1e9) if math.isfinite(value) else 1e9 for name, value in facts.items()}
+
+
+def _continued(training: Training) -> Facts:
+    """Losses after as many epochs more, and after some epochs at a tenth of the rate."""
+    settings, epochs = training.settings, len(training.curves.ends)
+    decayed = settings.schedule in ("cosine", "steps")
+    longer, lower = training.fork(), training.fork()
+    longer.train_on(max(5, epochs), "cosine" if decayed else "constant", 0.2 if decayed else 1.0)
+    more = max(3, round(0.3 * epochs))
+    lower.train_on(more, "constant", 0.02 if decayed else 0.1)
+    return {
+        "longer": last(longer.curves.test_loss[-max(5, epochs) :]),
+        "fit_longer": last(longer.curves.fit_loss),
+        "lower": last(lower.curves.test_loss[-more:]),
+        "fit_lower": last(lower.curves.fit_loss[-more:]),
+    }
+
+
+def label(plant: str, facts: Facts) -> str | None:
+    """The word that is right, or None if the oracle is not sure.
+
+    A plant that does something other than planned is named by what the oracle saw. The empty word asks for continued
+    trainings.
+    """
+    if not facts["finite"]:
+        return "diverged"
+    initial, end, fit_initial, fit_end = facts["initial"], facts["end"], facts["fit_initial"], facts["fit_end"]
+    if fit_end > 1.2 * fit_initial or (facts["highest"] > 5 * fit_initial and fit_end > 0.7 * fit_initial):
+        return "diverged"
+    if fit_end - facts["fit_best"] > 0.5 * (fit_initial - facts["fit_best"]) > 0.1 * fit_initial:
+        return "diverged"
+    learnable = facts["reference"] < 0.7 * initial
+    if fit_end > 0.95 * fit_initial:
+        return "not_started" if learnable and facts["highest"] < 1.3 * fit_initial else None
+    if fit_end > 0.8 * fit_initial and plant != "cut_too_early":
+        return None
+    if plant == "leaked":
+        memorized = fit_end < 0.2 * fit_initial  # otherwise nothing can be seen of the leak
+        return "leaked" if memorized and end > 1.5 * facts["val_end"] + 0.05 * initial else None
+    floor = max(end, 0.05 * initial)  # gains of small losses hardly count
+    if facts["val_jumps"] > 0.2 and facts["val_rise"] < 4:
+        return "noisy"
+    readable = max(facts["val_jumps"], facts["test_jumps"]) < 0.15 or facts["val_rise"] > 4
+    if plant == "noisy" or not readable:
+        return None
+    rise, better, gap = (end - facts["best"]) / floor, (end - facts["reference"]) / floor, (end - fit_end) / floor
+    if rise > _LARGE:
+        rose = (end - facts["best"]) > 3 * facts["test_jumps"] * initial
+        return "overfit" if rose and fit_end < 1.3 * facts["fit_best"] + 0.03 * fit_initial else None
+    if plant == "overfit":
+        return "overfit" if better > 0.3 and gap > 0.5 and end > 0.2 * initial else None
+    small = _SMALL if plant == "healthy" else _SMALL / 2  # of a plant that turned out to be harmless, more is asked
+    if rise > _SMALL:
+        return None
+    if "longer" not in facts:
+        return ""
+    longer, lower = (end - facts["longer"]) / floor, (end - facts["lower"]) / floor
+    if longer > _LARGE and longer > 1.2 * lower:
+        return "cut_too_early" if facts["falling"] > 0.05 else None
+    if facts["started"] > 0.3:
+        return "not_started" if learnable and longer < _SMALL else None
+    floor_fit = max(fit_end, 0.05 * fit_initial)
+    if lower > _SMALL and lower > 2 * longer and (fit_end - facts["fit_lower"]) / floor_fit > _LARGE:
+        return "plateau"
+    if max(longer, lower) > _SMALL:
+        return None
+    if plant == "underfit":
+        return "underfit" if better > 0.3 and end > 0.1 * initial and gap < 0.3 else None
+    good = max(rise, longer, lower) < small and better < 2 * small and end < 0.6 * initial
+    return "healthy" if good else None
+
+
+def last(values: Sequence[float]) -> float:
+    """Mean of the last fifth."""
+    return fmean(values[-max(1, len(values) // 5) :])
+
+
+def smooth(values: Sequence[float], width: int) -> list[float]:
+    """Running mean; infinite where a value is not finite."""
+    plain = np.nan_to_num(np.array(values), nan=1e9, posinf=1e9)
+    width = min(width, len(plain))
+    return [float(each) for each in np.convolve(plain, np.ones(width) / width, mode="valid")]
+
+
+def jumps(values: Sequence[float]) -> float:
+    """Typical jump of the second half from epoch to epoch, apart from the trend."""
+    half = values[len(values) // 2 :]
+    return float(np.sqrt(np.mean(np.diff(half, 2) ** 2 / 6))) if len(half) > 3 else 0.0
+
+
+def _started(curves: Curves) -> float:
+    """Share of the training after which the loss on the training examples has fallen by a tenth."""
+    fallen = [place for place, loss in enumerate(curves.fit_loss) if loss < 0.9 * curves.fit_loss[0]]
+    return fallen[0] / len(curves.fit_loss) if fallen else 1.0
+
+
+@functools.cache
+def reference(task: str) -> float:
+    """Test loss of the task's own healthy training."""
+    return last(Training(Settings(task)).run().test_loss)
+
+
+def plain(facts: Facts) -> dict[str, Any]:
+    """The facts as JSON can hold them."""
+    return {name: round(value, 6) for name, value in facts.items()}

@@ -1,0 +1,119 @@
+"""CurveBench: does `read_curves` name the shape of real curves with planted causes?
+
+Expected: of the held-out half, EXPECTED
+Cost:     COST
+Command:  python tests/benchmarks/curves.py
+
+Small trainings with planted causes, on twelve tasks (``curve_bench/tasks.py``): scikit-learn's digits and tables, and
+images of Fashion-MNIST, with perceptrons, convolutional and residual nets, SGD and AdamW.
+
+- **The right word** is the oracle's (``curve_bench/oracle.py``). It sees what the rules don't: test examples, the same
+  training continued, the same training continued with a tenth of the rate, and the task's healthy training. Plants that
+  do something else than planned get the word that the oracle is sure of, or are dropped. Both are counted.
+- **What the rules see** is what a project would have logged: losses of steps or means of epochs, with or without
+  accuracy and learning rate.
+- **Two halves**: thresholds were chosen on six tasks. The other six were set aside. ``results.json`` names the commit
+  that fixed the thresholds.
+- **Peers**: published rules of two tools, on the same curves (``curve_bench/peers.py``).
+
+``--resume`` keeps the finished trainings of ``--output``.
+"""
+
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from curve_bench.cases import Case, all_cases
+from curve_bench.logged import logged
+from curve_bench.oracle import label
+from curve_bench.peers import PEERS
+from curve_bench.run import train_all
+from curve_bench.scores import WORDS, confusion, f1_by_word, row
+from curve_bench.tasks import HALVES, TASKS
+from fault_bench.thresholds import thresholds_commit
+from rich.progress import Progress
+
+from lightning_trainingkit import experiments
+from lightning_trainingkit.tuning import read_curves
+
+GOAL = 0.90
+RULES = ["lightning_trainingkit/functional/curve_*.py"]
+
+
+def main() -> None:
+    parser = experiments.argument_parser("curves", __doc__, trains=False)
+    parser.add_argument("--resume", action="store_true", help="keep the finished trainings of --output")
+    parser.add_argument("--half", choices=[*HALVES, "both"], default="both", help="of the tasks (%(default)s)")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), help="some tasks alone")
+    parser.add_argument("--plants", nargs="+", choices=WORDS, help="some plants alone")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = experiments.open_folder("curves", args.output, resume=args.resume)
+    start = time.perf_counter()
+    chosen = HALVES if args.half == "both" else (args.half,)
+    cases = [case for case in all_cases() if case.half in chosen]
+    cases = [
+        case for case in cases if case.settings.task in (args.tasks or TASKS) and case.plant in (args.plants or WORDS)
+    ]
+    with Progress() as progress:
+        bar = progress.add_task("Trainings", total=len(cases))
+        trainings = train_all(cases, folder / "curves", lambda: progress.advance(bar))
+
+    labels = [label(case.plant, found["facts"]) for case, found in zip(cases, trainings, strict=True)]
+    judged = [each for each in zip(cases, trainings, labels, strict=True) if each[2] is not None]
+    said = {case: words(found) for case, found, _ in judged}
+    rows: list[dict[str, Any]] = []
+    metrics: dict[str, Any] = {**thresholds_commit(RULES), "relabelled": relabelled(cases, labels)}
+    for half in chosen:
+        own = [(case, right) for case, _, right in judged if case.half == half]
+        if not own:
+            continue
+        truth = [right for _, right in own]
+        ours = [said[case]["ours"] for case, _ in own]
+        experiments.print_table(f"{half}: the right word, and the word said first", confusion(truth, ours))
+        for peer in PEERS:
+            others = [said[case][peer] for case, _ in own]
+            goal = GOAL if half == "held-out" else None
+            rows.append(row(f"{half}: macro F1 of {len(own)} curves, peer {peer}", truth, ours, others, goal))
+            metrics[f"{half}: F1 of {peer}"] = f1_by_word(truth, others)
+        metrics[f"{half}: F1"] = f1_by_word(truth, ours)
+        metrics[f"{half}: misses"] = [
+            f"{case.name}: {right}, said {said[case]['ours']}" for case, right in own if said[case]["ours"] != right
+        ]
+    experiments.print_table(
+        "CurveBench",
+        rows,
+        f"Curves: {len(cases)} trained, {len(judged)} judged. {metrics['relabelled']['text']}",
+        f"Thresholds: {metrics['thresholds_commit']}"
+        + (", changed since" if metrics["thresholds_changed_since"] else ""),
+        "Macro F1 of the first word over nine words; low, high: 95 % interval of ours by resampling the curves.",
+        "SageMaker's rules can say 4 of the 9 words, TheDeepChecker's 5. Their F1 for each word stands in results.json.",
+    )
+    experiments.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
+    sys.exit(int(not all(each["ok"] for each in rows)))
+
+
+def words(training: dict[str, Any]) -> dict[str, str]:
+    """The first word of our rules and of each peer."""
+    curves = logged(training["settings"], training["curves"])
+    names = {"train_loss": "train/loss", "val_loss": "val/loss", "train_acc": "train/acc", "val_acc": "val/acc"}
+    ours = read_curves({names.get(name, "lr"): points for name, points in curves.items()})
+    return {"ours": ours.shape, **{name: rules(curves) for name, rules in PEERS.items()}}
+
+
+def relabelled(cases: list[Case], labels: list[str | None]) -> dict[str, Any]:
+    """How many plants the oracle gave another word, or dropped."""
+    pairs = list(zip(cases, labels, strict=True))
+    dropped = Counter(case.plant for case, right in pairs if right is None)
+    changed = Counter(f"{case.plant} to {right}" for case, right in pairs if right not in (None, case.plant))
+    text = (
+        f"Dropped by the oracle: {dropped.total()} ({', '.join(f'{plant} {times}' for plant, times in dropped.items())}). "
+        f"Relabelled: {changed.total()} ({', '.join(f'{change} {times}' for change, times in changed.items())})."
+    )
+    return {"dropped": dict(dropped), "changed": dict(changed), "text": text}
+
+
+if __name__ == "__main__":
+    main()
