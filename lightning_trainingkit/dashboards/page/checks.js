@@ -3,14 +3,20 @@
 
 const SIGNS = { pass: "✓", warn: "!", fail: "✗" };
 
-/** A verdict as a badge, and below it the reason. Texts of a check begin with "pass.", "warn." or "fail.". */
-function verdictCell(text) {
+const unfolded = new Set();  // cells whose whole text is shown
+
+/** A verdict as a badge with the first words, and the rest below, folded. Texts begin with "pass.", "warn." or "fail.". */
+function verdictCell(text, key) {
   if (!text) return element("td", { className: "verdict" }, element("span", { className: "state", textContent: "–", title: "not checked" }));
   const [, kind = "", reason = text] = text.match(/^(pass|warn|fail)\. ?([^]*)$/) || [];
-  const cell = element("td", { className: "verdict", title: clipped(text, 1500) });
-  if (kind) cell.append(element("span", { className: `badge ${kind}`, textContent: `${SIGNS[kind]} ${kind}` }));
-  cell.append(element("div", { className: "reason", textContent: clipped(reason, view.printing ? 120 : 240) }));
-  return cell;
+  // Up to a colon, or the first sentence.
+  const [, head, rest = ""] = reason.match(/^([^:]{1,60}): ([^]*)$/) || reason.match(/^([^]*?\.) (?=[A-Z`])([^]*)$/) || [reason, reason];
+  const first = [clipped(head, 240)];
+  if (kind) first.unshift(element("span", { className: `badge ${kind}`, textContent: `${SIGNS[kind]} ${kind}` }), " ");
+  if (!rest) return element("td", { className: "verdict" }, ...first);
+  const details = element("details", { open: unfolded.has(key) }, element("summary", {}, element("span", {}, ...first)), clipped(rest, 1500));
+  details.ontoggle = () => unfolded[details.open ? "add" : "delete"](key);
+  return element("td", { className: "verdict" }, details);
 }
 
 /** How bad the worst verdict of a run is: runs with a failed check come first. */
@@ -25,7 +31,7 @@ function drawChecks(panel) {
   const head = element("tr", {}, ...["run", ...titles.map(([, title]) => title)].map((title) => element("th", { scope: "col", textContent: title })));
   const rows = runs.slice(0, ROWS).map((run) => {
     const name = element("td", { title: clipped(run.title, 500) }, swatch(colours.of.get(run.key)), " ", middle(view.short(run.title), 48));
-    const row = element("tr", {}, name, ...titles.map(([check]) => verdictCell(run.checks[check])));
+    const row = element("tr", {}, name, ...titles.map(([check]) => verdictCell(run.checks[check], `${run.key} ${check}`)));
     row.classList.toggle("marked", run.key === view.marked);
     return row;
   });
