@@ -17,7 +17,7 @@ from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
 from lightning_trainingkit.nn.diagnostics.observation import Observation
 from lightning_trainingkit.nn.structure.head import find_head
 from lightning_trainingkit.tuning.chance import CLASSIFICATION, uninformed_loss
-from lightning_trainingkit.tuning.spied_step import spy_on
+from lightning_trainingkit.tuning.spied_step import SpiedStep, spy_on
 from lightning_trainingkit.tuning.trial import Data, Trial, stop
 
 __all__ = ["FirstLosses", "first_losses", "known_part", "make_no_steps"]
@@ -67,6 +67,8 @@ def first_losses(trial: Trial, batches: int, *, of_step: bool = False, scale_inp
     """
     look = _Look(batches, of_step, scale_input)
     trial.run(look, look.prepare)
+    if look.step is not None:
+        look.step.check_labels()
     seen = look.seen
     if not seen.losses:
         raise ValueError(
@@ -133,13 +135,14 @@ class _Look(L.Callback):
     def __init__(self, batches: int, of_step: bool, scale_input: bool, silence: str = "") -> None:
         self.seen = FirstLosses()
         self.number = 0
+        self.step: SpiedStep | None = None
         self._batches, self._of_step, self._scale_input, self._silence = batches, of_step, scale_input, silence
         self._module: L.LightningModule | None = None
 
     def prepare(self, module: L.LightningModule, data: Data) -> Data:
         """Watch the training step."""
         self._module = module
-        spy_on(module, self._see, _scaled if self._scale_input else None)
+        self.step = spy_on(module, self._see, change=_scaled if self._scale_input else None)
         return data
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -166,7 +169,7 @@ class _Look(L.Callback):
                 self.seen.notes += [note] if note else []
             summaries = summarise_input(batch, self.seen.labels[0] if self.seen.labels else None)
             self.seen.inputs_unscaled = any(abs(each.mean) + each.std > 2 for each in summaries)
-        if trainer.strategy.reduce_boolean_decision(self.number >= self._batches or trainer.is_last_batch, all=False):
+        if self.number >= self._batches or trainer.is_last_batch:
             stop(trainer)
 
     def _see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> None:

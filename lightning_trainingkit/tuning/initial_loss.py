@@ -11,8 +11,9 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.tuning.first_losses import FirstLosses, first_losses
 from lightning_trainingkit.tuning.label_checks import label_findings, least_loss, out_of_range
-from lightning_trainingkit.tuning.reason import reason
-from lightning_trainingkit.tuning.spied_step import LabelsOutOfRangeError
+from lightning_trainingkit.tuning.one_device import on_one_device
+from lightning_trainingkit.tuning.reason import detached_loss, reason
+from lightning_trainingkit.tuning.spied_step import DetachedLossError, LabelsOutOfRangeError
 from lightning_trainingkit.tuning.trial import Data, Trial
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -63,7 +64,7 @@ def check_initial_loss(
         data: A DataModule, a train loader, or None for the module's own loader.
         expected: The loss to expect, penalties included. By default it comes from the loss that the step calls.
         batches: Number of training batches, at least 1. An epoch with fewer ends the step.
-        trainer_options: Arguments of Lightning's Trainer, such as ``accelerator``.
+        trainer_options: Arguments of Lightning's Trainer, such as ``accelerator``. One device is used.
 
     Returns:
         The verdict, with ``losses``, ``expected``, ``loss_name``, and findings, the likely reason first.
@@ -82,11 +83,13 @@ def check_initial_loss(
     batches = _check.integer("batches", batches, "Leave it out for 8.", least=1)
     if expected is not None:
         expected = _check.number("expected", expected, "Give the loss of outputs that say nothing.")
-    trial = Trial(module, data, trainer_options)
+    trial = Trial(module, data, on_one_device(trainer_options))
     try:
         seen = first_losses(trial, batches, of_step=expected is not None)
     except LabelsOutOfRangeError as error:
         return _answer("fail", "The training step cannot run.", (), None, error.loss, [out_of_range(error)])
+    except DetachedLossError:
+        return _answer("fail", "The training step cannot train.", (), None, "the loss", [detached_loss()])
     if expected is not None:
         seen.expected, seen.classifies = [expected] * len(seen.losses), True
     return _judge(trial, seen, batches)
@@ -115,7 +118,7 @@ def _judge(trial: Trial, seen: FirstLosses, batches: int) -> InitialLoss:
     elif low > limits[0]:
         verdict = "fail" if low > limits[1] else "warn"
         findings.append(_too_large(trial, seen, batches, mean, limits[0]))
-    elif seen.classifies and high < _BELOW * min(chance, least_loss(seen.labels, chance)):
+    elif seen.classifies and chance > 0 and high < _BELOW * min(chance, least_loss(seen.labels, chance)):
         verdict = "warn"
         findings.append(_below(mean, chance))
     if any(each.level in ("wrong", "harmful") for each in findings):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lightning_trainingkit._lightning import DummyLogger, L, isolate_rng
+from lightning_trainingkit._lightning import DummyLogger, L, is_overridden, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics.stand_ins import Nothing
 from lightning_trainingkit.tuning.trial_copies import copy_data, copy_module
 
@@ -73,6 +73,14 @@ class Trial:
         """
         with isolate_rng(), _quiet(), torch.compiler.set_stance("force_eager"):
             module, data = copy_module(self._module), copy_data(self._data)
+            source = module if data is None else data
+            if isinstance(source, L.LightningModule | L.LightningDataModule) and not is_overridden(
+                "train_dataloader", source
+            ):
+                raise ValueError(
+                    f"`data` must give training batches, got {type(data).__name__} without a train loader. Give a "
+                    "DataLoader, or write `train_dataloader`."
+                )
             if prepare is not None:
                 data = prepare(module, data)
             trainer = L.Trainer(
@@ -124,6 +132,7 @@ def _quiet() -> Iterator[None]:
                 ".*does not have many workers",
                 "The number of training batches .* is smaller than the logging interval",
                 ".*LeafSpec.* is deprecated",
+                ".*`training_step` returned `None`",
                 "You defined a `validation_step` but have no `val_dataloader`",
                 ".*passed in a `val_dataloader` but have no `validation_step`",
                 ".*across ranks is zero. Please make sure this was your intention",

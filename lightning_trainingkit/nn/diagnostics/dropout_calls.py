@@ -7,9 +7,9 @@ from typing import Any
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["DropoutSpy"]
+__all__ = ["DROPOUTS", "DropoutSpy"]
 
-_DROPOUTS = {
+DROPOUTS = {
     function: f"F.{function.__name__}"
     for function in (
         functional.dropout,
@@ -46,11 +46,11 @@ class DropoutSpy(TorchFunctionMode):
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _DROPOUTS:
+        if func in DROPOUTS:
             call = inspect.signature(func).bind(*args, **kwargs)
             call.apply_defaults()
             if call.arguments["training"] and call.arguments["p"] > 0:
-                self.names.append(_DROPOUTS[func])
+                self.names.append(DROPOUTS[func])
         elif func is _ATTENTION and (kwargs.get("dropout_p") or (args[4] if len(args) > 4 else 0.0)) > 0:
             self.names.append("F.scaled_dot_product_attention")
         return func(*args, **kwargs)

@@ -1,11 +1,11 @@
-"""The one list of layers that draw random numbers."""
+"""The one list of layers that draw random numbers, and of their rates."""
 
 from collections.abc import Iterable
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["layers_that_draw"]
+__all__ = ["layers_that_draw", "rates"]
 
 _FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 # Children whose rate their parent may read and apply in its own training mode, as fused attention does
@@ -27,26 +27,39 @@ def layers_that_draw(modules: Iterable[nn.Module]) -> set[nn.Module]:
     return drawing | {module for module in candidates if _reads_rates(module, drawing)}
 
 
-def _draws(module: nn.Module) -> bool:
-    """Whether a module draws random numbers in training mode."""
+def rates(module: nn.Module) -> list[str]:
+    """Name the attributes of a module that hold a positive rate, at which it drops something in training mode.
+
+    Example:
+        >>> rates(nn.Dropout(0.1)), rates(nn.Dropout(0.0)), rates(nn.MultiheadAttention(4, 1, dropout=0.1))
+        (['p'], [], ['dropout'])
+    """
     if isinstance(module, _DropoutNd):
-        return module.p > 0
-    if isinstance(module, nn.RReLU):
-        return bool(module.lower < module.upper)
+        return ["p"] if module.p > 0 else []
     if isinstance(module, nn.MultiheadAttention):
-        return bool(module.dropout > 0)
-    if isinstance(module, nn.RNNBase):
-        return bool(module.dropout > 0 and module.num_layers > 1)  # dropout stands between layers
-    if isinstance(module, _FRACTIONAL):
-        return module._random_samples is None
+        return ["dropout"] if module.dropout > 0 else []
+    if isinstance(module, nn.RNNBase):  # dropout stands between layers
+        return ["dropout"] if module.dropout > 0 and module.num_layers > 1 else []
+    if isinstance(module, (nn.RReLU, *_FRACTIONAL)):
+        return []
     kind = type(module).__name__.lower()
     drops = "drop" in kind or "stochasticdepth" in kind
     known = str(type(module).forward.__module__).partition(".")[0] in ("torchvision", "timm")
-    return any(
-        isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
+    return [
+        name
         for name, value in vars(module).items()
+        if isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
         if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
-    )
+    ]
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether a module draws random numbers in training mode."""
+    if isinstance(module, nn.RReLU):
+        return bool(module.lower < module.upper)
+    if isinstance(module, _FRACTIONAL):
+        return module._random_samples is None
+    return bool(rates(module))
 
 
 def _reads_rates(module: nn.Module, on: set[nn.Module]) -> bool:

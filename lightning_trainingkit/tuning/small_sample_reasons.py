@@ -1,0 +1,181 @@
+"""Why a network does not learn a few minibatches: causes are shown by further short trials."""
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit.nn.diagnostics.finding import Finding
+from lightning_trainingkit.nn.diagnostics.untrained import listed
+from lightning_trainingkit.tuning.reason import reason
+from lightning_trainingkit.tuning.small_sample_trials import Memorise
+
+__all__ = ["CERTAIN", "rate_at_fault", "thawing_helps", "too_small"]
+
+CERTAIN = {
+    "wrong_loss_sign",
+    "softmax_before_loss",
+    "parameters_not_trained",
+    "gradients_not_cleared",
+    "batch_leaks",
+    "eval_mode_in_training",
+    "normalisation_off",
+    "symmetric_units",
+}
+"""Kinds of findings that need no trial of other rates."""
+
+_PROBE = 100  # steps of a trial with another rate
+_POWERS = {1: 9, -1: 6}  # of 10, by which the rate is raised and lowered
+_BETTER = 0.7  # share of the loss that another rate leaves, relative to the own rate
+_WORSE = 1.2
+_STUCK = 0.98
+
+Run = Callable[[Memorise], Memorise]
+
+
+def rate_at_fault(own: Memorise, make: Callable[[float, int], Memorise], run: Run) -> Finding | None:
+    """Train with larger and smaller rates, by factors of 10, and report a rate that is clearly better.
+
+    Short trials go on to ever larger or smaller rates. If none of them is clearly better, the next larger and the next
+    smaller rate get as many steps as the own rate had.
+
+    Args:
+        own: The training at the own rate.
+        make: Makes a trial from a factor of the rates and a number of steps.
+        run: Runs a trial.
+    """
+    steps = min(_PROBE, own.max_steps)
+    diverged = not math.isfinite(own.left) or own.left > _WORSE
+    directions = (-1, 1) if diverged else (1, -1)
+    for direction in directions:
+        factor, best = _climb(direction, lambda factor: run(make(factor, steps)))
+        if best.reached or best.left < _BETTER * min(own.left, 1.0):
+            return _shown(own, factor, best)
+    if own.max_steps > steps:
+        for direction in directions:
+            trial = run(make(10.0**direction, own.max_steps))
+            if trial.reached:
+                return _shown(own, 10.0**direction, trial)
+    return None
+
+
+def _climb(direction: int, probe: Callable[[float], Memorise]) -> tuple[float, Memorise]:
+    """Multiply the rate by 10, or divide it, until the loss gets worse. Return the best factor and its trial."""
+    factor = 10.0**direction
+    best = trial = probe(factor)
+    for power in range(2, _POWERS[direction] + 1):
+        broken = not math.isfinite(trial.left) or trial.left > _WORSE
+        if trial.reached or (direction > 0 and broken) or (best.left < _STUCK and trial.left > best.left):
+            break
+        trial = probe(10.0 ** (direction * power))
+        if trial.left < best.left:
+            factor, best = 10.0 ** (direction * power), trial
+    return factor, best
+
+
+def _shown(own: Memorise, factor: float, trial: Memorise) -> Finding:
+    kind, word, verb = ("rate_too_low", "low", "Raise") if factor > 1 else ("rate_too_high", "high", "Lower")
+    times = f"{factor:g} times as large" if factor > 1 else f"{1 / factor:g} times smaller"
+    if trial.accuracies:
+        reached = f"{trial.accuracies[-1]:.0%} of the predictions are right"
+    else:
+        reached = f"the loss falls to {trial.left:.0%} of its start"
+    stays = _loss_left(own.left)
+    return reason(
+        kind,
+        "the optimizer",
+        factor,
+        f"The learning rate {own.rate:.2g} is too {word}: with it, {stays} after {len(own.steps)} steps. With "
+        f"{trial.rate:.2g}, {times}, {reached} after {len(trial.steps)} steps.",
+        f"{verb} the learning rate, to about `lr={float(f'{trial.rate:.1g}'):g}`. `find_learning_rate` measures it on "
+        "all data.",
+    )
+
+
+def thawing_helps(own: Memorise, thawed: Memorise, module: nn.Module) -> Finding | None:
+    """Say that frozen parameters are the cause, if training them too is clearly better.
+
+    Args:
+        own: The training as it is.
+        thawed: The training of all parameters.
+        module: The module, to name its frozen layers.
+    """
+    if not thawed.reached and not thawed.left < _BETTER * min(own.left, 1.0):
+        return None
+    return frozen(module, f"With all of them trained, {_result(thawed)}.")
+
+
+def frozen(module: nn.Module, shown: str) -> Finding:
+    """Name the frozen layers of a module."""
+    sizes = {name: each.numel() for name, each in module.named_parameters()}
+    names = [name for name, each in module.named_parameters() if not each.requires_grad]
+    share = sum(sizes[name] for name in names) / max(1, sum(sizes.values()))
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    return reason(
+        "frozen_parameters",
+        layers[0],
+        share,
+        f"{share:.0%} of the parameters are frozen: {listed(layers)}. {shown}",
+        f'Train them too: `self.get_submodule("{layers[0].rpartition(".")[0] or layers[0]}").requires_grad_(True)`, '
+        "before the optimizer is built.",
+    )
+
+
+def too_small(own: Memorise, module: L.LightningModule, examples: int, *, draws: bool) -> Finding:
+    """Say what is left if no rate is better, and no fault was seen.
+
+    Args:
+        own: The training.
+        module: The trained module.
+        examples: Number of examples.
+        draws: Whether the training step draws random numbers.
+    """
+    if draws:
+        return reason(
+            "step_draws",
+            "training_step",
+            own.left,
+            "The training step draws random numbers, so that the same batch gives other outputs each time. It cannot "
+            "be learnt by heart.",
+            "Leave out what the step draws, such as mixup, noise or augmentation, for this check.",
+        )
+    quarter = own.losses[-max(2, len(own.losses) // 4) :]
+    if own.left < 1 and quarter[-1] < 0.9 * quarter[0]:
+        return reason(
+            "too_few_steps",
+            "the training",
+            float(len(own.steps)),
+            f"The loss still falls after {len(own.steps)} steps.",
+            f"Give it more steps, `max_steps={2 * own.max_steps}`, or a larger learning rate.",
+        )
+    widths = {
+        name: int(getattr(layer, "out_features", 0) or getattr(layer, "out_channels", 0))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    }
+    count = sum(each.numel() for each in module.parameters() if each.requires_grad)
+    narrow = min(list(widths)[:-1], key=lambda name: widths[name], default="")
+    where = f"; its narrowest layer, {narrow}, has {widths[narrow]} outputs" if narrow else ""
+    return reason(
+        "model_too_small",
+        narrow or "the model",
+        float(count),
+        f"No other rate is better, and no fault was seen: the model is likely too small. It has {count} trained "
+        f"parameters for {examples} examples{where}.",
+        f"Make {f'{narrow} wider' if narrow else 'the model larger'}, or give the head more inputs.",
+    )
+
+
+def _result(trial: Memorise) -> str:
+    if trial.accuracies:
+        return f"{trial.accuracies[-1]:.1%} of the predictions are right after {len(trial.steps)} steps"
+    return f"{trial.left:.0%} of the loss is left after {len(trial.steps)} steps"
+
+
+def _loss_left(left: float) -> str:
+    if not math.isfinite(left):
+        return "the loss is not finite"
+    if left > 2:
+        return f"the loss is {left:.2g} times as large as at the start"
+    return f"{left:.0%} of the loss is left" if left < 0.995 else "all of the loss is left"

@@ -1,0 +1,252 @@
+"""The trials of step 2: a look at the sample without training, and training on it."""
+
+import math
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
+from lightning_trainingkit.tuning.first_losses import known_part, labels_in, make_no_steps
+from lightning_trainingkit.tuning.regularisation_off import (
+    NoDropout,
+    own_rates,
+    switch_off_decay,
+    switch_off_dropout,
+)
+from lightning_trainingkit.tuning.sample import Sample
+from lightning_trainingkit.tuning.scores import hits
+from lightning_trainingkit.tuning.spied_step import SpiedStep, spy_on
+from lightning_trainingkit.tuning.trial import Data, stop
+
+__all__ = ["Look", "Memorise"]
+
+_DENSE = 0.99  # right predictions that are enough where an example has many
+
+
+class _OnSample(L.Callback):
+    """Runs a module on the sample, without dropout."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self.dropout = NoDropout()
+        self.off: list[str] = []
+        self.module: L.LightningModule | None = None
+        self.number = 0  # finished batches
+        self.step: SpiedStep | None = None
+
+    def prepare(self, module: L.LightningModule, data: Data) -> Data:
+        """Take the dropout off, and watch the training step."""
+        self.module = module
+        self.off += switch_off_dropout(module)
+        data = self.sample.serve(module, data, looks=isinstance(self, Look))
+        self.step = spy_on(module, self.see, around=lambda: self.dropout)
+        return data
+
+    def check_labels(self) -> None:
+        """Raise LabelsOutOfRangeError if a label was no index of a class."""
+        if self.step is not None:
+            self.step.check_labels()
+
+    def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
+        """Get what a step did."""
+        raise NotImplementedError
+
+
+class Look(_OnSample):
+    """Run the first batch twice, the same read again, and the second batch; no optimizer step.
+
+    Args:
+        sample: The sample.
+
+    Attributes:
+        batches: The batches.
+        scores: What the first loss got, for each batch.
+        targets: Its targets.
+        losses: The loss of each step.
+        parts: The known part of each loss, and of outputs that say nothing.
+        is_alone: Whether the known losses are the only ones that were seen.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        super().__init__(sample)
+        self.batches: list[Any] = []
+        self.scores: list[Tensor] = []
+        self.targets: list[Tensor] = []
+        self.losses: list[float] = []
+        self.parts: list[tuple[float, float]] = []
+        self.is_alone = True
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the optimizers from changing anything."""
+        make_no_steps(trainer)
+
+    def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
+        """Keep what the losses got."""
+        if len(self.batches) > self.number:
+            return None  # an optimizer that runs the step several times for a batch
+        assert self.module is not None
+        self.batches.append(batch)
+        self.is_alone &= all(call.target is not None for call in calls)
+        first = next((call for call in calls if call.target is not None), None)
+        if first is not None and first.target is not None:
+            self.scores.append(first.input.detach().float().cpu())
+            self.targets.append(first.target.detach().cpu())
+        known = known_part(loss, calls, automatic=self.module.automatic_optimization)
+        if known is not None:
+            self.parts.append((float(known[0].detach()), float(known[1])))
+        if loss is not None:
+            self.losses.append(float(loss.detach().sum()))
+        elif known is not None:
+            self.losses.append(float(known[0].detach()))
+        return None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End after the last batch."""
+        self.number += 1
+        if trainer.is_last_batch:
+            stop(trainer)
+
+    @property
+    def penalty(self) -> float:
+        """What the step adds to its known losses, if it is the same for all batches, as penalties of weights are."""
+        if not self.is_alone or len(self.parts) < len(self.losses) or len(self.losses) < 2:
+            return 0.0
+        rests = [loss - part for loss, (part, _) in zip(self.losses, self.parts, strict=True)]
+        one, other = rests[0], rests[-1]
+        differ = abs(one - other) > 1e-4 * abs(one) or self.parts[0][0] == self.parts[-1][0]
+        return 0.0 if differ or abs(one) < 0.01 * abs(self.parts[0][0]) else one
+
+
+class Memorise(_OnSample):
+    """Train on the sample until all is right, the loss is not finite, or the steps are used up.
+
+    Args:
+        sample: The sample.
+        max_steps: Largest number of batches.
+        chance: The loss of outputs that say nothing, None where it is unknown.
+        floor: Share of the first loss, or of chance, that is low enough where no class is predicted.
+        known_alone: Whether to train on the known losses, without penalties.
+        factor: Factor of the learning rates.
+        thaw: Whether to train frozen parameters too.
+
+    Attributes:
+        steps: The loss of each batch.
+        losses: Mean loss of each epoch.
+        accuracies: Share of right predictions in each epoch. Empty where no classes are predicted.
+        reached: Whether the sample was learnt.
+        rate: The learning rate of the first group.
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        max_steps: int,
+        *,
+        chance: float | None = None,
+        floor: float = 0.1,
+        known_alone: bool = False,
+        factor: float = 1.0,
+        thaw: bool = False,
+    ) -> None:
+        super().__init__(sample)
+        self.max_steps, self.chance, self.floor = max_steps, chance, floor
+        self.steps: list[float] = []
+        self.losses: list[float] = []
+        self.accuracies: list[float] = []
+        self.reached = False
+        self.rate = 0.0
+        self._known_alone, self._factor, self._thaw = known_alone, factor, thaw
+        self._epoch: list[float] = []
+        self._right = self._all = 0
+        self._dense = False
+
+    def prepare(self, module: L.LightningModule, data: Data) -> Data:
+        """Thaw the module, if asked."""
+        if self._thaw:
+            for parameter in module.parameters():
+                if parameter.is_floating_point():
+                    parameter.requires_grad_()
+        return super().prepare(module, data)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the rates, and take the weight decay off."""
+        self.off += switch_off_decay(trainer.optimizers)
+        if trainer.lr_scheduler_configs:
+            self.off.append("the learning-rate schedule")
+        if self._thaw and trainer.optimizers:
+            held = {
+                id(each)
+                for optimizer in trainer.optimizers
+                for group in optimizer.param_groups
+                for each in group["params"]
+            }
+            if missing := [each for each in pl_module.parameters() if id(each) not in held]:
+                trainer.optimizers[0].add_param_group({"params": missing, **_like(trainer.optimizers[0])})
+        own_rates(trainer.optimizers, self._factor)
+        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self.rate = rates[0] if rates else 0.0
+
+    def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
+        """Keep the loss, and count the right predictions."""
+        assert self.module is not None
+        known = None
+        if self._known_alone or loss is None:
+            known = known_part(loss, calls, automatic=self.module.automatic_optimization)
+        if len(self.steps) <= self.number:
+            value = known[0] if known is not None else loss
+            if value is not None:
+                self.steps.append(float(value.detach().sum()))
+                self._epoch.append(self.steps[-1])
+            labels = labels_in(batch)
+            for call in calls:
+                counted = hits(call, labels)
+                if counted is not None:
+                    self._right, self._all = self._right + counted[0], self._all + counted[1]
+                    self._dense |= counted[1] > len(call.input)
+        return known[0] if known is not None and self._known_alone else None
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Judge the epoch at its end, and stop in time."""
+        self.number += 1
+        over = trainer.is_last_batch and self._end_epoch()
+        over |= self.number >= self.max_steps or (bool(self.steps) and not math.isfinite(self.steps[-1]))
+        if over:
+            if self._epoch:
+                self._end_epoch()
+            stop(trainer)
+
+    def _end_epoch(self) -> bool:
+        loss, right, everything = fmean(self._epoch) if self._epoch else math.nan, self._right, self._all
+        self._epoch, self._right, self._all = [], 0, 0
+        self.losses.append(loss)
+        if everything:
+            self.accuracies.append(right / everything)
+            self.reached = self.accuracies[-1] >= (_DENSE if self._dense else 1.0)
+        else:
+            self.reached = self.base > 0 and 0 <= loss <= self.floor * self.base
+        return self.reached
+
+    @property
+    def base(self) -> float:
+        """The loss that the training must get below: the first one, or chance if it is smaller."""
+        first = self.steps[0] if self.steps else math.nan
+        return min(first, self.chance) if self.chance and math.isfinite(first) else first
+
+    @property
+    def left(self) -> float:
+        """Share of the loss that is left, from the last epoch. Infinite for a loss that is not finite."""
+        last = self.losses[-1] if self.losses else math.nan
+        if not math.isfinite(last) or not self.base:
+            return math.inf
+        return last / self.base if self.base > 0 else 1 - (self.base - last) / abs(self.base)
+
+
+def _like(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"lr": optimizer.param_groups[0]["lr"]}
