@@ -53,11 +53,12 @@ class OptimizerRates:
         for group, each in zip(self._groups, self._rates, strict=True):
             _set(group, "lr", each * rate / self.largest)
 
-    def limit_decay(self, most: float) -> None:
-        """Lower the weight decay of each group to at most ``most``."""
-        for group in self._groups:
-            if "weight_decay" in group:
-                group["weight_decay"] = min(group["weight_decay"], most)
+    def limit_decay(self, most: float) -> bool:
+        """Lower the weight decay of each group to at most ``most``. Return whether one was above."""
+        strong = [group for group in self._groups if group.get("weight_decay", 0) > most]
+        for group in strong:
+            group["weight_decay"] = most
+        return bool(strong)
 
     def scale(self, rate: float, schedulers: Sequence[Any]) -> None:
         """Scale the rates and their schedules so that the largest rate is ``rate``.
