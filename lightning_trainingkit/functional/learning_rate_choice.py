@@ -142,9 +142,10 @@ def loses(trial: RateTrial, best: RateTrial) -> bool:
 
 
 def equivalent(trials: Sequence[RateTrial]) -> list[RateTrial]:
-    """Return the finished trials whose drop is not significantly below that of the best one.
+    """Return the stable trials whose drop is not significantly below that of the best one.
 
-    The difference of two trials is taken loss by loss, since both saw the same batches.
+    The difference of two trials is taken loss by loss, since both saw the same batches. A wild trial, whose losses say
+    nothing significant, is not stable.
     """
     whole = [each for each in trials if each.whole]
     if not whole:
@@ -153,7 +154,7 @@ def equivalent(trials: Sequence[RateTrial]) -> list[RateTrial]:
     found = []
     for each in whole:
         behind, error = _behind(each, best, each.planned)
-        if behind <= _Z * error:
+        if behind <= _Z * error and is_stable(each, best):
             found.append(each)
     return found
 

@@ -84,7 +84,8 @@ class LearningRateTest(L.Callback):
         if self.apply and self.rate is None:
             raise ValueError(
                 "`configure_optimizers` must allow a learning rate that lowers the loss, got none. "
-                f"{self.found.message} {self.found.advice} To train at the module's own rates, leave LearningRateTest out."
+                f"{self.found.message} {self.found.advice} "
+                "To train at the module's own rates, leave LearningRateTest out."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lightning_trainingkit.functional.learning_rate_choice import (
     next_refinement,
     sweep_rates,
 )
+from lightning_trainingkit.tuning.first_batch import FirstBatch
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.rate_probe import RateProbe
 from lightning_trainingkit.tuning.rate_verdict import LearningRate, rate_verdict
@@ -54,6 +55,7 @@ class RateSearch:
         self._trials: list[RateTrial] = []
         self._start = math.nan
         self._optimizers: OptimizerRates | None = None
+        self._notes: tuple[str, ...] = ()
 
     def run(self) -> LearningRate:
         """Run the range test, the candidates, and at most two further trials."""
@@ -66,11 +68,16 @@ class RateSearch:
                 break
             self._try(refinement, may_lose=False)
         assert self._optimizers is not None
+        chosen, first = choose_rate(self._trials), FirstBatch()
+        if chosen is None:
+            self._trial.run(first, self._prepare)
         return rate_verdict(
-            choose_rate(self._trials),
+            chosen,
             self._trials,
             self._optimizers,
             curve=tuple(self._curve),
+            findings=first.findings,
+            notes=self._notes,
             iterations=len(self._curve) + sum(len(each.losses) for each in self._trials),
         )
 
@@ -112,7 +119,8 @@ class RateSearch:
             if not (probe.broken and alone):
                 raise
             probe.losses.append(math.nan)
-        self._optimizers = self._optimizers or probe.optimizers
+        if self._optimizers is None:
+            self._optimizers, self._notes = probe.optimizers, probe.notes
         return probe.losses, all(map(math.isfinite, probe.losses))
 
 

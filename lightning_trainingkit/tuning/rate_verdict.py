@@ -62,7 +62,8 @@ def rate_verdict(
     """
     numbers.update(step="learning_rate", trials=tuple(sorted(trials, key=lambda each: each.rate)))
     if chosen is None:
-        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=_NOTHING_FELL, **numbers)
+        advice = " ".join(each.advice for each in numbers["findings"]) or _NOTHING_FELL
+        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=advice, **numbers)
     rates = optimizers.at(chosen.rate)
     safe = double_is_stable(chosen.rate, trials)
     message = (
