@@ -28,20 +28,28 @@ def print_verdicts(title: str, verdicts: Sequence[Verdict], left_out: Sequence[s
     table.add_column("step", max_width=26)
     table.add_column("verdict", no_wrap=True)
     table.add_column("what was measured, why, and what to do")
+    said = ""
     for verdict in verdicts:
-        parts = [Text(printable(verdict.message))]
-        for finding in verdict.findings[:_MOST]:
-            where = f" in {finding.where}" if finding.where else ""
-            parts.append(Text(printable(f"{finding.kind}{where}: {finding.message} {finding.advice}")))
-        if verdict.advice:
-            parts.append(Text(printable(verdict.advice), style="bold"))
-        parts += [Text(printable(note), style="dim") for note in verdict.notes]
-        colour = _COLOURS[verdict.verdict]
-        table.add_row(TITLES[verdict.step], Text(verdict.verdict, style=f"bold {colour}"), Group(*parts))
+        text = Text(verdict.verdict, style=f"bold {_COLOURS[verdict.verdict]}")
+        parts = [Text("As above.")] if verdict.message == said else _parts(verdict)
+        table.add_row(TITLES[verdict.step], text, Group(*parts))
+        said = verdict.message
     console = Console()
     console.print(table)
     if left_out:
         console.print(f"Left out, since a step is a short trial: {', '.join(left_out)}.", highlight=False)
+
+
+def _parts(verdict: Verdict) -> list[Text]:
+    """The message, reasons that it does not hold, the advice, and remarks."""
+    parts = [Text(printable(verdict.message))]
+    for finding in verdict.findings[:_MOST]:
+        if finding.message not in verdict.message:
+            advice = "" if finding.advice == verdict.advice else f" {finding.advice}"
+            parts.append(Text(printable(f"{finding.kind} in {finding.where}: {finding.message}{advice}")))
+    if verdict.advice:
+        parts.append(Text(printable(verdict.advice), style="bold"))
+    return parts + [Text(printable(note), style="dim") for note in verdict.notes]
 
 
 def write_verdicts(
