@@ -14,7 +14,8 @@ __all__ = [
     "candidates_from_sweep",
     "choose_rate",
     "double_is_stable",
-    "equivalent",
+    "drop_of_sweep",
+    "good_trials",
     "is_stable",
     "loses",
     "moving_average",
@@ -26,7 +27,8 @@ __all__ = [
 _BLOCK = 5  # neighbouring losses are correlated: an interval is made from the means of blocks
 _TAIL = 0.3  # of a trial: its end
 _Z = 2.0  # standard errors of a difference that counts
-_KEPT = 0.75  # of the best drop: a rate that keeps less of it is not stable
+_GOOD = 0.9  # of the best drop: a rate that keeps it is as good
+_STABLE = 0.75  # of the best drop: a rate that keeps less of it is not stable
 _RATIO = math.sqrt(10)
 
 
@@ -120,14 +122,24 @@ def candidates_from_sweep(curve: Sequence[tuple[float, float]], count: int = 5) 
     Returns:
         The candidates, the largest first. The whole range in powers of ten if the loss never fell.
     """
-    finite = np.asarray([loss for _, loss in curve], dtype=float)
-    finite = finite[: int(np.argmin(np.isfinite(finite)))] if not np.isfinite(finite).all() else finite
-    start = finite[: 2 * _BLOCK]
-    smooth = moving_average(finite)
-    if len(finite) <= 4 * _BLOCK or smooth.min() > start.mean() - _Z * _standard_error(start):
+    losses = _finite_part(curve)
+    if len(losses) <= 4 * _BLOCK:
         return [_rounded(10.0**-power) for power in range(count)]
-    top = curve[int(np.argmin(smooth))][0]
+    error = float(np.std(losses[: 2 * _BLOCK], ddof=1)) / math.sqrt(_BLOCK)  # of a difference of two means of ten
+    if drop_of_sweep(curve) < 3 * error:  # the lowest of many means is low by chance
+        return [_rounded(10.0**-power) for power in range(count)]
+    top = curve[int(np.argmin(moving_average(losses)))][0]
     return [_rounded(top / _RATIO**step) for step in range(count)]
+
+
+def drop_of_sweep(curve: Sequence[tuple[float, float]]) -> float:
+    """Return how far the moving average of the loss fell in a range test, from the mean of the first ten losses.
+
+    Args:
+        curve: Learning rate and loss of each iteration. The rate grows.
+    """
+    losses = _finite_part(curve)
+    return float(losses[: 2 * _BLOCK].mean() - moving_average(losses).min()) if len(losses) else 0.0
 
 
 def loses(trial: RateTrial, best: RateTrial) -> bool:
@@ -141,27 +153,30 @@ def loses(trial: RateTrial, best: RateTrial) -> bool:
     return behind > max(2 * _Z * error, 0.1 * abs(best.drop))
 
 
-def equivalent(trials: Sequence[RateTrial]) -> list[RateTrial]:
-    """Return the stable trials whose drop is not significantly below that of the best one.
+def good_trials(trials: Iterable[RateTrial]) -> list[RateTrial]:
+    """Return the trials that are about as good as the best one, the smallest rate first.
 
-    The difference of two trials is taken loss by loss, since both saw the same batches. A wild trial, whose losses say
-    nothing significant, is not stable.
+    Their drop is at least 90 % of the best one, or not significantly below it. The difference of two trials is taken
+    loss by loss, since both saw the same batches. A wild trial, whose losses say nothing significant, is not stable.
+
+    Args:
+        trials: The trials. Those that stopped early or whose loss did not fall significantly do not count.
     """
-    whole = [each for each in trials if each.whole]
-    if not whole:
+    whole = [each for each in trials if each.whole and significant_drop(each)]
+    best = max(whole, key=lambda each: each.drop, default=None)
+    if best is None:
         return []
-    best = max(whole, key=lambda each: each.drop)
     found = []
-    for each in whole:
+    for each in sorted(whole, key=lambda each: each.rate):
         behind, error = _behind(each, best, each.planned)
-        if behind <= _Z * error and is_stable(each, best):
+        if each.drop >= _GOOD * best.drop or (is_stable(each, best) and behind <= _Z * error):
             found.append(each)
     return found
 
 
 def is_stable(trial: RateTrial, best: RateTrial) -> bool:
     """Whether a finished trial kept most of the best drop, with finite losses."""
-    return trial.whole and trial.drop >= _KEPT * best.drop
+    return trial.whole and trial.drop >= _STABLE * best.drop
 
 
 def significant_drop(trial: RateTrial) -> bool:
@@ -183,44 +198,50 @@ def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:
     return None
 
 
-def next_refinement(trials: Sequence[RateTrial]) -> float | None:
-    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
+def choose_rate(trials: Sequence[RateTrial]) -> float | None:
+    """Choose a learning rate: the middle between the smallest good rate and the best one, if its double is stable.
 
-    Args:
-        trials: All trials up to now.
-    """
-    good = equivalent(trials)
-    for each in sorted(good, key=lambda each: -each.rate):
-        shown = double_is_stable(each.rate, trials)
-        if shown:
-            return None
-        if shown is None:
-            return 2 * each.rate
-    if not good:
-        return None
-    half = min(each.rate for each in good) / 2
-    return None if any(0.9 * half < each.rate < 1.1 * half for each in trials) else half
-
-
-def choose_rate(trials: Sequence[RateTrial]) -> RateTrial | None:
-    """Choose, among the trials that are not significantly worse than the best, the largest with a stable double.
+    The best rate after few iterations is too high for a longer training, and may be near the cliff. The middle is that
+    of the logarithms. If its double is not stable, the choice is half of the largest stable rate.
 
     Args:
         trials: All trials.
 
     Returns:
-        The chosen trial. If no such trial has a stable double: the best trial below them that has one, or the smallest
-        of them. None if no trial lowered the loss significantly.
+        The rate. None if no trial lowered the loss significantly.
     """
-    good = [each for each in equivalent(trials) if significant_drop(each)]
+    good = good_trials(trials)
     if not good:
         return None
-    safe = [each for each in good if double_is_stable(each.rate, trials)]
-    if safe:
-        return max(safe, key=lambda each: each.rate)
-    lowest = min(good, key=lambda each: each.rate)
-    lower = [each for each in trials if each.rate < lowest.rate and each.whole and double_is_stable(each.rate, trials)]
-    return max(lower, key=lambda each: each.drop, default=lowest)
+    best = max(good, key=lambda each: each.drop)
+    middle = math.sqrt(good[0].rate * best.rate)
+    if double_is_stable(middle, trials) is not False:
+        return _rounded(middle)
+    return _rounded(max(each.rate for each in trials if is_stable(each, best)) / 2)
+
+
+def next_refinement(trials: Sequence[RateTrial]) -> float | None:
+    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
+
+    It is twice the chosen rate, if no trial tells whether that is stable. Then it is half of the smallest good rate.
+
+    Args:
+        trials: All trials up to now.
+    """
+    chosen = choose_rate(trials)
+    if chosen is None:
+        return None
+    if double_is_stable(chosen, trials) is None:
+        return _rounded(2 * chosen)
+    half = good_trials(trials)[0].rate / 2
+    return None if any(0.7 * half < each.rate < 1.4 * half for each in trials) else _rounded(half)
+
+
+def _finite_part(curve: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """The losses before the first one that is not finite."""
+    losses = np.asarray([loss for _, loss in curve], dtype=float)
+    finite = np.isfinite(losses)
+    return losses if finite.all() else losses[: int(np.argmin(finite))]
 
 
 def _behind(trial: RateTrial, other: RateTrial, iterations: int) -> tuple[float, float]:

@@ -76,6 +76,7 @@ class RateSearch:
             self._trials,
             self._optimizers,
             curve=tuple(self._curve),
+            given=self._candidates is not None,
             findings=first.findings,
             notes=self._notes,
             iterations=len(self._curve) + sum(len(each.losses) for each in self._trials),

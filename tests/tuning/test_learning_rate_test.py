@@ -13,7 +13,7 @@ from lightning_trainingkit.tuning import LearningRateTest
 from lightning_trainingkit.tuning._lightning import options_of_fit
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
-QUICK = {"candidates": [0.01, 0.1], "verbose": False}
+QUICK = {"candidates": [0.03], "verbose": False}
 
 
 def fit(*callbacks, make=ToyModule, **options):
