@@ -32,7 +32,7 @@ class CurveMeasures:
         fell: Share of the judged loss that the last third of the training took away.
         fell_error: Standard error of ``fell``.
         jumps: Typical jump of the judged loss between epochs in the second half, as a share of all that it gained.
-        shake: The same in the last third, as a share of the loss at the end.
+        shake: The same jump as a share of the judged loss at the end.
         rise: Loss on validation at the end above its lowest, as a share of the loss at the end.
         turn: The same in typical jumps.
         gap: Loss on validation minus loss on training at the end, as a share of the first.
@@ -103,7 +103,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         fell=-slope * (third - 1) / floor,
         fell_error=error * (third - 1) / floor,
         jumps=jump / max(first - min(low, val_low), _FLOOR * unit),
-        shake=_size(apart[-max(3, third - 2) :]) / floor,
+        shake=jump / floor,
         rise=(end - val_low) / floor,
         turn=(end - val_low) / max(jump, 1e-6 * unit),
         gap=(end - train_end) / floor if validated else 0.0,
