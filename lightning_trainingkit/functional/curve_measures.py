@@ -22,6 +22,7 @@ class CurveMeasures:
         epochs: Number of epochs.
         validated: Whether there is a loss on validation.
         broken: Step of the first loss that is not finite, or None.
+        negative: Whether a loss is below zero, so that shares of it mean nothing.
         peak: Highest training loss, relative to the first.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
@@ -47,6 +48,7 @@ class CurveMeasures:
     epochs: int
     validated: bool
     broken: float | None
+    negative: bool = False
     peak: float = 0.0
     end: float = 0.0
     best: float = 0.0
@@ -93,6 +95,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         epochs=count,
         validated=validated,
         broken=epochs.broken,
+        negative=bool(min(train.min(), judged.min(), first) < 0),
         peak=epochs.peak_loss / unit,
         end=train_end / unit,
         best=low / unit,

@@ -1,7 +1,7 @@
 """Look at learning curves: a training planted for each shape, its curve as the lecture draws it, and what is read.
 
-A perceptron learns the digits nine times. Eight trainings have a planted cause: constant initial weights, a rate that is
-far too high, few images with wrong labels, and so on. `read_curves` sees the losses, the accuracies and no cause.
+A perceptron learns the digits nine times. Eight trainings have a planted cause: constant initial weights, a rate that
+is far too high, few images with wrong labels, and so on. `read_curves` sees losses and accuracies, and no cause.
 
 Settings were chosen until each training showed its shape. How often rules are right is measured on other trainings, by
 tests/benchmarks/curves.py.
@@ -91,7 +91,9 @@ def main() -> None:
     columns = min(3, len(readings))
     lines = math.ceil(len(readings) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.4 * lines), layout="constrained")
-    for axes, (shape, reading) in zip(figure.subplots(lines, columns, squeeze=False).flat, readings.items(), strict=False):
+    for axes, (shape, reading) in zip(
+        figure.subplots(lines, columns, squeeze=False).flat, readings.items(), strict=False
+    ):
         draw_curves(axes, reading, "min")
         axes.set_title(reading.shape if reading.shape == shape else f"{reading.shape} (planted: {shape})")
     rank_zero_only(figure.savefig)(folder / "learning_curves.png", dpi=120)
@@ -126,7 +128,9 @@ def train(args: argparse.Namespace, folder: Path, shape: str) -> dict[str, Any]:
     names = ("lr", "schedule", "optimizer", "weight_decay")
     model = kit.ImageClassifier(net, data.num_classes, **{name: getattr(plant, name) for name in names})
     with wandb_runs.recorded(args, folder, shape) as center:
-        trainer = experiments.new_trainer(args, folder, curves, *center, max_epochs=plant.epochs, num_sanity_val_steps=0)
+        trainer = experiments.new_trainer(
+            args, folder, curves, *center, max_epochs=plant.epochs, num_sanity_val_steps=0
+        )
         trainer.fit(model, data)
     found = {name: [steps, values] for name, (steps, values) in curves.points.items()}
     seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ def falling(low, speed=6.0, high=2.3):
 
 
 def shaken(values, size, seed=0):
-    return values * (1 + size * np.random.default_rng(seed).standard_normal(len(values)))
+    return values * np.exp(size * np.random.default_rng(seed).standard_normal(len(values)))
 
 
 TRAININGS = {  # training loss and validation loss after each epoch
@@ -28,7 +28,7 @@ TRAININGS = {  # training loss and validation loss after each epoch
     "cut_too_early": (falling(0.0, 1.5), falling(0.01, 1.5)),
     "overfit": (falling(0.0), falling(0.9) + 0.06 * np.arange(EPOCHS)),
     "underfit": (falling(1.2), falling(1.22)),
-    "noisy": (falling(0.4), shaken(falling(0.8), 0.7)),
+    "noisy": (falling(0.4), shaken(falling(0.8), 0.9)),
     "leaked": (falling(0.0, 9.0), falling(0.0, 9.2)),
 }
 
@@ -79,7 +79,7 @@ def test_any_numbers_have_a_shape(train, val):
         seen = curve_shapes({"train_loss": (range(len(train)), train), "val_loss": (range(len(val)), val)})
     assert seen
     assert all(each.shape in SHAPES for each in seen)
-    if not np.isfinite(train + val).all():
+    if not np.isfinite(train + val).all():  # also of losses below zero
         assert seen[0].shape == "diverged"
 
 
@@ -119,10 +119,29 @@ def test_better_validation_by_dropout_is_no_leak():
 
 @given(values=st.lists(st.floats(-100, 100), min_size=2, max_size=8))
 def test_theil_sen_is_the_median_slope(values):
-    slopes = [
-        (values[j] - values[i]) / (j - i) for i in range(len(values)) for j in range(i + 1, len(values))
-    ]
+    slopes = [(values[j] - values[i]) / (j - i) for i in range(len(values)) for j in range(i + 1, len(values))]
     assert theil_sen(np.array(values)) == pytest.approx(np.median(slopes), abs=1e-9)
+
+
+def test_losses_below_zero_have_no_shape():
+    steps = np.arange(10)
+    (seen,) = curve_shapes({"train_loss": (steps, 3.0 - steps)})
+    assert seen.shape == "unclear"
+    assert "below zero" in seen.message
+
+
+def test_accuracy_in_percent():
+    steps = np.arange(10)
+    flat = {"train_loss": (steps, np.full(10, 0.1)), "val_acc": (steps, np.full(10, 95.0))}
+    assert "not_started" not in [seen.shape for seen in curve_shapes(flat)]
+
+
+def test_with_two_values_of_validation_the_training_loss_is_judged():
+    steps = np.arange(400)
+    still_falling = {"train_loss": (steps, 2.3 * np.exp(-steps / 300)), "val_loss": ([200, 399], [1.0, 0.8])}
+    (seen,) = curve_shapes(still_falling)
+    assert seen.shape == "cut_too_early"
+    assert "training loss" in seen.message
 
 
 def test_every_shape_has_advice_and_a_rule():
