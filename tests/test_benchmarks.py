@@ -105,7 +105,19 @@ def test_diagnostics_compares_with_a_number_at_a_time_and_with_wandb():
     assert len(results["metrics"]["layers"]) == 9
 
 
-@pytest.mark.parametrize("name", ["averaging", "dashboard", "diagnostics", "overhead", "transfer"])
+@pytest.mark.slow
+def test_curves_judges_both_halves_and_both_peers():
+    tasks, plants = ("spirals", "shells"), ("not_started", "diverged")
+    results, rows = run("curves", "--tasks", *tasks, "--plants", *plants)
+    assert [name.split(":")[0] for name in rows] == ["development"] * 2 + ["held-out"] * 2
+    assert [row["goal"] for row in rows.values()] == [None, None, 0.9, 0.9]
+    dropped = sum(results["metrics"]["relabelled"]["dropped"].values())
+    counts = [int(name.split(" of ")[1].split()[0]) for name in rows][::2]
+    assert sum(counts) + dropped == len(list(Path("out/curves").iterdir())) == 16
+    assert not [file for file in Path("out/curves").iterdir() if file.suffix != ".json"]
+
+
+@pytest.mark.parametrize("name", ["averaging", "curves", "dashboard", "diagnostics", "overhead", "transfer"])
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.syspath_prepend(BENCHMARKS)

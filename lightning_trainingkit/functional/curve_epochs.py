@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["CURVES", "Epochs", "by_epoch"]
+__all__ = ["CURVES", "FEWEST_EPOCHS", "Epochs", "by_epoch"]
 
 CURVES = ("train_loss", "val_loss", "train_acc", "val_acc", "rate")
 """Names of the curves that the rules read."""
 
+FEWEST_EPOCHS = 5
+"""Epochs, or bins of a training without validation, that trends and gaps need."""
+
 _MOST_BINS = 30
-"""Bins of a training without validation."""
+"""Bins of a training without validation, or with hardly any."""
 
 _MOST_EPOCHS = 200
 """Validations of a longer training are averaged: the rules compare all pairs of epochs."""
@@ -50,8 +53,8 @@ class Epochs:
 def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
     """Average training values within epochs, and line up validation values with them.
 
-    Without validation, 30 bins of equally many points take the place of epochs. Values that are not finite are left
-    out of means.
+    Without validation, or with less than five values of it, 30 bins of equally many points take the place of epochs.
+    Values that are not finite are left out of means. Accuracies in percent become shares.
 
     Args:
         curves: Steps and values of each curve, by the names in ``CURVES``. ``train_loss`` must be among them.
@@ -70,19 +73,22 @@ def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
     }
     steps, losses = finite["train_loss"]
     held_out = next((name for name in ("val_loss", "val_acc") if name in finite and len(finite[name][0])), None)
-    averaged = {"train_loss", "train_acc"}
-    if held_out is not None:
-        ends = np.unique(finite[held_out][0])
-        if len(ends) > _MOST_EPOCHS:
-            ends = ends[np.linspace(0, len(ends) - 1, _MOST_EPOCHS + 1).astype(int)[1:]]
-            averaged |= {"val_loss", "val_acc"}
-    else:
+    ends = np.unique(finite[held_out][0]) if held_out is not None else np.empty(0)
+    if len(ends) < FEWEST_EPOCHS and len(steps) >= 2 * _MOST_BINS:  # the training loss alone says more
+        held_out = None
+        finite = {name: points for name, points in finite.items() if not name.startswith("val")}
+    if held_out is None:
         ends = np.unique(steps[np.linspace(0, len(steps) - 1, min(_MOST_BINS, len(steps)) + 1).astype(int)[1:]])
+    many = len(ends) > _MOST_EPOCHS
+    if many:
+        ends = ends[np.linspace(0, len(ends) - 1, _MOST_EPOCHS + 1).astype(int)[1:]]
 
     def on_grid(name: str) -> Floats | None:
         if name not in finite or not len(finite[name][0]):
             return None
-        return _means(*finite[name], ends) if name in averaged else np.interp(ends, *finite[name])
+        mean = name.startswith("train") or (many and name.startswith("val"))
+        values = _means(*finite[name], ends) if mean else np.interp(ends, *finite[name])
+        return values / 100 if name.endswith("acc") and values.max() > 1.5 else values
 
     train_loss = on_grid("train_loss")
     return Epochs(
@@ -99,11 +105,10 @@ def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
 
 
 def _first(losses: Floats) -> float:
-    """The loss before training: a median, since batches differ, but not where it has exploded by then."""
+    """The loss before training: a median, since batches differ, but not where it has risen by then."""
     if not len(losses):
         return np.nan
-    middle = float(np.median(losses))
-    return middle if middle < 2 * losses[0] else float(losses[0])
+    return float(min(np.median(losses), losses[0] + 0.3 * abs(losses[0])))
 
 
 def _sorted(steps: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:

@@ -22,6 +22,7 @@ class CurveMeasures:
         epochs: Number of epochs.
         validated: Whether there is a loss on validation.
         broken: Step of the first loss that is not finite, or None.
+        negative: Whether a loss is below zero, so that shares of it mean nothing.
         peak: Highest training loss, relative to the first.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
@@ -32,7 +33,7 @@ class CurveMeasures:
         fell: Share of the judged loss that the last third of the training took away.
         fell_error: Standard error of ``fell``.
         jumps: Typical jump of the judged loss between epochs in the second half, as a share of all that it gained.
-        shake: The same in the last third, as a share of the loss at the end.
+        shake: The same jump as a share of the judged loss at the end.
         rise: Loss on validation at the end above its lowest, as a share of the loss at the end.
         turn: The same in typical jumps.
         gap: Loss on validation minus loss on training at the end, as a share of the first.
@@ -47,6 +48,7 @@ class CurveMeasures:
     epochs: int
     validated: bool
     broken: float | None
+    negative: bool = False
     peak: float = 0.0
     end: float = 0.0
     best: float = 0.0
@@ -93,6 +95,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         epochs=count,
         validated=validated,
         broken=epochs.broken,
+        negative=bool(min(train.min(), judged.min(), first) < 0),
         peak=epochs.peak_loss / unit,
         end=train_end / unit,
         best=low / unit,
@@ -103,7 +106,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         fell=-slope * (third - 1) / floor,
         fell_error=error * (third - 1) / floor,
         jumps=jump / max(first - min(low, val_low), _FLOOR * unit),
-        shake=_size(apart[-max(3, third - 2) :]) / floor,
+        shake=jump / floor,
         rise=(end - val_low) / floor,
         turn=(end - val_low) / max(jump, 1e-6 * unit),
         gap=(end - train_end) / floor if validated else 0.0,

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 
+from lightning_trainingkit.functional.curve_epochs import FEWEST_EPOCHS
 from lightning_trainingkit.functional.curve_measures import CurveMeasures
 
 __all__ = ["RULES", "Seen"]
 
 Seen = tuple[float, str]
 """The number that a rule rests on, and a sentence with it."""
-
-FEWEST_EPOCHS = 5
-"""Epochs, or bins of a training without validation, that the rules about trends and gaps need."""
 
 # diverged
 RISEN = 1.2  # training loss at the end, relative to the first

@@ -6,19 +6,19 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from lightning_trainingkit.functional.curve_epochs import by_epoch
+from lightning_trainingkit.functional.curve_epochs import FEWEST_EPOCHS, by_epoch
 from lightning_trainingkit.functional.curve_measures import measure
-from lightning_trainingkit.functional.curve_rules import FEWEST_EPOCHS, RULES
+from lightning_trainingkit.functional.curve_rules import RULES
 
 __all__ = ["SHAPES", "CurveShape", "curve_shapes"]
 
 SHAPES = {
-    "diverged": "The learning rate is too high, or the initialization is bad: take a tenth of the rate, or clip gradients "
-    "(gradient_clip_val=1.0).",
-    "not_started": "Bad initialization is a prime suspect, or the learning rate is too low: run check_initial_loss and "
-    "overfit_small_sample.",
-    "noisy": "Look at a moving average before you trust single epochs: take more validation examples, larger batches or a "
-    "lower learning rate.",
+    "diverged": "The learning rate is too high, or the initialization is bad: take a tenth of the rate, or clip "
+    "gradients (gradient_clip_val=1.0).",
+    "not_started": "Bad initialization is a prime suspect, or the learning rate is too low: run "
+    "check_initial_loss and overfit_small_sample.",
+    "noisy": "Look at a moving average before you trust single epochs: take more validation examples, larger batches or "
+    "a lower learning rate.",
     "leaked": "Look for validation examples in the training set, and for inputs that tell the label.",
     "overfit": "Regularize (weight decay, dropout, augmentation), get more data, or stop early "
     "(lightning_trainingkit.EarlyStopping keeps the best weights).",
@@ -58,12 +58,15 @@ class CurveShape:
 def curve_shapes(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> tuple[CurveShape, ...]:
     """Name the shapes of one training's curves, the one that matters most first.
 
-    The thresholds stand in ``functional/curve_rules.py``. Without a rule that holds, the shape is ``"unclear"``. A
-    training is healthy only if no other rule holds.
+    The thresholds stand in ``functional/curve_rules.py``. Without a rule that holds, and of losses below zero, the
+    shape is ``"unclear"``. A training is healthy only if no other rule holds.
 
     Args:
-        curves: Steps and values of ``train_loss`` and, as far as logged, of ``val_loss``, ``train_acc``, ``val_acc`` and
-            ``rate``, the learning rate. Losses of steps and means of epochs both do.
+        curves: Steps and values of ``train_loss`` and, as far as logged, of ``val_loss``, ``train_acc``, ``val_acc``
+            and ``rate``, the learning rate. Losses of steps and means of epochs both do.
+
+    Returns:
+        At least one shape.
 
     Example:
         >>> steps = range(10, 101, 10)
@@ -74,10 +77,16 @@ def curve_shapes(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> tuple[Cur
     """
     measures = measure(by_epoch(curves))
     found = {shape: seen for shape, rule in RULES.items() if (seen := rule(measures)) is not None}
+    if measures.negative and measures.broken is None:
+        return (_unclear("A loss is below zero, so that no share of it can be judged."),)
     if len(found) > 1:
         found.pop("healthy", None)
     if not found:
         few = f"{measures.epochs} epochs are too few to name a shape."
         close = "The curves lie between two shapes, too close to the thresholds to name one."
-        return (CurveShape("unclear", None, few if measures.epochs < FEWEST_EPOCHS else close, SHAPES["unclear"]),)
+        return (_unclear(few if measures.epochs < FEWEST_EPOCHS else close),)
     return tuple(CurveShape(shape, *seen, SHAPES[shape]) for shape, seen in found.items())
+
+
+def _unclear(message: str) -> CurveShape:
+    return CurveShape("unclear", None, message, SHAPES["unclear"])

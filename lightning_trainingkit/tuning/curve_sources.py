@@ -3,9 +3,13 @@
 from pathlib import Path
 
 from lightning_trainingkit.dashboards.read.gather import gather
+from lightning_trainingkit.dashboards.read.read_run import read_run
 from lightning_trainingkit.dashboards.read.record import Record
+from lightning_trainingkit.dashboards.read.run_files import RunFiles
 
 __all__ = ["find_records"]
+
+_FILES = "a CSV file with a column `step`, a .wandb file, or a folder of CSVLogger, W&B or TensorBoard"
 
 
 def find_records(source: Path) -> tuple[list[Record], bool]:
@@ -15,7 +19,7 @@ def find_records(source: Path) -> tuple[list[Record], bool]:
         source: A file of one run, the folder of one run, or a folder of many.
 
     Returns:
-        The runs, the newest last, and whether ``source`` holds runs in folders below it.
+        The runs, the newest last, and whether they are a list: whether ``source`` holds runs in folders below it.
 
     Raises:
         FileNotFoundError: If ``source`` does not exist.
@@ -23,16 +27,14 @@ def find_records(source: Path) -> tuple[list[Record], bool]:
     """
     if not source.exists():
         raise FileNotFoundError(f"`source` must exist, got {source}. Pass the folder of a logger, say.")
-    folder = source.parent if source.is_file() else source
-    records, skipped = gather([folder])
-    own = [record for record in records if Path(record.source).parent.resolve() == folder.resolve()]
     if source.is_file():
-        own = [record for record in own if Path(record.source).name == source.name]
-        records = own
+        found = read_run(RunFiles((source,)))
+        records, skipped = found.records, {str(path): why for path, why in found.unread.items()}
+        own = records
+    else:
+        records, skipped = gather([source])
+        own = [record for record in records if Path(record.source).parent.resolve() == source.resolve()]
     if not records:
-        why = "; ".join(f"{Path(path).name}: {reason}" for path, reason in list(skipped.items())[:3])
-        raise ValueError(
-            f"`source` must hold a run, got {source}{f' ({why})' if why else ''}. "
-            "Pass a metrics.csv, or a folder of CSVLogger, W&B or TensorBoard."
-        )
+        why = "; ".join(f"{Path(path).name}: {reason.rstrip('.')}" for path, reason in list(skipped.items())[:3])
+        raise ValueError(f"`source` must hold a run, got {source}{f' ({why})' if why else ''}. Pass {_FILES}.")
     return (own, False) if len(own) == 1 else (records, True)

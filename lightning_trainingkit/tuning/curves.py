@@ -68,12 +68,12 @@ def read_curves(source: Record | Arrays | str | Path) -> CurveReading | list[Cur
     training loss as a leak would.
 
     Args:
-        source: A ``metrics.csv``, a folder of CSVLogger, W&B or TensorBoard, a folder of such folders, a ``Record``, or
-            the values (or steps and values) of each metric by its name.
+        source: A ``metrics.csv``, a folder of CSVLogger, W&B or TensorBoard, a folder of such folders, a ``Record``,
+            or the values (or steps and values) of each metric by its name.
 
     Returns:
-        The reading of a run. A folder whose runs are in folders below it gives a list, the newest run last. There, a run
-        without a training loss is ``"unclear"``, and its message says why.
+        The reading of a run. A folder whose runs are in folders below it gives a list, the newest run last. There, a
+        run without a training loss is ``"unclear"``, and its message says why.
 
     Raises:
         FileNotFoundError: If the file or folder does not exist.

@@ -53,10 +53,8 @@ def main() -> None:
     folder = experiments.open_folder("curves", args.output, resume=args.resume)
     start = time.perf_counter()
     chosen = HALVES if args.half == "both" else (args.half,)
-    cases = [case for case in all_cases() if case.half in chosen]
-    cases = [
-        case for case in cases if case.settings.task in (args.tasks or TASKS) and case.plant in (args.plants or WORDS)
-    ]
+    tasks = [name for name in args.tasks or TASKS if TASKS[name].half in chosen]
+    cases = [case for case in all_cases() if case.settings.task in tasks and case.plant in (args.plants or WORDS)]
     with Progress() as progress:
         bar = progress.add_task("Trainings", total=len(cases))
         trainings = train_all(cases, folder / "curves", lambda: progress.advance(bar))
@@ -67,32 +65,39 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     metrics: dict[str, Any] = {**thresholds_commit(RULES), "relabelled": relabelled(cases, labels)}
     for half in chosen:
-        own = [(case, right) for case, _, right in judged if case.half == half]
-        if not own:
-            continue
-        truth = [right for _, right in own]
-        ours = [said[case]["ours"] for case, _ in own]
-        experiments.print_table(f"{half}: the right word, and the word said first", confusion(truth, ours))
-        for peer in PEERS:
-            others = [said[case][peer] for case, _ in own]
-            goal = GOAL if half == "held-out" else None
-            rows.append(row(f"{half}: macro F1 of {len(own)} curves, peer {peer}", truth, ours, others, goal))
-            metrics[f"{half}: F1 of {peer}"] = f1_by_word(truth, others)
-        metrics[f"{half}: F1"] = f1_by_word(truth, ours)
-        metrics[f"{half}: misses"] = [
-            f"{case.name}: {right}, said {said[case]['ours']}" for case, right in own if said[case]["ours"] != right
-        ]
+        if own := [(case, right) for case, _, right in judged if case.half == half]:
+            rows += judge(half, own, said, metrics)
     experiments.print_table(
         "CurveBench",
         rows,
         f"Curves: {len(cases)} trained, {len(judged)} judged. {metrics['relabelled']['text']}",
-        f"Thresholds: {metrics['thresholds_commit']}"
-        + (", changed since" if metrics["thresholds_changed_since"] else ""),
+        f"Thresholds: {metrics['thresholds_commit']}",
+        *(["The rules have changed since that commit."] if metrics["thresholds_changed_since"] else []),
         "Macro F1 of the first word over nine words; low, high: 95 % interval of ours by resampling the curves.",
-        "SageMaker's rules can say 4 of the 9 words, TheDeepChecker's 5. Their F1 for each word stands in results.json.",
+        "SageMaker's rules can say 4 of the words, TheDeepChecker's 5. F1 of each word stands in results.json.",
     )
     experiments.write_results(folder, vars(args), metrics, rows, time.perf_counter() - start)
     sys.exit(int(not all(each["ok"] for each in rows)))
+
+
+def judge(
+    half: str, own: list[tuple[Case, str]], said: dict[Case, dict[str, str]], metrics: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Print what was said of one half, add it to the metrics, and return a row for each peer."""
+    truth = [right for _, right in own]
+    ours = [said[case]["ours"] for case, _ in own]
+    experiments.print_table(f"{half}: the right word, and the word said first", confusion(truth, ours))
+    metrics[f"{half}: F1"] = f1_by_word(truth, ours)
+    metrics[f"{half}: misses"] = [
+        f"{case.name}: {right}, said {said[case]['ours']}" for case, right in own if said[case]["ours"] != right
+    ]
+    rows = []
+    for peer in PEERS:
+        others = [said[case][peer] for case, _ in own]
+        metrics[f"{half}: F1 of {peer}"] = f1_by_word(truth, others)
+        name = f"{half}: macro F1 of {len(own)} curves, peer {peer}"
+        rows.append(row(name, truth, ours, others, GOAL if half == "held-out" else None))
+    return rows
 
 
 def words(training: dict[str, Any]) -> dict[str, str]:
@@ -108,11 +113,12 @@ def relabelled(cases: list[Case], labels: list[str | None]) -> dict[str, Any]:
     pairs = list(zip(cases, labels, strict=True))
     dropped = Counter(case.plant for case, right in pairs if right is None)
     changed = Counter(f"{case.plant} to {right}" for case, right in pairs if right not in (None, case.plant))
-    text = (
-        f"Dropped by the oracle: {dropped.total()} ({', '.join(f'{plant} {times}' for plant, times in dropped.items())}). "
-        f"Relabelled: {changed.total()} ({', '.join(f'{change} {times}' for change, times in changed.items())})."
+    of = {"Dropped by the oracle": dropped, "relabelled": changed}
+    text = "; ".join(
+        f"{what}: {counts.total()} ({', '.join(f'{name} {times}' for name, times in counts.items())})"
+        for what, counts in of.items()
     )
-    return {"dropped": dict(dropped), "changed": dict(changed), "text": text}
+    return {"dropped": dict(dropped), "changed": dict(changed), "text": f"{text}."}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The models, and faulty initial weights."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ def make_model(task: Task, settings: Settings, inputs: tuple[int, ...], outputs:
         sizes = [size] + [width] * (2 + settings.depth)
         hidden = [
             layer
-            for before, after in zip(sizes, sizes[1:], strict=False)
+            for before, after in pairwise(sizes)
             for layer in (nn.Linear(before, after), activation(), nn.Dropout(dropout))
         ]
         model = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, outputs))

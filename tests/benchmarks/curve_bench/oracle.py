@@ -100,7 +100,6 @@ def label(plant: str, facts: Facts) -> str | None:
         return "overfit" if rose and fit_end < 1.3 * facts["fit_best"] + 0.03 * fit_initial else None
     if plant == "overfit":
         return "overfit" if better > 0.3 and gap > 0.5 and end > 0.2 * initial else None
-    small = _SMALL if plant == "healthy" else _SMALL / 2  # of a plant that turned out to be harmless, more is asked
     if rise > _SMALL:
         return None
     if "longer" not in facts:
@@ -117,8 +116,8 @@ def label(plant: str, facts: Facts) -> str | None:
         return None
     if plant == "underfit":
         return "underfit" if better > 0.3 and end > 0.1 * initial and gap < 0.3 else None
-    good = max(rise, longer, lower) < small and better < 2 * small and end < 0.6 * initial
-    return "healthy" if good else None
+    # that a plant did no harm does not make it healthy: a larger model, say, was not tried
+    return "healthy" if plant == "healthy" and better < _LARGE and end < 0.6 * initial else None
 
 
 def last(values: Sequence[float]) -> float:

@@ -1,12 +1,12 @@
 """Published rules of two other tools, written anew from their documentation, on the same curves.
 
-- **SageMaker Debugger**: ``LossNotDecreasing``, ``Overfit``, ``Overtraining`` and ``ExplodingTensor``, with the defaults
-  of its documentation. ``Overfit`` has the patience of one value, as documented.
+- **SageMaker Debugger**: ``LossNotDecreasing``, ``Overfit``, ``Overtraining`` and ``ExplodingTensor``, with the
+  defaults of its documentation. ``Overfit`` has the patience of one value, as documented.
 - **TheDeepChecker** (Ben Braiek and Khomh, TOSEM 2023): the checks of the loss curve (numerical instability, diverging,
   fluctuating, slow or not decreasing) with the defaults of its configuration. It reads no validation curve.
 
-Neither tool names a shape. The first of their findings, the gravest first, is translated into our word; without a finding
-the training is healthy.
+Neither tool names a shape. The first of their findings, the gravest first, is translated into our word. Without a
+finding the training is healthy.
 """
 
 from collections.abc import Callable
