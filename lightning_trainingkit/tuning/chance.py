@@ -26,7 +26,7 @@ def uninformed_loss(call: LossCall) -> Tensor | None:
     """Call a loss again, with the same targets and options, and with outputs that say nothing about the target.
 
     Such outputs are equal scores for all classes: ``log C`` for ``cross_entropy``, ``log 2`` for binary losses,
-    ``(C - 1) / C`` for ``multi_margin_loss``. For regression they are zero.
+    ``(C - 1) / C`` for ``multi_margin_loss``. For regression they are the mean of the batch's targets.
 
     Args:
         call: The recorded call.
@@ -42,7 +42,9 @@ def uninformed_loss(call: LossCall) -> Tensor | None:
     if call.target is None:
         return None
     scores = torch.zeros_like(call.input, dtype=torch.promote_types(call.input.dtype, torch.float32))
-    if call.name == "nll_loss":
+    if call.name not in CLASSIFICATION and call.target.dim() and len(call.target) > 1:
+        scores += call.target.to(scores).mean(0)
+    elif call.name == "nll_loss":
         scores -= math.log(call.input.shape[1] if call.input.dim() > 1 else call.input.shape[0])
     elif call.name == "binary_cross_entropy":
         scores += 0.5

@@ -21,7 +21,7 @@ __all__ = ["InitialLoss", "check_initial_loss"]
 
 _ABOVE = (0.1, 1.5)  # a constant and a multiple of chance, above which HealthReport speaks too
 _FAR_ABOVE = (1.0, 2.0)  # the same, where the step fails
-_FAR_REGRESSION = 10.0  # outputs at the start need not be small beside the targets
+_FAR_REGRESSION = 10.0  # times the variance of the targets: outputs begin near 0, and targets may not
 _BELOW = 0.8  # share of the least loss without knowledge of the input
 
 
@@ -51,8 +51,9 @@ def check_initial_loss(
     """Compare the loss before any training with the loss of outputs that say nothing: the lecture's step 1.
 
     ``log C`` for softmax over ``C`` classes, ``C - 1`` for the lecture's hinge loss, ``(C - 1) / C`` for
-    ``nn.MultiMarginLoss``, ``log 2`` for binary losses, also of several labels. A loss of another name is measured with
-    the outputs of the last layer at zero. A copy of the module runs, and makes no optimizer step.
+    ``nn.MultiMarginLoss``, ``log 2`` for binary losses, also of several labels, and the targets' variance for
+    ``mse_loss``. Another loss is measured with the outputs of the last layer at zero. A copy of the module runs, and
+    makes no optimizer step.
 
     - **pass**: the interval over batches (two standard errors) reaches below 1.5 times the expected loss.
     - **warn**: it lies above, or far below, as after an earlier training.
@@ -177,7 +178,7 @@ def _too_large(trial: Trial, seen: FirstLosses, batches: int, mean: float, limit
             "wrong_initial_loss",
             "the outputs",
             mean,
-            "The outputs are large beside the targets.",
+            "The outputs are far from the targets at the start.",
             "Scale the targets to mean 0 and std 1, or initialise the last layer smaller: "
             f'`InitOverride({{"{seen.head or "NAME"}": "normal(0.01)"}})`.',
         )

@@ -14,6 +14,7 @@ REASONS: dict[str, str] = {
     "model_too_small": "harmful",
     "too_few_steps": "advice",
     "step_draws": "advice",
+    "several_optimizers": "advice",
     "labels_change_with_input": "advice",
     "starts_below_chance": "advice",
     "many_unused_classes": "advice",

@@ -14,7 +14,15 @@ from lightning_trainingkit.tuning.one_device import on_one_device
 from lightning_trainingkit.tuning.reason import detached_loss
 from lightning_trainingkit.tuning.sample import Sample
 from lightning_trainingkit.tuning.sample_labels import changing_labels, two_labels
-from lightning_trainingkit.tuning.small_sample_reasons import CERTAIN, frozen, rate_at_fault, thawing_helps, too_small
+from lightning_trainingkit.tuning.small_sample_reasons import (
+    far_targets,
+    frozen,
+    is_certain,
+    not_to_judge,
+    rate_at_fault,
+    thawing_helps,
+    too_small,
+)
 from lightning_trainingkit.tuning.small_sample_trials import Look, Memorise
 from lightning_trainingkit.tuning.spied_step import DetachedLossError, LabelsOutOfRangeError
 from lightning_trainingkit.tuning.trial import Data, Trial
@@ -68,7 +76,7 @@ def overfit_small_sample(
 
     - **pass**: 100 % of the predictions are right (99 % where an example has many labels), or 10 % of the loss is left.
     - **warn**: it was learnt and a fault was seen, 90 % are right, the loss still falls at the end, or the training
-      step draws random numbers, as mixup does.
+      step draws random numbers, as mixup does, or there are several optimizers, as in a GAN.
     - **fail**: it was not learnt, labels change from step to step, or one input has two labels.
 
     Labels that were shuffled once, before training, can be learnt by heart. This step does not see them.
@@ -143,7 +151,7 @@ class _Step:
         self.notes += health.notes
         findings = [each for each in health.findings if each.kind not in _LEFT_OUT]
         if own.reached:
-            seen = [each for each in [*certain, *findings] if each.level in ("wrong", "harmful") or each in certain]
+            seen = [*certain, *filter(is_certain, findings)]
             return self.say("warn" if seen else "pass", self.measured(), seen or findings)
         return self.explain(own, certain, findings, trained)
 
@@ -168,27 +176,23 @@ class _Step:
         self, own: Memorise, certain: list[Finding], findings: list[Finding], trained: L.LightningModule
     ) -> SmallSample:
         """Find the reason of a sample that was not learnt."""
-        reasons: list[Finding] = []
+        excuse = not_to_judge(own, self.draws) or far_targets(own)
         are_frozen = any(not each.requires_grad for each in trained.parameters())
-        if not any(each.kind in CERTAIN for each in findings):
+        found: Finding | None = None
+        if far_targets(own) is None and own.optimizers == 1 and not any(map(is_certain, findings)):
             if are_frozen:
                 thawed = self.run(self.make(1.0, self.max_steps, thaw=True))
                 found = thawing_helps(own, thawed, trained)
-                reasons += [found] if found is not None else []
-            if not reasons:
-                found = rate_at_fault(own, self.make, self.run)
-                reasons += [found] if found is not None else []
-            if reasons:
-                findings = [each for each in findings if each.level != "harmful" or each.kind in CERTAIN]
-        findings = [*certain, *reasons, *findings]
+            found = found or rate_at_fault(own, self.make, self.run)
+            if found is not None:
+                findings = [found, *(each for each in findings if each.level != "harmful" or is_certain(each))]
+        findings = [*certain, *findings]
         if not any(each.level != "advice" for each in findings):
-            if are_frozen and own.left > 0.9:
-                left_over = frozen(trained, "Training them too did not help.")
-            else:
-                left_over = too_small(own, trained, self.sample.size, draws=self.draws)
-            findings.insert(0, left_over)
+            if excuse is None and are_frozen and own.left > 0.9:
+                excuse = frozen(trained, "Training them too did not help.")
+            findings.insert(0, excuse or too_small(own, trained, self.sample.size))
         nearly = own.accuracies[-1] >= _NEARLY if own.accuracies else own.left <= _NEARLY_LEFT
-        nearly |= findings[0].kind in ("too_few_steps", "step_draws")
+        nearly |= findings[0].kind in ("too_few_steps", "step_draws", "several_optimizers")
         return self.say("warn" if nearly and math.isfinite(own.left) else "fail", self.measured(), findings)
 
     def measured(self) -> str:
@@ -199,8 +203,7 @@ class _Step:
         if own.accuracies:
             share = math.floor(1000 * own.accuracies[-1]) / 10
             return f"{share:g} % of the predictions for {what} are right after {len(own.steps)} steps."
-        left = f"{own.left:.1%}" if math.isfinite(own.left) else "no finite number"
-        return f"{left} of the loss on {what} is left after {len(own.steps)} steps."
+        return f"On {what}, {own.course}; {own.floor * own.base:.3g} is low enough."
 
     def say(self, verdict: Literal["pass", "warn", "fail"], measured: str, findings: list[Finding]) -> SmallSample:
         own = self.own

@@ -1,6 +1,5 @@
 """Why a network does not learn a few minibatches: causes are shown by further short trials."""
 
-import math
 from collections.abc import Callable
 
 from torch import nn
@@ -11,9 +10,9 @@ from lightning_trainingkit.nn.diagnostics.untrained import listed
 from lightning_trainingkit.tuning.reason import reason
 from lightning_trainingkit.tuning.small_sample_trials import Memorise
 
-__all__ = ["CERTAIN", "rate_at_fault", "thawing_helps", "too_small"]
+__all__ = ["far_targets", "is_certain", "not_to_judge", "rate_at_fault", "thawing_helps", "too_small"]
 
-CERTAIN = {
+_CERTAIN = {
     "wrong_loss_sign",
     "softmax_before_loss",
     "parameters_not_trained",
@@ -23,13 +22,18 @@ CERTAIN = {
     "normalisation_off",
     "symmetric_units",
 }
-"""Kinds of findings that need no trial of other rates."""
 
 _PROBE = 100  # steps of a trial with another rate
 _POWERS = {1: 9, -1: 6}  # of 10, by which the rate is raised and lowered
 _BETTER = 0.7  # share of the loss that another rate leaves, relative to the own rate
-_WORSE = 1.2
 _STUCK = 0.98
+_FAR = 10.0  # times the loss of the best constant
+
+
+def is_certain(finding: Finding) -> bool:
+    """Whether a finding needs no trial of other rates. Few examples may leave the gradient of some layers at zero."""
+    return finding.kind in _CERTAIN and "exactly zero" not in finding.message
+
 
 Run = Callable[[Memorise], Memorise]
 
@@ -46,8 +50,7 @@ def rate_at_fault(own: Memorise, make: Callable[[float, int], Memorise], run: Ru
         run: Runs a trial.
     """
     steps = min(_PROBE, own.max_steps)
-    diverged = not math.isfinite(own.left) or own.left > _WORSE
-    directions = (-1, 1) if diverged else (1, -1)
+    directions = (-1, 1) if own.rises else (1, -1)
     for direction in directions:
         factor, best = _climb(direction, lambda factor: run(make(factor, steps)))
         if best.reached or best.left < _BETTER * min(own.left, 1.0):
@@ -65,8 +68,7 @@ def _climb(direction: int, probe: Callable[[float], Memorise]) -> tuple[float, M
     factor = 10.0**direction
     best = trial = probe(factor)
     for power in range(2, _POWERS[direction] + 1):
-        broken = not math.isfinite(trial.left) or trial.left > _WORSE
-        if trial.reached or (direction > 0 and broken) or (best.left < _STUCK and trial.left > best.left):
+        if trial.reached or (direction > 0 and trial.rises) or (best.left < _STUCK and trial.left > best.left):
             break
         trial = probe(10.0 ** (direction * power))
         if trial.left < best.left:
@@ -77,17 +79,12 @@ def _climb(direction: int, probe: Callable[[float], Memorise]) -> tuple[float, M
 def _shown(own: Memorise, factor: float, trial: Memorise) -> Finding:
     kind, word, verb = ("rate_too_low", "low", "Raise") if factor > 1 else ("rate_too_high", "high", "Lower")
     times = f"{factor:g} times as large" if factor > 1 else f"{1 / factor:g} times smaller"
-    if trial.accuracies:
-        reached = f"{trial.accuracies[-1]:.0%} of the predictions are right"
-    else:
-        reached = f"the loss falls to {trial.left:.0%} of its start"
-    stays = _loss_left(own.left)
     return reason(
         kind,
         "the optimizer",
         factor,
-        f"The learning rate {own.rate:.2g} is too {word}: with it, {stays} after {len(own.steps)} steps. With "
-        f"{trial.rate:.2g}, {times}, {reached} after {len(trial.steps)} steps.",
+        f"The learning rate {own.rate:.2g} is too {word}: with it, {own.course}. With {trial.rate:.2g}, {times}, "
+        f"{_reached(trial)}.",
         f"{verb} the learning rate, to about `lr={float(f'{trial.rate:.1g}'):g}`. `find_learning_rate` measures it on "
         "all data.",
     )
@@ -103,7 +100,7 @@ def thawing_helps(own: Memorise, thawed: Memorise, module: nn.Module) -> Finding
     """
     if not thawed.reached and not thawed.left < _BETTER * min(own.left, 1.0):
         return None
-    return frozen(module, f"With all of them trained, {_result(thawed)}.")
+    return frozen(module, f"With all of them trained, {_reached(thawed)}.")
 
 
 def frozen(module: nn.Module, shown: str) -> Finding:
@@ -122,15 +119,21 @@ def frozen(module: nn.Module, shown: str) -> Finding:
     )
 
 
-def too_small(own: Memorise, module: L.LightningModule, examples: int, *, draws: bool) -> Finding:
-    """Say what is left if no rate is better, and no fault was seen.
+def not_to_judge(own: Memorise, draws: bool) -> Finding | None:
+    """Say why a module need not learn the sample by heart, or None.
 
     Args:
         own: The training.
-        module: The trained module.
-        examples: Number of examples.
         draws: Whether the training step draws random numbers.
     """
+    if own.optimizers > 1:
+        return reason(
+            "several_optimizers",
+            "the optimizers",
+            float(own.optimizers),
+            f"The module has {own.optimizers} optimizers, which may work against each other, as those of a GAN do.",
+            "Check each network alone, in a module with one optimizer.",
+        )
     if draws:
         return reason(
             "step_draws",
@@ -140,6 +143,17 @@ def too_small(own: Memorise, module: L.LightningModule, examples: int, *, draws:
             "be learnt by heart.",
             "Leave out what the step draws, such as mixup, noise or augmentation, for this check.",
         )
+    return None
+
+
+def too_small(own: Memorise, module: L.LightningModule, examples: int) -> Finding:
+    """Say what is left if no rate is better, and no fault was seen.
+
+    Args:
+        own: The training.
+        module: The trained module.
+        examples: Number of examples.
+    """
     quarter = own.losses[-max(2, len(own.losses) // 4) :]
     if own.left < 1 and quarter[-1] < 0.9 * quarter[0]:
         return reason(
@@ -167,15 +181,21 @@ def too_small(own: Memorise, module: L.LightningModule, examples: int, *, draws:
     )
 
 
-def _result(trial: Memorise) -> str:
-    if trial.accuracies:
-        return f"{trial.accuracies[-1]:.1%} of the predictions are right after {len(trial.steps)} steps"
-    return f"{trial.left:.0%} of the loss is left after {len(trial.steps)} steps"
+def _reached(trial: Memorise) -> str:
+    if not trial.accuracies:
+        return trial.course
+    return f"{trial.accuracies[-1]:.0%} of the predictions are right after {len(trial.steps)} steps"
 
 
-def _loss_left(left: float) -> str:
-    if not math.isfinite(left):
-        return "the loss is not finite"
-    if left > 2:
-        return f"the loss is {left:.2g} times as large as at the start"
-    return f"{left:.0%} of the loss is left" if left < 0.995 else "all of the loss is left"
+def far_targets(own: Memorise) -> Finding | None:
+    """Say that the targets of a regression are not scaled, or None."""
+    if own.accuracies or not own.chance or not own.steps or not own.steps[0] > _FAR * own.chance:
+        return None
+    return Finding.of(
+        "wrong_initial_loss",
+        "the targets",
+        own.steps[0],
+        f"The loss begins at {own.steps[0]:.3g}, and the best constant output gives {own.chance:.3g}: the targets are "
+        "far from 0.",
+        "Scale the targets to mean 0 and std 1: `(y - mean) / std`.",
+    )

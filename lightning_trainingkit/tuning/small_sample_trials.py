@@ -140,6 +140,7 @@ class Memorise(_OnSample):
         accuracies: Share of right predictions in each epoch. Empty where no classes are predicted.
         reached: Whether the sample was learnt.
         rate: The learning rate of the first group.
+        optimizers: Number of optimizers.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class Memorise(_OnSample):
         self.losses: list[float] = []
         self.accuracies: list[float] = []
         self.reached = False
-        self.rate = 0.0
+        self.rate, self.optimizers = 0.0, 1
         self._known_alone, self._factor, self._thaw = known_alone, factor, thaw
         self._epoch: list[float] = []
         self._right = self._all = 0
@@ -185,11 +186,12 @@ class Memorise(_OnSample):
                 for group in optimizer.param_groups
                 for each in group["params"]
             }
-            if missing := [each for each in pl_module.parameters() if id(each) not in held]:
+            missing = [each for each in pl_module.parameters() if id(each) not in held]
+            if missing:
                 trainer.optimizers[0].add_param_group({"params": missing, **_like(trainer.optimizers[0])})
         own_rates(trainer.optimizers, self._factor)
         rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        self.rate = rates[0] if rates else 0.0
+        self.rate, self.optimizers = rates[0] if rates else 0.0, len(trainer.optimizers)
 
     def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
         """Keep the loss, and count the right predictions."""
@@ -240,12 +242,29 @@ class Memorise(_OnSample):
         return min(first, self.chance) if self.chance and math.isfinite(first) else first
 
     @property
+    def last(self) -> float:
+        """Mean loss of the last epoch."""
+        return self.losses[-1] if self.losses else math.nan
+
+    @property
     def left(self) -> float:
         """Share of the loss that is left, from the last epoch. Infinite for a loss that is not finite."""
-        last = self.losses[-1] if self.losses else math.nan
-        if not math.isfinite(last) or not self.base:
+        if not math.isfinite(self.last) or not self.base:
             return math.inf
-        return last / self.base if self.base > 0 else 1 - (self.base - last) / abs(self.base)
+        return self.last / self.base if self.base > 0 else 1 - (self.base - self.last) / abs(self.base)
+
+    @property
+    def rises(self) -> bool:
+        """Whether the loss ends above its start and above chance, or is not finite."""
+        highest = max(self.steps[0], self.chance or self.steps[0]) if self.steps else math.nan
+        return not math.isfinite(self.last) or self.last > highest + 0.2 * abs(highest)
+
+    @property
+    def course(self) -> str:
+        """How the loss went, in words."""
+        if not math.isfinite(self.last):
+            return f"the loss is not finite after {len(self.steps)} steps"
+        return f"the loss goes from {self.steps[0]:.3g} to {self.last:.3g} in {len(self.steps)} steps"
 
 
 def _like(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

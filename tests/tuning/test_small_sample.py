@@ -124,7 +124,7 @@ NARROW = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4))
 @pytest.mark.parametrize(
     ("module", "data", "kind", "words"),
     [
-        (lambda: Plain(net(), lr=1e-8), None, "rate_too_low", "too low"),
+        (lambda: Plain(net(), lr=1e-5), None, "rate_too_low", "too low"),
         (lambda: Plain(net(), lr=1e3), None, "rate_too_high", "too high"),
         (lambda: Plain(constant()), None, "symmetric_units", "net.0"),
         (lambda: Plain(net()), SHUFFLED, "labels_change", "the data set"),
@@ -142,7 +142,6 @@ NARROW = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4))
         ),
         (lambda: Plain(net(3)), None, "wrong_number_of_classes", "Give the last layer 4 outputs"),
         (lambda: Plain(net()), loader(*TWICE, shuffle=False), "two_labels", "examples 2 and 30 (labels"),
-        (lambda: Plain(NARROW), None, "model_too_small", "net.0, has 1 outputs"),
         (
             lambda: Plain(net(), lambda x, y: -functional.cross_entropy(x, y), lr=1e-3),
             None,
@@ -153,7 +152,23 @@ NARROW = nn.Sequential(nn.Linear(8, 1), nn.ReLU(), nn.Linear(1, 4))
 )
 def test_faults_are_named(module, data, kind, words):
     torch.manual_seed(0)
-    answer = learn(module(), data, max_steps=100 if kind != "model_too_small" else 300)
+    answer = learn(module(), data, max_steps=60)
+    assert (answer.verdict, answer.findings[0].kind) == ("fail", kind), answer.line
+    assert words in answer.line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "kind", "words"),
+    [
+        (lambda: Plain(net(), lr=1e-8), "rate_too_low", "too low"),
+        (lambda: Plain(net(), lr=1e3), "rate_too_high", "too high"),
+        (lambda: Plain(NARROW), "model_too_small", "net.0, has 1 outputs"),
+    ],
+)
+def test_faults_that_take_many_trials_are_named(module, kind, words):
+    torch.manual_seed(0)
+    answer = learn(module())
     assert (answer.verdict, answer.findings[0].kind) == ("fail", kind), answer.line
     assert words in answer.line
 
