@@ -29,7 +29,6 @@ _TAIL = 0.3  # of a trial: its end
 _Z = 2.0  # standard errors of a difference that counts
 _GOOD = 0.9  # of the best drop: a rate that keeps it is as good
 _STABLE = 0.75  # of the best drop: a rate that keeps less of it is not stable
-_RATIO = math.sqrt(10)
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,7 @@ class RateTrial:
         start: Loss of the untrained module.
         finite: Whether all losses were finite.
         planned: Iterations that the trial was to have. It has fewer if it lost early or broke.
+        start_error: Standard error of ``start``.
 
     Example:
         >>> trial = RateTrial(0.1, tuple(2.0 - 0.01 * step for step in range(100)), 2.0, True, 100)
@@ -54,6 +54,7 @@ class RateTrial:
     start: float
     finite: bool
     planned: int
+    start_error: float = 0.0
 
     @cached_property
     def end(self) -> NDArray[np.float64]:
@@ -68,7 +69,11 @@ class RateTrial:
     @property
     def margin(self) -> float:
         """Half of the interval of the drop, at two standard errors."""
-        return _Z * _standard_error(self.end) if self.finite and len(self.losses) > _BLOCK else math.inf
+        return (
+            _Z * math.hypot(_standard_error(self.end), self.start_error)
+            if self.finite and len(self.losses) > _BLOCK
+            else math.inf
+        )
 
     @property
     def whole(self) -> bool:
@@ -112,34 +117,38 @@ def moving_average(losses: Sequence[float] | NDArray[np.float64]) -> NDArray[np.
     return np.convolve(values, kernel)[reach] / np.convolve(np.ones_like(values), kernel)[reach]
 
 
-def candidates_from_sweep(curve: Sequence[tuple[float, float]], count: int = 5) -> list[float]:
+def candidates_from_sweep(
+    curve: Sequence[tuple[float, float]], start: float, start_error: float, count: int = 5
+) -> list[float]:
     """Narrow a range test to a few candidates: the rate of the lowest loss, and smaller ones.
 
     Args:
-        curve: Learning rate and loss of each iteration. The rate grows.
-        count: Number of candidates, each a factor of ``sqrt(10)`` below the last one.
+        curve: Learning rate and loss of each iteration. The rate grows until the loss is lost or the range ends.
+        start: Loss of the untrained module.
+        start_error: Standard error of ``start``.
+        count: Number of candidates.
 
     Returns:
-        The candidates, the largest first. The whole range in powers of ten if the loss never fell.
+        The candidates, the largest first, each a factor of ``sqrt(10)`` below the last one. If the loss never fell: the
+        last rate of the test, and each a factor of 10 below the last one.
     """
-    losses = _finite_part(curve)
-    if len(losses) <= 4 * _BLOCK:
-        return [_rounded(10.0**-power) for power in range(count)]
-    error = float(np.std(losses[: 2 * _BLOCK], ddof=1)) / math.sqrt(_BLOCK)  # of a difference of two means of ten
-    if drop_of_sweep(curve) < 3 * error:  # the lowest of many means is low by chance
-        return [_rounded(10.0**-power) for power in range(count)]
-    top = curve[int(np.argmin(moving_average(losses)))][0]
-    return [_rounded(top / _RATIO**step) for step in range(count)]
+    # A mean of eleven losses has about the error of the start. The lowest of many means is low by chance.
+    fell = drop_of_sweep(curve, start) > 3 * math.sqrt(2) * start_error
+    top, ratio = (curve[-1][0], 10.0)
+    if fell:
+        top, ratio = curve[int(np.argmin(moving_average(_finite_part(curve))))][0], math.sqrt(10)
+    return [_rounded(top / ratio**step) for step in range(count)]
 
 
-def drop_of_sweep(curve: Sequence[tuple[float, float]]) -> float:
-    """Return how far the moving average of the loss fell in a range test, from the mean of the first ten losses.
+def drop_of_sweep(curve: Sequence[tuple[float, float]], start: float) -> float:
+    """Return how far the moving average of the loss fell in a range test.
 
     Args:
         curve: Learning rate and loss of each iteration. The rate grows.
+        start: Loss of the untrained module.
     """
     losses = _finite_part(curve)
-    return float(losses[: 2 * _BLOCK].mean() - moving_average(losses).min()) if len(losses) else 0.0
+    return float(start - moving_average(losses).min()) if len(losses) else 0.0
 
 
 def loses(trial: RateTrial, best: RateTrial) -> bool:
@@ -180,8 +189,8 @@ def is_stable(trial: RateTrial, best: RateTrial) -> bool:
 
 
 def significant_drop(trial: RateTrial) -> bool:
-    """Whether the loss fell by more than its interval."""
-    return trial.drop > trial.margin
+    """Whether the loss fell by more than chance can explain, where the best of several trials is looked at."""
+    return trial.drop > 1.5 * trial.margin  # three standard errors
 
 
 def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:

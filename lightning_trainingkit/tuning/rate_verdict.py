@@ -77,9 +77,10 @@ def rate_verdict(
         advice = f"Train with {', '.join(f'{name} {rate:.3g}' for name, rate in rates.items())}"
     if not safe:
         advice += ", and with a warm-up or gradient clipping: no trial shows that training is stable above it"
-    slow = given and max(each.drop for each in trials) < 0.5 * drop_of_sweep(numbers["curve"])
+    fell_in_sweep = drop_of_sweep(numbers["curve"], trials[0].start)
+    slow = given and max(each.drop for each in trials) < 0.5 * fell_in_sweep
     if slow:
-        advice = f"{_LEAVE_OUT[:-1]}, where the loss fell by {drop_of_sweep(numbers['curve']):.3g}"
+        advice = f"{_LEAVE_OUT[:-1]}, where the loss fell by {fell_in_sweep:.3g}"
     return LearningRate(
         verdict="pass" if safe and not slow else "warn",
         message=_fell(chosen, trials, bool(safe)),
