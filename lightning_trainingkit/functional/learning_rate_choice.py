@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,10 @@ __all__ = [
     "blown_up",
     "candidates_from_sweep",
     "choose_rate",
-    "double_is_stable",
     "drop_of_sweep",
     "good_trials",
     "is_stable",
+    "largest_stable",
     "loses",
     "moving_average",
     "next_refinement",
@@ -193,25 +194,22 @@ def significant_drop(trial: RateTrial) -> bool:
     return trial.drop > 1.5 * trial.margin  # three standard errors
 
 
-def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:
-    """Whether trials show that twice a rate is stable. None if no trial tells.
+def largest_stable(trials: Iterable[RateTrial]) -> float:
+    """Return the largest rate up to which all trials from the best one on are stable.
 
-    A stable trial at a larger rate shows it as well, and an unstable one at twice the rate or below shows the contrary.
+    Args:
+        trials: The trials. At least one lowered the loss significantly.
     """
-    trials = list(trials)
-    best = max(trials, key=lambda each: each.drop)
-    if any(is_stable(each, best) for each in trials if each.rate >= 1.9 * rate):
-        return True
-    if any(not is_stable(each, best) for each in trials if rate < each.rate <= 2.1 * rate):
-        return False
-    return None
+    best = max(good_trials(trials), key=lambda each: each.drop)
+    above = sorted((each for each in trials if each.rate >= best.rate), key=lambda each: each.rate)
+    return max(each.rate for each in takewhile(lambda each: is_stable(each, best), above))
 
 
 def choose_rate(trials: Sequence[RateTrial]) -> float | None:
     """Choose a learning rate: the middle between the smallest good rate and the best one, if its double is stable.
 
     The best rate after few iterations is too high for a longer training, and may be near the cliff. The middle is that
-    of the logarithms. If its double is not stable, the choice is half of the largest stable rate.
+    of the logarithms. The choice is at most half of the largest stable rate.
 
     Args:
         trials: All trials.
@@ -223,27 +221,19 @@ def choose_rate(trials: Sequence[RateTrial]) -> float | None:
     if not good:
         return None
     best = max(good, key=lambda each: each.drop)
-    middle = math.sqrt(good[0].rate * best.rate)
-    if double_is_stable(middle, trials) is not False:
-        return _rounded(middle)
-    return _rounded(max(each.rate for each in trials if is_stable(each, best)) / 2)
+    return _rounded(min(math.sqrt(good[0].rate * best.rate), largest_stable(trials) / 2))
 
 
 def next_refinement(trials: Sequence[RateTrial]) -> float | None:
-    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
-
-    It is twice the chosen rate, if no trial tells whether that is stable. Then it is half of the smallest good rate.
+    """Return the rate of a trial that may change the choice: half of the smallest good rate, if none is near it.
 
     Args:
         trials: All trials up to now.
     """
-    chosen = choose_rate(trials)
-    if chosen is None:
-        return None
-    if double_is_stable(chosen, trials) is None:
-        return _rounded(2 * chosen)
-    half = good_trials(trials)[0].rate / 2
-    return None if any(0.7 * half < each.rate < 1.4 * half for each in trials) else _rounded(half)
+    good = good_trials(trials)
+    half = good[0].rate / 2 if good else math.nan
+    near = any(0.7 * half < each.rate < 1.4 * half for each in trials)
+    return _rounded(half) if good and not near else None
 
 
 def _finite_part(curve: Sequence[tuple[float, float]]) -> NDArray[np.float64]:

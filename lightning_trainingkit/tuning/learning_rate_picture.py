@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import drop_of_sweep, moving_average
+from lightning_trainingkit.functional.learning_rate_choice import drop_of_sweep, largest_stable, moving_average
 from lightning_trainingkit.tuning.rate_verdict import LearningRate
 
 __all__ = ["save_picture"]
@@ -32,8 +32,9 @@ def save_picture(found: LearningRate, path: str | os.PathLike[str]) -> None:
     if found.rate is not None:
         for axes in (sweep, drops):
             axes.axvline(found.rate, color="C2", zorder=0)
-        drops.axvline(2 * found.rate, color="C2", linestyle=":", zorder=0, label="twice the chosen rate")
-        drops.lines[-2].set_label(f"chosen: {found.rate:.3g}")
+        drops.lines[-1].set_label(f"chosen: {found.rate:.3g}")
+        stable = largest_stable(found.trials)
+        drops.axvline(stable, color="C1", linestyle=":", zorder=0, label=f"largest stable rate: {stable:.3g}")
     drops.legend()
     figure.savefig(path)
 
