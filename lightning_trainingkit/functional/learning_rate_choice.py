@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,10 @@ __all__ = [
     "blown_up",
     "candidates_from_sweep",
     "choose_rate",
-    "double_is_stable",
     "drop_of_sweep",
     "good_trials",
     "is_stable",
+    "largest_stable",
     "loses",
     "moving_average",
     "next_refinement",
@@ -29,7 +30,6 @@ _TAIL = 0.3  # of a trial: its end
 _Z = 2.0  # standard errors of a difference that counts
 _GOOD = 0.9  # of the best drop: a rate that keeps it is as good
 _STABLE = 0.75  # of the best drop: a rate that keeps less of it is not stable
-_RATIO = math.sqrt(10)
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class RateTrial:
         start: Loss of the untrained module.
         finite: Whether all losses were finite.
         planned: Iterations that the trial was to have. It has fewer if it lost early or broke.
+        start_error: Standard error of ``start``.
 
     Example:
         >>> trial = RateTrial(0.1, tuple(2.0 - 0.01 * step for step in range(100)), 2.0, True, 100)
@@ -54,6 +55,7 @@ class RateTrial:
     start: float
     finite: bool
     planned: int
+    start_error: float = 0.0
 
     @cached_property
     def end(self) -> NDArray[np.float64]:
@@ -68,7 +70,11 @@ class RateTrial:
     @property
     def margin(self) -> float:
         """Half of the interval of the drop, at two standard errors."""
-        return _Z * _standard_error(self.end) if self.finite and len(self.losses) > _BLOCK else math.inf
+        return (
+            _Z * math.hypot(_standard_error(self.end), self.start_error)
+            if self.finite and len(self.losses) > _BLOCK
+            else math.inf
+        )
 
     @property
     def whole(self) -> bool:
@@ -112,34 +118,38 @@ def moving_average(losses: Sequence[float] | NDArray[np.float64]) -> NDArray[np.
     return np.convolve(values, kernel)[reach] / np.convolve(np.ones_like(values), kernel)[reach]
 
 
-def candidates_from_sweep(curve: Sequence[tuple[float, float]], count: int = 5) -> list[float]:
+def candidates_from_sweep(
+    curve: Sequence[tuple[float, float]], start: float, start_error: float, count: int = 5
+) -> list[float]:
     """Narrow a range test to a few candidates: the rate of the lowest loss, and smaller ones.
 
     Args:
-        curve: Learning rate and loss of each iteration. The rate grows.
-        count: Number of candidates, each a factor of ``sqrt(10)`` below the last one.
+        curve: Learning rate and loss of each iteration. The rate grows until the loss is lost or the range ends.
+        start: Loss of the untrained module.
+        start_error: Standard error of ``start``.
+        count: Number of candidates.
 
     Returns:
-        The candidates, the largest first. The whole range in powers of ten if the loss never fell.
+        The candidates, the largest first, each a factor of ``sqrt(10)`` below the last one. If the loss never fell: the
+        last rate of the test, and each a factor of 10 below the last one.
     """
-    losses = _finite_part(curve)
-    if len(losses) <= 4 * _BLOCK:
-        return [_rounded(10.0**-power) for power in range(count)]
-    error = float(np.std(losses[: 2 * _BLOCK], ddof=1)) / math.sqrt(_BLOCK)  # of a difference of two means of ten
-    if drop_of_sweep(curve) < 3 * error:  # the lowest of many means is low by chance
-        return [_rounded(10.0**-power) for power in range(count)]
-    top = curve[int(np.argmin(moving_average(losses)))][0]
-    return [_rounded(top / _RATIO**step) for step in range(count)]
+    # A mean of eleven losses has about the error of the start. The lowest of many means is low by chance.
+    fell = drop_of_sweep(curve, start) > 3 * math.sqrt(2) * start_error
+    top, ratio = (curve[-1][0], 10.0)
+    if fell:
+        top, ratio = curve[int(np.argmin(moving_average(_finite_part(curve))))][0], math.sqrt(10)
+    return [_rounded(top / ratio**step) for step in range(count)]
 
 
-def drop_of_sweep(curve: Sequence[tuple[float, float]]) -> float:
-    """Return how far the moving average of the loss fell in a range test, from the mean of the first ten losses.
+def drop_of_sweep(curve: Sequence[tuple[float, float]], start: float) -> float:
+    """Return how far the moving average of the loss fell in a range test.
 
     Args:
         curve: Learning rate and loss of each iteration. The rate grows.
+        start: Loss of the untrained module.
     """
     losses = _finite_part(curve)
-    return float(losses[: 2 * _BLOCK].mean() - moving_average(losses).min()) if len(losses) else 0.0
+    return float(start - moving_average(losses).min()) if len(losses) else 0.0
 
 
 def loses(trial: RateTrial, best: RateTrial) -> bool:
@@ -180,29 +190,26 @@ def is_stable(trial: RateTrial, best: RateTrial) -> bool:
 
 
 def significant_drop(trial: RateTrial) -> bool:
-    """Whether the loss fell by more than its interval."""
-    return trial.drop > trial.margin
+    """Whether the loss fell by more than chance can explain, where the best of several trials is looked at."""
+    return trial.drop > 1.5 * trial.margin  # three standard errors
 
 
-def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:
-    """Whether trials show that twice a rate is stable. None if no trial tells.
+def largest_stable(trials: Iterable[RateTrial]) -> float:
+    """Return the largest rate up to which all trials from the best one on are stable.
 
-    A stable trial at a larger rate shows it as well, and an unstable one at twice the rate or below shows the contrary.
+    Args:
+        trials: The trials. At least one lowered the loss significantly.
     """
-    trials = list(trials)
-    best = max(trials, key=lambda each: each.drop)
-    if any(is_stable(each, best) for each in trials if each.rate >= 1.9 * rate):
-        return True
-    if any(not is_stable(each, best) for each in trials if rate < each.rate <= 2.1 * rate):
-        return False
-    return None
+    best = max(good_trials(trials), key=lambda each: each.drop)
+    above = sorted((each for each in trials if each.rate >= best.rate), key=lambda each: each.rate)
+    return max(each.rate for each in takewhile(lambda each: is_stable(each, best), above))
 
 
 def choose_rate(trials: Sequence[RateTrial]) -> float | None:
     """Choose a learning rate: the middle between the smallest good rate and the best one, if its double is stable.
 
     The best rate after few iterations is too high for a longer training, and may be near the cliff. The middle is that
-    of the logarithms. If its double is not stable, the choice is half of the largest stable rate.
+    of the logarithms. The choice is at most half of the largest stable rate.
 
     Args:
         trials: All trials.
@@ -214,27 +221,19 @@ def choose_rate(trials: Sequence[RateTrial]) -> float | None:
     if not good:
         return None
     best = max(good, key=lambda each: each.drop)
-    middle = math.sqrt(good[0].rate * best.rate)
-    if double_is_stable(middle, trials) is not False:
-        return _rounded(middle)
-    return _rounded(max(each.rate for each in trials if is_stable(each, best)) / 2)
+    return _rounded(min(math.sqrt(good[0].rate * best.rate), largest_stable(trials) / 2))
 
 
 def next_refinement(trials: Sequence[RateTrial]) -> float | None:
-    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
-
-    It is twice the chosen rate, if no trial tells whether that is stable. Then it is half of the smallest good rate.
+    """Return the rate of a trial that may change the choice: half of the smallest good rate, if none is near it.
 
     Args:
         trials: All trials up to now.
     """
-    chosen = choose_rate(trials)
-    if chosen is None:
-        return None
-    if double_is_stable(chosen, trials) is None:
-        return _rounded(2 * chosen)
-    half = good_trials(trials)[0].rate / 2
-    return None if any(0.7 * half < each.rate < 1.4 * half for each in trials) else _rounded(half)
+    good = good_trials(trials)
+    half = good[0].rate / 2 if good else math.nan
+    near = any(0.7 * half < each.rate < 1.4 * half for each in trials)
+    return _rounded(half) if good and not near else None
 
 
 def _finite_part(curve: Sequence[tuple[float, float]]) -> NDArray[np.float64]:

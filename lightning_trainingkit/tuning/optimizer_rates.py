@@ -33,7 +33,7 @@ class OptimizerRates:
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.names = _names(optimizers)
-        self._rates = [float(group.get("max_lr", group.get("initial_lr", group["lr"]))) for group in self._groups]
+        self._rates = [float(group.get("max_lr", group.get("initial_lr", group["lr"])) or 0) for group in self._groups]
         if max(self._rates, default=0.0) <= 0:
             raise ValueError(
                 f"`configure_optimizers` must give a positive learning rate, got {self._rates or 'no optimizer'}. "

@@ -37,7 +37,7 @@ class Quadratic(L.LightningModule):
         return 2 / torch.linalg.eigvalsh(2 * x.T @ x / len(x)).max().item()
 
 
-@pytest.mark.parametrize("size", [1.0, 0.5, 30.0])
+@pytest.mark.parametrize("size", [1.0, 0.5, 1e3])
 def test_the_rate_is_below_the_cliff_that_theory_gives(size):
     module = Quadratic(size)
     found = find_learning_rate(module, None, trainer_options=OPTIONS)
@@ -173,8 +173,8 @@ class Brittle(Quadratic):
 
 
 def test_a_step_that_does_not_bear_broken_weights():
-    module = Brittle(1e3)
-    found = find_learning_rate(module, None, candidates=[1e-7, 1e-6, 1.0], trainer_options=OPTIONS)
+    module = Brittle()
+    found = find_learning_rate(module, None, candidates=[0.03, 100.0], trainer_options=OPTIONS)
     assert not found.trials[-1].finite
     assert 0 < found.rate <= module.cliff() / 2
 
@@ -196,7 +196,7 @@ def test_accumulated_gradients_do_not_change_the_losses():
 
     one, two = search(1), search(2)
     assert two.trials[0].start == pytest.approx(one.trials[0].start, rel=0.2)
-    assert len(two.curve) == 100
+    assert len(two.curve) == 90
 
 
 def test_the_picture(tmp_path):
