@@ -27,14 +27,14 @@ _NO_LOSS = "No loss was seen: return it from `training_step`, or call `self.manu
 class HealthReport(L.Callback):
     """Say in words what is wrong with a training, where, and what to do. It changes nothing in the module.
 
-    - **When**: a table after the first epoch, and again when a new kind of finding appears.
+    - **When**: after the first epoch, and again when a new kind of finding appears.
     - **First batches**: one training and one validation batch also run on a copy of the module, which shows the sign
       of the loss, an activation before it, and outputs that depend on other images. Random states are put back.
     - **Harmful** kinds are said only of a training whose loss does not fall as it should: after 100 steps and one
       epoch, after 1,000 steps, or at the end. A loss that is not finite counts at once.
     - **Wrong** kinds are facts of the run, such as layers in no optimizer, whatever the accuracy.
     - **Advice** is no alarm.
-    - **Loggers** of W&B, CSV and TensorBoard get the verdict as the hyperparameter ``check.health``.
+    - **Loggers** get the verdict as ``check.health``: W&B, CSV, TensorBoard.
     - **Ranks** have equal findings.
 
     Args:
