@@ -33,6 +33,18 @@ class InitialLoss(Verdict):
         losses: The loss of each batch, without penalties.
         expected: The loss of outputs that say nothing about the target. None if it is unknown.
         loss_name: Name of the loss, such as ``"cross_entropy"``.
+
+    Example:
+        >>> answer = InitialLoss(
+        ...     step="initial_loss",
+        ...     verdict="pass",
+        ...     message="The loss begins at 2.31.",
+        ...     losses=(2.3, 2.32),
+        ...     expected=2.303,
+        ...     loss_name="cross_entropy",
+        ... )
+        >>> answer.line
+        'pass: The loss begins at 2.31.'
     """
 
     losses: tuple[float, ...]

@@ -53,6 +53,19 @@ class SmallSample(Verdict):
         losses: Mean loss of each epoch.
         steps: Number of batches that were trained on.
         switched_off: What was switched off: dropout, weight decay, penalties, schedules, random transforms.
+
+    Example:
+        >>> answer = SmallSample(
+        ...     step="small_sample",
+        ...     verdict="pass",
+        ...     message="All is right.",
+        ...     accuracies=(0.6, 1.0),
+        ...     losses=(1.2, 0.1),
+        ...     steps=10,
+        ...     switched_off=("weight decay (0.01)",),
+        ... )
+        >>> answer.line
+        'pass: All is right.'
     """
 
     accuracies: tuple[float, ...]

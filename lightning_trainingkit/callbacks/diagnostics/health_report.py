@@ -33,7 +33,7 @@ class HealthReport(L.Callback):
     - **Harmful** kinds are said only of a training whose loss does not fall as it should: after 100 steps and one
       epoch, after 1,000 steps, or at the end. A loss that is not finite counts at once.
     - **Wrong** kinds are facts of the run, such as layers in no optimizer, whatever the accuracy.
-    - **Advice** is no alarm.
+    - **Advice**: no alarm.
     - **Loggers** get the verdict as ``check.health``: W&B, CSV, TensorBoard.
     - **Ranks** have equal findings.
 
