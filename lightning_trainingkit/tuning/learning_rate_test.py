@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_trainingkit._lightning import L, rank_zero_info, rank_zero_only, refuse_other_package
+from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, refuse_twice
+from lightning_trainingkit.callbacks.diagnostics.recorded_verdict import record_verdict
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.tuning._lightning import data_of_fit, options_of_fit, prepare_copies
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
@@ -78,7 +79,7 @@ class LearningRateTest(L.Callback):
         trial = Trial(pl_module, data_of_fit(trainer), options_of_fit(trainer))
         self.found = RateSearch(trial, self.candidates, prepare_copies).run()
         self.rate = self.found.rate
-        _log(trainer, self.found)
+        record_verdict(trainer, "learning_rate", self.found.line, self.found.rates)
         if self.verbose:
             rank_zero_info(f"LearningRateTest: {self.found.line}")
         if self.apply and self.rate is None:
@@ -95,10 +96,3 @@ class LearningRateTest(L.Callback):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take the rate of a checkpoint."""
         self.rate = state_dict["rate"]
-
-
-@rank_zero_only
-def _log(trainer: L.Trainer, found: LearningRate) -> None:
-    rates = {f"check.learning_rate.{name}": rate for name, rate in (found.rates or {}).items()}
-    for logger in trainer.loggers:
-        logger.log_hyperparams({"check.learning_rate": found.line, **rates})

@@ -46,7 +46,7 @@ def test_a_step_that_fails_or_raises_ends_with_code_1_and_the_next_step_still_ru
     ("arguments", "words"),
     [
         ((MODULE, "--data", DATA), "`--module.classes` must be given, since MyModule has no default"),
-        ((MODULE, "--module.clases", 3), "Did you mean --module.classes?"),
+        ((MODULE, "--module.klasses", 3), "Did you mean --module.classes?"),
         ((*GOOD, "--module.classes", "ten"), "Expected a <class 'int'>. Got value: ten"),
         (
             (*GOOD, "--module.lr", -1),

@@ -51,6 +51,8 @@ def test_building_needs_no_account_and_no_network(built):
     titles = [section.title for section in command_center() if section.title != "Checks"]  # columns, not panels
     assert [section.name for section in built.sections] == titles
     assert all(section.panels for section in built.sections)
+    columns = built.runset_settings.pinned_columns
+    assert columns[:2] == ["run:displayName", "config:check.value.initial_loss"]
     assert built.name.isascii()  # W&B takes no emoji in a name
 
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_trainingkit import InitOverride
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.dashboards.read.gather import gather
 from lightning_trainingkit.tuning import LearningRateTest, rate_search
 from lightning_trainingkit.tuning._lightning import options_of_fit
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
@@ -50,9 +51,9 @@ def test_loggers_get_the_verdict(tmp_path):
     test = LearningRateTest(**QUICK)
     _, trainer = fit(test, logger=CSVLogger(tmp_path, version=0), max_epochs=1)
     trainer.logger.save()
-    text = (tmp_path / "lightning_logs/version_0/hparams.yaml").read_text()
-    assert f"check.learning_rate.SGD: {test.rate}" in text
-    assert f"check.learning_rate: 'pass: {test.found.message}"[:60] in text
+    ((run,), _) = gather([tmp_path])
+    assert run.config["check.learning_rate"] == test.found.line
+    assert run.config["check.learning_rate.SGD"] == pytest.approx(test.rate)
 
 
 def test_a_resumed_run_keeps_its_rate(tmp_path):

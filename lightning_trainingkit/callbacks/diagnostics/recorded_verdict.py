@@ -33,7 +33,7 @@ def health_line(findings: Sequence[Finding]) -> str:
     return f"{verdict}. {first.kind}{where}: {first.message} {first.advice}{more}"
 
 
-def record_verdict(trainer: L.Trainer, check: str, line: str) -> None:
+def record_verdict(trainer: L.Trainer, check: str, line: str, details: Mapping[str, float] | None = None) -> None:
     """Write a verdict into the hyperparameters of W&B's, CSVLogger's and TensorBoard's run, on rank 0.
 
     The verdicts of other checks and the user's own setting ``check`` stay. Loggers of other kinds are left alone:
@@ -43,30 +43,34 @@ def record_verdict(trainer: L.Trainer, check: str, line: str) -> None:
         trainer: The Trainer.
         check: Name of the check, such as ``"health"``.
         line: The verdict in one line.
+        details: Numbers by name, such as the rates that were found.
     """
     if not trainer.is_global_zero:
         return
+    new = {check: line} | {f"{check}.{name}": value for name, value in (details or {}).items()}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            found = _with(logger.experiment.config, check, line)
-            if found is not None:
-                logger.log_hyperparams({"check": found})
+            _log(logger, logger.experiment.config, new)
         elif isinstance(logger, CSVLogger):
-            found = _with(logger.experiment.hparams, check, line)
-            if found is not None:
-                logger.log_hyperparams({"check": found})
+            _log(logger, logger.experiment.hparams, new)
         elif isinstance(logger, TensorBoardLogger):
-            found = _with(logger.hparams, check, line)
             # Not `log_hyperparams`: TensorBoard's view of hyperparameters allows one set for each run. Lightning writes
             # the file once, at the start of the fit.
+            found = _with(logger.hparams, new)
             if found is not None and Path(logger.log_dir).is_dir():
                 logger.hparams["check"] = found
                 save_hparams_to_yaml(str(Path(logger.log_dir, logger.NAME_HPARAMS_FILE)), logger.hparams)
 
 
-def _with(settings: Any, check: str, line: str) -> dict[str, Any] | None:
-    """The verdicts that a logger holds and the new one; None if the user has another setting of this name."""
+def _log(logger: WandbLogger | CSVLogger, settings: Any, new: Mapping[str, Any]) -> None:
+    found = _with(settings, new)
+    if found is not None:
+        logger.log_hyperparams({"check": found})
+
+
+def _with(settings: Any, new: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The verdicts that a logger holds and the new ones; None if the user has another setting of this name."""
     found = settings.get("check")
     if found is None or isinstance(found, Mapping):
-        return {**(found or {}), check: line}
+        return {**(found or {}), **new}
     return None
