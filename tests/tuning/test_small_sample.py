@@ -203,6 +203,22 @@ def test_streams_dicts_and_small_sets():
     assert (answer.verdict, answer.notes[0]) == ("pass", "The training set has 9 examples, and all were taken.")
 
 
+def test_options_of_the_users_own_training_do_not_shorten_the_sample():
+    options = {
+        **CPU,
+        "limit_train_batches": 1,
+        "overfit_batches": 1,
+        "min_epochs": 500,
+        "devices": 2,
+        "strategy": "ddp",
+    }
+    torch.manual_seed(0)
+    module = Plain(net())
+    torch.manual_seed(0)
+    answer = overfit_small_sample(module, loader(X, Y), trainer_options=options)
+    assert (answer.verdict, answer.steps) == ("pass", learn(module).steps)
+
+
 def test_bad_input():
     class Silent(Plain):
         def training_step(self, batch, batch_idx):
