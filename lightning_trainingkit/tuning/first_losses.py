@@ -20,7 +20,7 @@ from lightning_trainingkit.tuning.chance import CLASSIFICATION, uninformed_loss
 from lightning_trainingkit.tuning.spied_step import SpiedStep, spy_on
 from lightning_trainingkit.tuning.trial import Data, Trial, stop
 
-__all__ = ["FirstLosses", "first_losses", "known_part", "make_no_steps"]
+__all__ = ["FirstLosses", "first_losses", "known_part", "labels_in", "make_no_steps"]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class FirstLosses:
         name: Names of the losses.
         classifies: Whether all losses are of classes.
         labels: The targets of each batch: class indices, or zeros and ones.
-        outputs: Number of classes, None where it is unknown.
+        outputs: Number of classes of a softmax or hinge loss, None where it is unknown.
         head: Name of the last layer, empty where it was not found.
         inputs_unscaled: Whether an input is far from mean 0 and std 1.
         findings: What the first batch shows.
@@ -83,10 +83,10 @@ def first_losses(trial: Trial, batches: int, *, of_step: bool = False, scale_inp
             trial.run(silent, silent.prepare)
             seen.expected = silent.seen.losses[: len(seen.losses)]
             seen.classifies = bool(seen.labels)
-            seen.outputs = silent.seen.outputs
             seen.notes.append(f"The expected loss was measured with the outputs of {seen.head} at zero.")
-            if seen.outputs and abs(seen.expected[0] - (seen.outputs - 1)) < 1e-3:
-                seen.name = "hinge"
+            outputs = silent.seen.outputs
+            if outputs is not None and outputs > 2 and abs(seen.expected[0] - (outputs - 1)) < 1e-3:
+                seen.name, seen.outputs = "hinge", outputs
     return seen
 
 

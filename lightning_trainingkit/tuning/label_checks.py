@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.special import entr
@@ -50,7 +51,7 @@ def label_findings(labels: list[Tensor], outputs: int | None) -> list[Finding]:
     if any(bool((each == each.flatten()[0]).all()) for each in labels if each.numel()):
         return []  # batches sorted by class say nothing about the other classes
     images = sum(len(each) for each in labels)
-    seen = torch.cat([each.flatten() for each in labels]).bincount().nonzero()
+    seen = np.unique(torch.cat([each.flatten() for each in labels]))
     expected = outputs * (1 - (1 - 1 / outputs) ** images)
     few = len(seen) < expected / 4 or images >= _CERTAIN * outputs
     if int(seen.max()) + 1 > outputs / 2 or not few:
@@ -79,6 +80,6 @@ def least_loss(labels: list[Tensor], chance: float) -> float:
     if labels[0].is_floating_point():
         rates = torch.cat(labels).float().mean(0)
         return float((entr(rates) + entr(1 - rates)).mean())
-    shares = torch.cat([each.flatten() for each in labels]).bincount().double()
-    found = float(entr(shares / shares.sum()).sum())
+    counts = np.unique(torch.cat([each.flatten() for each in labels]), return_counts=True)[1]
+    found = float(entr(torch.from_numpy(counts / counts.sum())).sum())
     return min(found, chance) if math.isfinite(found) else chance

@@ -7,9 +7,13 @@ import torch
 
 __all__ = ["on_one_device"]
 
+_LEFT_OUT = {"strategy", "limit_train_batches", "overfit_batches", "min_epochs", "min_steps", "barebones"}
+
 
 def on_one_device(options: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the options for the first of the given devices, without the strategy for several.
+
+    Options that change the length of an epoch or of the training are left out too: these steps count batches.
 
     Args:
         options: Arguments of Lightning's Trainer.
@@ -31,5 +35,4 @@ def on_one_device(options: Mapping[str, Any] | None) -> dict[str, Any]:
     devices = chosen.get("devices")
     several = isinstance(devices, list | tuple)
     chosen |= {"devices": list(devices)[:1] if several and devices else 1, "num_nodes": 1}
-    chosen.pop("strategy", None)
-    return chosen
+    return {name: value for name, value in chosen.items() if name not in _LEFT_OUT}

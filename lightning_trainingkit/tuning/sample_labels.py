@@ -10,7 +10,7 @@ from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.untrained import listed
 from lightning_trainingkit.tuning.reason import reason
 from lightning_trainingkit.tuning.sample import Sample
-from lightning_trainingkit.tuning.small_sample_trials import Look
+from lightning_trainingkit.tuning.sample_look import Look
 
 __all__ = ["changing_labels", "two_labels"]
 

@@ -10,10 +10,12 @@ from lightning_trainingkit.callbacks.diagnostics.health_report import HealthRepo
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.tuning.label_checks import out_of_range
+from lightning_trainingkit.tuning.memorise import Memorise
 from lightning_trainingkit.tuning.one_device import on_one_device
 from lightning_trainingkit.tuning.reason import detached_loss
 from lightning_trainingkit.tuning.sample import Sample
 from lightning_trainingkit.tuning.sample_labels import changing_labels, two_labels
+from lightning_trainingkit.tuning.sample_look import Look
 from lightning_trainingkit.tuning.small_sample_reasons import (
     far_targets,
     frozen,
@@ -23,7 +25,6 @@ from lightning_trainingkit.tuning.small_sample_reasons import (
     thawing_helps,
     too_small,
 )
-from lightning_trainingkit.tuning.small_sample_trials import Look, Memorise
 from lightning_trainingkit.tuning.spied_step import DetachedLossError, LabelsOutOfRangeError
 from lightning_trainingkit.tuning.trial import Data, Trial
 from lightning_trainingkit.tuning.verdict import Verdict
@@ -88,8 +89,8 @@ def overfit_small_sample(
     other learning rates, or with the frozen layers trained.
 
     - **pass**: 100 % of the predictions are right (99 % where an example has many labels), or 10 % of the loss is left.
-    - **warn**: it was learnt and a fault was seen, 90 % are right, the loss still falls at the end, or the training
-      step draws random numbers, as mixup does, or there are several optimizers, as in a GAN.
+    - **warn**: a fault was seen all the same, 90 % are right, or the loss still falls at the end. It warns too if
+      the training step draws random numbers, as mixup does, or several optimizers work, as in a GAN.
     - **fail**: it was not learnt, labels change from step to step, or one input has two labels.
 
     Labels that were shuffled once, before training, can be learnt by heart. This step does not see them.

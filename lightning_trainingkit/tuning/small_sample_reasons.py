@@ -7,8 +7,8 @@ from torch import nn
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.nn.diagnostics.untrained import listed
+from lightning_trainingkit.tuning.memorise import Memorise
 from lightning_trainingkit.tuning.reason import reason
-from lightning_trainingkit.tuning.small_sample_trials import Memorise
 
 __all__ = ["far_targets", "is_certain", "not_to_judge", "rate_at_fault", "thawing_helps", "too_small"]
 

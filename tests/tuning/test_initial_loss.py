@@ -136,6 +136,14 @@ def test_faults_are_named(module, data, verdict, kind, words):
     assert words in answer.line
 
 
+def test_a_binary_hinge_by_hand_takes_labels_of_both_signs():
+    def binary_hinge(scores, target):
+        return (1 - scores[:, 0] * target).clamp(min=0).mean()
+
+    answer = check(Plain(net(1), binary_hinge), loader(X, 2 * (Y % 2) - 1))
+    assert (answer.verdict, answer.expected) == ("pass", 1)
+
+
 def test_a_trained_module_is_a_warning():
     module = Plain(nn.Linear(4, 4))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The trials of step 2: a look at the sample without training, and training on it."""
+"""Train on the sample of step 2 until it is learnt by heart."""
 
 import math
 from statistics import fmean
@@ -9,120 +9,19 @@ from torch import Tensor
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
-from lightning_trainingkit.tuning.first_losses import known_part, labels_in, make_no_steps
-from lightning_trainingkit.tuning.regularisation_off import (
-    NoDropout,
-    own_rates,
-    switch_off_decay,
-    switch_off_dropout,
-)
+from lightning_trainingkit.tuning.first_losses import known_part, labels_in
+from lightning_trainingkit.tuning.on_sample import OnSample
+from lightning_trainingkit.tuning.regularisation_off import own_rates, switch_off_decay
 from lightning_trainingkit.tuning.sample import Sample
 from lightning_trainingkit.tuning.scores import hits
-from lightning_trainingkit.tuning.spied_step import SpiedStep, spy_on
 from lightning_trainingkit.tuning.trial import Data, stop
 
-__all__ = ["Look", "Memorise"]
+__all__ = ["Memorise"]
 
 _DENSE = 0.99  # right predictions that are enough where an example has many
 
 
-class _OnSample(L.Callback):
-    """Runs a module on the sample, without dropout."""
-
-    def __init__(self, sample: Sample) -> None:
-        self.sample = sample
-        self.dropout = NoDropout()
-        self.off: list[str] = []
-        self.module: L.LightningModule | None = None
-        self.number = 0  # finished batches
-        self.step: SpiedStep | None = None
-
-    def prepare(self, module: L.LightningModule, data: Data) -> Data:
-        """Take the dropout off, and watch the training step."""
-        self.module = module
-        self.off += switch_off_dropout(module)
-        data = self.sample.serve(module, data, looks=isinstance(self, Look))
-        self.step = spy_on(module, self.see, around=lambda: self.dropout)
-        return data
-
-    def check_labels(self) -> None:
-        """Raise LabelsOutOfRangeError if a label was no index of a class."""
-        if self.step is not None:
-            self.step.check_labels()
-
-    def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
-        """Get what a step did."""
-        raise NotImplementedError
-
-
-class Look(_OnSample):
-    """Run the first batch twice, the same read again, and the second batch; no optimizer step.
-
-    Args:
-        sample: The sample.
-
-    Attributes:
-        batches: The batches.
-        scores: What the first loss got, for each batch.
-        targets: Its targets.
-        losses: The loss of each step.
-        parts: The known part of each loss, and of outputs that say nothing.
-        is_alone: Whether the known losses are the only ones that were seen.
-    """
-
-    def __init__(self, sample: Sample) -> None:
-        super().__init__(sample)
-        self.batches: list[Any] = []
-        self.scores: list[Tensor] = []
-        self.targets: list[Tensor] = []
-        self.losses: list[float] = []
-        self.parts: list[tuple[float, float]] = []
-        self.is_alone = True
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keep the optimizers from changing anything."""
-        make_no_steps(trainer)
-
-    def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
-        """Keep what the losses got."""
-        if len(self.batches) > self.number:
-            return None  # an optimizer that runs the step several times for a batch
-        assert self.module is not None
-        self.batches.append(batch)
-        self.is_alone &= all(call.target is not None for call in calls)
-        first = next((call for call in calls if call.target is not None), None)
-        if first is not None and first.target is not None:
-            self.scores.append(first.input.detach().float().cpu())
-            self.targets.append(first.target.detach().cpu())
-        known = known_part(loss, calls, automatic=self.module.automatic_optimization)
-        if known is not None:
-            self.parts.append((float(known[0].detach()), float(known[1])))
-        if loss is not None:
-            self.losses.append(float(loss.detach().sum()))
-        elif known is not None:
-            self.losses.append(float(known[0].detach()))
-        return None
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """End after the last batch."""
-        self.number += 1
-        if trainer.is_last_batch:
-            stop(trainer)
-
-    @property
-    def penalty(self) -> float:
-        """What the step adds to its known losses, if it is the same for all batches, as penalties of weights are."""
-        if not self.is_alone or len(self.parts) < len(self.losses) or len(self.losses) < 2:
-            return 0.0
-        rests = [loss - part for loss, (part, _) in zip(self.losses, self.parts, strict=True)]
-        one, other = rests[0], rests[-1]
-        differ = abs(one - other) > 1e-4 * abs(one) or self.parts[0][0] == self.parts[-1][0]
-        return 0.0 if differ or abs(one) < 0.01 * abs(self.parts[0][0]) else one
-
-
-class Memorise(_OnSample):
+class Memorise(OnSample):
     """Train on the sample until all is right, the loss is not finite, or the steps are used up.
 
     Args:
