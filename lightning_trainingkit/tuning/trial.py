@@ -11,6 +11,7 @@ import torch
 
 from lightning_trainingkit._lightning import DummyLogger, L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics.stand_ins import Nothing
+from lightning_trainingkit.tuning._lightning import refuse_spawn
 from lightning_trainingkit.tuning.trial_copies import copy_data, copy_module
 
 __all__ = ["Data", "Trial", "stop"]
@@ -88,6 +89,7 @@ class Trial:
                     "callbacks": [_NoSchedules(), callback],
                 }
             )
+            refuse_spawn(trainer)
             trainer.fit(module, data)
         return module
 
