@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import drop_of_sweep, largest_stable, moving_average
+from lightning_trainingkit.functional.learning_rate_choice import largest_stable
+from lightning_trainingkit.functional.range_test import drop_of_sweep, moving_average
 from lightning_trainingkit.tuning.rate_verdict import LearningRate
 
 __all__ = ["save_picture"]

@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import (
-    RateTrial,
-    drop_of_sweep,
-    good_trials,
-    largest_stable,
-)
+from lightning_trainingkit.functional.learning_rate_choice import good_trials, largest_stable
+from lightning_trainingkit.functional.range_test import drop_of_sweep
+from lightning_trainingkit.functional.rate_trial import RateTrial
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.verdict import Verdict
 
