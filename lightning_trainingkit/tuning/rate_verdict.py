@@ -19,7 +19,7 @@ class LearningRate(Verdict):
     """The answer of step 3: the learning rate, and what it rests on. ``value`` is the rate.
 
     Args:
-        rate: The chosen rate, that of the parameter group with the largest one. None if no rate lowered the loss.
+        rate: The chosen rate; with several parameter groups, the largest one of all. None if no rate lowered the loss.
         rates: The chosen rate of each parameter group, by the name that LearningRateMonitor gives it.
         curve: Rate and loss of each iteration of the range test.
         trials: The trials, the smallest rate first.

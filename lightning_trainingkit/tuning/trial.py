@@ -39,8 +39,8 @@ class Trial:
     Args:
         module: The module.
         data: A DataModule, a train loader, or None for the module's own loader.
-        trainer_options: Arguments of Lightning's Trainer, such as ``precision``; or a function that makes them for each
-            run, where an argument is an object that serves one Trainer alone, such as a strategy.
+        trainer_options: Arguments of Lightning's Trainer, such as ``precision``. A function makes them for each run, if
+            an argument is an object for one Trainer alone, such as a strategy.
 
     Raises:
         TypeError: If the module or the data cannot be copied.
