@@ -32,8 +32,8 @@ def find_learning_rate(
     Args:
         module: The module. In manual optimization, its ``training_step`` must return a loss.
         data: A DataModule or a train DataLoader, or None for the module's own ``train_dataloader``.
-        candidates: One to five rates in growing order, to be tried in the place of those of the range test. A rate
-            is that of the parameter group with the largest one.
+        candidates: One to five rates in growing order. They replace the candidates of the range test. With several
+            parameter groups, a rate is the largest one of all groups.
         trainer_options: Arguments of Lightning's Trainer, such as ``accelerator``, ``precision`` or ``devices``.
 
     Returns:

@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import (
-    RateTrial,
-    drop_of_sweep,
-    good_trials,
-    largest_stable,
-)
+from lightning_trainingkit.functional.learning_rate_choice import good_trials, largest_stable
+from lightning_trainingkit.functional.range_test import drop_of_sweep
+from lightning_trainingkit.functional.rate_trial import RateTrial
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -22,7 +19,7 @@ class LearningRate(Verdict):
     """The answer of step 3: the learning rate, and what it rests on. ``value`` is the rate.
 
     Args:
-        rate: The chosen rate, that of the parameter group with the largest one. None if no rate lowered the loss.
+        rate: The chosen rate; with several parameter groups, the largest one of all. None if no rate lowered the loss.
         rates: The chosen rate of each parameter group, by the name that LearningRateMonitor gives it.
         curve: Rate and loss of each iteration of the range test.
         trials: The trials, the smallest rate first.
