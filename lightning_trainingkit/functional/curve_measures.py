@@ -34,6 +34,7 @@ class CurveMeasures:
         fell_error: Standard error of ``fell``.
         jumps: Typical jump of the judged loss between epochs in the second half, as a share of all that it gained.
         shake: The same jump as a share of the judged loss at the end.
+        extra: The same jump as a multiple of the training loss's, both as shares; 0 without validation.
         rise: Loss on validation at the end above its lowest, as a share of the loss at the end.
         turn: The same in typical jumps.
         gap: Loss on validation minus loss on training at the end, as a share of the first.
@@ -60,6 +61,7 @@ class CurveMeasures:
     fell_error: float = 0.0
     jumps: float = 0.0
     shake: float = 0.0
+    extra: float = 0.0
     rise: float = 0.0
     turn: float = 0.0
     gap: float = 0.0
@@ -69,6 +71,11 @@ class CurveMeasures:
     first_acc: float | None = None
     first_train_acc: float | None = None
     rate_left: float | None = None
+
+    @property
+    def judged(self) -> str:
+        """Whose loss is judged, in words."""
+        return "validation" if self.validated else "training"
 
 
 def measure(epochs: Epochs) -> CurveMeasures:
@@ -86,8 +93,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
     fallen = np.flatnonzero(train < first - 0.1 * (first - low))
     third = max(3, count // 3)
     floor = max(abs(end), _FLOOR * unit)
-    apart = np.diff(judged, 2) / np.sqrt(6)  # from the line between the neighbours, in the size of one value's noise
-    jump = _size(apart[len(apart) // 2 :])
+    jump = _jump(judged)
     slope = theil_sen(judged[-third:])
     # few points lie on a line by chance: their scatter is no smaller than that of the second half
     error = jump / float(np.std(np.arange(third)) * np.sqrt(third))
@@ -107,6 +113,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         fell_error=error * (third - 1) / floor,
         jumps=jump / max(first - min(low, val_low), _FLOOR * unit),
         shake=jump / floor,
+        extra=(jump / floor) / max(_jump(train) / max(abs(train_end), _FLOOR * unit), 1e-3) if validated else 0.0,
         rise=(end - val_low) / floor,
         turn=(end - val_low) / max(jump, 1e-6 * unit),
         gap=(end - train_end) / floor if validated else 0.0,
@@ -155,5 +162,8 @@ def theil_sen(values: Floats) -> float:
     return float(np.median((values[other] - values[one]) / (other - one))) if len(one) else 0.0
 
 
-def _size(values: Floats) -> float:
-    return float(np.sqrt((values**2).mean())) if len(values) else 0.0
+def _jump(values: Floats) -> float:
+    """Typical noise of one value in the second half, by its distance from the line between its neighbours."""
+    apart = np.diff(values, 2)
+    half = apart[len(apart) // 2 :]
+    return float(np.sqrt((half**2).mean() / 6)) if len(half) else 0.0

@@ -80,6 +80,8 @@ def label(plant: str, facts: Facts) -> str | None:
         return "diverged"
     if fit_end - facts["fit_best"] > 0.5 * (fit_initial - facts["fit_best"]) > 0.1 * fit_initial:
         return "diverged"
+    if facts["highest"] > 5 * fit_initial:
+        return None
     learnable = facts["reference"] < 0.7 * initial
     if fit_end > 0.95 * fit_initial:
         return "not_started" if learnable and facts["highest"] < 1.3 * fit_initial else None
