@@ -24,6 +24,7 @@ class CurveMeasures:
         broken: Step of the first loss that is not finite, or None.
         negative: Whether a loss is below zero, so that shares of it mean nothing.
         peak: Highest training loss, relative to the first.
+        risen: Training loss at the end, relative to the first step's or the first epoch's, whichever is higher.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
         drop: First training loss of an epoch, relative to the median of the later ones.
@@ -51,6 +52,7 @@ class CurveMeasures:
     broken: float | None
     negative: bool = False
     peak: float = 0.0
+    risen: float = 0.0
     end: float = 0.0
     best: float = 0.0
     drop: float = 1.0
@@ -103,6 +105,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         broken=epochs.broken,
         negative=bool(min(train.min(), judged.min(), first) < 0),
         peak=epochs.peak_loss / unit,
+        risen=train_end / max(unit, train[0]),
         end=train_end / unit,
         best=low / unit,
         drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,

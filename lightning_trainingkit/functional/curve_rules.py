@@ -14,19 +14,19 @@ Seen = tuple[float, str]
 RISEN = 1.2  # training loss at the end, relative to the first
 EXPLODED, BEYOND = 5.0, 100.0  # highest training loss, relative to the first
 NOT_BACK = 0.7  # training loss at the end after an explosion, relative to the first
-LOST = 0.5  # share of the fall that the training loss gave back
+LOST, FAR = 0.5, 0.25  # share of the fall that the training loss gave back, and how far it must have fallen
 CLIFF, SETTLED = 4.0, 0.15  # loss of the first epoch relative to the later ones, and change of these as a share
 # not started
-STARTED = 0.05  # share of the first loss by which training must have lowered it
-LATE, FAR = 0.3, 0.2  # share of the training that passed before the loss fell, and how far it fell then
+STARTED = 0.06  # share of the first loss by which training must have lowered it
+LATE = 0.3  # share of the training that passed before the loss fell
 KNOWS = 0.8  # accuracy from which a flat loss is a finished training, not one that never started
 # noisy
-NOISE = 0.4  # typical jump, as a share of all that was gained
-SOME_NOISE, EXTRA = 0.06, 6.5  # a smaller jump, if it is so many times the training loss's, both relative to the loss
+NOISE = 0.25  # typical jump, as a share of all that was gained
+SOME_NOISE, EXTRA = 0.06, 7.0  # a smaller jump, if it is so many times the training loss's, both relative to the loss
 READABLE = 4.0  # rise of the validation loss in jumps, from which the curve can be read in spite of them
 # leaked
 FITTED = 0.12  # training loss relative to the first, from which a gap must show
-EQUAL = 0.15  # lead of training over validation, as a share of the loss, that counts as none
+EQUAL, BETTER = 0.15, 0.25  # how much worse and better a loss on validation is the same, as a share of the loss
 UNSTEADY = 0.3  # jumps as a share of the loss, from which two losses are equal by chance
 AT_ONCE = 0.99  # accuracy on validation after the first epoch
 # overfit
@@ -36,14 +36,14 @@ GAP, GAP_LEVEL = 0.7, 0.35  # share of the validation loss, and validation loss 
 ACC_GAP = 0.18  # decides instead of the level where accuracies were logged
 # cut too early
 FALLING = 0.12  # share of the judged loss that the last third took away
-SURE = 3.0  # the same, in standard errors
+SURE = 2.5  # the same, in standard errors
 RATE_USED_UP = 0.05  # learning rate relative to the highest, below which a schedule has ended
 # plateau and underfit
 SHAKE = 0.05  # typical jump at the end, as a share of the loss, that a low learning rate does not make
-STUCK, POOR = 0.08, 0.12  # judged loss relative to the first, which could still fall
+STUCK, POOR = 0.08, 0.2  # judged loss relative to the first, which could still fall
 FINE = 0.9  # accuracy that is not poor
 RATE_KEPT = 0.3  # learning rate relative to the highest, above which it was not decayed
-NO_GAP = 0.2  # share of the validation loss
+NO_GAP, WIDER_GAP = 0.2, 0.35  # share of the validation loss; the second where that has hardly fallen
 # healthy
 GOOD = 0.6  # judged loss at the end, relative to the first
 CLOSE = 0.8  # share of another shape's threshold, from which no shape is named
@@ -53,16 +53,20 @@ def diverged(m: CurveMeasures) -> Seen | None:
     """A loss that is not finite, or that ends far above its best."""
     if m.broken is not None:
         return m.broken, f"The loss is not finite from step {m.broken:g} on."
-    if m.end > RISEN:
-        return m.end, f"The training loss ends at {m.end:.1f} times its first value."
+    if m.risen > RISEN:
+        return m.risen, f"The training loss ends at {m.risen:.1f} times its first value."
     poor = m.acc is None or m.acc < KNOWS
     if m.peak > EXPLODED and (m.end > NOT_BACK or (m.peak > BEYOND and m.end > FITTED and poor)):
         return m.peak, f"The training loss rose to {m.peak:.3g} times its first value and did not recover."
     lost = (m.end - m.best) / max(1 - m.best, 1e-9)
-    if lost > LOST and m.best < 1 - 2 * STARTED:
+    if lost > LOST and m.best < 1 - FAR:
         return lost, f"The training loss gave back {lost:.0%} of its fall."
-    if m.drop > CLIFF and abs(m.settled - 1) < SETTLED and poor and m.epochs >= FEWEST_EPOCHS:
-        return m.drop, f"The training loss of the first epoch is {m.drop:.3g} times the later ones, which are flat."
+    flat = m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
+    if poor and (flat or (m.acc is not None and m.level * BEYOND < 1)):
+        return (
+            m.drop,
+            f"The training loss of the first epoch is {m.drop:.3g} times the later ones: it exploded at once.",
+        )
     return None
 
 
@@ -97,9 +101,10 @@ def leaked(m: CurveMeasures) -> Seen | None:
         return None
     if m.first_acc is not None and m.first_acc >= AT_ONCE and (m.first_train_acc or 0.0) < m.first_acc:
         return m.first_acc, f"The validation accuracy is {m.first_acc:.1%} after the first epoch."
-    knows = m.acc is None or m.acc > KNOWS
-    fitted = m.end < (FITTED / 4 if _falls(m) else FITTED) and knows and m.shake < UNSTEADY
-    if fitted and max(abs(m.lead), abs(m.gap)) < EQUAL:
+    steady = m.shake < UNSTEADY if m.acc is None else m.acc > KNOWS
+    fitted = m.end < (FITTED / 2 if _falls(m) else FITTED) and steady
+    # a validation loss that is a little lower is explained by its training loss being a mean over an epoch
+    if fitted and -BETTER < m.gap < EQUAL and -EQUAL < m.lead < BETTER:
         return m.lead, (
             f"The training loss fell to {m.end:.1%} of its first value, and the validation loss is the same within "
             f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are hardly ever learned as well."
@@ -137,7 +142,8 @@ def plateau(m: CurveMeasures) -> Seen | None:
 def underfit(m: CurveMeasures) -> Seen | None:
     """No gap, and both losses high."""
     poor = m.level > POOR and (m.acc is None or m.acc < FINE)
-    if m.validated and abs(m.gap) < NO_GAP and poor and m.shake < SHAKE:
+    small = m.gap < (WIDER_GAP if m.level > GOOD else NO_GAP)
+    if m.validated and small and poor and m.shake < SHAKE:
         return m.level, (
             f"There is hardly a gap between training and validation ({m.gap:.0%}), and both losses have stopped at "
             f"{m.level:.0%} of the first value."
