@@ -34,8 +34,8 @@ class Epochs:
         train_acc: Mean training accuracy within each epoch, or None.
         val_acc: Validation accuracy after each epoch, or None.
         rate: Learning rate at the end of each epoch, or None.
-        first_loss: The first training loss that was logged; the median of five if steps were logged.
-        peak_loss: The highest training loss that was logged.
+        first_loss: The training loss before the first step, as far as the logged values tell it.
+        peak_loss: The highest mean training loss within a quarter of an epoch.
         broken: Step of the first loss that is not finite, or None.
     """
 
@@ -98,17 +98,25 @@ def by_epoch(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Epochs:
         on_grid("train_acc"),
         on_grid("val_acc"),
         on_grid("rate"),
-        _first(losses[: 5 if len(losses) >= 10 * len(ends) else 1]),
-        float(losses.max()) if len(losses) else np.nan,
+        _first(losses, len(ends)),
+        _peak(losses, len(ends)),
         float(min(broken)) if broken else None,
     )
 
 
-def _first(losses: Floats) -> float:
-    """The loss before training: a median, since batches differ, but not where it has risen by then."""
+def _first(losses: Floats, bins: int) -> float:
+    """The loss before training: of steps a median, since batches differ, but not where it has risen by then."""
     if not len(losses):
         return np.nan
-    return float(min(np.median(losses), losses[0] + 0.3 * abs(losses[0])))
+    first = losses[: 5 if len(losses) >= 10 * bins else 1]
+    return float(min(np.median(first), first[0] + 0.3 * abs(first[0])))
+
+
+def _peak(losses: Floats, bins: int) -> float:
+    if not len(losses):
+        return np.nan
+    width = max(1, len(losses) // (4 * bins))  # single batches may have outliers
+    return float(np.convolve(losses, np.ones(width) / width, "valid").max())
 
 
 def _sorted(steps: ArrayLike, values: ArrayLike) -> tuple[Floats, Floats]:

@@ -24,6 +24,7 @@ class CurveMeasures:
         broken: Step of the first loss that is not finite, or None.
         negative: Whether a loss is below zero, so that shares of it mean nothing.
         peak: Highest training loss, relative to the first.
+        risen: Training loss at the end, relative to the first step's or the first epoch's, whichever is higher.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
         drop: First training loss of an epoch, relative to the median of the later ones.
@@ -34,6 +35,7 @@ class CurveMeasures:
         fell_error: Standard error of ``fell``.
         jumps: Typical jump of the judged loss between epochs in the second half, as a share of all that it gained.
         shake: The same jump as a share of the judged loss at the end.
+        extra: The same jump as a multiple of the training loss's, both as shares; 0 without validation.
         rise: Loss on validation at the end above its lowest, as a share of the loss at the end.
         turn: The same in typical jumps.
         gap: Loss on validation minus loss on training at the end, as a share of the first.
@@ -50,6 +52,7 @@ class CurveMeasures:
     broken: float | None
     negative: bool = False
     peak: float = 0.0
+    risen: float = 0.0
     end: float = 0.0
     best: float = 0.0
     drop: float = 1.0
@@ -60,6 +63,7 @@ class CurveMeasures:
     fell_error: float = 0.0
     jumps: float = 0.0
     shake: float = 0.0
+    extra: float = 0.0
     rise: float = 0.0
     turn: float = 0.0
     gap: float = 0.0
@@ -69,6 +73,11 @@ class CurveMeasures:
     first_acc: float | None = None
     first_train_acc: float | None = None
     rate_left: float | None = None
+
+    @property
+    def judged(self) -> str:
+        """Whose loss is judged, in words."""
+        return "validation" if self.validated else "training"
 
 
 def measure(epochs: Epochs) -> CurveMeasures:
@@ -86,8 +95,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
     fallen = np.flatnonzero(train < first - 0.1 * (first - low))
     third = max(3, count // 3)
     floor = max(abs(end), _FLOOR * unit)
-    apart = np.diff(judged, 2) / np.sqrt(6)  # from the line between the neighbours, in the size of one value's noise
-    jump = _size(apart[len(apart) // 2 :])
+    jump = _jump(judged)
     slope = theil_sen(judged[-third:])
     # few points lie on a line by chance: their scatter is no smaller than that of the second half
     error = jump / float(np.std(np.arange(third)) * np.sqrt(third))
@@ -97,6 +105,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         broken=epochs.broken,
         negative=bool(min(train.min(), judged.min(), first) < 0),
         peak=epochs.peak_loss / unit,
+        risen=train_end / max(unit, train[0]),
         end=train_end / unit,
         best=low / unit,
         drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,
@@ -107,6 +116,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         fell_error=error * (third - 1) / floor,
         jumps=jump / max(first - min(low, val_low), _FLOOR * unit),
         shake=jump / floor,
+        extra=(jump / floor) / max(_jump(train) / max(abs(train_end), _FLOOR * unit), 1e-3) if validated else 0.0,
         rise=(end - val_low) / floor,
         turn=(end - val_low) / max(jump, 1e-6 * unit),
         gap=(end - train_end) / floor if validated else 0.0,
@@ -155,5 +165,8 @@ def theil_sen(values: Floats) -> float:
     return float(np.median((values[other] - values[one]) / (other - one))) if len(one) else 0.0
 
 
-def _size(values: Floats) -> float:
-    return float(np.sqrt((values**2).mean())) if len(values) else 0.0
+def _jump(values: Floats) -> float:
+    """Typical noise of one value in the second half, by its distance from the line between its neighbours."""
+    apart = np.diff(values, 2)
+    half = apart[len(apart) // 2 :]
+    return float(np.sqrt((half**2).mean() / 6)) if len(half) else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lightning_trainingkit.functional.curve_epochs import FEWEST_EPOCHS
 from lightning_trainingkit.functional.curve_measures import CurveMeasures
 
-__all__ = ["RULES", "Seen"]
+__all__ = ["EARLY", "RULES", "Seen"]
 
 Seen = tuple[float, str]
 """The number that a rule rests on, and a sentence with it."""
@@ -14,18 +14,20 @@ Seen = tuple[float, str]
 RISEN = 1.2  # training loss at the end, relative to the first
 EXPLODED, BEYOND = 5.0, 100.0  # highest training loss, relative to the first
 NOT_BACK = 0.7  # training loss at the end after an explosion, relative to the first
-LOST = 0.5  # share of the fall that the training loss gave back
+LOST, FAR = 0.5, 0.25  # share of the fall that the training loss gave back, and how far it must have fallen
 CLIFF, SETTLED = 4.0, 0.15  # loss of the first epoch relative to the later ones, and change of these as a share
 # not started
-STARTED = 0.05  # share of the first loss by which training must have lowered it
+STARTED = 0.06  # share of the first loss by which training must have lowered it
 LATE = 0.3  # share of the training that passed before the loss fell
 KNOWS = 0.8  # accuracy from which a flat loss is a finished training, not one that never started
 # noisy
-NOISE = 0.2  # typical jump, as a share of all that was gained
+NOISE = 0.25  # typical jump, as a share of all that was gained
+SOME_NOISE, EXTRA = 0.06, 7.0  # a smaller jump, if it is so many times the training loss's, both relative to the loss
 READABLE = 4.0  # rise of the validation loss in jumps, from which the curve can be read in spite of them
 # leaked
 FITTED = 0.12  # training loss relative to the first, from which a gap must show
-EQUAL = 0.15  # lead of training over validation, as a share of the loss, that counts as none
+EQUAL, BETTER = 0.15, 0.25  # how much worse and better a loss on validation is the same, as a share of the loss
+UNSTEADY = 0.3  # jumps as a share of the loss, from which two losses are equal by chance
 AT_ONCE = 0.99  # accuracy on validation after the first epoch
 # overfit
 RISE = 0.15  # of the validation loss above its lowest
@@ -34,31 +36,37 @@ GAP, GAP_LEVEL = 0.7, 0.35  # share of the validation loss, and validation loss 
 ACC_GAP = 0.18  # decides instead of the level where accuracies were logged
 # cut too early
 FALLING = 0.12  # share of the judged loss that the last third took away
-SURE = 3.0  # the same, in standard errors
+SURE = 2.5  # the same, in standard errors
 RATE_USED_UP = 0.05  # learning rate relative to the highest, below which a schedule has ended
 # plateau and underfit
 SHAKE = 0.05  # typical jump at the end, as a share of the loss, that a low learning rate does not make
-STUCK, POOR = 0.08, 0.12  # judged loss relative to the first, which could still fall
+STUCK, POOR = 0.08, 0.2  # judged loss relative to the first, which could still fall
+FINE = 0.9  # accuracy that is not poor
 RATE_KEPT = 0.3  # learning rate relative to the highest, above which it was not decayed
-NO_GAP = 0.2  # share of the validation loss
+NO_GAP, WIDER_GAP = 0.2, 0.35  # share of the validation loss; the second where that has hardly fallen
 # healthy
 GOOD = 0.6  # judged loss at the end, relative to the first
+CLOSE = 0.8  # share of another shape's threshold, from which no shape is named
 
 
 def diverged(m: CurveMeasures) -> Seen | None:
     """A loss that is not finite, or that ends far above its best."""
     if m.broken is not None:
         return m.broken, f"The loss is not finite from step {m.broken:g} on."
-    if m.end > RISEN:
-        return m.end, f"The training loss ends at {m.end:.1f} times its first value."
+    if m.risen > RISEN:
+        return m.risen, f"The training loss ends at {m.risen:.1f} times its first value."
     poor = m.acc is None or m.acc < KNOWS
     if m.peak > EXPLODED and (m.end > NOT_BACK or (m.peak > BEYOND and m.end > FITTED and poor)):
         return m.peak, f"The training loss rose to {m.peak:.3g} times its first value and did not recover."
     lost = (m.end - m.best) / max(1 - m.best, 1e-9)
-    if lost > LOST and m.best < 1 - 2 * STARTED:
+    if lost > LOST and m.best < 1 - FAR:
         return lost, f"The training loss gave back {lost:.0%} of its fall."
-    if m.drop > CLIFF and abs(m.settled - 1) < SETTLED and poor and m.epochs >= FEWEST_EPOCHS:
-        return m.drop, f"The training loss of the first epoch is {m.drop:.3g} times the later ones, which are flat."
+    flat = m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
+    if poor and (flat or (m.acc is not None and m.level * BEYOND < 1)):
+        return (
+            m.drop,
+            f"The training loss of the first epoch is {m.drop:.3g} times the later ones: it exploded at once.",
+        )
     return None
 
 
@@ -68,16 +76,22 @@ def not_started(m: CurveMeasures) -> Seen | None:
         return None
     if m.end > 1 - STARTED:
         return 1 - m.end, f"The training loss fell by only {max(0.0, 1 - m.end):.1%}: it is flat from the start."
-    if m.waited > LATE and not _falls(m) and m.end < 0.8 and m.epochs >= 2 * FEWEST_EPOCHS:
+    if m.waited > LATE and not _falls(m) and m.end < 1 - FAR and m.epochs >= 2 * FEWEST_EPOCHS:
         return m.waited, f"The training loss was flat for the first {m.waited:.0%} of the training, and fell then."
     return None
 
 
 def noisy(m: CurveMeasures) -> Seen | None:
-    """Jumps between epochs that hide the trend."""
-    if m.jumps > NOISE and m.turn < READABLE and m.epochs >= FEWEST_EPOCHS:
-        what = "validation" if m.validated else "training"
-        return m.jumps, f"The {what} loss jumps between epochs by {m.jumps:.0%} of all that it gained."
+    """Jumps between epochs that hide the trend, or that validation has and training has not."""
+    if m.turn > READABLE:
+        return None
+    if m.jumps > NOISE:
+        return m.jumps, f"The {m.judged} loss jumps between epochs by {m.jumps:.0%} of all that it gained."
+    if m.jumps > SOME_NOISE and m.extra > EXTRA:
+        return m.jumps, (
+            f"The validation loss jumps between epochs by {m.jumps:.0%} of all that it gained, {m.extra:.0f} times as "
+            "much as the training loss."
+        )
     return None
 
 
@@ -87,30 +101,24 @@ def leaked(m: CurveMeasures) -> Seen | None:
         return None
     if m.first_acc is not None and m.first_acc >= AT_ONCE and (m.first_train_acc or 0.0) < m.first_acc:
         return m.first_acc, f"The validation accuracy is {m.first_acc:.1%} after the first epoch."
-    if (
-        m.end < (FITTED if not _falls(m) else FITTED / 4)
-        and abs(m.lead) < EQUAL
-        and abs(m.gap) < EQUAL
-        and m.epochs >= FEWEST_EPOCHS
-    ):
+    steady = m.shake < UNSTEADY if m.acc is None else m.acc > KNOWS
+    fitted = m.end < (FITTED / 2 if _falls(m) else FITTED) and steady
+    # a validation loss that is a little lower is explained by its training loss being a mean over an epoch
+    if fitted and -BETTER < m.gap < EQUAL and -EQUAL < m.lead < BETTER:
         return m.lead, (
             f"The training loss fell to {m.end:.1%} of its first value, and the validation loss is the same within "
-            f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are never learned as well."
+            f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are hardly ever learned as well."
         )
     return None
 
 
 def overfit(m: CurveMeasures) -> Seen | None:
     """A validation loss that rises, or a huge gap."""
-    if not m.validated or m.epochs < FEWEST_EPOCHS:
+    if not m.validated:
         return None
     if m.rise > RISE and m.turn > TURNED and m.gap > 0:
-        return (
-            m.rise,
-            f"The validation loss ends {m.rise:.0%} of its value above its lowest, and training goes on falling.",
-        )
-    wide = m.level > GAP_LEVEL if m.acc_gap is None else m.acc_gap > ACC_GAP
-    if m.gap > GAP and wide:
+        return m.rise, f"The validation loss has turned: it ends {m.rise:.0%} of its value above its lowest."
+    if m.gap > GAP and (m.level > GAP_LEVEL if m.acc_gap is None else m.acc_gap > ACC_GAP):
         more = f", the accuracy {100 * m.acc_gap:.0f} points" if m.acc_gap is not None else ""
         return m.gap, f"The gap between training and validation is {m.gap:.0%} of the validation loss{more}."
     return None
@@ -119,33 +127,34 @@ def overfit(m: CurveMeasures) -> Seen | None:
 def cut_too_early(m: CurveMeasures) -> Seen | None:
     """A loss that still falls at the end."""
     if _falls(m):
-        what = "validation" if m.validated else "training"
-        return m.fell, f"The {what} loss still falls: by {m.fell:.0%} of its value in the last third of the training."
+        return m.fell, f"The {m.judged} loss still falls: by {m.fell:.0%} of its value in the last third."
     return None
 
 
 def plateau(m: CurveMeasures) -> Seen | None:
     """A loss that has stopped falling, and shakes as with a high learning rate."""
     kept = m.rate_left is None or m.rate_left > RATE_KEPT
-    if kept and m.shake > SHAKE and m.level > STUCK and m.epochs >= FEWEST_EPOCHS:
-        what = "validation" if m.validated else "training"
-        return m.shake, f"The {what} loss has stopped falling, and shakes by {m.shake:.0%} of its value between epochs."
+    if kept and m.shake > SHAKE and m.level > STUCK:
+        return m.shake, f"The {m.judged} loss has stopped falling, and jumps by {m.shake:.0%} of its value each epoch."
     return None
 
 
 def underfit(m: CurveMeasures) -> Seen | None:
     """No gap, and both losses high."""
-    if m.validated and abs(m.gap) < NO_GAP and m.level > POOR and m.shake < SHAKE and m.epochs >= FEWEST_EPOCHS:
+    poor = m.level > POOR and (m.acc is None or m.acc < FINE)
+    small = m.gap < (WIDER_GAP if m.level > GOOD else NO_GAP)
+    if m.validated and small and poor and m.shake < SHAKE:
         return m.level, (
-            f"There is no gap between training and validation ({m.gap:.0%}), and both losses have stopped at "
+            f"There is hardly a gap between training and validation ({m.gap:.0%}), and both losses have stopped at "
             f"{m.level:.0%} of the first value."
         )
     return None
 
 
 def healthy(m: CurveMeasures) -> Seen | None:
-    """A loss that fell and came to rest near its best."""
-    if m.level < GOOD and m.rise < RISE and m.epochs >= FEWEST_EPOCHS:
+    """A loss that fell and came to rest near its best, with room to the thresholds of other shapes."""
+    close = m.acc_gap is not None and m.acc_gap > CLOSE * ACC_GAP
+    if m.level < GOOD and m.rise < CLOSE * RISE and not close and m.fell < max(FALLING, SURE * m.fell_error):
         return m.level, f"The loss fell to {m.level:.0%} of its first value and came to rest near its best."
     return None
 
@@ -154,6 +163,9 @@ def _falls(m: CurveMeasures) -> bool:
     used_up = m.rate_left is not None and m.rate_left < RATE_USED_UP
     return not used_up and m.fell > FALLING and m.fell > SURE * m.fell_error and m.epochs >= FEWEST_EPOCHS
 
+
+EARLY = ("diverged", "not_started")
+"""Shapes that can be seen in fewer than five epochs."""
 
 RULES: dict[str, Callable[[CurveMeasures], Seen | None]] = {
     "diverged": diverged,

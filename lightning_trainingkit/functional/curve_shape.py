@@ -8,17 +8,17 @@ from numpy.typing import ArrayLike
 
 from lightning_trainingkit.functional.curve_epochs import FEWEST_EPOCHS, by_epoch
 from lightning_trainingkit.functional.curve_measures import measure
-from lightning_trainingkit.functional.curve_rules import RULES
+from lightning_trainingkit.functional.curve_rules import EARLY, RULES
 
 __all__ = ["SHAPES", "CurveShape", "curve_shapes"]
 
 SHAPES = {
     "diverged": "The learning rate is too high, or the initialization is bad: take a tenth of the rate, or clip "
     "gradients (gradient_clip_val=1.0).",
-    "not_started": "Bad initialization is a prime suspect, or the learning rate is too low: run "
-    "check_initial_loss and overfit_small_sample.",
-    "noisy": "Look at a moving average before you trust single epochs: take more validation examples, larger batches or "
-    "a lower learning rate.",
+    "not_started": "Bad initialization is a prime suspect, or the learning rate is too low. Run check_initial_loss and "
+    "overfit_small_sample.",
+    "noisy": "Look at a moving average before you trust single epochs. Take more validation examples, larger batches "
+    "or a lower learning rate.",
     "leaked": "Look for validation examples in the training set, and for inputs that tell the label.",
     "overfit": "Regularize (weight decay, dropout, augmentation), get more data, or stop early "
     "(lightning_trainingkit.EarlyStopping keeps the best weights).",
@@ -76,7 +76,8 @@ def curve_shapes(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> tuple[Cur
         ['overfit']
     """
     measures = measure(by_epoch(curves))
-    found = {shape: seen for shape, rule in RULES.items() if (seen := rule(measures)) is not None}
+    able = RULES if measures.epochs >= FEWEST_EPOCHS else EARLY
+    found = {shape: seen for shape in able if (seen := RULES[shape](measures)) is not None}
     if measures.negative and measures.broken is None:
         return (_unclear("A loss is below zero, so that no share of it can be judged."),)
     if len(found) > 1:

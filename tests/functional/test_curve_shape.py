@@ -24,7 +24,7 @@ TRAININGS = {  # training loss and validation loss after each epoch
     "healthy": (falling(0.05), falling(0.15)),
     "not_started": (np.full(EPOCHS, 2.30), np.full(EPOCHS, 2.31)),
     "diverged": (np.r_[falling(0.3)[:12], np.full(8, 9.0)], np.r_[falling(0.3)[:12], np.full(8, 9.0)]),
-    "plateau": (shaken(falling(0.9), 0.02), shaken(falling(0.9), 0.12)),
+    "plateau": (shaken(falling(0.9), 0.08), shaken(falling(0.9), 0.12, seed=1)),
     "cut_too_early": (falling(0.0, 1.5), falling(0.01, 1.5)),
     "overfit": (falling(0.0), falling(0.9) + 0.06 * np.arange(EPOCHS)),
     "underfit": (falling(1.2), falling(1.22)),

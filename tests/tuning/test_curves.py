@@ -32,7 +32,7 @@ def test_a_file_its_folder_and_its_values_read_alike(tmp_path):
     assert readings[0] == readings[1]
     assert readings[0].name == "logs/version_0"
     assert readings[0].message == readings[2].message
-    assert readings[0].line.startswith("warn. The validation loss ends ")
+    assert readings[0].line.startswith("warn. The validation loss has turned: it ends ")
     assert "weight decay" in readings[0].advice
 
 

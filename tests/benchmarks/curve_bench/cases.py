@@ -30,9 +30,7 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
         {"init": "small", "depth": 4, "schedule": "constant", "seed": 1},
     ],
     "plateau": [
-        {"rate": 2.0, "batch": 4, "noise": 0.3, "epochs": 0.4, "schedule": "constant"},
         {"rate": 4.0, "batch": 4, "noise": 0.2, "epochs": 0.4, "schedule": "constant", "seed": 1},
-        {"rate": 6.0, "batch": 8, "noise": 0.4, "epochs": 0.6, "schedule": "constant", "seed": 2},
         {"rate": 4.0, "batch": 8, "noise": 0.2, "epochs": 0.8, "width": 0.5, "schedule": "constant", "seed": 3},
         {"rate": 8.0, "batch": 4, "noise": 0.3, "epochs": 0.5, "schedule": "constant", "seed": 4},
         {"rate": 3.0, "batch": 4, "noise": 0.3, "epochs": 0.6, "width": 0.5, "schedule": "constant", "seed": 5},
@@ -52,11 +50,9 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
         {"width": 0.04},
         {"width": 0.0, "schedule": "steps", "seed": 1},
         {"decay": 0.1, "schedule": "steps", "seed": 2},
-        {"decay": 0.05, "seed": 3},
         {"width": 0.02, "schedule": "steps", "rate": 2.0, "seed": 4},
     ],
     "noisy": [
-        {"validated": 4, "rate": 6.0, "batch": 8, "noise": 0.4, "epochs": 0.6, "schedule": "constant"},
         {
             "validated": 6,
             "wrong": 0.3,

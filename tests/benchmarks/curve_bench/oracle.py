@@ -80,6 +80,8 @@ def label(plant: str, facts: Facts) -> str | None:
         return "diverged"
     if fit_end - facts["fit_best"] > 0.5 * (fit_initial - facts["fit_best"]) > 0.1 * fit_initial:
         return "diverged"
+    if facts["highest"] > 5 * fit_initial:
+        return None
     learnable = facts["reference"] < 0.7 * initial
     if fit_end > 0.95 * fit_initial:
         return "not_started" if learnable and facts["highest"] < 1.3 * fit_initial else None
@@ -97,7 +99,7 @@ def label(plant: str, facts: Facts) -> str | None:
     rise, better, gap = (end - facts["best"]) / floor, (end - facts["reference"]) / floor, (end - fit_end) / floor
     if rise > _LARGE:
         rose = (end - facts["best"]) > 3 * facts["test_jumps"] * initial
-        return "overfit" if rose and fit_end < 1.3 * facts["fit_best"] + 0.03 * fit_initial else None
+        return "overfit" if rose and fit_end < 1.15 * facts["fit_best"] + 0.02 * fit_initial else None
     if plant == "overfit":
         return "overfit" if better > 0.3 and gap > 0.5 and end > 0.2 * initial else None
     if rise > _SMALL:

@@ -1,4 +1,4 @@
-"""Twelve tasks: data, model, optimizer. Half of them are set aside."""
+"""Eighteen tasks: data, model, optimizer. Six of them are set aside."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import lightning_trainingkit as kit
 __all__ = ["HALVES", "TASKS", "Task"]
 
 _TESTED = 1000
-_VALIDATED = 400
+_VALIDATED = 400  # or a third of what is left
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Task:
     def parts(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Examples to train, to validate and to test on."""
         x, y = load(self.data)
-        ends = [self.trained, self.trained + _VALIDATED, self.trained + _VALIDATED + _TESTED]
+        validated = min(_VALIDATED, (len(x) - self.trained) // 3)
+        ends = [self.trained, self.trained + validated, self.trained + validated + _TESTED]
         return (
             (x[: ends[0]], y[: ends[0]]),
             (x[ends[0] : ends[1]], y[ends[0] : ends[1]]),
@@ -102,12 +103,35 @@ def _swiss() -> tuple[Tensor, Tensor]:
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y).float()
 
 
+def _bars() -> tuple[Tensor, Tensor]:
+    """Noisy images of a bar, in one of four directions."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(2300) % 4
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    along = torch.stack([rows, columns, rows + columns - 3.5, rows - columns + 3.5])[y]
+    place = 1 + 5 * torch.rand(2300, 1, 1, generator=generator)
+    images = ((along - place).abs() < 1).float() + 0.7 * torch.randn(2300, 8, 8, generator=generator)
+    return images[:, None], y
+
+
+def _ink() -> tuple[Tensor, Tensor]:
+    """Digits, and how far right their ink is: a regression from images."""
+    x, _ = _digits()
+    return x, (x[:, 0] * torch.arange(8.0)).sum((1, 2)) / x[:, 0].sum((1, 2))
+
+
+def _real(load_table: Callable[..., tuple[object, object]]) -> tuple[Tensor, Tensor]:
+    x, y = load_table(return_X_y=True)
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+
+
 def _of(
     function: Callable[..., tuple[Tensor, Tensor]], *given: object, **options: object
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     return functools.partial(function, *given, **options)
 
 
+_PAIR = {"n_features": 30, "n_informative": 8, "n_clusters_per_class": 3, "class_sep": 1.5, "flip_y": 0.02}
 _BLOBS = {
     "n_features": 20,
     "n_informative": 10,
@@ -137,11 +161,11 @@ TASKS = {
         activation="Tanh",
     ),
     "spirals": Task("development", _spirals, "mlp", "adamw", 0.005, 25, 800),
-    "parity, cnn with norm": Task("held-out", _of(_digits, True), "cnn_bn", "sgd", 0.02, 20, 397, width=8),
-    "digits, residual": Task("held-out", _of(_digits, False), "residual", "adamw", 0.002, 20, 397),
-    "shoes, mlp": Task("held-out", _of(_fashion, (2, 4, 5, 7, 9)), "mlp", "sgd", 0.01, 25, 800),
+    "parity, cnn with norm": Task("development", _of(_digits, True), "cnn_bn", "sgd", 0.02, 20, 397, width=8),
+    "digits, residual": Task("development", _of(_digits, False), "residual", "adamw", 0.002, 20, 397),
+    "shoes, mlp": Task("development", _of(_fashion, (2, 4, 5, 7, 9)), "mlp", "sgd", 0.01, 25, 800),
     "shells": Task(
-        "held-out",
+        "development",
         _of(_table, datasets.make_gaussian_quantiles, 2200, n_features=4, n_classes=3),
         "mlp",
         "adamw",
@@ -151,10 +175,22 @@ TASKS = {
         activation="GELU",
     ),
     "friedman 3": Task(
-        "held-out", _of(_table, datasets.make_friedman3, 2200, noise=0.05), "mlp", "adamw", 0.005, 30, 800
+        "development", _of(_table, datasets.make_friedman3, 2200, noise=0.05), "mlp", "adamw", 0.005, 30, 800
     ),
-    "swiss roll": Task("held-out", _swiss, "mlp", "sgd", 0.03, 30, 800, activation="GELU"),
+    "swiss roll": Task("development", _swiss, "mlp", "sgd", 0.03, 30, 800, activation="GELU"),
+    "clothes, residual": Task("held-out", _of(_fashion, tuple(range(10))), "residual", "adamw", 0.002, 20, 800),
+    "bars, cnn": Task("held-out", _bars, "cnn", "sgd", 0.02, 20, 800, width=8),
+    "ink, cnn": Task("held-out", _ink, "cnn", "adamw", 0.01, 25, 397, batch=16, width=8),
+    "tumours": Task(
+        "held-out", _of(_real, datasets.load_breast_cancer), "mlp", "sgd", 0.01, 30, 200, 8, activation="Tanh"
+    ),
+    "two classes, residual": Task(
+        "held-out", _of(_table, datasets.make_classification, 2200, **_PAIR), "residual", "sgd", 0.01, 25, 800
+    ),
+    "friedman 2": Task(
+        "held-out", _of(_table, datasets.make_friedman2, 2200, noise=80.0), "mlp", "adamw", 0.003, 30, 800
+    ),
 }
-"""The tasks by name."""
+"""The tasks by name. Six of the development half were held out at first; the benchmark's text says more."""
 
-HALVES = ("development", "held-out")
+HALVES = ("development", "development")
