@@ -129,7 +129,7 @@ def test_a_phone_shows_the_runs_first_and_cuts_nothing(phone, opened):
         ".map((place) => document.querySelector(place).getBoundingClientRect().top)"
     )
     assert tops == sorted(tops)
-    assert page.js("const b = document.querySelector('figure .scroll'); return b.scrollWidth > b.clientWidth")
+    assert page.js("const b = document.querySelector('.runs figure .scroll'); return b.scrollWidth > b.clientWidth")
     page.js("document.getElementById('controls').open = true")
     small = page.js(
         "return [...document.querySelectorAll('button, select, #runs label, summary, nav a, #search, #smoothing')]"
