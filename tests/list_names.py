@@ -46,7 +46,8 @@ def _first_sentence(file, name):
     for node in [tree] if name is None else tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == name for target in node.targets):
             return f"`{ast.unparse(node.value)}`."
-        if name is None or getattr(node, "name", None) == name:
+        # an overload has no docstring
+        if name is None or (getattr(node, "name", None) == name and ast.get_docstring(node)):
             text = " ".join(ast.get_docstring(node).split("\n\n")[0].split())
             text = re.sub(r":\w+:`~?([\w.]+)`", r"`\1`", text).replace("``", "`")
             return re.split(r"(?<=\.)(?<!\.\.) (?=[A-Z`])", text)[0]
