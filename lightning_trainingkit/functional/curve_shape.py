@@ -40,6 +40,11 @@ class CurveShape:
         value: The number that it rests on. The message says its unit.
         message: What was seen, with the number.
         advice: What to do.
+
+    Example:
+        >>> seen = CurveShape("underfit", 0.7, "Both losses stopped at 70% of the first.", "Use a bigger model.")
+        >>> seen.value
+        0.7
     """
 
     shape: str

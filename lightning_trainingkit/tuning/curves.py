@@ -25,10 +25,15 @@ class CurveReading(Verdict):
     """The shape of one training's curves, and what to do.
 
     Args:
-        shape: The word for the shape that matters most, a key of ``functional.SHAPES``.
+        shape: The word for the shape that matters most, a key of ``SHAPES`` in ``functional/curve_shape.py``.
         shapes: All shapes that were seen, each with its number, message and advice.
         name: Name of the run; empty for arrays.
         curves: Steps and values of the curves that were read, by the names of their metrics.
+
+    Example:
+        >>> flat = read_curves({"train/loss": [2.3] * 10, "val/loss": [2.3] * 10})
+        >>> flat.shape, [seen.shape for seen in flat.shapes]
+        ('not_started', ['not_started', 'underfit'])
     """
 
     step: str = "curves"

@@ -55,11 +55,11 @@ PLANTS = {
     "healthy": Plant(),
     "not_started": Plant(constant_init=True, schedule=None),
     "diverged": Plant(lr=30.0, schedule=None, optimizer="SGD"),
-    "plateau": Plant(lr=0.03, schedule=None, batch_size=8, dropout=0.3),
+    "plateau": Plant(lr=0.02, schedule=None, batch_size=8, dropout=0.3),
     "cut_too_early": Plant(epochs=8, lr=2e-4, schedule=None),
     "overfit": Plant(epochs=60, images=100, wrong_labels=0.2, schedule=None),
-    "underfit": Plant(width=2),
-    "noisy": Plant(lr=0.02, schedule=None, batch_size=8, dropout=0.3, wrong_labels=0.3, val_images=6),
+    "underfit": Plant(width=3),
+    "noisy": Plant(lr=0.02, schedule=None, wrong_labels=0.3, val_images=4),
     "leaked": Plant(epochs=60, wrong_labels=0.3, width=512, val_in_train=True, images=300),
 }
 
