@@ -64,7 +64,8 @@ def draw_curves(axes: Any, reading: "CurveReading", mode: str) -> None:
 def _limits(reading: "CurveReading") -> tuple[float, float]:
     """Limits of the loss that show the curves, also where single values are far away."""
     losses: list[Floats] = [values for name, (_, values) in reading.curves.items() if named_mode(name) == "min"]
-    shown = np.concatenate([values[np.isfinite(values)] for values in losses])
-    low, high = (float(each) for each in np.percentile(shown, [0, 99])) if len(shown) else (0.0, 1.0)
+    finite = [values[np.isfinite(values)] for values in losses if np.isfinite(values).any()]
+    low = min((float(values.min()) for values in finite), default=0.0)
+    high = max((float(np.percentile(values, 97)) for values in finite), default=1.0)
     room = 0.05 * (high - low) or 0.05
     return low - room, high + room
