@@ -27,6 +27,7 @@ class CurveMeasures:
         risen: Training loss at the end, relative to the first step's or the first epoch's, whichever is higher.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
+        plunge: First training loss of an epoch, relative to the second.
         drop: First training loss of an epoch, relative to the median of the later ones.
         settled: Training loss of the second epoch, relative to the end.
         waited: Share of the training before the training loss had fallen by a tenth of its whole fall.
@@ -55,6 +56,7 @@ class CurveMeasures:
     risen: float = 0.0
     end: float = 0.0
     best: float = 0.0
+    plunge: float = 1.0
     drop: float = 1.0
     settled: float = 1.0
     waited: float = 0.0
@@ -108,6 +110,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         risen=train_end / max(unit, train[0]),
         end=train_end / unit,
         best=low / unit,
+        plunge=float(train[0] / max(train[min(1, count - 1)], tiny)),
         drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,
         settled=float(train[min(1, count - 1)]) / max(abs(train_end), tiny),
         waited=(float(fallen[0]) if len(fallen) else count) / count,

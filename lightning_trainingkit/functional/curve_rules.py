@@ -29,6 +29,7 @@ FITTED = 0.12  # training loss relative to the first, from which a gap must show
 EQUAL, BETTER = 0.15, 0.25  # how much worse and better a loss on validation is the same, as a share of the loss
 UNSTEADY = 0.3  # jumps as a share of the loss, from which two losses are equal by chance
 AT_ONCE = 0.99  # accuracy on validation after the first epoch
+PLUNGE = 50.0  # loss of the first epoch relative to the second, from which it may have exploded and not fallen
 # overfit
 RISE = 0.15  # of the validation loss above its lowest
 TURNED = 3.0  # the same, in jumps
@@ -104,7 +105,7 @@ def leaked(m: CurveMeasures) -> Seen | None:
     steady = m.shake < UNSTEADY if m.acc is None else m.acc > KNOWS
     fitted = m.end < (FITTED / 2 if _falls(m) else FITTED) and steady
     # a validation loss that is a little lower is explained by its training loss being a mean over an epoch
-    if fitted and -BETTER < m.gap < EQUAL and -EQUAL < m.lead < BETTER:
+    if fitted and not _plunged(m) and -BETTER < m.gap < EQUAL and -EQUAL < m.lead < BETTER:
         return m.lead, (
             f"The training loss fell to {m.end:.1%} of its first value, and the validation loss is the same within "
             f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are hardly ever learned as well."
@@ -154,9 +155,20 @@ def underfit(m: CurveMeasures) -> Seen | None:
 def healthy(m: CurveMeasures) -> Seen | None:
     """A loss that fell and came to rest near its best, with room to the thresholds of other shapes."""
     close = m.acc_gap is not None and m.acc_gap > CLOSE * ACC_GAP
-    if m.level < GOOD and m.rise < CLOSE * RISE and not close and m.fell < max(FALLING, SURE * m.fell_error):
+    if (
+        not _plunged(m)
+        and m.level < GOOD
+        and m.rise < CLOSE * RISE
+        and not close
+        and m.fell < max(FALLING, SURE * m.fell_error)
+    ):
         return m.level, f"The loss fell to {m.level:.0%} of its first value and came to rest near its best."
     return None
+
+
+def _plunged(m: CurveMeasures) -> bool:
+    """Whether the first epoch may have exploded, where no accuracy tells."""
+    return m.acc is None and m.plunge > PLUNGE
 
 
 def _falls(m: CurveMeasures) -> bool:

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
+from types import MethodType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,7 +29,12 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
     """
     if not isinstance(module, L.LightningModule):
         raise TypeError(f"`module` must be a LightningModule, got {type(module).__name__}. Wrap the network in one.")
-    twin = _copied("module", module, {})
+    memo: dict[int, Any] = {}
+    twin = _copied("module", module, memo)
+    for name, value in vars(twin).items():
+        # Python copies no function. LightningCLI's `configure_optimizers` is one that holds a built optimizer.
+        if isinstance(value, MethodType) and isinstance(value.__func__, partial):
+            vars(twin)[name] = MethodType(_copied("module", value.__func__, memo), twin)
     for layer in twin.modules():
         if isinstance(layer, L.LightningModule):
             for name in [name for name in vars(layer) if name.endswith("_step")]:  # Lightning's compiled steps

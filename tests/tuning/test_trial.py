@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import DataLoader, RandomSampler
 
 from lightning_trainingkit._lightning import L
@@ -25,6 +26,10 @@ class Losses(L.Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         if len(self.losses) >= self.steps:
             stop(trainer)
+
+
+class NoOptimizer(ToyModule):
+    configure_optimizers = L.LightningModule.configure_optimizers
 
 
 class WithSchedule(ToyModule):
@@ -86,6 +91,20 @@ def test_prepare_changes_the_copies():
     losses = Losses(3)
     copied = Trial(module, toy_loaders()[0], {"accelerator": "cpu"}).run(losses, prepare)
     assert (copied.net[4].p, module.net[4].p) == (0.0, 0.5)
+
+
+def test_an_optimizer_of_lightning_cli_trains_the_copy(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    given = ["--optimizer=SGD", "--optimizer.lr=0.1"]
+    options = {"run": False, "save_config_callback": None, "seed_everything_default": False}
+    cli = LightningCLI(NoOptimizer, args=given, trainer_defaults={"logger": False}, **options)
+    module, losses = cli.model, Losses(20)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    twin = Trial(module, toy_loaders()[0]).run(losses)
+    assert difference(module.state_dict(), before) == 0
+    assert difference(twin.state_dict(), before) > 0.01
+    assert losses.losses[-1] < losses.losses[0]
+    assert module.configure_optimizers().param_groups[0]["params"][0] is next(module.parameters())
 
 
 def test_a_copy_of_data_shares_tensors_but_not_generators():
