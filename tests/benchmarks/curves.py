@@ -14,9 +14,9 @@ images of Fashion-MNIST, with perceptrons, convolutional and residual nets, SGD 
 - **What the rules see** is what a project would have logged: losses of steps or means of epochs, with or without
   accuracy and learning rate.
 - **Set aside**: thresholds were chosen on the development tasks. ``results.json`` names the commit that fixed them.
-- **Looks**: six tasks were held out first. The one look at them gave 0.78 (0.69 to 0.84) at commit 6035ea6, a miss. They
-  joined development, and six new tasks were set aside. The first look at those gave 0.80 (0.68 to 0.89) at cbd7d3a.
-  One rule was changed since, after that look: an explosion that could pass for a leak is unclear. It is 0.80 still.
+- **Looks**: six tasks were held out first. The one look at them gave 0.78 (0.69 to 0.84) at commit 6035ea6, a miss.
+  They joined development, and six new tasks were set aside. The first look at those gave 0.80 (0.68 to 0.89) at
+  cbd7d3a, a miss again. After that look one rule was changed: an explosion that could pass for a leak is unclear.
 - **Peers**: published rules of two tools, on the same curves (``curve_bench/peers.py``).
 
 ``--resume`` keeps the finished trainings of ``--output``.
