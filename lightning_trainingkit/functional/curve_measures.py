@@ -11,10 +11,13 @@ __all__ = ["CurveMeasures", "last", "measure", "smooth"]
 _FLOOR = 0.05
 """Differences are shares of the loss at the end, or of this share of the first loss if the end is lower."""
 
+_LEAD_FLOOR = 0.01
+"""The same of ``lead``, which tells whether tiny losses are equal."""
+
 
 @dataclass(frozen=True)
 class CurveMeasures:
-    """Numbers about one training. None depends on the unit of the loss.
+    """Numbers about one training. None but ``start`` depends on the unit of the loss.
 
     The judged loss is the loss on validation, or on training if there is no validation.
 
@@ -27,6 +30,7 @@ class CurveMeasures:
         risen: Training loss at the end, relative to the first step's or the first epoch's, whichever is higher.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
+        start: First training loss of an epoch, in its own unit.
         plunge: First training loss of an epoch, relative to the second.
         drop: First training loss of an epoch, relative to the median of the later ones.
         settled: Training loss of the second epoch, relative to the end.
@@ -43,8 +47,7 @@ class CurveMeasures:
         lead: Typical loss on training minus loss on validation in the second half, as a share of the first.
         acc_gap: Accuracy on training minus accuracy on validation at the end, or None.
         acc: Accuracy on validation at the end, on training without validation, or None.
-        first_acc: Accuracy on validation after the first epoch, or None.
-        first_train_acc: Mean accuracy on training in the first epoch, or None.
+        learned: Accuracy on training, or on validation without it, at the end minus after the first epoch, or None.
         rate_left: Learning rate at the end, as a share of the highest, or None.
     """
 
@@ -56,6 +59,7 @@ class CurveMeasures:
     risen: float = 0.0
     end: float = 0.0
     best: float = 0.0
+    start: float = 0.0
     plunge: float = 1.0
     drop: float = 1.0
     settled: float = 1.0
@@ -72,8 +76,7 @@ class CurveMeasures:
     lead: float = 0.0
     acc_gap: float | None = None
     acc: float | None = None
-    first_acc: float | None = None
-    first_train_acc: float | None = None
+    learned: float | None = None
     rate_left: float | None = None
 
     @property
@@ -110,6 +113,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         risen=train_end / max(unit, train[0]),
         end=train_end / unit,
         best=low / unit,
+        start=float(train[0]),
         plunge=float(train[0] / max(train[min(1, count - 1)], tiny)),
         drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,
         settled=float(train[min(1, count - 1)]) / max(abs(train_end), tiny),
@@ -131,18 +135,17 @@ def measure(epochs: Epochs) -> CurveMeasures:
 
 def _lead(train: Floats, val: Floats, unit: float) -> float:
     between = np.append((train[:-1] + train[1:]) / 2, train[-1])  # means within an epoch are half an epoch old
-    share = (between - val) / np.maximum(np.abs(between), _FLOOR * unit)
+    share = (between - val) / np.maximum(np.abs(between), _LEAD_FLOOR * unit)
     return float(np.median(share[len(share) // 2 :]))
 
 
 def _accuracies(epochs: Epochs) -> dict[str, float | None]:
     train, val = epochs.train_acc, epochs.val_acc
-    shown = train if val is None else val
+    shown, known = (train, train) if val is None else (val, val if train is None else train)
     return {
         "acc": None if shown is None else last(shown),
         "acc_gap": None if train is None or val is None else last(train) - last(val),
-        "first_acc": None if val is None else float(val[0]),
-        "first_train_acc": None if train is None else float(train[0]),
+        "learned": None if known is None else last(known) - float(known[0]),
     }
 
 

@@ -12,28 +12,26 @@ Seen = tuple[float, str]
 
 # diverged
 RISEN = 1.2  # training loss at the end, relative to the first
-EXPLODED, BEYOND = 5.0, 100.0  # highest training loss, relative to the first
+EXPLODED = 5.0  # highest training loss, relative to the first
 NOT_BACK = 0.7  # training loss at the end after an explosion, relative to the first
 LOST, FAR = 0.5, 0.25  # share of the fall that the training loss gave back, and how far it must have fallen
+HUGE, PLUNGE = 100.0, 50.0  # mean training loss of the first epoch, itself and relative to the second epoch's
 CLIFF, SETTLED = 4.0, 0.15  # loss of the first epoch relative to the later ones, and change of these as a share
+RECOVERED, NO_MORE = 2.0, 0.02  # the same where accuracies were logged, and gain of accuracy that is none
 # not started
 STARTED = 0.06  # share of the first loss by which training must have lowered it
 LATE = 0.3  # share of the training that passed before the loss fell
 KNOWS = 0.8  # accuracy from which a flat loss is a finished training, not one that never started
 # noisy
 NOISE = 0.25  # typical jump, as a share of all that was gained
-SOME_NOISE, EXTRA = 0.06, 7.0  # a smaller jump, if it is so many times the training loss's, both relative to the loss
-READABLE = 4.0  # rise of the validation loss in jumps, from which the curve can be read in spite of them
+SOME_NOISE, EXTRA = 0.1, 7.0  # a smaller jump, if it is so many times the training loss's, both relative to the loss
 # leaked
 FITTED = 0.12  # training loss relative to the first, from which a gap must show
-EQUAL, BETTER = 0.15, 0.25  # how much worse and better a loss on validation is the same, as a share of the loss
-UNSTEADY = 0.3  # jumps as a share of the loss, from which two losses are equal by chance
-AT_ONCE = 0.99  # accuracy on validation after the first epoch
-PLUNGE = 50.0  # loss of the first epoch relative to the second, from which it may have exploded and not fallen
+EQUAL, BETTER = 0.06, 0.3  # how much worse and better a loss on validation is the same, as a share of the loss
 # overfit
 RISE = 0.15  # of the validation loss above its lowest
 TURNED = 3.0  # the same, in jumps
-GAP, GAP_LEVEL = 0.7, 0.35  # share of the validation loss, and validation loss relative to the first
+GAP, GAP_LEVEL = 0.5, 0.35  # share of the validation loss, and validation loss relative to the first
 ACC_GAP = 0.18  # decides instead of the level where accuracies were logged
 # cut too early
 FALLING = 0.12  # share of the judged loss that the last third took away
@@ -41,13 +39,12 @@ SURE = 2.5  # the same, in standard errors
 RATE_USED_UP = 0.05  # learning rate relative to the highest, below which a schedule has ended
 # plateau and underfit
 SHAKE = 0.05  # typical jump at the end, as a share of the loss, that a low learning rate does not make
-STUCK, POOR = 0.08, 0.2  # judged loss relative to the first, which could still fall
+STUCK, POOR = 0.05, 0.2  # judged loss relative to the first, which could still fall
 FINE = 0.9  # accuracy that is not poor
 RATE_KEPT = 0.3  # learning rate relative to the highest, above which it was not decayed
 NO_GAP, WIDER_GAP = 0.2, 0.35  # share of the validation loss; the second where that has hardly fallen
 # healthy
 GOOD = 0.6  # judged loss at the end, relative to the first
-CLOSE = 0.8  # share of another shape's threshold, from which no shape is named
 
 
 def diverged(m: CurveMeasures) -> Seen | None:
@@ -57,16 +54,22 @@ def diverged(m: CurveMeasures) -> Seen | None:
     if m.risen > RISEN:
         return m.risen, f"The training loss ends at {m.risen:.1f} times its first value."
     poor = m.acc is None or m.acc < KNOWS
-    if m.peak > EXPLODED and (m.end > NOT_BACK or (m.peak > BEYOND and m.end > FITTED and poor)):
+    if m.peak > EXPLODED and m.end > NOT_BACK:
         return m.peak, f"The training loss rose to {m.peak:.3g} times its first value and did not recover."
     lost = (m.end - m.best) / max(1 - m.best, 1e-9)
     if lost > LOST and m.best < 1 - FAR:
         return lost, f"The training loss gave back {lost:.0%} of its fall."
-    flat = m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
-    if poor and (flat or (m.acc is not None and m.level * BEYOND < 1)):
-        return (
-            m.drop,
-            f"The training loss of the first epoch is {m.drop:.3g} times the later ones: it exploded at once.",
+    if m.start > HUGE and m.plunge > PLUNGE:
+        return m.start, (
+            f"The mean training loss of the first epoch is {m.start:.3g}, {m.plunge:.3g} times that of the second: it "
+            "exploded at once, or the targets are large and have not been scaled."
+        )
+    flat = m.acc is None and m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
+    nothing_more = poor and m.learned is not None and m.learned < NO_MORE
+    if flat or (nothing_more and m.drop > RECOVERED):
+        return m.drop, (
+            f"The training loss of the first epoch is {m.drop:.3g} times the later ones, and nothing was learned after "
+            "it: it exploded at once."
         )
     return None
 
@@ -84,8 +87,6 @@ def not_started(m: CurveMeasures) -> Seen | None:
 
 def noisy(m: CurveMeasures) -> Seen | None:
     """Jumps between epochs that hide the trend, or that validation has and training has not."""
-    if m.turn > READABLE:
-        return None
     if m.jumps > NOISE:
         return m.jumps, f"The {m.judged} loss jumps between epochs by {m.jumps:.0%} of all that it gained."
     if m.jumps > SOME_NOISE and m.extra > EXTRA:
@@ -97,18 +98,12 @@ def noisy(m: CurveMeasures) -> Seen | None:
 
 
 def leaked(m: CurveMeasures) -> Seen | None:
-    """Validation as good as training where training examples are known by heart, or perfect at once."""
-    if not m.validated:
-        return None
-    if m.first_acc is not None and m.first_acc >= AT_ONCE and (m.first_train_acc or 0.0) < m.first_acc:
-        return m.first_acc, f"The validation accuracy is {m.first_acc:.1%} after the first epoch."
-    steady = m.shake < UNSTEADY if m.acc is None else m.acc > KNOWS
-    fitted = m.end < (FITTED / 2 if _falls(m) else FITTED) and steady
+    """Validation as good as training, where training examples are known by heart."""
     # a validation loss that is a little lower is explained by its training loss being a mean over an epoch
-    if fitted and not _plunged(m) and -BETTER < m.gap < EQUAL and -EQUAL < m.lead < BETTER:
+    if m.validated and m.end < FITTED and -EQUAL < m.lead < BETTER:
         return m.lead, (
             f"The training loss fell to {m.end:.1%} of its first value, and the validation loss is the same within "
-            f"{max(abs(m.lead), abs(m.gap)):.1%}: unseen examples are hardly ever learned as well."
+            f"{abs(m.lead):.1%}: unseen examples are hardly ever learned as well."
         )
     return None
 
@@ -153,22 +148,10 @@ def underfit(m: CurveMeasures) -> Seen | None:
 
 
 def healthy(m: CurveMeasures) -> Seen | None:
-    """A loss that fell and came to rest near its best, with room to the thresholds of other shapes."""
-    close = m.acc_gap is not None and m.acc_gap > CLOSE * ACC_GAP
-    if (
-        not _plunged(m)
-        and m.level < GOOD
-        and m.rise < CLOSE * RISE
-        and not close
-        and m.fell < max(FALLING, SURE * m.fell_error)
-    ):
+    """A loss that fell and came to rest near its best."""
+    if m.level < GOOD and m.rise < RISE and m.fell < max(FALLING, SURE * m.fell_error):
         return m.level, f"The loss fell to {m.level:.0%} of its first value and came to rest near its best."
     return None
-
-
-def _plunged(m: CurveMeasures) -> bool:
-    """Whether the first epoch may have exploded, where no accuracy tells."""
-    return m.acc is None and m.plunge > PLUNGE
 
 
 def _falls(m: CurveMeasures) -> bool:

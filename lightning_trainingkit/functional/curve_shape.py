@@ -19,7 +19,8 @@ SHAPES = {
     "overfit_small_sample.",
     "noisy": "Look at a moving average before you trust single epochs. Take more validation examples, larger batches "
     "or a lower learning rate.",
-    "leaked": "Look for validation examples in the training set, and for inputs that tell the label.",
+    "leaked": "Look for validation examples in the training set, and for inputs that tell the label. An easy task with "
+    "dropout or augmentation may look the same.",
     "overfit": "Regularize (weight decay, dropout, augmentation), get more data, or stop early "
     "(lightning_trainingkit.EarlyStopping keeps the best weights).",
     "cut_too_early": "Train longer: raise max_epochs.",
@@ -55,7 +56,7 @@ class CurveShape:
     @property
     def verdict(self) -> Literal["pass", "warn", "fail"]:
         """``"fail"`` where the training must be done again, ``"warn"`` where it could end better."""
-        if self.shape in ("diverged", "not_started", "leaked"):
+        if self.shape in ("diverged", "not_started"):
             return "fail"
         return "pass" if self.shape == "healthy" else "warn"
 

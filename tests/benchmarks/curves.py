@@ -55,8 +55,8 @@ def main() -> None:
     torch.set_num_threads(1)
     folder = experiments.open_folder("curves", args.output, resume=args.resume)
     start = time.perf_counter()
-    chosen = HALVES if args.half == "both" else (args.half,)
-    tasks = [name for name in args.tasks or TASKS if TASKS[name].half in chosen]
+    chosen = list(HALVES) if args.half == "both" else [args.half]
+    tasks = [name for half in chosen for name in HALVES[half] if name in (args.tasks or TASKS)]
     cases = [case for case in all_cases() if case.settings.task in tasks and case.plant in (args.plants or WORDS)]
     with Progress() as progress:
         bar = progress.add_task("Trainings", total=len(cases))

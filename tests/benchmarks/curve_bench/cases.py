@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .settings import Settings
-from .tasks import TASKS
+from .tasks import HALVES, TASKS
 
 __all__ = ["Case", "all_cases"]
 
@@ -30,15 +30,17 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
         {"init": "small", "depth": 4, "schedule": "constant", "seed": 1},
     ],
     "plateau": [
-        {"rate": 4.0, "batch": 4, "noise": 0.2, "epochs": 0.4, "schedule": "constant", "seed": 1},
-        {"rate": 4.0, "batch": 8, "noise": 0.2, "epochs": 0.8, "width": 0.5, "schedule": "constant", "seed": 3},
-        {"rate": 8.0, "batch": 4, "noise": 0.3, "epochs": 0.5, "schedule": "constant", "seed": 4},
-        {"rate": 3.0, "batch": 4, "noise": 0.3, "epochs": 0.6, "width": 0.5, "schedule": "constant", "seed": 5},
+        {"rate": 6.0, "batch": 8, "noise": 0.3, "epochs": 0.8, "width": 0.5, "schedule": "constant", "seed": 1},
+        {"rate": 10.0, "batch": 16, "noise": 0.3, "epochs": 0.8, "width": 0.25, "schedule": "constant", "seed": 2},
+        {"rate": 4.0, "batch": 8, "noise": 0.2, "epochs": 0.6, "schedule": "constant", "seed": 3},
+        {"rate": 6.0, "batch": 16, "noise": 0.3, "epochs": 0.8, "schedule": "constant", "seed": 4},
+        {"rate": 4.0, "batch": 4, "noise": 0.2, "epochs": 0.5, "width": 0.5, "schedule": "constant", "seed": 5},
     ],
     "cut_too_early": [
         {"epochs": 0.25, "schedule": "constant", "rate": 0.3},
         {"rate": 0.05, "schedule": "constant"},
         {"rate": 0.15, "epochs": 0.4, "schedule": "constant", "seed": 1},
+        {"rate": 0.1, "epochs": 0.6, "schedule": "constant", "seed": 2},
     ],
     "overfit": [
         {"trained": 80, "epochs": 4.0, "schedule": "constant", "wrong": 0.1},
@@ -93,7 +95,6 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
             "schedule": "constant",
             "seed": 4,
         },
-        {"batch": 2, "rate": 6.0, "epochs": 0.6, "trained": 200, "noise": 0.5, "schedule": "constant", "seed": 5},
     ],
     "diverged": [
         {"rate": 300.0, "schedule": "constant", "epochs": 0.7},
@@ -132,7 +133,7 @@ class Case:
     @property
     def half(self) -> str:
         """``development`` or ``held-out``, by task."""
-        return TASKS[self.settings.task].half
+        return next(half for half, tasks in HALVES.items() if self.settings.task in tasks)
 
 
 def all_cases() -> list[Case]:

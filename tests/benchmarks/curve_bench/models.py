@@ -24,6 +24,27 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
+class SmallViT(nn.Module):
+    """A transformer on patches of two by two pixels of one channel."""
+
+    def __init__(self, size: int, width: int, dropout: float, depth: int, outputs: int) -> None:
+        super().__init__()
+        self.patches = nn.Unfold(2, stride=2)
+        self.embed = nn.Linear(4, width)
+        self.places = nn.Parameter(0.5 * torch.randn((size // 2) ** 2, width))
+        self.blocks = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(width, 1, 2 * width, dropout, batch_first=True, norm_first=True)
+                for _ in range(depth)
+            )
+        )
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.embed(self.patches(x).transpose(1, 2)) + self.places
+        return self.head(self.blocks(tokens).mean(1))  # type: ignore[no-any-return]
+
+
 def make_model(task: Task, settings: Settings, inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Make the model of these settings, from torch's random generator."""
     size = int(torch.tensor(inputs).prod())
@@ -44,6 +65,8 @@ def make_model(task: Task, settings: Settings, inputs: tuple[int, ...], outputs:
             channels = out
         layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels * (inputs[1] // 4) ** 2, outputs)]
         model = nn.Sequential(*layers)
+    elif task.model == "vit":
+        model = SmallViT(inputs[1], max(2, width), dropout, 2 + settings.depth, outputs)
     elif task.model == "residual":
         blocks = [Residual(width, dropout) for _ in range(2 + settings.depth)]
         model = nn.Sequential(

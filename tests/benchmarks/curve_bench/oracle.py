@@ -41,6 +41,7 @@ def examine(plant: str, training: Training) -> Facts:
             "fit_best": min(smooth(fit, 3)),
             "val_end": last(curves.val_loss),
             "started": _started(curves),
+            "decayed": float(settings.schedule in ("cosine", "steps")),
             "val_rise": (last(curves.val_loss) - min(smooth(curves.val_loss, 3))) / max(jumps(curves.val_loss), 1e-9),
             "val_jumps": jumps(curves.val_loss) / gained,
             "test_jumps": jumps(test) / gained,
@@ -53,8 +54,7 @@ def examine(plant: str, training: Training) -> Facts:
 
 def _continued(training: Training) -> Facts:
     """Losses after as many epochs more, and after some epochs at a tenth of the rate."""
-    settings, epochs = training.settings, len(training.curves.ends)
-    decayed = settings.schedule in ("cosine", "steps")
+    decayed, epochs = training.settings.schedule in ("cosine", "steps"), len(training.curves.ends)
     longer, lower = training.fork(), training.fork()
     longer.train_on(max(5, epochs), "cosine" if decayed else "constant", 0.2 if decayed else 1.0)
     more = max(3, round(0.3 * epochs))
@@ -71,14 +71,14 @@ def label(plant: str, facts: Facts) -> str | None:
     """The word that is right, or None if the oracle is not sure.
 
     A plant that does something other than planned is named by what the oracle saw. The empty word asks for continued
-    trainings.
+    trainings. A training between two words is not sure of either.
     """
     if not facts["finite"]:
         return "diverged"
     initial, end, fit_initial, fit_end = facts["initial"], facts["end"], facts["fit_initial"], facts["fit_end"]
     if fit_end > 1.2 * fit_initial or (facts["highest"] > 5 * fit_initial and fit_end > 0.7 * fit_initial):
         return "diverged"
-    if fit_end - facts["fit_best"] > 0.5 * (fit_initial - facts["fit_best"]) > 0.1 * fit_initial:
+    if fit_end - facts["fit_best"] > 0.5 * (fit_initial - facts["fit_best"]) > 0.15 * fit_initial:
         return "diverged"
     if facts["highest"] > 5 * fit_initial:
         return None
@@ -87,39 +87,43 @@ def label(plant: str, facts: Facts) -> str | None:
         return "not_started" if learnable and facts["highest"] < 1.3 * fit_initial else None
     if fit_end > 0.8 * fit_initial and plant != "cut_too_early":
         return None
-    if plant == "leaked":
-        memorized = fit_end < 0.2 * fit_initial  # otherwise nothing can be seen of the leak
-        return "leaked" if memorized and end > 1.5 * facts["val_end"] + 0.05 * initial else None
+    if plant == "leaked":  # where little was learned by heart, nothing can be seen of the leak
+        return "leaked" if fit_end < 0.1 * fit_initial and end > 1.5 * facts["val_end"] + 0.05 * initial else None
     floor = max(end, 0.05 * initial)  # gains of small losses hardly count
-    if facts["val_jumps"] > 0.2 and facts["val_rise"] < 4:
-        return "noisy"
-    readable = max(facts["val_jumps"], facts["test_jumps"]) < 0.15 or facts["val_rise"] > 4
+    if (
+        facts["val_jumps"] > 0.2 and facts["val_rise"] < 4
+    ):  # a training that jumps on many test examples too is unsteady
+        return "noisy" if facts["test_jumps"] < 0.5 * facts["val_jumps"] else None
+    readable = max(facts["val_jumps"], facts["test_jumps"]) < 0.1 or facts["val_rise"] > 4
     if plant == "noisy" or not readable:
         return None
     rise, better, gap = (end - facts["best"]) / floor, (end - facts["reference"]) / floor, (end - fit_end) / floor
     if rise > _LARGE:
-        rose = (end - facts["best"]) > 3 * facts["test_jumps"] * initial
+        rose = (end - facts["best"]) > 3 * facts["test_jumps"] * initial and facts["val_rise"] > 3
         return "overfit" if rose and fit_end < 1.15 * facts["fit_best"] + 0.02 * fit_initial else None
     if plant == "overfit":
         return "overfit" if better > 0.3 and gap > 0.5 and end > 0.2 * initial else None
-    if rise > _SMALL:
+    if rise > max(_SMALL, 2 * facts["test_jumps"] * initial / floor):
         return None
     if "longer" not in facts:
         return ""
     longer, lower = (end - facts["longer"]) / floor, (end - facts["lower"]) / floor
-    if longer > _LARGE and longer > 1.2 * lower:
-        return "cut_too_early" if facts["falling"] > 0.05 else None
+    if longer > _LARGE and longer > 1.5 * lower:  # at a rate that has ended, a larger model may do as well
+        return "cut_too_early" if facts["falling"] > 0.05 and not facts["decayed"] else None
     if facts["started"] > 0.3:
         return "not_started" if learnable and longer < _SMALL else None
     floor_fit = max(fit_end, 0.05 * fit_initial)
-    if lower > _SMALL and lower > 2 * longer and (fit_end - facts["fit_lower"]) / floor_fit > _LARGE:
+    if (fit_end - facts["fit_lower"]) / floor_fit > _LARGE and lower > max(_SMALL, 2 * longer):
         return "plateau"
     if max(longer, lower) > _SMALL:
         return None
     if plant == "underfit":
-        return "underfit" if better > 0.3 and end > 0.1 * initial and gap < 0.3 else None
+        return "underfit" if better > 0.3 and end > 0.25 * initial and gap < 0.3 else None
     # that a plant did no harm does not make it healthy: a larger model, say, was not tried
-    return "healthy" if plant == "healthy" and better < _LARGE and end < 0.6 * initial else None
+    if plant != "healthy" or better > _LARGE or end > 0.6 * initial:
+        return None
+    between = gap > 0.7 if end > 0.2 * initial else False  # healthy and overfit
+    return None if between or (end > 0.3 * initial and gap < 0.3) else "healthy"
 
 
 def last(values: Sequence[float]) -> float:
@@ -141,8 +145,9 @@ def jumps(values: Sequence[float]) -> float:
 
 
 def _started(curves: Curves) -> float:
-    """Share of the training after which the loss on the training examples has fallen by a tenth."""
-    fallen = [place for place, loss in enumerate(curves.fit_loss) if loss < 0.9 * curves.fit_loss[0]]
+    """Share of the training after which the loss on the training examples has done a tenth of its fall."""
+    first, low = curves.fit_loss[0], min(curves.fit_loss)
+    fallen = [place for place, loss in enumerate(curves.fit_loss) if loss < first - 0.1 * (first - low)]
     return fallen[0] / len(curves.fit_loss) if fallen else 1.0
 
 
