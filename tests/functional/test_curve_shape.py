@@ -180,3 +180,24 @@ def test_sparse_losses_of_steps_give_way_to_means_of_epochs():
     counts = {"train_loss_step": 20, "train_loss_epoch": 10, "val_loss": 10}
     assert choose_curves(counts)["train_loss"] == "train_loss_epoch"
     assert choose_curves(counts | {"train_loss_step": 30})["train_loss"] == "train_loss_step"
+
+
+def test_a_first_epoch_that_exploded_is_no_fall():
+    steps = np.arange(EPOCHS)
+    flat = np.r_[2e4, 150.0, np.full(EPOCHS - 2, 1.4)]
+    assert curve_shapes({"train_loss": (steps, flat), "val_loss": (steps, flat / 2)})[0].shape == "diverged"
+    fell = np.r_[9.0, falling(1.4)[1:]]
+    losses = {"train_loss": (steps, fell), "val_loss": (steps, fell)}
+    guessed = losses | {"train_acc": (steps, np.full(EPOCHS, 0.26)), "val_acc": (steps, np.full(EPOCHS, 0.25))}
+    assert curve_shapes(guessed)[0].shape == "diverged"
+    learned = losses | {"train_acc": (steps, np.linspace(0.2, 0.6, EPOCHS))}
+    assert curve_shapes(learned)[0].shape != "diverged"
+
+
+def test_a_small_gap_between_tiny_losses_is_no_leak():
+    steps = np.arange(EPOCHS)
+    train = falling(0.02, 9.0)
+    before = np.r_[2.3, train]
+    means = (before[:-1] + before[1:]) / 2
+    for gap, shape in ((1.0, "leaked"), (1.25, "healthy")):
+        assert curve_shapes({"train_loss": (steps, means), "val_loss": (steps, gap * train)})[0].shape == shape

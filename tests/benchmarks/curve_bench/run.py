@@ -31,7 +31,7 @@ def train_all(cases: Sequence[Case], folder: Path, done: Callable[[], object]) -
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     found: dict[Case, dict[str, Any]] = {}
-    with ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), _quiet) as pool:
+    with ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("fork"), _quiet) as pool:
         waiting = {}
         for case in cases:
             if (kept := _load(folder, case)) is not None:

@@ -160,4 +160,4 @@ _HELD_OUT = {
 }
 HALVES = {"development": _DEVELOPMENT, "held-out": _HELD_OUT}
 TASKS = {**_DEVELOPMENT, **_HELD_OUT}
-"""The tasks by name. The benchmark's text says how the development tasks came to be that."""
+"""The tasks by name. The benchmark's text says which of them had been looked at before."""
