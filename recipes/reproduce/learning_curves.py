@@ -7,7 +7,7 @@ Settings were chosen until each training showed its shape. How often rules are r
 tests/benchmarks/curves.py.
 
 Expected: all nine shapes are read as planted, with the defaults
-Cost:     75 s on 2 busy CPU cores, nothing to download
+Cost:     23 s on 2 CPU cores, 75 s if they are busy, nothing to download
 Command:  python recipes/reproduce/learning_curves.py
 """
 
