@@ -1,6 +1,7 @@
 """The programs that choose a rate by trainings of their own: ours, Lightning's, and torch-lr-finder."""
 
 import contextlib
+import functools
 import io
 import tempfile
 import time
@@ -16,13 +17,15 @@ from .tasks import Net, Task
 
 __all__ = ["CHOOSERS"]
 
+_DEVICE = {"accelerator": "cpu", "devices": 1}
+
 
 def _ours(task: Task, seed: int) -> dict[str, Any]:
     from lightning_trainingkit.tuning import find_learning_rate
 
-    with _counted() as steps, _trainer_options() as options:
+    with _counted() as steps:
         start = time.process_time()
-        rate = find_learning_rate(task.module(seed), task.loader(), trainer_options=options).rate
+        rate = find_learning_rate(task.module(seed), task.loader(), trainer_options=_DEVICE).rate
         return {"rate": rate, "iterations": len(steps), "seconds": time.process_time() - start}
 
 
@@ -65,6 +68,7 @@ def _counted() -> Iterator[list[None]]:
     steps: list[None] = []
     step = Net.training_step
 
+    @functools.wraps(step)
     def counting(module: Net, *args: Any) -> Any:
         steps.append(None)
         return step(module, *args)
@@ -77,7 +81,7 @@ def _counted() -> Iterator[list[None]]:
 def _trainer_options() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         silent = dict.fromkeys(["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"], False)
-        yield {"accelerator": "cpu", "devices": 1, "default_root_dir": folder, **silent}
+        yield {**_DEVICE, "default_root_dir": folder, **silent}
 
 
 @contextlib.contextmanager
