@@ -1,0 +1,108 @@
+"""The answer of step 3, in words."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_trainingkit.functional.learning_rate_choice import RateTrial, double_is_stable
+from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
+from lightning_trainingkit.tuning.verdict import Verdict
+
+__all__ = ["LearningRate", "rate_verdict"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRate(Verdict):
+    """The answer of step 3: the learning rate, and what it rests on. ``value`` is the rate.
+
+    Args:
+        rate: The chosen rate, that of the parameter group with the largest one. None if no rate lowered the loss.
+        rates: The chosen rate of each parameter group, by the name that LearningRateMonitor gives it.
+        curve: Rate and loss of each iteration of the range test.
+        trials: The trials, the smallest rate first.
+        iterations: Iterations of the range test and of all trials.
+
+    Example:
+        >>> found = LearningRate(step="learning_rate", verdict="pass", message="At lr=0.1, ...", rate=0.1)
+        >>> found.rate
+        0.1
+    """
+
+    rate: float | None = None
+    rates: Mapping[str, float] | None = None
+    curve: tuple[tuple[float, float], ...] = ()
+    trials: tuple[RateTrial, ...] = ()
+    iterations: int = 0
+
+    def save_picture(self, path: str | os.PathLike[str]) -> None:
+        """Draw the range test, and the drop of the loss against the learning rate, with the choice.
+
+        Args:
+            path: The file. Its ending chooses the format, such as ``.png``.
+
+        Raises:
+            ImportError: If matplotlib is missing, which the extra ``tuning`` installs.
+        """
+        from lightning_trainingkit.tuning.learning_rate_picture import save_picture
+
+        save_picture(self, path)
+
+
+def rate_verdict(
+    chosen: RateTrial | None, trials: Sequence[RateTrial], optimizers: OptimizerRates, **numbers: Any
+) -> LearningRate:
+    """Say in words what a search found.
+
+    Args:
+        chosen: The chosen trial. None if no rate lowered the loss.
+        trials: All trials.
+        optimizers: The rates of the module's optimizers.
+        **numbers: Further fields of the result.
+    """
+    numbers.update(step="learning_rate", trials=tuple(sorted(trials, key=lambda each: each.rate)))
+    if chosen is None:
+        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=_NOTHING_FELL, **numbers)
+    rates = optimizers.at(chosen.rate)
+    safe = double_is_stable(chosen.rate, trials)
+    message = (
+        f"At {_lr(chosen.rate)} the loss fell from {chosen.start:.3g} by {chosen.drop:.3g} ± {chosen.margin:.2g} in "
+        f"{len(chosen.losses)} iterations; {_lr(2 * chosen.rate)} is {'stable too' if safe else 'not stable'}."
+    )
+    advice = f"Train with {_lr(chosen.rate)}"
+    if len(rates) > 1:
+        each = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+        advice = f"Keep the proportions of the groups: {each}"
+    if not safe:
+        advice += ", with a warm-up or gradient clipping, or clean up the initialisation: training is near the cliff"
+    return LearningRate(
+        verdict="pass" if safe else "warn",
+        message=message,
+        advice=f"{advice}.",
+        value=chosen.rate,
+        rate=chosen.rate,
+        rates=rates,
+        **numbers,
+    )
+
+
+_NOTHING_FELL = (
+    "Run check_initial_loss and overfit_small_sample first: they name a loss, an initialisation or data that keep the "
+    "module from learning."
+)
+
+
+def _nothing_fell(trials: Sequence[RateTrial]) -> str:
+    finite = [each for each in trials if each.finite]
+    rates = [each.rate for each in trials]
+    if not finite:
+        return f"The loss was not finite at any rate from {min(rates):g} to {max(rates):g}."
+    best = max(finite, key=lambda each: each.drop)
+    return (
+        f"No rate from {min(rates):g} to {max(rates):g} lowered the loss significantly in 100 iterations: at best "
+        f"{_lr(best.rate)}, from {best.start:.3g} by {best.drop:.2g} ± {best.margin:.2g}."
+    )
+
+
+def _lr(rate: float) -> str:
+    return f"`lr={rate:.3g}`"

@@ -1,0 +1,94 @@
+"""Copies of a module and of its data, so that a trial changes neither."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_trainingkit._lightning import L
+
+__all__ = ["copy_data", "copy_module"]
+
+T = TypeVar("T")
+_LONG = 1000
+
+
+def copy_module(module: L.LightningModule) -> L.LightningModule:
+    """Copy a module, without its Trainer and without the callbacks that it brings.
+
+    Args:
+        module: The module. It is left as it is.
+
+    Raises:
+        TypeError: If the module cannot be copied.
+    """
+    if not isinstance(module, L.LightningModule):
+        raise TypeError(f"`module` must be a LightningModule, got {type(module).__name__}. Wrap the network in one.")
+    twin = _copied("module", module, {})
+    for layer in twin.modules():
+        if isinstance(layer, L.LightningModule):
+            for name in [name for name in vars(layer) if name.endswith("_step")]:  # Lightning's compiled steps
+                del vars(layer)[name]
+            layer._compiler_ctx = None
+    vars(twin)["configure_callbacks"] = _no_callbacks
+    twin.zero_grad()
+    return twin
+
+
+def copy_data(data: T) -> T:
+    """Copy a DataModule or a loader with its samplers and generators.
+
+    Tensors, arrays and lists of more than 1,000 entries are shared, not copied: a trial reads them.
+
+    Args:
+        data: The DataModule, loader or collection of loaders. It is left as it is.
+
+    Raises:
+        TypeError: If it cannot be copied, such as a stream that cannot be read twice.
+    """
+    kept: dict[int, Any] = {}
+    _share(data, kept, set())
+    return _copied("data", data, kept)
+
+
+def _copied(name: str, value: T, memo: dict[int, Any]) -> T:
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception as error:
+        advice = {
+            "module": "Keep open files, locks and generators out of the module.",
+            "data": "Give a DataLoader whose dataset can be copied. A stream cannot be read twice.",
+        }[name]
+        kind = type(value).__name__
+        raise TypeError(f"`{name}` must be copyable for a trial, got {kind}: {error}. {advice}") from error
+
+
+def _share(value: Any, kept: dict[int, Any], seen: set[int]) -> None:
+    """Collect the parts of a value that the copy shares."""
+    todo = [value]
+    while todo:
+        part = todo.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, torch.Tensor | np.ndarray) or (isinstance(part, list | tuple) and len(part) > _LONG):
+            kept[id(part)] = part
+            continue
+        if isinstance(part, L.Trainer):
+            kept[id(part)] = None
+            continue
+        if isinstance(part, DataLoader) and part._iterator is not None:  # its workers run
+            kept[id(part._iterator)] = None
+        if isinstance(part, Mapping):
+            todo += part.values()
+        elif isinstance(part, list | tuple):
+            todo += part
+        elif hasattr(part, "__dict__") and not isinstance(part, type):
+            todo += vars(part).values()
+
+
+def _no_callbacks() -> list[L.Callback]:
+    return []
