@@ -121,7 +121,7 @@ def test_learning_rate_judges_all_methods_and_goes_on_after_an_end():
     assert methods["Lightning"]["steps"] == 100
     assert methods["ours"]["steps"] > 100
     assert results["metrics"]["errors"] == []
-    assert results["metrics"]["tasks"][0]["at 10, %"] < 30  # the cliff is inside of the grid
+    assert results["metrics"]["grid"][0]["at 10, %"] < 30  # the cliff is inside of the grid
     kept = Path("out/results.jsonl").read_text()
     run("learning_rate", *small, "--resume")
     assert Path("out/results.jsonl").read_text() == kept

@@ -31,9 +31,9 @@ from dataclasses import asdict, replace
 
 from learning_rate_bench.jobs import Results
 from learning_rate_bench.methods import METHODS, OURS, cells, first_jobs, second_jobs
-from learning_rate_bench.report import goals, method_rows, task_rows
+from learning_rate_bench.report import goals, grid_rows, method_rows, task_rows
 from learning_rate_bench.tasks import HALVES, SEEDS, TASKS
-from learning_rate_bench.work import finish
+from learning_rate_bench.work import finish, workers
 
 from lightning_trainingkit import experiments
 
@@ -58,13 +58,21 @@ def main() -> None:
         tasks = [replace(task, epochs=args.epochs) for task in tasks]
     seeds = SEEDS[: args.seeds]
     results = Results(folder)
-    finish("Grid and choices", first_jobs(tasks, seeds), results, args.workers)
-    finish("Chosen rates", second_jobs(tasks, seeds, results), results, args.workers)
+    with workers(args.workers) as pool:
+        finish("Grid and choices", first_jobs(tasks, seeds), results, pool)
+        finish("Chosen rates", second_jobs(tasks, seeds, results), results, pool)
 
     judged = [cell for method in METHODS for task in tasks for cell in cells(method, task, seeds, results)]
-    methods, by_task = method_rows(judged), task_rows(tasks, seeds, judged, results)
-    experiments.print_table("Regret in points, over the means of the tasks", methods)
-    experiments.print_table("Tasks", by_task)
+    tables = {
+        "grid": grid_rows(tasks, seeds, results),
+        "tasks": task_rows(tasks, judged),
+        "methods": method_rows(judged),
+    }
+    experiments.print_table("Fixed rates, mean over the seeds", tables["grid"])
+    experiments.print_table("Regret in points, mean over the seeds", tables["tasks"])
+    experiments.print_table(
+        "Regret in points, over the tasks", tables["methods"], "`worst` is a task, `seed` the worst seed of any task."
+    )
     groups = {half: [cell for cell in judged if cell.task.half == half] for half in HALVES}
     if all(groups.values()):
         groups["all"] = judged
@@ -82,8 +90,7 @@ def main() -> None:
         f"Errors of a method, which count as no choice: {'; '.join(errors) or 'none'}.",
     )
     metrics = {
-        "methods": methods,
-        "tasks": by_task,
+        **tables,
         "cells": [asdict(cell) | {"task": cell.task.name} for cell in judged],
         "errors": errors,
     }

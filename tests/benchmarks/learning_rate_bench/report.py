@@ -11,7 +11,7 @@ from .jobs import Job, Results
 from .methods import METHODS, OURS, RULES, Cell, best_rate
 from .tasks import GRID, Task
 
-__all__ = ["TOLERANCE", "goals", "method_rows", "task_rows"]
+__all__ = ["TOLERANCE", "goals", "grid_rows", "method_rows", "task_rows"]
 
 MEDIAN, WORST, ITERATIONS = 0.5, 2.0, 800
 TOLERANCE = 0.5  # points by which the upper end of ours less the best rule's mean may exceed 0; fixed before any run
@@ -38,8 +38,8 @@ def method_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 "method": method,
                 "median": round(median(tasks.values()), 2),
                 "mean": round(fmean(tasks.values()), 2),
-                "worst task": round(max(tasks.values()), 2),
-                "worst seed": round(max(cell.regret for cell in own), 1),
+                "worst": round(max(tasks.values()), 2),
+                "seed": round(max(cell.regret for cell in own), 1),
                 "failed": sum(cell.failed for cell in own),
                 "steps": round(fmean(cell.iterations for cell in own)),
                 "s": round(fmean(times), 2) if times else None,
@@ -48,34 +48,40 @@ def method_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["mean"])
 
 
-def task_rows(
-    tasks: Iterable[Task], seeds: Sequence[int], cells: Sequence[Cell], results: Results
-) -> list[dict[str, Any]]:
-    """One row a task: what the grid shows, ours, and the best rule of all tasks."""
-    rule = best_rule(cells)
-    ours, peer = by_task(cells, OURS), by_task(cells, rule)
+def grid_rows(tasks: Iterable[Task], seeds: Sequence[int], results: Results) -> list[dict[str, Any]]:
+    """One row a task: the best fixed rate, the rates within a point of it, and the top of the grid."""
     rows = []
     for task in tasks:
         means = {
             rate: 100 * fmean(results[Job("train", task, seed, rate)]["accuracy"] for seed in seeds) for rate in GRID
         }
         best = best_rate(task, seeds, results)
-        good = [rate for rate, mean in means.items() if mean >= means[best] - 1]
-        chosen = [cell.rate for cell in cells if cell.method == OURS and cell.task == task and cell.rate is not None]
         rows.append(
             {
                 "task": task.name,
-                "half": task.half,
                 "best rate": best,
                 "accuracy, %": round(means[best], 1),
-                "within a point": _span(good),
+                "within 1 point": _span([rate for rate, mean in means.items() if mean >= means[best] - 1]),
                 "at 10, %": round(means[GRID[-1]], 1),
-                "ours": round(ours[task.name], 2),
-                "our rates": _span(chosen),
-                rule: round(peer[task.name], 2),
             }
         )
     return rows
+
+
+def task_rows(tasks: Iterable[Task], cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One row a task: the regret of ours and of the best rule, and our rates."""
+    rule = best_rule(cells)
+    ours, peer = by_task(cells, OURS), by_task(cells, rule)
+    return [
+        {
+            "task": task.name,
+            "half": task.half,
+            "our rates": _span([c.rate for c in cells if c.method == OURS and c.task == task and c.rate is not None]),
+            "ours": round(ours[task.name], 2),
+            rule: round(peer[task.name], 2),
+        }
+        for task in tasks
+    ]
 
 
 def best_rule(cells: Iterable[Cell]) -> str:
