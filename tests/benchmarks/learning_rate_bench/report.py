@@ -104,13 +104,13 @@ def goals(name: str, cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
     means = fmean(mine.values()), fmean(theirs.values())
     return [
-        row("median regret, points", median(mine.values()), median(theirs.values()), MEDIAN),
-        row("regret of the worst task, points", max(mine.values()), max(theirs.values()), WORST),
-        row("regret of the worst seed, points", *(max(cell.regret for cell in each) for each in (ours, peer)), None),
-        row("choices that diverge or end at chance", *(sum(cell.failed for cell in each) for each in (ours, peer)), 0),
-        row("mean regret, points", *means, None),
+        row("median regret", median(mine.values()), median(theirs.values()), MEDIAN),
+        row("worst task", max(mine.values()), max(theirs.values()), WORST),
+        row("worst seed", *(max(cell.regret for cell in each) for each in (ours, peer)), None),
+        row("diverged or at chance", *(sum(cell.failed for cell in each) for each in (ours, peer)), 0),
+        row("mean regret", *means, None),
         {
-            "name": f"{name}: mean regret less that of {rule}, points",
+            "name": f"{name}: mean less that of {rule}",
             "ours": means[0],
             "peer": means[1],
             "ratio": middle,
