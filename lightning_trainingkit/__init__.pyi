@@ -3,6 +3,7 @@ from . import data as data
 from . import functional as functional
 from . import modules as modules
 from . import nn as nn
+from . import tuning as tuning
 from ._version import __version__ as __version__
 from .callbacks.averaging.augmentation import TestTimeAugmentation as TestTimeAugmentation
 from .callbacks.averaging.ensemble_average import EnsembleAverage as EnsembleAverage
@@ -39,3 +40,4 @@ from .nn.weights.checkpoint import best_path as best_path
 from .nn.weights.checkpoint import load_best as load_best
 from .nn.weights.soup import average_weights as average_weights
 from .nn.weights.soup import greedy_soup as greedy_soup
+from .tuning.learning_rate_test import LearningRateTest as LearningRateTest

@@ -43,7 +43,7 @@ def test_overhead_measures_every_public_callback():
     public = [getattr(lightning_trainingkit, name) for name in dir(lightning_trainingkit)]
     callbacks = [each.__name__ for each in public if isinstance(each, type) and issubclass(each, L.Callback)]
     assert callbacks
-    assert rows.keys() >= {f"{name} share" for name in callbacks}
+    assert rows.keys() >= {f"{name} share" for name in callbacks if name != "LearningRateTest"}  # trains by itself
 
 
 @pytest.mark.slow

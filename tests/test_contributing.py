@@ -48,7 +48,7 @@ def test_each_callback_class_is_public_unless_others_inherit_from_it():
         found |= {value for value in values if inspect.isclass(value) and value.__module__ == name}
     callbacks = {each for each in found if issubclass(each, L.Callback)}
     bases = {base for each in callbacks for base in each.__mro__[1:]}
-    assert callbacks - bases == set(CALLBACKS.values())
+    assert callbacks - bases == {each for each in CALLBACKS.values() if ".callbacks." in each.__module__}
 
 
 @pytest.mark.parametrize("name", CALLBACKS)

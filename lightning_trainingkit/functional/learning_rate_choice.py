@@ -14,7 +14,8 @@ __all__ = [
     "candidates_from_sweep",
     "choose_rate",
     "double_is_stable",
-    "equivalent",
+    "drop_of_sweep",
+    "good_trials",
     "is_stable",
     "loses",
     "moving_average",
@@ -26,8 +27,8 @@ __all__ = [
 _BLOCK = 5  # neighbouring losses are correlated: an interval is made from the means of blocks
 _TAIL = 0.3  # of a trial: its end
 _Z = 2.0  # standard errors of a difference that counts
-_KEPT = 0.75  # of the best drop: a rate that keeps less of it is not stable
-_RATIO = math.sqrt(10)
+_GOOD = 0.9  # of the best drop: a rate that keeps it is as good
+_STABLE = 0.75  # of the best drop: a rate that keeps less of it is not stable
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class RateTrial:
         start: Loss of the untrained module.
         finite: Whether all losses were finite.
         planned: Iterations that the trial was to have. It has fewer if it lost early or broke.
+        start_error: Standard error of ``start``.
 
     Example:
         >>> trial = RateTrial(0.1, tuple(2.0 - 0.01 * step for step in range(100)), 2.0, True, 100)
@@ -52,6 +54,7 @@ class RateTrial:
     start: float
     finite: bool
     planned: int
+    start_error: float = 0.0
 
     @cached_property
     def end(self) -> NDArray[np.float64]:
@@ -66,7 +69,11 @@ class RateTrial:
     @property
     def margin(self) -> float:
         """Half of the interval of the drop, at two standard errors."""
-        return _Z * _standard_error(self.end) if self.finite and len(self.losses) > _BLOCK else math.inf
+        return (
+            _Z * math.hypot(_standard_error(self.end), self.start_error)
+            if self.finite and len(self.losses) > _BLOCK
+            else math.inf
+        )
 
     @property
     def whole(self) -> bool:
@@ -110,24 +117,38 @@ def moving_average(losses: Sequence[float] | NDArray[np.float64]) -> NDArray[np.
     return np.convolve(values, kernel)[reach] / np.convolve(np.ones_like(values), kernel)[reach]
 
 
-def candidates_from_sweep(curve: Sequence[tuple[float, float]], count: int = 5) -> list[float]:
+def candidates_from_sweep(
+    curve: Sequence[tuple[float, float]], start: float, start_error: float, count: int = 5
+) -> list[float]:
     """Narrow a range test to a few candidates: the rate of the lowest loss, and smaller ones.
 
     Args:
-        curve: Learning rate and loss of each iteration. The rate grows.
-        count: Number of candidates, each a factor of ``sqrt(10)`` below the last one.
+        curve: Learning rate and loss of each iteration. The rate grows until the loss is lost or the range ends.
+        start: Loss of the untrained module.
+        start_error: Standard error of ``start``.
+        count: Number of candidates.
 
     Returns:
-        The candidates, the largest first. The whole range in powers of ten if the loss never fell.
+        The candidates, the largest first, each a factor of ``sqrt(10)`` below the last one. If the loss never fell: the
+        last rate of the test, and each a factor of 10 below the last one.
     """
-    finite = np.asarray([loss for _, loss in curve], dtype=float)
-    finite = finite[: int(np.argmin(np.isfinite(finite)))] if not np.isfinite(finite).all() else finite
-    start = finite[: 2 * _BLOCK]
-    smooth = moving_average(finite)
-    if len(finite) <= 4 * _BLOCK or smooth.min() > start.mean() - _Z * _standard_error(start):
-        return [_rounded(10.0**-power) for power in range(count)]
-    top = curve[int(np.argmin(smooth))][0]
-    return [_rounded(top / _RATIO**step) for step in range(count)]
+    # A mean of eleven losses has about the error of the start. The lowest of many means is low by chance.
+    fell = drop_of_sweep(curve, start) > 3 * math.sqrt(2) * start_error
+    top, ratio = (curve[-1][0], 10.0)
+    if fell:
+        top, ratio = curve[int(np.argmin(moving_average(_finite_part(curve))))][0], math.sqrt(10)
+    return [_rounded(top / ratio**step) for step in range(count)]
+
+
+def drop_of_sweep(curve: Sequence[tuple[float, float]], start: float) -> float:
+    """Return how far the moving average of the loss fell in a range test.
+
+    Args:
+        curve: Learning rate and loss of each iteration. The rate grows.
+        start: Loss of the untrained module.
+    """
+    losses = _finite_part(curve)
+    return float(start - moving_average(losses).min()) if len(losses) else 0.0
 
 
 def loses(trial: RateTrial, best: RateTrial) -> bool:
@@ -141,31 +162,35 @@ def loses(trial: RateTrial, best: RateTrial) -> bool:
     return behind > max(2 * _Z * error, 0.1 * abs(best.drop))
 
 
-def equivalent(trials: Sequence[RateTrial]) -> list[RateTrial]:
-    """Return the finished trials whose drop is not significantly below that of the best one.
+def good_trials(trials: Iterable[RateTrial]) -> list[RateTrial]:
+    """Return the trials that are about as good as the best one, the smallest rate first.
 
-    The difference of two trials is taken loss by loss, since both saw the same batches.
+    Their drop is at least 90 % of the best one, or not significantly below it. The difference of two trials is taken
+    loss by loss, since both saw the same batches. A wild trial, whose losses say nothing significant, is not stable.
+
+    Args:
+        trials: The trials. Those that stopped early or whose loss did not fall significantly do not count.
     """
-    whole = [each for each in trials if each.whole]
-    if not whole:
+    whole = [each for each in trials if each.whole and significant_drop(each)]
+    best = max(whole, key=lambda each: each.drop, default=None)
+    if best is None:
         return []
-    best = max(whole, key=lambda each: each.drop)
     found = []
-    for each in whole:
+    for each in sorted(whole, key=lambda each: each.rate):
         behind, error = _behind(each, best, each.planned)
-        if behind <= _Z * error:
+        if each.drop >= _GOOD * best.drop or (is_stable(each, best) and behind <= _Z * error):
             found.append(each)
     return found
 
 
 def is_stable(trial: RateTrial, best: RateTrial) -> bool:
     """Whether a finished trial kept most of the best drop, with finite losses."""
-    return trial.whole and trial.drop >= _KEPT * best.drop
+    return trial.whole and trial.drop >= _STABLE * best.drop
 
 
 def significant_drop(trial: RateTrial) -> bool:
-    """Whether the loss fell by more than its interval."""
-    return trial.drop > trial.margin
+    """Whether the loss fell by more than chance can explain, where the best of several trials is looked at."""
+    return trial.drop > 1.5 * trial.margin  # three standard errors
 
 
 def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:
@@ -182,44 +207,50 @@ def double_is_stable(rate: float, trials: Iterable[RateTrial]) -> bool | None:
     return None
 
 
-def next_refinement(trials: Sequence[RateTrial]) -> float | None:
-    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
+def choose_rate(trials: Sequence[RateTrial]) -> float | None:
+    """Choose a learning rate: the middle between the smallest good rate and the best one, if its double is stable.
 
-    Args:
-        trials: All trials up to now.
-    """
-    good = equivalent(trials)
-    for each in sorted(good, key=lambda each: -each.rate):
-        shown = double_is_stable(each.rate, trials)
-        if shown:
-            return None
-        if shown is None:
-            return 2 * each.rate
-    if not good:
-        return None
-    half = min(each.rate for each in good) / 2
-    return None if any(0.9 * half < each.rate < 1.1 * half for each in trials) else half
-
-
-def choose_rate(trials: Sequence[RateTrial]) -> RateTrial | None:
-    """Choose, among the trials that are not significantly worse than the best, the largest with a stable double.
+    The best rate after few iterations is too high for a longer training, and may be near the cliff. The middle is that
+    of the logarithms. If its double is not stable, the choice is half of the largest stable rate.
 
     Args:
         trials: All trials.
 
     Returns:
-        The chosen trial. If no such trial has a stable double: the best trial below them that has one, or the smallest
-        of them. None if no trial lowered the loss significantly.
+        The rate. None if no trial lowered the loss significantly.
     """
-    good = [each for each in equivalent(trials) if significant_drop(each)]
+    good = good_trials(trials)
     if not good:
         return None
-    safe = [each for each in good if double_is_stable(each.rate, trials)]
-    if safe:
-        return max(safe, key=lambda each: each.rate)
-    lowest = min(good, key=lambda each: each.rate)
-    lower = [each for each in trials if each.rate < lowest.rate and each.whole and double_is_stable(each.rate, trials)]
-    return max(lower, key=lambda each: each.drop, default=lowest)
+    best = max(good, key=lambda each: each.drop)
+    middle = math.sqrt(good[0].rate * best.rate)
+    if double_is_stable(middle, trials) is not False:
+        return _rounded(middle)
+    return _rounded(max(each.rate for each in trials if is_stable(each, best)) / 2)
+
+
+def next_refinement(trials: Sequence[RateTrial]) -> float | None:
+    """Return the rate of the trial that the choice still needs, or None if the choice is settled.
+
+    It is twice the chosen rate, if no trial tells whether that is stable. Then it is half of the smallest good rate.
+
+    Args:
+        trials: All trials up to now.
+    """
+    chosen = choose_rate(trials)
+    if chosen is None:
+        return None
+    if double_is_stable(chosen, trials) is None:
+        return _rounded(2 * chosen)
+    half = good_trials(trials)[0].rate / 2
+    return None if any(0.7 * half < each.rate < 1.4 * half for each in trials) else _rounded(half)
+
+
+def _finite_part(curve: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """The losses before the first one that is not finite."""
+    losses = np.asarray([loss for _, loss in curve], dtype=float)
+    finite = np.isfinite(losses)
+    return losses if finite.all() else losses[: int(np.argmin(finite))]
 
 
 def _behind(trial: RateTrial, other: RateTrial, iterations: int) -> tuple[float, float]:

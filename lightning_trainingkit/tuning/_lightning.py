@@ -39,10 +39,9 @@ def options_of_fit(trainer: L.Trainer) -> Callable[[], dict[str, Any]]:
     def make() -> dict[str, Any]:
         precision = copy.deepcopy(trainer.precision_plugin)
         if isinstance(strategy, DDPStrategy):
-            own: Any = _SameProcesses(
-                trainer.accelerator,
-                strategy.parallel_devices,
-                strategy.cluster_environment,
+            own: Any = _SameProcesses(  # Lightning takes the accelerator from the devices
+                parallel_devices=strategy.parallel_devices,
+                cluster_environment=strategy.cluster_environment,
                 precision_plugin=precision,
                 **strategy._ddp_kwargs,
             )

@@ -23,8 +23,8 @@ def find_learning_rate(
     A range test of 100 iterations narrows 1e-5 to 1 to five candidates. Each trains a copy of the module for 100
     iterations: from the same start, with the same batches, weight decay of at most 1e-4, and without schedules. A
     candidate that is far behind stops after 50. At most two further trials follow, so that the search takes at most
-    800 iterations. The choice is the largest rate whose drop is not significantly below the best one, and whose double
-    is stable too.
+    800 iterations. The choice is the middle between the best rate and the smallest one that is about as good, and its
+    double is stable.
 
     Module, data, optimizers and random states are left as they were. Parameter groups and optimizers keep their
     proportions. With several ranks, all take the same decision.

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import moving_average
+from lightning_trainingkit.functional.learning_rate_choice import drop_of_sweep, moving_average
 from lightning_trainingkit.tuning.rate_verdict import LearningRate
 
 __all__ = ["save_picture"]
@@ -40,12 +40,13 @@ def save_picture(found: LearningRate, path: str | os.PathLike[str]) -> None:
 
 def _draw_sweep(axes: Any, found: LearningRate) -> None:
     rates, losses = [each for each, _ in found.curve], [each for _, each in found.curve]
-    start = sum(losses[:10]) / len(losses[:10])
-    lowest = min(losses)
+    start = found.trials[0].start
+    lowest = start - max(0.0, drop_of_sweep(found.curve, start))
     axes.scatter(rates, losses, s=8, color="0.6")
     axes.plot(rates, moving_average(losses), color="C0")
     axes.set(xscale="log", ylabel="loss", title="Range test: the rate grows in each iteration")
-    axes.set_ylim(lowest - 0.1 * (start - lowest), start + max(0.5 * (start - lowest), 0.05 * abs(start)))
+    reach = max(start - lowest, 0.1 * abs(start))
+    axes.set_ylim(lowest - 0.3 * reach, start + 0.5 * reach)
 
 
 def _draw_drops(axes: Any, found: LearningRate) -> None:
@@ -68,7 +69,7 @@ def _draw_drops(axes: Any, found: LearningRate) -> None:
     if broken:
         axes.scatter(broken, [_floor(found)] * len(broken), marker="x", color="C3", label="the loss was not finite")
     axes.axhline(0, color="0.8", zorder=0)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="drop of the loss", title=f"Trials: {found.line[:4]}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="drop of the loss", title="Trials: each at one rate")
 
 
 def _floor(found: LearningRate) -> float:

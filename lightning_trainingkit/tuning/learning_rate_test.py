@@ -55,6 +55,7 @@ class LearningRateTest(L.Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse a Trainer that the trials cannot copy."""
         refuse_other_package(self, trainer)
+        self._resumed = False
         if stage == "fit":
             refuse_twice(trainer, self, "Give its candidates to one of them.")
             options_of_fit(trainer)
@@ -65,8 +66,7 @@ class LearningRateTest(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Search, unless the training goes on from earlier steps."""
-        resumed, self._resumed = self._resumed, False
-        if resumed or fast_dev_run(trainer):
+        if self._resumed or fast_dev_run(trainer):
             return
         if trainer.global_step == 0:  # otherwise the same Trainer goes on with new optimizers
             self._search(trainer, pl_module)
@@ -84,7 +84,8 @@ class LearningRateTest(L.Callback):
         if self.apply and self.rate is None:
             raise ValueError(
                 "`configure_optimizers` must allow a learning rate that lowers the loss, got none. "
-                f"{self.found.message} {self.found.advice} To train at the module's own rates, leave LearningRateTest out."
+                f"{self.found.message} {self.found.advice} "
+                "To train at the module's own rates, leave LearningRateTest out."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,8 @@ __all__ = ["OptimizerRates"]
 class OptimizerRates:
     """The rates of a module's optimizers. Groups and optimizers keep their proportions.
 
-    A schedule may have changed ``lr`` already. The rate of a group is then its ``initial_lr``.
+    A schedule may have changed ``lr`` already. The rate of a group is then its ``initial_lr``, from which schedules
+    decay, or its ``max_lr``, to which OneCycleLR grows.
 
     Args:
         optimizers: The optimizers.
@@ -32,7 +33,7 @@ class OptimizerRates:
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self.names = _names(optimizers)
-        self._rates = [float(group.get("initial_lr", group["lr"])) for group in self._groups]
+        self._rates = [float(group.get("max_lr", group.get("initial_lr", group["lr"])) or 0) for group in self._groups]
         if max(self._rates, default=0.0) <= 0:
             raise ValueError(
                 f"`configure_optimizers` must give a positive learning rate, got {self._rates or 'no optimizer'}. "
@@ -53,11 +54,12 @@ class OptimizerRates:
         for group, each in zip(self._groups, self._rates, strict=True):
             _set(group, "lr", each * rate / self.largest)
 
-    def limit_decay(self, most: float) -> None:
-        """Lower the weight decay of each group to at most ``most``."""
-        for group in self._groups:
-            if "weight_decay" in group:
-                group["weight_decay"] = min(group["weight_decay"], most)
+    def limit_decay(self, most: float) -> bool:
+        """Lower the weight decay of each group to at most ``most``. Return whether one was above."""
+        strong = [group for group in self._groups if group.get("weight_decay", 0) > most]
+        for group in strong:
+            group["weight_decay"] = most
+        return bool(strong)
 
     def scale(self, rate: float, schedulers: Sequence[Any]) -> None:
         """Scale the rates and their schedules so that the largest rate is ``rate``.
@@ -65,14 +67,20 @@ class OptimizerRates:
         Args:
             rate: The new rate, in the place of ``largest``.
             schedulers: The schedules, at their beginning. Their bases are scaled.
+
+        Raises:
+            ValueError: If one is a CyclicLR, which alone knows its largest rates.
         """
+        schedulers = _flat(schedulers)
+        if any(hasattr(each, "max_lrs") for each in schedulers):
+            raise ValueError("`lr_scheduler` must follow the optimizer's rates, got CyclicLR. Use OneCycleLR.")
         factor = rate / self.largest
         for group in self._groups:
             for name in ("lr", "initial_lr", "max_lr", "min_lr"):
                 if name in group:
                     _set(group, name, float(group[name]) * factor)
-        for scheduler in _flat(schedulers):
-            for name in ("base_lrs", "max_lrs", "_last_lr"):
+        for scheduler in schedulers:
+            for name in ("base_lrs", "_last_lr"):
                 if isinstance(getattr(scheduler, name, None), list):
                     setattr(scheduler, name, [each * factor for each in getattr(scheduler, name)])
 

@@ -28,6 +28,8 @@ class RateProbe(L.Callback):
     Attributes:
         losses: The loss of each optimizer step, the mean over its batches and over all ranks.
         optimizers: The rates of the trial's optimizers.
+        notes: What was changed for the trial.
+        broken: Whether weights were not finite when the module's own code raised an error.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class RateProbe(L.Callback):
         self.losses: list[float] = []
         self.optimizers: OptimizerRates
         self.broken = False
+        self.notes: tuple[str, ...] = ()
         self._rates, self._ends, self._weight_decay = list(rates), ends, weight_decay
         self._recent = StepLosses()
         self._steps, self._batches, self._waited = 0, 0, 0
@@ -44,7 +47,8 @@ class RateProbe(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the first rate, and do so again before each step, after whatever the module does to its rates."""
         self.optimizers = OptimizerRates(trainer.optimizers)
-        self.optimizers.limit_decay(self._weight_decay)
+        if self.optimizers.limit_decay(self._weight_decay):
+            self.notes = (f"The trials had a weight decay of at most {self._weight_decay:g}.",)
         self.optimizers.set(self._rates[0])
         for optimizer in trainer.optimizers:
             optimizer.register_step_pre_hook(self._before_step)

@@ -1,6 +1,7 @@
 """Search for a learning rate: a range test, trials of candidates, and at most two refinements."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from lightning_trainingkit.functional.learning_rate_choice import (
     next_refinement,
     sweep_rates,
 )
+from lightning_trainingkit.tuning.first_batch import FirstBatch
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.rate_probe import RateProbe
 from lightning_trainingkit.tuning.rate_verdict import LearningRate, rate_verdict
@@ -27,7 +29,7 @@ ITERATIONS = 100  # of a trial, as the lecture has it
 LOWEST, HIGHEST = 1e-5, 1.0
 MOST = 5  # candidates
 REFINEMENTS = 2
-FIRST = 10  # iterations of the range test that measure the loss at the start
+FIRST = 10  # iterations of the range test at almost no rate, which measure the loss at the start
 
 
 class RateSearch:
@@ -52,13 +54,14 @@ class RateSearch:
         self._trial, self._candidates, self._prepare = trial, checked_candidates(candidates), prepare
         self._curve: list[tuple[float, float]] = []
         self._trials: list[RateTrial] = []
-        self._start = math.nan
+        self._start, self._start_error = math.nan, math.nan
         self._optimizers: OptimizerRates | None = None
+        self._notes: tuple[str, ...] = ()
 
     def run(self) -> LearningRate:
         """Run the range test, the candidates, and at most two further trials."""
         self._sweep()
-        for rate in self._candidates or candidates_from_sweep(self._curve, MOST):
+        for rate in self._candidates or candidates_from_sweep(self._curve, self._start, self._start_error, MOST):
             self._try(rate, may_lose=True)
         for _ in range(REFINEMENTS):
             refinement = next_refinement(self._trials)
@@ -66,34 +69,41 @@ class RateSearch:
                 break
             self._try(refinement, may_lose=False)
         assert self._optimizers is not None
+        chosen, first = choose_rate(self._trials), FirstBatch()
+        if chosen is None:
+            self._trial.run(first, self._prepare)
         return rate_verdict(
-            choose_rate(self._trials),
+            chosen,
             self._trials,
             self._optimizers,
             curve=tuple(self._curve),
-            iterations=len(self._curve) + sum(len(each.losses) for each in self._trials),
+            given=self._candidates is not None,
+            findings=first.findings,
+            notes=self._notes,
+            iterations=FIRST + len(self._curve) + sum(len(each.losses) for each in self._trials),
         )
 
     def _sweep(self) -> None:
-        rates = sweep_rates(LOWEST, HIGHEST, ITERATIONS)
+        rates = [LOWEST / 1000] * FIRST + sweep_rates(LOWEST, HIGHEST, ITERATIONS - FIRST)
 
         def ends(losses: list[float]) -> bool:
-            return len(losses) > FIRST and blown_up(losses, _mean(losses[:FIRST]))
+            return len(losses) > FIRST and blown_up(losses[FIRST:], _mean(losses[:FIRST]))
 
         losses, _ = self._train(rates, ends)
-        self._curve = list(zip(rates, losses, strict=False))
+        self._curve = list(zip(rates[FIRST:], losses[FIRST:], strict=False))
         self._start = _mean(losses[:FIRST])
         if not math.isfinite(self._start):
             raise ValueError(
-                f"`training_step` must return finite losses at the start, got {self._start}, at a learning rate of "
-                f"{LOWEST:g}. Look at the input and at the initialisation: check_initial_loss names the reason."
+                f"`training_step` must return finite losses at the start, got {self._start} at a rate of almost zero. "
+                "Look at the input and at the initialisation: check_initial_loss names the reason."
             )
+        self._start_error = statistics.stdev(losses[:FIRST]) / math.sqrt(FIRST)
 
     def _try(self, rate: float, *, may_lose: bool) -> None:
         best = max((each for each in self._trials if each.whole), key=lambda each: each.drop, default=None)
 
         def made(losses: list[float], finite: bool = True) -> RateTrial:
-            return RateTrial(rate, tuple(losses), self._start, finite, ITERATIONS)
+            return RateTrial(rate, tuple(losses), self._start, finite, ITERATIONS, self._start_error)
 
         def ends(losses: list[float]) -> bool:
             behind = may_lose and best is not None and len(losses) >= ITERATIONS // 2 and loses(made(losses), best)
@@ -112,7 +122,8 @@ class RateSearch:
             if not (probe.broken and alone):
                 raise
             probe.losses.append(math.nan)
-        self._optimizers = self._optimizers or probe.optimizers
+        if self._optimizers is None:
+            self._optimizers, self._notes = probe.optimizers, probe.notes
         return probe.losses, all(map(math.isfinite, probe.losses))
 
 

@@ -5,7 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import RateTrial, double_is_stable
+from lightning_trainingkit.functional.learning_rate_choice import (
+    RateTrial,
+    double_is_stable,
+    drop_of_sweep,
+    good_trials,
+)
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -50,42 +55,58 @@ class LearningRate(Verdict):
 
 
 def rate_verdict(
-    chosen: RateTrial | None, trials: Sequence[RateTrial], optimizers: OptimizerRates, **numbers: Any
+    chosen: float | None, trials: Sequence[RateTrial], optimizers: OptimizerRates, *, given: bool, **numbers: Any
 ) -> LearningRate:
     """Say in words what a search found.
 
     Args:
-        chosen: The chosen trial. None if no rate lowered the loss.
+        chosen: The chosen rate. None if no rate lowered the loss.
         trials: All trials.
         optimizers: The rates of the module's optimizers.
+        given: Whether the user gave the candidates.
         **numbers: Further fields of the result.
     """
     numbers.update(step="learning_rate", trials=tuple(sorted(trials, key=lambda each: each.rate)))
     if chosen is None:
-        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=_NOTHING_FELL, **numbers)
-    rates = optimizers.at(chosen.rate)
-    safe = double_is_stable(chosen.rate, trials)
-    message = (
-        f"At {_lr(chosen.rate)} the loss fell from {chosen.start:.3g} by {chosen.drop:.3g} ± {chosen.margin:.2g} in "
-        f"{len(chosen.losses)} iterations; {_lr(2 * chosen.rate)} is {'stable too' if safe else 'not stable'}."
-    )
-    advice = f"Train with {_lr(chosen.rate)}"
+        advice = " ".join(each.advice for each in numbers["findings"]) or (_LEAVE_OUT if given else _NOTHING_FELL)
+        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=advice, **numbers)
+    rates = optimizers.at(chosen)
+    safe = double_is_stable(chosen, trials)
+    advice = f"Train with {_lr(chosen)}"
     if len(rates) > 1:
-        each = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
-        advice = f"Keep the proportions of the groups: {each}"
+        advice = f"Train with {', '.join(f'{name} {rate:.3g}' for name, rate in rates.items())}"
     if not safe:
-        advice += ", with a warm-up or gradient clipping, or clean up the initialisation: training is near the cliff"
+        advice += ", and with a warm-up or gradient clipping: no trial shows that training is stable above it"
+    fell_in_sweep = drop_of_sweep(numbers["curve"], trials[0].start)
+    slow = given and max(each.drop for each in trials) < 0.5 * fell_in_sweep
+    if slow:
+        advice = f"{_LEAVE_OUT[:-1]}, where the loss fell by {fell_in_sweep:.3g}"
     return LearningRate(
-        verdict="pass" if safe else "warn",
-        message=message,
+        verdict="pass" if safe and not slow else "warn",
+        message=_fell(chosen, trials, bool(safe)),
         advice=f"{advice}.",
-        value=chosen.rate,
-        rate=chosen.rate,
+        value=chosen,
+        rate=chosen,
         rates=rates,
         **numbers,
     )
 
 
+def _fell(chosen: float, trials: Sequence[RateTrial], safe: bool) -> str:
+    good = good_trials(trials)
+    best = max(good, key=lambda each: each.drop)
+    message = (
+        f"In {best.planned} iterations the loss fell from {best.start:.3g} by {best.drop:.3g} ± {best.margin:.2g} at "
+        f"{_lr(best.rate)}"
+    )
+    if good[0] is not best:
+        message += (
+            f", and by {good[0].drop:.3g} ± {good[0].margin:.2g} at {_lr(good[0].rate)}; {_lr(chosen)} is the middle"
+        )
+    return f"{message}. Twice {_lr(chosen)} is {'stable too' if safe else 'not known to be stable'}."
+
+
+_LEAVE_OUT = "Leave `candidates` out: they are then chosen by the range test."
 _NOTHING_FELL = (
     "Run check_initial_loss and overfit_small_sample first: they name a loss, an initialisation or data that keep the "
     "module from learning."

@@ -106,8 +106,9 @@ class _NoSchedules(L.Callback):
         trainer.fit_loop.epoch_loop.max_steps = -1
         for config in trainer.strategy.lr_scheduler_configs:
             config.interval = "never"
-            rates = [float(group["lr"]) for group in config.scheduler.optimizer.param_groups]
-            quiet: Any = Nothing(get_last_lr=partial(list, rates), last_epoch=0)
+            optimizer = config.scheduler.optimizer
+            rates = [float(group["lr"]) for group in optimizer.param_groups]
+            quiet: Any = Nothing(get_last_lr=partial(list, rates), last_epoch=0, optimizer=optimizer)
             config.scheduler = quiet
 
 

@@ -21,6 +21,7 @@ CALLBACKS = {
     "GradientStats": {"layers": ["net.*"], "every_n_steps": 3},
     "HealthReport": {"every_n_steps": 2, "verbose": False},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
+    "LearningRateTest": {"candidates": [0.03], "verbose": False},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},
     "SnapshotCheckpoint": {"cycles": 2},
