@@ -10,4 +10,4 @@ from lightning_trainingkit._version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # A star import must not replace torch's `nn`.
-__all__ = [name for name in __all__ if name not in ("callbacks", "data", "functional", "modules", "nn")]
+__all__ = [name for name in __all__ if name not in ("callbacks", "data", "functional", "modules", "nn", "tuning")]

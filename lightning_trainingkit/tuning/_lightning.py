@@ -7,7 +7,7 @@ from typing import Any
 from lightning_trainingkit._lightning import DDPStrategy, GradientAccumulationScheduler, L, SingleDeviceStrategy
 from lightning_trainingkit.callbacks.diagnostics.stand_ins import take_hooks_off
 
-__all__ = ["data_of_fit", "options_of_fit", "prepare_copies"]
+__all__ = ["data_of_fit", "options_of_fit", "prepare_copies", "refuse_spawn"]
 
 _SAME = (
     *("max_epochs", "max_steps", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"),
@@ -51,6 +51,15 @@ def options_of_fit(trainer: L.Trainer) -> Callable[[], dict[str, Any]]:
         return {**given, "accumulate_grad_batches": accumulation[-1], "strategy": own, "devices": devices}
 
     return make
+
+
+def refuse_spawn(trainer: L.Trainer) -> None:
+    """Raise ValueError if a Trainer trains in processes that it spawns, from which no result comes back."""
+    if isinstance(trainer.strategy.launcher, L.strategies.launchers._MultiProcessingLauncher):
+        raise ValueError(
+            "`strategy` must keep a trial in this process, got one that spawns others. "
+            "Use strategy='ddp' in a script, or a single device."
+        )
 
 
 class _SameProcesses(DDPStrategy):

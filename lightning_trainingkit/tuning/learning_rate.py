@@ -23,8 +23,8 @@ def find_learning_rate(
     A range test of 100 iterations narrows 1e-5 to 1 to five candidates. Each trains a copy of the module for 100
     iterations: from the same start, with the same batches, weight decay of at most 1e-4, and without schedules. A
     candidate that is far behind stops after 50. At most two further trials follow, so that the search takes at most
-    800 iterations. The choice is the middle between the best rate and the smallest one that is about as good, and its
-    double is stable.
+    800 iterations. The choice is the middle between the best rate and the smallest one that is about as good, and at
+    most half of the largest stable rate.
 
     Module, data, optimizers and random states are left as they were. Parameter groups and optimizers keep their
     proportions. With several ranks, all take the same decision.
@@ -32,8 +32,8 @@ def find_learning_rate(
     Args:
         module: The module. In manual optimization, its ``training_step`` must return a loss.
         data: A DataModule or a train DataLoader, or None for the module's own ``train_dataloader``.
-        candidates: One to five rates in growing order, to be tried in the place of those of the range test. A rate
-            is that of the parameter group with the largest one.
+        candidates: One to five rates in growing order. They replace the candidates of the range test. With several
+            parameter groups, a rate is the largest one of all groups.
         trainer_options: Arguments of Lightning's Trainer, such as ``accelerator``, ``precision`` or ``devices``.
 
     Returns:

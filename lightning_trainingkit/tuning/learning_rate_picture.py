@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import drop_of_sweep, moving_average
+from lightning_trainingkit.functional.learning_rate_choice import largest_stable
+from lightning_trainingkit.functional.range_test import drop_of_sweep, moving_average
 from lightning_trainingkit.tuning.rate_verdict import LearningRate
 
 __all__ = ["save_picture"]
@@ -32,8 +33,9 @@ def save_picture(found: LearningRate, path: str | os.PathLike[str]) -> None:
     if found.rate is not None:
         for axes in (sweep, drops):
             axes.axvline(found.rate, color="C2", zorder=0)
-        drops.axvline(2 * found.rate, color="C2", linestyle=":", zorder=0, label="twice the chosen rate")
-        drops.lines[-2].set_label(f"chosen: {found.rate:.3g}")
+        drops.lines[-1].set_label(f"chosen: {found.rate:.3g}")
+        stable = largest_stable(found.trials)
+        drops.axvline(stable, color="C1", linestyle=":", zorder=0, label=f"largest stable rate: {stable:.3g}")
     drops.legend()
     figure.savefig(path)
 
@@ -50,29 +52,15 @@ def _draw_sweep(axes: Any, found: LearningRate) -> None:
 
 
 def _draw_drops(axes: Any, found: LearningRate) -> None:
-    kinds = {
-        "whole trial": ([each for each in found.trials if each.whole], "o", "C0"),
-        "stopped early": ([each for each in found.trials if each.finite and not each.whole], "v", "0.6"),
-    }
-    for label, (trials, marker, color) in kinds.items():
+    lowest = -0.25 * max([0.1 * abs(found.trials[0].start), *(each.drop for each in found.trials)])
+    shown = [each for each in found.trials if each.drop > lowest]
+    lost = [each.rate for each in found.trials if each not in shown]
+    for label, marker, color, whole in (("whole trial", "o", "C0", True), ("stopped early", "v", "0.6", False)):
+        trials = [each for each in shown if each.whole is whole]
+        rates, drops, margins = ([getattr(each, name) for each in trials] for name in ("rate", "drop", "margin"))
         if trials:
-            axes.errorbar(
-                [each.rate for each in trials],
-                [max(each.drop, _floor(found)) for each in trials],
-                [each.margin for each in trials],
-                fmt=marker,
-                color=color,
-                capsize=3,
-                label=label,
-            )
-    broken = [each.rate for each in found.trials if not each.finite]
-    if broken:
-        axes.scatter(broken, [_floor(found)] * len(broken), marker="x", color="C3", label="the loss was not finite")
+            axes.errorbar(rates, drops, margins, fmt=marker, color=color, capsize=3, label=label)
+    if lost:
+        axes.scatter(lost, [lowest] * len(lost), marker="x", color="C3", label="the loss rose, or was not finite")
     axes.axhline(0, color="0.8", zorder=0)
     axes.set(xscale="log", xlabel="learning rate", ylabel="drop of the loss", title="Trials: each at one rate")
-
-
-def _floor(found: LearningRate) -> float:
-    """Where a loss is drawn that rose far or was not finite."""
-    drops = [each.drop for each in found.trials if each.finite]
-    return -0.25 * max([*drops, 0.01])

@@ -24,8 +24,8 @@ class LearningRateTest(L.Callback):
     as the hyperparameter ``check.learning_rate``. A resumed run keeps the rate of its checkpoint.
 
     Args:
-        candidates: One to five rates in growing order, to be tried in the place of those of a range test. A rate
-            is that of the parameter group with the largest one.
+        candidates: One to five rates in growing order. They replace the candidates of the range test. With several
+            parameter groups, a rate is the largest one of all groups.
         apply: Whether to train at the found rate. If False, the fit is the one without this callback.
         verbose: Whether to print the verdict.
 

@@ -8,15 +8,9 @@ from itertools import pairwise
 import torch
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.functional.learning_rate_choice import (
-    RateTrial,
-    blown_up,
-    candidates_from_sweep,
-    choose_rate,
-    loses,
-    next_refinement,
-    sweep_rates,
-)
+from lightning_trainingkit.functional.learning_rate_choice import choose_rate, loses, next_refinement
+from lightning_trainingkit.functional.range_test import blown_up, candidates_from_sweep, sweep_rates
+from lightning_trainingkit.functional.rate_trial import RateTrial
 from lightning_trainingkit.tuning.first_batch import FirstBatch
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.rate_probe import RateProbe

@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_trainingkit.functional.learning_rate_choice import (
-    RateTrial,
-    double_is_stable,
-    drop_of_sweep,
-    good_trials,
-)
+from lightning_trainingkit.functional.learning_rate_choice import good_trials, largest_stable
+from lightning_trainingkit.functional.range_test import drop_of_sweep
+from lightning_trainingkit.functional.rate_trial import RateTrial
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -22,7 +19,7 @@ class LearningRate(Verdict):
     """The answer of step 3: the learning rate, and what it rests on. ``value`` is the rate.
 
     Args:
-        rate: The chosen rate, that of the parameter group with the largest one. None if no rate lowered the loss.
+        rate: The chosen rate; with several parameter groups, the largest one of all. None if no rate lowered the loss.
         rates: The chosen rate of each parameter group, by the name that LearningRateMonitor gives it.
         curve: Rate and loss of each iteration of the range test.
         trials: The trials, the smallest rate first.
@@ -71,19 +68,16 @@ def rate_verdict(
         advice = " ".join(each.advice for each in numbers["findings"]) or (_LEAVE_OUT if given else _NOTHING_FELL)
         return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=advice, **numbers)
     rates = optimizers.at(chosen)
-    safe = double_is_stable(chosen, trials)
     advice = f"Train with {_lr(chosen)}"
     if len(rates) > 1:
         advice = f"Train with {', '.join(f'{name} {rate:.3g}' for name, rate in rates.items())}"
-    if not safe:
-        advice += ", and with a warm-up or gradient clipping: no trial shows that training is stable above it"
     fell_in_sweep = drop_of_sweep(numbers["curve"], trials[0].start)
     slow = given and max(each.drop for each in trials) < 0.5 * fell_in_sweep
     if slow:
         advice = f"{_LEAVE_OUT[:-1]}, where the loss fell by {fell_in_sweep:.3g}"
     return LearningRate(
-        verdict="pass" if safe and not slow else "warn",
-        message=_fell(chosen, trials, bool(safe)),
+        verdict="warn" if slow else "pass",
+        message=_fell(chosen, trials),
         advice=f"{advice}.",
         value=chosen,
         rate=chosen,
@@ -92,18 +86,16 @@ def rate_verdict(
     )
 
 
-def _fell(chosen: float, trials: Sequence[RateTrial], safe: bool) -> str:
-    good = good_trials(trials)
+def _fell(chosen: float, trials: Sequence[RateTrial]) -> str:
+    smallest, *_ = good = good_trials(trials)
     best = max(good, key=lambda each: each.drop)
     message = (
         f"In {best.planned} iterations the loss fell from {best.start:.3g} by {best.drop:.3g} ± {best.margin:.2g} at "
         f"{_lr(best.rate)}"
     )
-    if good[0] is not best:
-        message += (
-            f", and by {good[0].drop:.3g} ± {good[0].margin:.2g} at {_lr(good[0].rate)}; {_lr(chosen)} is the middle"
-        )
-    return f"{message}. Twice {_lr(chosen)} is {'stable too' if safe else 'not known to be stable'}."
+    if smallest is not best:
+        message += f", and by {smallest.drop:.3g} ± {smallest.margin:.2g} at {_lr(smallest.rate)}"
+    return f"{message}. The choice is {_lr(chosen)}; rates up to {_lr(largest_stable(trials))} were stable."
 
 
 _LEAVE_OUT = "Leave `candidates` out: they are then chosen by the range test."

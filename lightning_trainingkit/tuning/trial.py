@@ -11,6 +11,7 @@ import torch
 
 from lightning_trainingkit._lightning import DummyLogger, L, isolate_rng
 from lightning_trainingkit.callbacks.diagnostics.stand_ins import Nothing
+from lightning_trainingkit.tuning._lightning import refuse_spawn
 from lightning_trainingkit.tuning.trial_copies import copy_data, copy_module
 
 __all__ = ["Data", "Trial", "stop"]
@@ -38,8 +39,8 @@ class Trial:
     Args:
         module: The module.
         data: A DataModule, a train loader, or None for the module's own loader.
-        trainer_options: Arguments of Lightning's Trainer, such as ``precision``; or a function that makes them for each
-            run, where an argument is an object that serves one Trainer alone, such as a strategy.
+        trainer_options: Arguments of Lightning's Trainer, such as ``precision``. A function makes them for each run, if
+            an argument is an object for one Trainer alone, such as a strategy.
 
     Raises:
         TypeError: If the module or the data cannot be copied.
@@ -88,6 +89,7 @@ class Trial:
                     "callbacks": [_NoSchedules(), callback],
                 }
             )
+            refuse_spawn(trainer)
             trainer.fit(module, data)
         return module
 

@@ -36,14 +36,13 @@ def fitted(*callbacks):
     trainer.fit(module, *toy_loaders())
     return {
         "weights": torch.cat([each.detach().flatten() for each in module.parameters()]).tolist(),
-        "rate": trainer.optimizers[0].param_groups[0]["initial_lr"],
+        "rates": [each.rate for each in callbacks],
     }
 
 
 if __name__ == "__main__":
     mine = {
         "function": searched(),
-        "callback": fitted(LearningRateTest([0.03], verbose=False)),
         "not applied": fitted(LearningRateTest([0.03], verbose=False, apply=False)),
         "without": fitted(),
     }

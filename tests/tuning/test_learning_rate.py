@@ -6,10 +6,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.tuning import find_learning_rate
+from lightning_trainingkit.tuning import find_learning_rate, rate_search
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
 OPTIONS = {"accelerator": "cpu"}
+
+
+@pytest.fixture
+def _short_trials(monkeypatch):
+    monkeypatch.setattr(rate_search, "ITERATIONS", 40)
+
+
+short_trials = pytest.mark.usefixtures("_short_trials")
 
 
 class Quadratic(L.LightningModule):
@@ -48,6 +56,7 @@ def test_the_rate_is_below_the_cliff_that_theory_gives(size):
     assert [each.rate for each in found.trials] == sorted(each.rate for each in found.trials)
 
 
+@short_trials
 def test_a_fit_after_it_equals_a_fit_without_it():
     def fit(search):
         L.seed_everything(0, verbose=False)
@@ -86,7 +95,7 @@ class TwoOptimizers(ToyModule):
 
 
 def test_optimizers_and_groups_keep_their_proportions():
-    found = find_learning_rate(TwoOptimizers(), toy_loaders()[0], candidates=[0.03, 0.3], trainer_options=OPTIONS)
+    found = find_learning_rate(TwoOptimizers(), toy_loaders()[0], candidates=[0.3], trainer_options=OPTIONS)
     assert found.rates == pytest.approx({"SGD/pg1": found.rate / 10, "SGD/pg2": found.rate, "AdamW": found.rate / 100})
     assert "SGD/pg1" in found.advice
     assert found.notes == ("The trials had a weight decay of at most 0.0001.",)
@@ -155,6 +164,7 @@ class Detached(ToyModule):
         return nn.functional.cross_entropy(0 * self(x) + 20 * torch.randn(len(x), 2), y)
 
 
+@short_trials
 def test_no_rate_lowers_the_loss():
     found = find_learning_rate(Detached(), toy_loaders()[0], trainer_options=OPTIONS)
     assert (found.verdict, found.rate, found.rates) == ("fail", None, None)
@@ -172,6 +182,7 @@ class Brittle(Quadratic):
         return super().training_step(batch, batch_idx)
 
 
+@short_trials
 def test_a_step_that_does_not_bear_broken_weights():
     module = Brittle()
     found = find_learning_rate(module, None, candidates=[0.03, 100.0], trainer_options=OPTIONS)
@@ -188,6 +199,7 @@ def test_an_error_of_the_module_is_raised():
         find_learning_rate(Wrong(), None, trainer_options=OPTIONS)
 
 
+@short_trials
 def test_accumulated_gradients_do_not_change_the_losses():
     def search(batches):
         return find_learning_rate(
@@ -196,9 +208,10 @@ def test_accumulated_gradients_do_not_change_the_losses():
 
     one, two = search(1), search(2)
     assert two.trials[0].start == pytest.approx(one.trials[0].start, rel=0.2)
-    assert len(two.curve) == 90
+    assert len(two.curve) == 30
 
 
+@short_trials
 def test_the_picture(tmp_path):
     found = find_learning_rate(Quadratic(), None, candidates=[0.01, 0.1], trainer_options=OPTIONS)
     found.save_picture(tmp_path / "rates.png")

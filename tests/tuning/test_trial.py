@@ -101,6 +101,12 @@ def test_options_without_a_place(options):
         Trial(ToyModule(), None, options)
 
 
+def test_processes_from_which_no_result_comes_back():
+    options = {"strategy": "ddp_spawn", "devices": 2, "accelerator": "cpu"}
+    with pytest.raises(ValueError, match="`strategy` must keep a trial in this process"):
+        Trial(ToyModule(), toy_loaders()[0], options).run(Losses(1))
+
+
 def test_what_cannot_be_copied_is_named():
     module = ToyModule()
     module.lock = threading.Lock()
