@@ -1,7 +1,8 @@
 """Learning-rate finders: how much test accuracy does each one's choice lose against the best fixed rate?
 
-Expected: see the card of ``find_learning_rate`` in ``lightning_trainingkit/tuning/README.md``
-Cost:     about 1 h on 2 CPU cores; nothing to download, Fashion-MNIST is Debian's package dataset-fashion-mnist
+Expected: ours loses 0.4 points in the median of the tasks and 1.6 in the worst, and never diverges. fastai's
+          "minimum / 10" comes next: 1.0 and 2.9. The held-out half's median, 0.9, misses the goal of 0.5
+Cost:     about 30 min on 2 idle CPU cores. Fashion-MNIST is Debian's package dataset-fashion-mnist
 Command:  python tests/benchmarks/learning_rate.py
 
 Fourteen small trainings: MLP, CNN, residual net, vision transformer and a new head on a trained net, with and without
