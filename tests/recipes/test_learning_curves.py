@@ -28,7 +28,7 @@ def test_planted_shapes_are_read_and_a_resumed_run_trains_none_of_them_again(tmp
     assert found["metrics"]["right"] == 2
     for row in found["rows"]:
         assert f" {row['number']:.4g} " in out
-        assert f"{row['planted']}: warn: " in out
+        assert f"{row['planted']}: warn. " in out
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert grouped(folder, out) == {"train": list(SHAPES_RUN)}
 
