@@ -6,10 +6,12 @@ imported before the kit's first class, or ``lightning`` if there are both or non
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["L", "refuse_other_package"]
+__all__ = ["L", "isolate_rng", "refuse_other_package"]
 
 _PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}
 
@@ -56,12 +58,21 @@ WandbLogger = L.loggers.WandbLogger
 WeightAveraging = L.callbacks.WeightAveraging
 collect_rng_states = L.utilities.seed._collect_rng_states  # type: ignore[attr-defined]
 is_overridden = L.utilities.model_helpers.is_overridden
-isolate_rng = L.utilities.seed.isolate_rng
 rank_zero_info = L.utilities.rank_zero_info
 rank_zero_only = L.utilities.rank_zero_only
 rank_zero_warn = L.utilities.rank_zero_warn
 save_hparams_to_yaml = L.core.saving.save_hparams_to_yaml
 set_rng_states = L.utilities.seed._set_rng_states  # type: ignore[attr-defined]
+
+
+@contextmanager
+def isolate_rng() -> Iterator[None]:
+    """Put all random states (torch, NumPy, Python) back at the end. Lightning's own does not after an error."""
+    states = collect_rng_states()
+    try:
+        yield
+    finally:
+        set_rng_states(states)
 
 
 def refuse_other_package(user: object, trainer: Any) -> None:

@@ -116,7 +116,31 @@ def test_curves_judges_both_halves_and_both_peers():
     assert not [file for file in Path("out/curves").iterdir() if file.suffix != ".json"]
 
 
-@pytest.mark.parametrize("name", ["averaging", "curves", "dashboard", "diagnostics", "overhead", "transfer"])
+@pytest.mark.slow
+def test_learning_rate_judges_all_methods_and_goes_on_after_an_end():
+    small = ("--tasks", "digits, MLP, SGD", "--seeds", "2", "--epochs", "1", "--workers", "1")
+    results, rows = run("learning_rate", *small)
+    assert {name.partition(": ")[2]: row["goal"] for name, row in rows.items() if row["goal"] is not None} == {
+        "median regret": 0.5,
+        "worst task": 2.0,
+        "diverged or at chance": 0,
+        next(name for name in rows if "less that of" in name).partition(": ")[2]: 0.5,
+        "most iterations": 800,
+    }
+    methods = {row["method"]: row for row in results["metrics"]["methods"]}
+    assert len(methods) == 12
+    assert methods["Lightning"]["steps"] == 100
+    assert methods["ours"]["steps"] > 100
+    assert results["metrics"]["errors"] == []
+    assert results["metrics"]["grid"][0]["at 10, %"] < 30  # the cliff is inside of the grid
+    kept = Path("out/results.jsonl").read_text()
+    run("learning_rate", *small, "--resume")
+    assert Path("out/results.jsonl").read_text() == kept
+
+
+@pytest.mark.parametrize(
+    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "overhead", "transfer"]
+)
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
     monkeypatch.syspath_prepend(BENCHMARKS)

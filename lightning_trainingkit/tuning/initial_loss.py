@@ -44,7 +44,7 @@ class InitialLoss(Verdict):
         ...     loss_name="cross_entropy",
         ... )
         >>> answer.line
-        'pass: The loss begins at 2.31.'
+        'pass. The loss begins at 2.31.'
     """
 
     losses: tuple[float, ...]

@@ -65,7 +65,7 @@ class RateProbe(L.Callback):
         if not isinstance(loss, torch.Tensor):
             raise ValueError(
                 f"`training_step` must return a loss for each batch, got {loss}. "
-                "The learning rate is judged by it, in manual optimization too."
+                "Return the loss that should fall, in manual optimization too: the learning rate is judged by it."
             )
         parts = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
         self._recent.add(loss.detach().float() * parts)

@@ -66,7 +66,7 @@ class SmallSample(Verdict):
         ...     switched_off=("weight decay (0.01)",),
         ... )
         >>> answer.line
-        'pass: All is right.'
+        'pass. All is right.'
     """
 
     accuracies: tuple[float, ...]

@@ -132,6 +132,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for message in (
                 ".*does not have many workers",
+                "Found .* in eval mode at the start of training",  # step 2 judges it
                 "The number of training batches .* is smaller than the logging interval",
                 ".*LeafSpec.* is deprecated",
                 ".*`training_step` returned `None`",

@@ -74,6 +74,19 @@ def test_a_trial_changes_nothing_and_runs_start_alike():
     assert module._trainer is None
 
 
+def test_random_states_are_as_before_also_after_an_error():
+    class Raises(ToyModule):
+        def training_step(self, batch, batch_idx):
+            torch.rand(1), np.random.random(), random.random()  # noqa: NPY002
+            raise RuntimeError("of the user")
+
+    trial = Trial(Raises(), loader(), {"accelerator": "cpu"})
+    before = random_states()
+    with pytest.raises(RuntimeError, match="of the user"):
+        trial.run(Losses(9))
+    assert random_states() == before
+
+
 @pytest.mark.parametrize("length", [{"max_epochs": 2}, {"max_steps": 8}])
 def test_schedules_stand_still_and_the_planned_length_does_not_end_a_trial(length):
     losses = Losses(12)
