@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.callbacks.diagnostics.stand_ins import held_by_functions
 
 __all__ = ["copy_data", "copy_module"]
 
@@ -28,9 +29,17 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
         TypeError: If the module cannot be copied.
     """
     if not isinstance(module, L.LightningModule):
-        raise TypeError(f"`module` must be a LightningModule, got {type(module).__name__}. Wrap the network in one.")
+        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        advice = "Make an object of it." if isinstance(module, type) else "Wrap the network in one."
+        raise TypeError(f"`module` must be a LightningModule, got {got}. {advice}")
     memo: dict[int, Any] = {}
     twin = _copied("module", module, memo)
+    held = held_by_functions(twin, module)
+    if held:
+        raise TypeError(
+            f"`module` must be copyable for a trial, got a function that holds a part of it: {held}. Write it as a "
+            "method of the module."
+        )
     for name, value in vars(twin).items():
         # Python copies no function. LightningCLI's `configure_optimizers` is one that holds a built optimizer.
         if isinstance(value, MethodType) and isinstance(value.__func__, partial):
@@ -41,6 +50,8 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
                 del vars(layer)[name]
             layer._compiler_ctx = None
     vars(twin)["configure_callbacks"] = _no_callbacks
+    for hook in ("on_train_end", "on_fit_end"):  # they may write files, and come after all that a trial looks at
+        vars(twin)[hook] = _nothing
     twin.zero_grad()
     return twin
 
@@ -56,6 +67,12 @@ def copy_data(data: T) -> T:
     Raises:
         TypeError: If it cannot be copied, such as a stream that cannot be read twice.
     """
+    if isinstance(data, type | str) or (isinstance(data, Dataset) and not isinstance(data, IterableDataset)):
+        got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
+        raise TypeError(
+            f"`data` must be a DataModule or a train loader, got {got}. Give an object, such as "
+            "`DataLoader(train_set, batch_size=32, shuffle=True)`."
+        )
     kept: dict[int, Any] = {}
     _share(data, kept, set())
     return _copied("data", data, kept)
@@ -66,7 +83,7 @@ def _copied(name: str, value: T, memo: dict[int, Any]) -> T:
         return copy.deepcopy(value, memo)
     except Exception as error:
         advice = {
-            "module": "Keep open files, locks and generators out of the module.",
+            "module": "Keep open files, locks, generators, and tensors with a graph out of the module.",
             "data": "Give a DataLoader whose dataset can be copied. A stream cannot be read twice.",
         }[name]
         kind = type(value).__name__
@@ -99,3 +116,7 @@ def _share(value: Any, kept: dict[int, Any], seen: set[int]) -> None:
 
 def _no_callbacks() -> list[L.Callback]:
     return []
+
+
+def _nothing() -> None:
+    return None

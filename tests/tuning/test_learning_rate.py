@@ -122,12 +122,20 @@ class Frozen(ToyModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+class Detached(ToyModule):
+    """A loss without a graph."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx).detach()
+
+
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.parametrize(
     ("module", "message"),
     [
         (NoLoss, "`training_step` must return a loss for each batch, got None"),
         (SkipsBatches, "`training_step` must return a loss for each batch, got None"),
+        (Detached, "`training_step` must return a loss with a graph, got one without"),
         (Frozen, r"`configure_optimizers` must give a positive learning rate, got \[0.0\]"),
     ],
 )
