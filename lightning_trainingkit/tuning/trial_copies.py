@@ -29,9 +29,7 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
         TypeError: If the module cannot be copied.
     """
     if not isinstance(module, L.LightningModule):
-        got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-        advice = "Make an object of it." if isinstance(module, type) else "Wrap the network in one."
-        raise TypeError(f"`module` must be a LightningModule, got {got}. {advice}")
+        raise TypeError(f"`module` must be a LightningModule, got {_named(module)}. Give an object of such a class.")
     memo: dict[int, Any] = {}
     twin = _copied("module", module, memo)
     held = held_by_functions(twin, module)
@@ -68,14 +66,17 @@ def copy_data(data: T) -> T:
         TypeError: If it cannot be copied, such as a stream that cannot be read twice.
     """
     if isinstance(data, type | str) or (isinstance(data, Dataset) and not isinstance(data, IterableDataset)):
-        got = f"the class {data.__name__}" if isinstance(data, type) else type(data).__name__
         raise TypeError(
-            f"`data` must be a DataModule or a train loader, got {got}. Give an object, such as "
+            f"`data` must be a DataModule or a train loader, got {_named(data)}. Give an object, such as "
             "`DataLoader(train_set, batch_size=32, shuffle=True)`."
         )
     kept: dict[int, Any] = {}
     _share(data, kept, set())
     return _copied("data", data, kept)
+
+
+def _named(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _copied(name: str, value: T, memo: dict[int, Any]) -> T:
