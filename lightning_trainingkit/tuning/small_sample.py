@@ -179,7 +179,7 @@ class _Step:
             self.known_alone = True
             self.penalty = f"penalties ({look.penalty:.3g} beside a loss of {look.parts[0][0]:.3g})"
         elif look.parts and abs(look.losses[0] - look.parts[0][0]) > 0.01 * abs(look.parts[0][0]):
-            self.chance, self.other_terms = None, True
+            self.chance, self.other_terms = None, self.module.automatic_optimization
 
     def make(self, factor: float, steps: int, *, thaw: bool = False) -> Memorise:
         return Memorise(self.sample, steps, chance=self.chance, known_alone=self.known_alone, factor=factor, thaw=thaw)

@@ -27,6 +27,7 @@ _PROBE = 100  # steps of a trial with another rate
 _POWERS = {1: 9, -1: 6}  # of 10, by which the rate is raised and lowered
 _BETTER = 0.7  # share of the loss that another rate leaves, relative to the own rate
 _STUCK = 0.98
+_NEARLY = 0.9  # right predictions, of which a model that is too small is no likely reason
 _FAR = 10.0  # times the loss of the best constant
 
 
@@ -177,12 +178,13 @@ def too_small(own: Memorise, module: L.LightningModule, examples: int) -> Findin
         examples: Number of examples.
     """
     quarter = own.losses[-max(2, len(own.losses) // 4) :]
-    if own.left < 1 and quarter[-1] < 0.9 * quarter[0]:
+    falls = own.left < 1 and quarter[-1] < 0.9 * quarter[0]
+    if falls or (own.accuracies and own.accuracies[-1] >= _NEARLY):
         return reason(
             "too_few_steps",
             "the training",
             float(len(own.steps)),
-            f"The loss still falls after {len(own.steps)} steps.",
+            f"The loss still falls after {len(own.steps)} steps." if falls else "Only few predictions are wrong.",
             f"Give it more steps, `max_steps={2 * own.max_steps}`, or a larger learning rate.",
         )
     widths = {
