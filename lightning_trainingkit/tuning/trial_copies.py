@@ -29,24 +29,27 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
         TypeError: If the module cannot be copied.
     """
     if not isinstance(module, L.LightningModule):
-        raise TypeError(f"`module` must be a LightningModule, got {_named(module)}. Give an object of such a class.")
+        raise TypeError(
+            f"`module` must be a LightningModule, got {_named(module)}. Give an object of your LightningModule."
+        )
     memo: dict[int, Any] = {}
     twin = _copied("module", module, memo)
-    held = held_by_functions(twin, module)
-    if held:
-        raise TypeError(
-            f"`module` must be copyable for a trial, got a function that holds a part of it: {held}. Write it as a "
-            "method of the module."
-        )
     for name, value in vars(twin).items():
         # Python copies no function. LightningCLI's `configure_optimizers` is one that holds a built optimizer.
         if isinstance(value, MethodType) and isinstance(value.__func__, partial):
             vars(twin)[name] = MethodType(_copied("module", value.__func__, memo), twin)
     for layer in twin.modules():
         if isinstance(layer, L.LightningModule):
-            for name in [name for name in vars(layer) if name.endswith("_step")]:  # Lightning's compiled steps
-                del vars(layer)[name]
+            compiled = ("forward",) if layer._compiler_ctx is not None else ()
+            for name in [name for name in vars(layer) if name.endswith("_step") or name in compiled]:
+                del vars(layer)[name]  # Lightning's compiled steps
             layer._compiler_ctx = None
+    held = held_by_functions(twin, module)
+    if held:
+        raise TypeError(
+            f"`module` must be copyable for a trial, got a function that holds a part of it: {held}. Write it as a "
+            "method of the module."
+        )
     vars(twin)["configure_callbacks"] = _no_callbacks
     for hook in ("on_train_end", "on_fit_end"):  # they may write files, and come after all that a trial looks at
         vars(twin)[hook] = _nothing
