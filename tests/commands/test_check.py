@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import pytest
-import wandb
 
 from lightning_trainingkit.dashboards.local import collect
 from tests.commands.conftest import PLAIN
@@ -115,7 +114,6 @@ def test_a_file_of_lightning_cli_is_taken_and_the_command_line_overrules_it(chec
 
 def test_verdicts_are_written_and_recorded_where_that_is_asked(check, steps, project, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "mine")
-    wandb.finish()  # a run that another test has left open
     code, out, _ = check(*GOOD, "--output", project / "out", "--wandb", "offline")
     assert code == 0
     assert "Recorded in" in out
