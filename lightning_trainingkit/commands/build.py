@@ -69,11 +69,12 @@ def build(kind: type, data: Any, others: Sequence[str], files: Sequence[Path] = 
     given = [text for file in files for text in ("--config", _config(file, kind, data if is_module else None))]
     given += [re.sub(r"^--module(?=[.=]|$)", "--model", text) for text in others]
     cli = _parsed(kind, data if is_module else None, given)
+    settings = cli.config.get("model") or {}  # none for a class without arguments
     return Built(
         module=cli.model,
         data=cli.datamodule if is_module or data is None else _loader(data),
         trainer_options=cli.trainer,
-        settings={name: value for name, value in vars(cli.config.model).items() if not name.startswith("_")},
+        settings={name: value for name, value in dict(settings).items() if not name.startswith("_")},
         left_out=tuple(cli.left_out),
     )
 

@@ -55,6 +55,8 @@ def _check(args: argparse.Namespace) -> int:
     from lightning_trainingkit.commands.steps import run_steps
     from lightning_trainingkit.commands.verdicts import print_verdicts, record_verdicts, write_verdicts
 
+    if args.output is not None and args.output.exists() and any(args.output.iterdir()):
+        raise ValueError(f"`--output` must be new or empty, got {args.output}. Name another folder.")
     experiments.quiet()
     built = build(kind, data, args.others, args.config)
     folder = experiments.open_folder("check", args.output) if args.output else None

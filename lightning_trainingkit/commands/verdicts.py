@@ -96,6 +96,7 @@ def record_verdicts(
         name=name,
         config={**settings, "check": {verdict.step: verdict.line for verdict in verdicts}},
         settings=wandb.Settings(silent=True),
+        reinit="create_new",  # a CommandCenter of this process may have left its run open
     ) as run:
         where = run.url if args.wandb == "online" else Path(run.dir).parent
     print(printable(f"Recorded in {where}"))

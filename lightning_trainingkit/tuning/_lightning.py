@@ -11,7 +11,7 @@ __all__ = ["data_of_fit", "options_of_fit", "prepare_copies", "refuse_spawn"]
 
 _SAME = (
     *("max_epochs", "max_steps", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches"),
-    *("overfit_batches", "num_nodes", "default_root_dir"),
+    *("overfit_batches", "num_nodes"),
 )
 
 
@@ -78,8 +78,18 @@ def data_of_fit(trainer: L.Trainer) -> Any:
 
 
 def prepare_copies(module: L.LightningModule, data: Any) -> Any:
-    """Keep the copies of a module and a DataModule, which are set up, from being set up again."""
-    take_hooks_off(module)
+    """Keep the copies of a module and a DataModule, which are set up, from being set up again.
+
+    Raises:
+        TypeError: If a hook of the module cannot be copied.
+    """
+    try:
+        take_hooks_off(module)
+    except TypeError as error:
+        raise TypeError(
+            f"`module` must be copyable beside LearningRateTest, got one where {error}. Write it as a method of the "
+            "module, or run find_learning_rate before the fit."
+        ) from error
     for copied in (module, data):
         if isinstance(copied, L.LightningModule | L.LightningDataModule):
             for name in ("prepare_data", "setup", "configure_model"):

@@ -190,7 +190,7 @@ class _Look(L.Callback):
             self.seen.losses.append(float(known[0].detach()))
             self.seen.expected.append(float(known[1]))
             rest = 0.0 if loss is None else float(loss.detach().sum()) - float(known[0].detach())
-            if first and abs(rest) > 0.01 * abs(float(known[0].detach())):
+            if first and self._module.automatic_optimization and abs(rest) > 0.01 * abs(float(known[0].detach())):
                 self.seen.notes.append(f"The step adds {rest:.3g} to {self.seen.name}, which was left out here.")
         elif loss is not None:
             self.seen.losses.append(float(loss.detach().sum()))

@@ -10,7 +10,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.tuning.first_losses import FirstLosses, first_losses
-from lightning_trainingkit.tuning.label_checks import label_findings, least_loss, out_of_range
+from lightning_trainingkit.tuning.label_checks import label_findings, least_loss, out_of_range, pairs_examples
 from lightning_trainingkit.tuning.one_device import on_one_device
 from lightning_trainingkit.tuning.reason import detached_loss, reason
 from lightning_trainingkit.tuning.spied_step import DetachedLossError, LabelsOutOfRangeError
@@ -131,7 +131,12 @@ def _judge(trial: Trial, seen: FirstLosses, batches: int) -> InitialLoss:
     elif low > limits[0]:
         verdict = "fail" if low > limits[1] else "warn"
         findings.append(_too_large(trial, seen, batches, mean, limits[0]))
-    elif seen.classifies and chance > 0 and high < _BELOW * min(chance, least_loss(seen.labels, chance)):
+    elif (
+        seen.classifies
+        and not pairs_examples(seen.labels, seen.outputs)
+        and chance > 0
+        and high < _BELOW * min(chance, least_loss(seen.labels, chance))
+    ):
         verdict = "warn"
         findings.append(_below(mean, chance))
     if any(each.level in ("wrong", "harmful") for each in findings):

@@ -11,7 +11,7 @@ from lightning_trainingkit.nn.diagnostics.finding import Finding
 from lightning_trainingkit.tuning.reason import reason
 from lightning_trainingkit.tuning.spied_step import LabelsOutOfRangeError
 
-__all__ = ["label_findings", "least_loss", "out_of_range"]
+__all__ = ["label_findings", "least_loss", "out_of_range", "pairs_examples"]
 
 _CERTAIN = 20  # examples for each class, after which a missing half of the classes is no chance
 
@@ -66,6 +66,19 @@ def label_findings(labels: list[Tensor], outputs: int | None) -> list[Finding]:
             f"Give the last layer an output for each class: {int(seen.max()) + 1}, if these are all classes.",
         )
     ]
+
+
+def pairs_examples(labels: list[Tensor], outputs: int | None) -> bool:
+    """Whether labels are the numbers 0, 1, 2, ... of a batch's examples, as in a contrastive loss.
+
+    The inputs then show which examples belong together, so that a network without training is better than chance.
+
+    Args:
+        labels: Class indices of each batch.
+        outputs: Number of outputs in the last batch.
+    """
+    counted = bool(labels) and all(torch.equal(each, torch.arange(len(each), dtype=each.dtype)) for each in labels)
+    return counted and outputs == len(labels[-1])
 
 
 def least_loss(labels: list[Tensor], chance: float) -> float:

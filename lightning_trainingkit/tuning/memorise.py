@@ -11,7 +11,8 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
 from lightning_trainingkit.tuning.first_losses import known_part, labels_in
 from lightning_trainingkit.tuning.on_sample import OnSample
-from lightning_trainingkit.tuning.regularisation_off import own_rates, switch_off_decay
+from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
+from lightning_trainingkit.tuning.regularisation_off import switch_off_decay
 from lightning_trainingkit.tuning.sample import Sample
 from lightning_trainingkit.tuning.scores import hits
 from lightning_trainingkit.tuning.trial import Data, stop
@@ -38,7 +39,7 @@ class Memorise(OnSample):
         losses: Mean loss of each epoch.
         accuracies: Share of right predictions in each epoch. Empty where no classes are predicted.
         reached: Whether the sample was learnt.
-        rate: The learning rate of the first group.
+        rate: The learning rate of the largest group.
         optimizers: Number of optimizers.
     """
 
@@ -88,9 +89,9 @@ class Memorise(OnSample):
             missing = [each for each in pl_module.parameters() if id(each) not in held]
             if missing:
                 trainer.optimizers[0].add_param_group({"params": missing, **_like(trainer.optimizers[0])})
-        own_rates(trainer.optimizers, self._factor)
-        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        self.rate, self.optimizers = rates[0] if rates else 0.0, len(trainer.optimizers)
+        rates = OptimizerRates(trainer.optimizers)
+        self.rate, self.optimizers = rates.largest * self._factor, len(trainer.optimizers)
+        rates.set(self.rate)
 
     def see(self, loss: Tensor | None, calls: list[LossCall], batch: Any) -> Tensor | None:
         """Keep the loss, and count the right predictions."""
@@ -105,7 +106,7 @@ class Memorise(OnSample):
                 self._epoch.append(self.steps[-1])
             labels = labels_in(batch)
             for call in calls:
-                counted = hits(call, labels)
+                counted = hits(call, labels, _used(call, loss if self.module.automatic_optimization else None))
                 if counted is not None:
                     self._right, self._all = self._right + counted[0], self._all + counted[1]
                     self._dense |= counted[1] > len(call.input)
@@ -166,5 +167,14 @@ class Memorise(OnSample):
         return f"the loss goes from {self.steps[0]:.3g} to {self.last:.3g} in {len(self.steps)} steps"
 
 
+def _used(call: LossCall, loss: Tensor | None) -> Tensor | None:
+    """Which losses of a call without reduction take part in the loss of the step, whose mask leaves others out."""
+    if loss is None or not loss.requires_grad or not call.result.dim() or not call.result.requires_grad:
+        return None
+    (factor,) = torch.autograd.grad(loss.sum(), [call.result], retain_graph=True, allow_unused=True)
+    return None if factor is None else factor != 0
+
+
 def _like(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {"lr": optimizer.param_groups[0]["lr"]}
+    group = optimizer.param_groups[0]
+    return {name: group[name] for name in ("lr", "initial_lr", "max_lr") if name in group}

@@ -9,6 +9,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks._broadcast import reducer
 from lightning_trainingkit.callbacks.diagnostics.step_losses import StepLosses
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
+from lightning_trainingkit.tuning.reason import detached_loss
 from lightning_trainingkit.tuning.trial import stop
 
 __all__ = ["RateProbe"]
@@ -56,6 +57,13 @@ class RateProbe(L.Callback):
     def _before_step(self, *_: Any) -> None:
         self.optimizers.set(self._rates[min(self._steps, len(self._rates) - 1)])
         self._stepped = True
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
+        """Refuse a loss without a graph, from which no gradient comes."""
+        if not loss.requires_grad:
+            raise ValueError(
+                f"`training_step` must return a loss with a graph, got one without. {detached_loss().advice}"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

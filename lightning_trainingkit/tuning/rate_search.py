@@ -64,8 +64,10 @@ class RateSearch:
             self._try(refinement, may_lose=False)
         assert self._optimizers is not None
         chosen, first = choose_rate(self._trials), FirstBatch()
-        if chosen is None:
+        if chosen is None or min(each.start - each.drop for each in self._trials) < 0:
             self._trial.run(first, self._prepare)
+            if any(each.kind == "wrong_loss_sign" for each in first.findings):
+                chosen = None
         return rate_verdict(
             chosen,
             self._trials,

@@ -57,7 +57,7 @@ def rate_verdict(
     """Say in words what a search found.
 
     Args:
-        chosen: The chosen rate. None if no rate lowered the loss.
+        chosen: The chosen rate. None if no rate lowered the loss, or if the loss has the wrong sign.
         trials: All trials.
         optimizers: The rates of the module's optimizers.
         given: Whether the user gave the candidates.
@@ -66,7 +66,8 @@ def rate_verdict(
     numbers.update(step="learning_rate", trials=tuple(sorted(trials, key=lambda each: each.rate)))
     if chosen is None:
         advice = " ".join(each.advice for each in numbers["findings"]) or (_LEAVE_OUT if given else _NOTHING_FELL)
-        return LearningRate(verdict="fail", message=_nothing_fell(trials), advice=advice, **numbers)
+        wrong_sign = next((each.message for each in numbers["findings"] if each.kind == "wrong_loss_sign"), "")
+        return LearningRate(verdict="fail", message=wrong_sign or _nothing_fell(trials), advice=advice, **numbers)
     rates = optimizers.at(chosen)
     advice = f"Train with {_lr(chosen)}"
     if len(rates) > 1:

@@ -15,6 +15,7 @@ REASONS: dict[str, str] = {
     "too_few_steps": "advice",
     "step_draws": "advice",
     "several_optimizers": "advice",
+    "other_terms": "advice",
     "labels_change_with_input": "advice",
     "starts_below_chance": "advice",
     "many_unused_classes": "advice",

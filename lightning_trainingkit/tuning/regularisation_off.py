@@ -1,11 +1,10 @@
-"""Switch off what keeps a network from learning examples by heart: dropout, weight decay, schedules."""
+"""Switch off what keeps a network from learning examples by heart: dropout and weight decay."""
 
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
@@ -13,7 +12,7 @@ from lightning_trainingkit.nn.diagnostics.dropout_calls import DROPOUTS
 from lightning_trainingkit.nn.diagnostics.untrained import listed
 from lightning_trainingkit.nn.structure.randomness import rates
 
-__all__ = ["NoDropout", "own_rates", "switch_off_decay", "switch_off_dropout"]
+__all__ = ["NoDropout", "switch_off_decay", "switch_off_dropout"]
 
 
 def switch_off_dropout(module: nn.Module) -> list[str]:
@@ -45,14 +44,6 @@ def switch_off_decay(optimizers: Iterable[Optimizer]) -> list[str]:
     return [f"weight decay ({max(decays):g})"] if decays else []
 
 
-def own_rates(optimizers: Iterable[Optimizer], factor: float = 1.0) -> None:
-    """Set the learning rates to those before the schedule's warm-up, times a factor."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            rate = float(group.get("max_lr", group.get("initial_lr", group["lr"]))) * factor
-            group["lr"] = torch.full_like(group["lr"], rate) if isinstance(group["lr"], Tensor) else rate
-
-
 class NoDropout(TorchFunctionMode):
     """Let torch's dropout functions drop nothing inside the block.
 
@@ -60,7 +51,8 @@ class NoDropout(TorchFunctionMode):
         names: The functions that would have dropped something.
 
     Example:
-        >>> from torch.nn.functional import dropout
+        >>> import torch
+    >>> from torch.nn.functional import dropout
         >>> with NoDropout() as mode:
         ...     dropout(torch.ones(3), 0.5)
         tensor([1., 1., 1.])

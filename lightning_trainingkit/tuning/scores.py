@@ -7,12 +7,13 @@ from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
 __all__ = ["hits"]
 
 
-def hits(call: LossCall, labels: Tensor | None = None) -> tuple[int, int] | None:
+def hits(call: LossCall, labels: Tensor | None = None, used: Tensor | None = None) -> tuple[int, int] | None:
     """Count the right predictions and all predictions of a recorded call.
 
     Args:
         call: The call of a loss of classes, or of ``log_softmax``.
         labels: The class indices for ``log_softmax``.
+        used: Which targets count, in the shape of the targets. None for all.
 
     Returns:
         Right ones and all, or None for another loss.
@@ -39,4 +40,6 @@ def hits(call: LossCall, labels: Tensor | None = None) -> tuple[int, int] | None
     if target.shape != predicted.shape:
         return None
     counts = target != call.options.get("ignore_index", -100)
+    if used is not None and used.shape == counts.shape:
+        counts = counts & used
     return int(((predicted == target) & counts).sum()), int(counts.sum())

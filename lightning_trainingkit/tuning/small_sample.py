@@ -19,6 +19,7 @@ from lightning_trainingkit.tuning.sample_look import Look
 from lightning_trainingkit.tuning.small_sample_reasons import (
     far_targets,
     frozen,
+    frozen_part,
     is_certain,
     not_to_judge,
     rate_at_fault,
@@ -131,7 +132,7 @@ class _Step:
         self.notes: list[str] = []
         self.own: Memorise | None = None
         self.penalty = ""
-        self.draws = False
+        self.draws = self.other_terms = False
 
     def answer(self) -> SmallSample:
         look = Look(self.sample)
@@ -165,6 +166,7 @@ class _Step:
         self.notes += health.notes
         findings = [each for each in health.findings if each.kind not in _LEFT_OUT]
         if own.reached:
+            self.notes += filter(None, [frozen_part(trained)[2]])
             seen = [*certain, *filter(is_certain, findings)]
             return self.say("warn" if seen else "pass", self.measured(), seen or findings)
         return self.explain(own, certain, findings, trained)
@@ -177,7 +179,7 @@ class _Step:
             self.known_alone = True
             self.penalty = f"penalties ({look.penalty:.3g} beside a loss of {look.parts[0][0]:.3g})"
         elif look.parts and abs(look.losses[0] - look.parts[0][0]) > 0.01 * abs(look.parts[0][0]):
-            self.chance = None  # other terms, which chance does not know
+            self.chance, self.other_terms = None, self.module.automatic_optimization
 
     def make(self, factor: float, steps: int, *, thaw: bool = False) -> Memorise:
         return Memorise(self.sample, steps, chance=self.chance, known_alone=self.known_alone, factor=factor, thaw=thaw)
@@ -190,7 +192,7 @@ class _Step:
         self, own: Memorise, certain: list[Finding], findings: list[Finding], trained: L.LightningModule
     ) -> SmallSample:
         """Find the reason of a sample that was not learnt."""
-        excuse = not_to_judge(own, self.draws) or far_targets(own)
+        excuse = not_to_judge(own, self.draws, self.other_terms) or far_targets(own)
         are_frozen = any(not each.requires_grad for each in trained.parameters())
         found: Finding | None = None
         if far_targets(own) is None and own.optimizers == 1 and not any(map(is_certain, findings)):
@@ -206,7 +208,7 @@ class _Step:
                 excuse = frozen(trained, "Training them too did not help.")
             findings.insert(0, excuse or too_small(own, trained, self.sample.size))
         nearly = own.accuracies[-1] >= _NEARLY if own.accuracies else own.left <= _NEARLY_LEFT
-        nearly |= findings[0].kind in ("too_few_steps", "step_draws", "several_optimizers")
+        nearly |= findings[0].kind in ("too_few_steps", "step_draws", "several_optimizers", "other_terms")
         return self.say("warn" if nearly and math.isfinite(own.left) else "fail", self.measured(), findings)
 
     def measured(self) -> str:

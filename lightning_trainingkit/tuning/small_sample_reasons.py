@@ -10,7 +10,7 @@ from lightning_trainingkit.nn.diagnostics.untrained import listed
 from lightning_trainingkit.tuning.memorise import Memorise
 from lightning_trainingkit.tuning.reason import reason
 
-__all__ = ["far_targets", "is_certain", "not_to_judge", "rate_at_fault", "thawing_helps", "too_small"]
+__all__ = ["far_targets", "frozen_part", "is_certain", "not_to_judge", "rate_at_fault", "thawing_helps", "too_small"]
 
 _CERTAIN = {
     "wrong_loss_sign",
@@ -27,6 +27,7 @@ _PROBE = 100  # steps of a trial with another rate
 _POWERS = {1: 9, -1: 6}  # of 10, by which the rate is raised and lowered
 _BETTER = 0.7  # share of the loss that another rate leaves, relative to the own rate
 _STUCK = 0.98
+_NEARLY = 0.9  # right predictions, of which a model that is too small is no likely reason
 _FAR = 10.0  # times the loss of the best constant
 
 
@@ -103,28 +104,41 @@ def thawing_helps(own: Memorise, thawed: Memorise, module: nn.Module) -> Finding
     return frozen(module, f"With all of them trained, {_reached(thawed)}.")
 
 
-def frozen(module: nn.Module, shown: str) -> Finding:
-    """Name the frozen layers of a module."""
+def frozen_part(module: nn.Module) -> tuple[float, list[str], str]:
+    """Return the frozen share of the parameters, the names of the frozen layers, and both in words."""
     sizes = {name: each.numel() for name, each in module.named_parameters()}
     names = [name for name, each in module.named_parameters() if not each.requires_grad]
     share = sum(sizes[name] for name in names) / max(1, sum(sizes.values()))
     layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))
+    return (
+        share,
+        layers,
+        f"{share if share == 1 else min(share, 0.99):.0%} of the parameters are frozen: {listed(layers)}."
+        if layers
+        else "",
+    )
+
+
+def frozen(module: nn.Module, shown: str) -> Finding:
+    """Name the frozen layers of a module."""
+    share, layers, words = frozen_part(module)
     return reason(
         "frozen_parameters",
         layers[0],
         share,
-        f"{share:.0%} of the parameters are frozen: {listed(layers)}. {shown}",
+        f"{words} {shown}",
         f'Train them too: `self.get_submodule("{layers[0].rpartition(".")[0] or layers[0]}").requires_grad_(True)`, '
         "before the optimizer is built.",
     )
 
 
-def not_to_judge(own: Memorise, draws: bool) -> Finding | None:
+def not_to_judge(own: Memorise, draws: bool, other_terms: bool) -> Finding | None:
     """Say why a module need not learn the sample by heart, or None.
 
     Args:
         own: The training.
         draws: Whether the training step draws random numbers.
+        other_terms: Whether the step adds to its known losses what differs from batch to batch.
     """
     if own.optimizers > 1:
         return reason(
@@ -143,6 +157,15 @@ def not_to_judge(own: Memorise, draws: bool) -> Finding | None:
             "be learnt by heart.",
             "Leave out what the step draws, such as mixup, noise or augmentation, for this check.",
         )
+    if other_terms:
+        return reason(
+            "other_terms",
+            "training_step",
+            own.left,
+            "The step adds other terms to the loss, which may keep some predictions from being right, as those of a "
+            "teacher network do.",
+            "Leave the other terms out for this check.",
+        )
     return None
 
 
@@ -155,12 +178,13 @@ def too_small(own: Memorise, module: L.LightningModule, examples: int) -> Findin
         examples: Number of examples.
     """
     quarter = own.losses[-max(2, len(own.losses) // 4) :]
-    if own.left < 1 and quarter[-1] < 0.9 * quarter[0]:
+    falls = own.left < 1 and quarter[-1] < 0.9 * quarter[0]
+    if falls or (own.accuracies and own.accuracies[-1] >= _NEARLY):
         return reason(
             "too_few_steps",
             "the training",
             float(len(own.steps)),
-            f"The loss still falls after {len(own.steps)} steps.",
+            f"The loss still falls after {len(own.steps)} steps." if falls else "Only few predictions are wrong.",
             f"Give it more steps, `max_steps={2 * own.max_steps}`, or a larger learning rate.",
         )
     widths = {

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -72,7 +73,12 @@ class Trial:
             prepare: Gets the copy of the module and the copy of the data, changes the first, and returns the data of
                 the training.
         """
-        with isolate_rng(), _quiet(), torch.compiler.set_stance("force_eager"):
+        with (
+            isolate_rng(),
+            _quiet(),
+            torch.compiler.set_stance("force_eager"),
+            TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as folder,
+        ):
             module, data = copy_module(self._module), copy_data(self._data)
             source = module if data is None else data
             if isinstance(source, L.LightningModule | L.LightningDataModule) and not is_overridden(
@@ -91,8 +97,9 @@ class Trial:
                     "enable_model_summary": False,
                     "num_sanity_val_steps": 0,
                     "limit_val_batches": 0,
+                    "default_root_dir": folder,
                     **self._options(),
-                    "logger": [DummyLogger()],
+                    "logger": [_NoLogger(folder)],
                     "enable_checkpointing": False,
                     "callbacks": [_NoSchedules(), *(callback if isinstance(callback, list) else [callback])],
                 }
@@ -105,6 +112,21 @@ class Trial:
 def stop(trainer: L.Trainer) -> None:
     """End a trial after this batch, on all ranks: call it on each of them."""
     trainer.should_stop = True
+
+
+class _NoLogger(DummyLogger):
+    """Logs nothing. Files that the module's own hooks write beside their log go into a temporary folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    @property
+    def save_dir(self) -> str:
+        """The temporary folder."""
+        return self._folder
+
+    log_dir = save_dir
 
 
 class _NoSchedules(L.Callback):

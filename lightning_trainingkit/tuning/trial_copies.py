@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.callbacks.diagnostics.stand_ins import held_by_functions
 
 __all__ = ["copy_data", "copy_module"]
 
@@ -28,7 +29,9 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
         TypeError: If the module cannot be copied.
     """
     if not isinstance(module, L.LightningModule):
-        raise TypeError(f"`module` must be a LightningModule, got {type(module).__name__}. Wrap the network in one.")
+        raise TypeError(
+            f"`module` must be a LightningModule, got {_named(module)}. Give an object of your LightningModule."
+        )
     memo: dict[int, Any] = {}
     twin = _copied("module", module, memo)
     for name, value in vars(twin).items():
@@ -37,10 +40,19 @@ def copy_module(module: L.LightningModule) -> L.LightningModule:
             vars(twin)[name] = MethodType(_copied("module", value.__func__, memo), twin)
     for layer in twin.modules():
         if isinstance(layer, L.LightningModule):
-            for name in [name for name in vars(layer) if name.endswith("_step")]:  # Lightning's compiled steps
-                del vars(layer)[name]
+            compiled = ("forward",) if layer._compiler_ctx is not None else ()
+            for name in [name for name in vars(layer) if name.endswith("_step") or name in compiled]:
+                del vars(layer)[name]  # Lightning's compiled steps
             layer._compiler_ctx = None
+    held = held_by_functions(twin, module)
+    if held:
+        raise TypeError(
+            f"`module` must be copyable for a trial, got a function that holds a part of it: {held}. Write it as a "
+            "method of the module."
+        )
     vars(twin)["configure_callbacks"] = _no_callbacks
+    for hook in ("on_train_end", "on_fit_end"):  # they may write files, and come after all that a trial looks at
+        vars(twin)[hook] = _nothing
     twin.zero_grad()
     return twin
 
@@ -56,9 +68,18 @@ def copy_data(data: T) -> T:
     Raises:
         TypeError: If it cannot be copied, such as a stream that cannot be read twice.
     """
+    if isinstance(data, type | str) or (isinstance(data, Dataset) and not isinstance(data, IterableDataset)):
+        raise TypeError(
+            f"`data` must be a DataModule or a train loader, got {_named(data)}. Give an object, such as "
+            "`DataLoader(train_set, batch_size=32, shuffle=True)`."
+        )
     kept: dict[int, Any] = {}
     _share(data, kept, set())
     return _copied("data", data, kept)
+
+
+def _named(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _copied(name: str, value: T, memo: dict[int, Any]) -> T:
@@ -66,7 +87,7 @@ def _copied(name: str, value: T, memo: dict[int, Any]) -> T:
         return copy.deepcopy(value, memo)
     except Exception as error:
         advice = {
-            "module": "Keep open files, locks and generators out of the module.",
+            "module": "Keep open files, locks, generators, and tensors with a graph out of the module.",
             "data": "Give a DataLoader whose dataset can be copied. A stream cannot be read twice.",
         }[name]
         kind = type(value).__name__
@@ -99,3 +120,7 @@ def _share(value: Any, kept: dict[int, Any], seen: set[int]) -> None:
 
 def _no_callbacks() -> list[L.Callback]:
     return []
+
+
+def _nothing() -> None:
+    return None

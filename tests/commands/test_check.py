@@ -83,6 +83,14 @@ def test_data_may_be_a_function_that_returns_a_loader_or_absent(check, steps):
     assert steps[1]["small_sample"][1] is None  # the module's own loader
 
 
+def test_classes_without_arguments(check, steps, project):
+    (project / "plain_project.py").write_text(
+        "import lightning as L\nclass MyModule(L.LightningModule): pass\nclass MyData(L.LightningDataModule): pass\n"
+    )
+    assert check(MODULE, "--data", DATA)[0] == 0
+    assert type(steps[1]["small_sample"][1]).__name__ == "MyData"
+
+
 def test_a_file_of_lightning_cli_is_taken_and_the_command_line_overrules_it(check, steps, project):
     (project / "run.yaml").write_text(
         "seed_everything: 7\n"
@@ -117,7 +125,7 @@ def test_verdicts_are_written_and_recorded_where_that_is_asked(check, steps, pro
     assert (run["project"], run["job_type"], run["name"]) == ("mine", "check", "MyModule")
     assert run["checks"]["small_sample"] == "warn. Measured small_sample. Do [that]: `lr=0.1`."
     assert not [name for name in (*data["settings"], *data["shared"]) if name.startswith("check")]
-    assert "must be new or empty" in check(*GOOD, "--output", project / "out")[2]
+    assert "must be new or empty, got" in check(*GOOD, "--output", project / "out")[2]
 
 
 @pytest.mark.slow

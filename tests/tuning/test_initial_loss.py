@@ -74,11 +74,24 @@ def test_resnet18_and_a_segmentation_pass():
 
 
 def test_penalties_are_left_out_and_named():
-    module = Plain(net())
-    module.loss = lambda x, y: functional.cross_entropy(x, y) + sum(p.square().sum() for p in module.parameters())
-    answer = check(module)
+    class Penalised(Plain):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) + sum(each.square().sum() for each in self.parameters())
+
+    answer = check(Penalised(net()))
     assert answer.verdict == "pass"
     assert "was left out" in answer.notes[0]
+
+
+def test_a_contrastive_loss_may_begin_below_chance():
+    class Pairs(Plain):
+        def training_step(self, batch, batch_idx):
+            codes = functional.normalize(self.net(batch[0]))
+            return functional.cross_entropy(codes @ codes.T / 0.1, torch.arange(len(codes)))
+
+    answer = check(Pairs(net()))
+    assert answer.value < 0.8 * answer.expected
+    assert answer.verdict == "pass", answer.line
 
 
 def last_times_100():

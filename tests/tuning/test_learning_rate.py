@@ -122,12 +122,20 @@ class Frozen(ToyModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+class NoGraph(ToyModule):
+    """A loss without a graph."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx).detach()
+
+
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")
 @pytest.mark.parametrize(
     ("module", "message"),
     [
         (NoLoss, "`training_step` must return a loss for each batch, got None"),
         (SkipsBatches, "`training_step` must return a loss for each batch, got None"),
+        (NoGraph, "`training_step` must return a loss with a graph, got one without"),
         (Frozen, r"`configure_optimizers` must give a positive learning rate, got \[0.0\]"),
     ],
 )
@@ -171,6 +179,20 @@ def test_no_rate_lowers_the_loss():
     assert "lowered the loss" in found.message
     assert [each.kind for each in found.findings] == ["wrong_initial_loss"]
     assert found.findings[0].advice in found.advice
+
+
+class Negative(ToyModule):
+    """A loss with the wrong sign, which has no lower bound."""
+
+    def training_step(self, batch, batch_idx):
+        return -super().training_step(batch, batch_idx)
+
+
+@short_trials
+def test_a_loss_with_the_wrong_sign():
+    found = find_learning_rate(Negative(), toy_loaders()[0], candidates=[0.1], trainer_options=OPTIONS)
+    assert (found.verdict, found.rate) == ("fail", None)
+    assert "returns the negative of cross_entropy" in found.message
 
 
 class Brittle(Quadratic):

@@ -81,6 +81,46 @@ def test_what_hinders_is_switched_off_and_named():
         assert name in off
 
 
+def test_a_loss_with_a_mask_counts_the_predictions_that_it_uses():
+    def masked(scores, target):
+        used = (target != 0).float()
+        return (functional.cross_entropy(scores, target, reduction="none") * used).sum() / used.sum()
+
+    answer = learn(Plain(net(), masked))
+    assert answer.verdict == "pass", answer.line
+    assert answer.accuracies[-1] == 1
+
+
+def test_another_term_that_keeps_predictions_from_being_right_is_a_warning():
+    class Distilled(Plain):
+        def training_step(self, batch, batch_idx):
+            scores = self.net(batch[0])
+            against = functional.kl_div(scores.log_softmax(1), batch[0][:, :4].softmax(1), reduction="batchmean")
+            return functional.cross_entropy(scores, batch[1]) + 9 * against
+
+    answer = learn(Distilled(net()), max_steps=100)
+    assert (answer.verdict, answer.findings[0].kind) == ("warn", "other_terms"), answer.line
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+@pytest.mark.parametrize("rate", [0.0, None])
+def test_a_rate_of_zero_and_no_optimizer_are_refused(rate):
+    class Idle(Plain):
+        def configure_optimizers(self):
+            return None if rate is None else torch.optim.SGD(self.parameters(), lr=rate)
+
+    with pytest.raises(ValueError, match="`configure_optimizers` must give a positive learning rate"):
+        learn(Idle(net()))
+
+
+def test_frozen_layers_of_a_sample_that_is_learnt_are_named():
+    model = net(width=128)
+    model[0].requires_grad_(False)
+    answer = learn(Plain(model))
+    assert answer.verdict == "pass", answer.line
+    assert "of the parameters are frozen: net.0." in answer.notes[0]
+
+
 def frozen():
     model = net(width=4)
     model[:-1].requires_grad_(False)

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.tuning.trial import Trial, stop
-from lightning_trainingkit.tuning.trial_copies import copy_data
+from lightning_trainingkit.tuning.trial_copies import copy_data, copy_module
 from tests.toy import ToyModule, difference, toy_data, toy_loaders
 
 
@@ -108,6 +109,7 @@ def test_prepare_changes_the_copies():
 
 def test_an_optimizer_of_lightning_cli_trains_the_copy(monkeypatch):
     monkeypatch.setattr("sys.argv", ["main.py"])
+    L.seed_everything(0, verbose=False)
     given = ["--optimizer=SGD", "--optimizer.lr=0.1"]
     options = {"run": False, "save_config_callback": None, "seed_everything_default": False}
     cli = LightningCLI(NoOptimizer, args=given, trainer_defaults={"logger": False}, **options)
@@ -125,6 +127,45 @@ def test_a_copy_of_data_shares_tensors_but_not_generators():
     copied = copy_data(data)
     assert copied.dataset.tensors[0] is data.dataset.tensors[0]
     assert copied.sampler.generator is not data.sampler.generator
+
+
+def test_files_of_the_modules_hooks_stay_out_of_the_users_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Writes(ToyModule):
+        def on_train_start(self):
+            for folder in (self.logger.log_dir, self.trainer.log_dir, self.trainer.default_root_dir):
+                Path(folder, "written").touch()
+
+        def on_train_end(self):
+            Path("export").touch()
+
+    Trial(Writes(), loader(), {"accelerator": "cpu"}).run(Losses(2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_functions_that_hold_the_module_are_refused_and_others_are_not():
+    module = ToyModule()
+    module.scale = lambda x: 2 * x
+    module.net.register_forward_hook(lambda layer, args, output: output.clamp(-9, 9))
+    copy_module(module)
+    seen = module.seen = []
+    hook = module.net.register_forward_hook(lambda layer, args, output: seen.append(output))
+    with pytest.raises(TypeError, match="holds a part of it: a hook of net"):
+        copy_module(module)
+    hook.remove()
+    module.loss = lambda x: module(x)
+    with pytest.raises(TypeError, match="holds a part of it: `loss` of the module"):
+        copy_module(module)
+
+
+@pytest.mark.parametrize(
+    ("data", "got"),
+    [(L.LightningDataModule, "the class LightningDataModule"), (toy_data(), "TensorDataset"), ("digits", "str")],
+)
+def test_data_that_is_no_loader(data, got):
+    with pytest.raises(TypeError, match=f"a train loader, got {got}. Give an object"):
+        copy_data(data)
 
 
 @pytest.mark.parametrize("options", [{"callbacks": []}, {"logger": True}])

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Nothing", "take_hooks_off"]
+__all__ = ["Nothing", "held_by_functions", "take_hooks_off"]
 
 _KIT = __name__.partition(".")[0]
 
@@ -72,6 +72,38 @@ def take_hooks_off(copied: nn.Module) -> None:
         for attribute, value in vars(layer).items():
             if any(_holds_state(function, own) for function in _functions(value)):
                 raise TypeError(f"`{attribute}` of {where} is a function that holds a part of the module")
+
+
+def held_by_functions(copied: nn.Module, module: nn.Module) -> str:
+    """Name an attribute of a copied module that is a plain function and holds a part of the module.
+
+    A copy shares its plain functions with the module: they use and change the module, not the copy.
+
+    Args:
+        copied: The copy.
+        module: The module.
+
+    Returns:
+        The attribute and its layer, in words. Empty if there is none.
+    """
+    layers = dict(module.named_modules())
+    parts = {id(part) for part in (*layers.values(), *module.parameters(), *module.buffers())}
+    parts |= {
+        id(part) for layer in layers.values() for part in vars(layer).values() if isinstance(part, list | dict | set)
+    }
+    for name, layer in copied.named_modules():
+        for attribute, value in vars(layer).items():
+            found = [function for function in _functions(value) if not _is_ours(function)]
+            seen: set[FunctionType] = set()
+            while found:
+                function = found.pop()
+                seen.add(function)
+                held = list(_held(function))
+                if any(id(each) in parts or id(getattr(each, "__self__", None)) in parts for each in held):
+                    where = "a hook" if attribute.endswith("_hooks") else f"`{attribute}`"
+                    return f"{where} of {name or 'the module'}"
+                found += [each for each in held if isinstance(each, FunctionType) and each not in seen]
+    return ""
 
 
 def _is_ours(hook: Any) -> bool:
