@@ -48,11 +48,7 @@ def without_checks(run: Record) -> Record:
 
 def _curve_line(run: Record) -> str:
     """The shape of the run's curves, and what to do. Empty for a run without a training loss."""
-    curves = {
-        # the extremes that a thinned curve keeps have another mean
-        name: (curve.steps, curve.values) if curve.means is None else (curve.means[0], curve.means[1])
-        for name, curve in run.curves.items()
-    }
+    curves = {name: curve.points for name, curve in run.curves.items()}
     chosen = choose_curves({name: len(steps) for name, (steps, _) in curves.items()})
     train = chosen.get("train_loss")
     if train is None or len(curves[train][0]) < 2:

@@ -105,11 +105,7 @@ def read_curves(source: Record | Arrays | str | Path) -> CurveReading | list[Cur
 
 
 def _read_record(record: Record) -> CurveReading:
-    curves = {}
-    for name, curve in record.curves.items():
-        # the extremes that a thinned curve keeps have another mean
-        curves[name] = (curve.steps, curve.values) if curve.means is None else (curve.means[0], curve.means[1])
-    return _read(curves, record.name or record.id)
+    return _read({name: curve.points for name, curve in record.curves.items()}, record.name or record.id)
 
 
 def _read_or_say_why(record: Record) -> CurveReading:

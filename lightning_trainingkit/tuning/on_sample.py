@@ -5,8 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.nn.diagnostics.dropout_calls import NoDropout
 from lightning_trainingkit.nn.diagnostics.loss_calls import LossCall
-from lightning_trainingkit.tuning.regularisation_off import NoDropout, switch_off_dropout
+from lightning_trainingkit.tuning.regularisation_off import switch_off_dropout
 from lightning_trainingkit.tuning.sample import Sample
 from lightning_trainingkit.tuning.spied_step import SpiedStep, spy_on
 from lightning_trainingkit.tuning.trial import Data

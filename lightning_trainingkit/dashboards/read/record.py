@@ -42,6 +42,11 @@ class Curve:
     values: Floats
     means: Floats | None = None
 
+    @property
+    def points(self) -> tuple[Floats, Floats]:
+        """Steps and values whose mean is the logged one's. The extremes that a thinned curve keeps have another."""
+        return (self.steps, self.values) if self.means is None else (self.means[0], self.means[1])
+
 
 @dataclass
 class Record:
