@@ -17,8 +17,8 @@ def add_check(commands: Any) -> None:
         "check",
         help="check a module before its training: initial loss, small sample, learning rate",
         description="The lecture's steps before a training: check the initial loss, overfit a small sample, find a "
-        "learning rate. Module and data are not changed. Nothing is written without --output or --wandb. Exit code 1 if a "
-        "step fails.",
+        "learning rate. Module and data are not changed. Nothing is written without --output or --wandb. Exit code 1 "
+        "if a step fails.",
         epilog="Arguments of the classes are given as in LightningCLI: --module.lr 0.1 --data.batch_size 32 "
         "--trainer.precision bf16-mixed.",
         allow_abbrev=False,
