@@ -8,6 +8,9 @@ from lightning_trainingkit.functional.curve_epochs import Epochs, Floats
 
 __all__ = ["CurveMeasures", "last", "measure", "smooth"]
 
+_TINY = 1e-100
+"""No ratio has a smaller denominator."""
+
 _FLOOR = 0.05
 """Differences are shares of the loss at the end, or of this share of the first loss if the end is lower."""
 
@@ -30,7 +33,7 @@ class CurveMeasures:
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
         start: First training loss of an epoch, in its own unit.
-        plunge: First training loss of an epoch, relative to the second.
+        plunge: Training loss of an epoch relative to the next one's, where that is largest.
         drop: First training loss of an epoch, relative to the median of the later ones.
         settled: Training loss of the second epoch, relative to the end.
         level: Judged loss at the end, relative to the first training loss.
@@ -89,8 +92,7 @@ def measure(epochs: Epochs) -> CurveMeasures:
         return CurveMeasures(0, validated, epochs.broken)
     judged = train if val is None else val
     first = epochs.first_loss
-    tiny = float(np.finfo(float).tiny)
-    unit = max(abs(first), tiny)
+    unit = max(abs(first), _TINY)
     end, train_end = last(judged), last(train)
     low, val_low = float(smooth(train, 3).min()), float(smooth(judged, 3).min())
     third = max(3, count // 3)
@@ -108,9 +110,9 @@ def measure(epochs: Epochs) -> CurveMeasures:
         end=train_end / unit,
         best=low / unit,
         start=float(train[0]),
-        plunge=float(train[0] / max(train[min(1, count - 1)], tiny)),
-        drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,
-        settled=float(train[min(1, count - 1)]) / max(abs(train_end), tiny),
+        plunge=float((train[:-1] / np.maximum(train[1:], _TINY)).max()) if count > 1 else 1.0,
+        drop=float(train[0] / max(np.median(train[1:]), _TINY)) if count > 1 else 1.0,
+        settled=float(train[min(1, count - 1)]) / max(abs(train_end), _TINY),
         level=end / unit,
         fell=-slope * (third - 1) / floor,
         fell_error=error * (third - 1) / floor,

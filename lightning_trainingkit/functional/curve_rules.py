@@ -15,7 +15,7 @@ RISEN = 1.15  # training loss at the end, relative to the first
 EXPLODED = 5.0  # highest training loss, relative to the first
 NOT_BACK = 0.5  # training loss at the end after an explosion, relative to the first
 LOST, FAR = 0.5, 0.25  # share of the fall that the training loss gave back, and how far it must have fallen
-HUGE, PLUNGE = 100.0, 50.0  # mean training loss of the first epoch, itself and relative to the later ones
+HUGE, PLUNGE = 100.0, 25.0  # mean training loss of the first epoch, and of one epoch relative to the next one's
 CLIFF, SETTLED = 4.0, 0.15  # loss of the first epoch relative to the later ones, and change of these as a share
 NO_MORE = 0.02  # gain of accuracy after the first epoch that is none
 RECOVERED, WILD = 2.0, 0.25  # the first epoch's loss relative to the later ones, and jump of the loss as a share of it
@@ -36,7 +36,7 @@ GAP, WIDE = 0.65, 0.22  # gap as a share of the validation loss, and of the firs
 # cut too early
 FALLING = 0.045  # share of the judged loss that the last third took away
 SURE = 2.5  # the same, in standard errors
-STEADY = 0.5  # pace of the last sixth relative to the last third's: a schedule that ends slows the fall down
+STEADY = 0.65  # pace of the last sixth relative to the last third's: a schedule that ends slows the fall down
 RATE_USED_UP = 0.05  # learning rate relative to the highest, below which a schedule has ended
 # plateau and underfit
 SHAKE = 0.04  # typical jump at the end, as a share of the loss, that a low learning rate does not make
@@ -60,17 +60,21 @@ def diverged(m: CurveMeasures) -> Seen | None:
     lost = (m.end - m.best) / max(1 - m.best, 1e-9)
     if lost > LOST and m.best < 1 - FAR:
         return lost, f"The training loss gave back {lost:.0%} of its fall."
-    if m.start > HUGE and m.drop > PLUNGE:
+    if m.start > HUGE and m.plunge > PLUNGE:
         return m.start, (
-            f"The mean training loss of the first epoch is {m.start:.3g}, {m.drop:.3g} times the later ones: it "
-            "exploded at once, or the targets are large and have not been scaled."
+            f"The mean training loss of the first epoch is {m.start:.3g}, and fell by a factor of {m.plunge:.3g} in "
+            "one epoch: it exploded at once, or the targets are large and have not been scaled."
         )
     flat = m.acc is None and m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
     nothing_more = poor and m.learned is not None and m.learned < NO_MORE
-    if flat or (nothing_more and (m.drop > RECOVERED or m.train_shake > WILD)):
+    if flat or (nothing_more and m.drop > RECOVERED):
         return m.drop, (
             f"The training loss of the first epoch is {m.drop:.3g} times the later ones, and nothing was learned after "
             "it: it exploded at once."
+        )
+    if nothing_more and m.train_shake > WILD:
+        return m.train_shake, (
+            f"The training loss jumps by {m.train_shake:.0%} of its value each epoch, and nothing was learned."
         )
     return None
 
@@ -82,7 +86,8 @@ def not_started(m: CurveMeasures) -> Seen | None:
     if m.end > 1 - STARTED:
         return 1 - m.end, f"The training loss fell by only {max(0.0, 1 - m.end):.1%}: it is flat from the start."
     if m.settled < 1 + FLAT and min(m.end, m.level) > 1 - HARDLY:
-        return m.settled - 1, f"The training loss fell by only {m.settled - 1:.1%} since the second epoch."
+        more = max(0.0, m.settled - 1)
+        return more, f"The training loss fell by only {more:.1%} since the second epoch, and is as high as at first."
     return None
 
 
@@ -150,8 +155,14 @@ def healthy(m: CurveMeasures) -> Seen | None:
 
 
 def _falls(m: CurveMeasures) -> bool:
-    goes_on = m.pace > STEADY if m.rate_left is None else m.rate_left > RATE_USED_UP
-    return goes_on and m.fell > FALLING and m.fell > SURE * m.fell_error and m.epochs >= FEWEST_EPOCHS
+    used_up = m.rate_left is not None and m.rate_left < RATE_USED_UP
+    return (
+        not used_up
+        and m.pace > STEADY
+        and m.fell > FALLING
+        and m.fell > SURE * m.fell_error
+        and m.epochs >= FEWEST_EPOCHS
+    )
 
 
 EARLY = ("diverged", "not_started")

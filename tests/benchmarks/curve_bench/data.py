@@ -50,11 +50,6 @@ def spirals() -> tuple[Tensor, Tensor]:
     return torch.stack([radius * angle.cos(), radius * angle.sin()], 1), y
 
 
-def swiss() -> tuple[Tensor, Tensor]:
-    x, y = datasets.make_swiss_roll(2600, noise=1.5, random_state=0)
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(y).float()
-
-
 def board() -> tuple[Tensor, Tensor]:
     """A chessboard of three by three fields, and two inputs that say nothing."""
     generator = torch.Generator().manual_seed(0)
@@ -70,55 +65,10 @@ def waves() -> tuple[Tensor, Tensor]:
     return x, y + 0.1 * torch.randn(2600, generator=generator)
 
 
-def curve() -> tuple[Tensor, Tensor]:
-    x, y = datasets.make_s_curve(2600, noise=0.1, random_state=0)
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(y).float()
-
-
-def hastie() -> tuple[Tensor, Tensor]:
-    x, y = datasets.make_hastie_10_2(3400, random_state=0)
-    return torch.tensor(x, dtype=torch.float32), torch.tensor(y > 0).long()
-
-
 def _drawn(examples: int, inputs: int) -> tuple[Tensor, torch.Generator]:
     """Uniform inputs between -1 and 1, and the generator for what follows."""
     generator = torch.Generator().manual_seed(0)
     return 2 * torch.rand(examples, inputs, generator=generator) - 1, generator
-
-
-def turned(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Images turned by quarters, and how far."""
-    y = torch.arange(len(x)) % 4
-    return torch.stack([torch.rot90(image, int(by), (1, 2)) for image, by in zip(x, y, strict=True)]), y
-
-
-def turned_digits() -> tuple[Tensor, Tensor]:
-    return turned(digits()[0])
-
-
-def multiplexer() -> tuple[Tensor, Tensor]:
-    """Two inputs choose which of four others has the sign that is asked for."""
-    x, _ = _drawn(2600, 6)
-    place = 2 * (x[:, 0] > 0).long() + (x[:, 1] > 0).long()
-    return x, (x.gather(1, 2 + place[:, None])[:, 0] > 0).long()
-
-
-def tones() -> tuple[Tensor, Tensor]:
-    """Noisy waves of four frequencies."""
-    x, generator = _drawn(2600, 1)
-    y = torch.arange(2600) % 4
-    waves = (0.35 * (1 + y[:, None]) * torch.arange(24) + 3 * x).sin()
-    return waves + 0.8 * torch.randn(waves.shape, generator=generator), y
-
-
-def hills() -> tuple[Tensor, Tensor]:
-    """Height of a landscape of three hills, a regression."""
-    x, generator = _drawn(2600, 2)
-    y = sum(
-        height * (-((x - torch.tensor(place)) ** 2).sum(1) / 0.15).exp()
-        for height, place in ((1.0, (-0.5, 0.4)), (-1.0, (0.5, 0.5)), (0.7, (0.1, -0.6)))
-    )
-    return x, y + 0.03 * torch.randn(2600, generator=generator)
 
 
 def larger() -> tuple[Tensor, Tensor]:
@@ -153,7 +103,7 @@ def chirps() -> tuple[Tensor, Tensor]:
     x, generator = _drawn(2600, 2)
     y, times = torch.arange(2600) % 3, torch.linspace(0, 1, 20)
     waves = (6 * times * (1 + 0.5 * (y[:, None] - 1) * times) + x[:, :1]).sin() * (1 + 0.3 * x[:, 1:])
-    return waves + 0.3 * torch.randn(waves.shape, generator=generator), y
+    return waves + 0.6 * torch.randn(waves.shape, generator=generator), y
 
 
 def ripples() -> tuple[Tensor, Tensor]:

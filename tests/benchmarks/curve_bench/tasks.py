@@ -61,12 +61,7 @@ def _of(
     return functools.partial(function, *given, **options)
 
 
-_LOOPS, _THIRDS, _PRIMES = (
-    (1, 0, 0, 0, 0, 0, 1, 0, 2, 1),
-    (0, 0, 0, 1, 1, 1, 2, 2, 2, 2),
-    (0, 0, 1, 1, 0, 1, 0, 1, 0, 0),
-)
-_RINGS, _CLOUDS = {"noise": 0.2, "factor": 0.5}, {"n_features": 5, "centers": 8, "cluster_std": 4.0}
+_LOOPS, _THIRDS, _HIGH = (1, 0, 0, 0, 0, 0, 1, 0, 2, 1), (0, 0, 0, 1, 1, 1, 2, 2, 2, 2), (0,) * 5 + (1,) * 5
 _DEVELOPMENT = {
     "friedman": Task(
         _of(data.table, datasets.make_friedman1, 2200, noise=0.5), "mlp", "sgd", 0.03, 30, 800, activation="Tanh"
@@ -81,17 +76,17 @@ _DEVELOPMENT = {
     "waves, residual": Task(data.waves, "residual", "adamw", 0.003, 20, 1200),
 }
 _HELD_OUT = {
-    "turned digits, cnn": Task(data.turned_digits, "cnn", "sgd", 0.03, 25, 500, width=8),
-    "primes, vit": Task(_of(data.digits, _PRIMES), "vit", "adamw", 0.002, 12, 500, width=32),
-    "rings": Task(_of(data.table, datasets.make_circles, 2600, **_RINGS), "mlp", "sgd", 0.05, 25, 1000),
-    "clouds, residual": Task(
-        _of(data.table, datasets.make_blobs, 2600, **_CLOUDS), "residual", "adamw", 0.003, 20, 1000
+    "larger digit, cnn": Task(data.larger, "cnn", "sgd", 0.02, 20, 2000, width=8),
+    "high digits, vit": Task(_of(data.digits, _HIGH), "vit", "adamw", 0.002, 12, 500, width=32),
+    "kinds, cnn with norm": Task(data.kinds, "cnn_bn", "sgd", 0.01, 15, 800, width=8),
+    "all clothes, mlp": Task(_of(data.fashion, tuple(range(10))), "mlp", "sgd", 0.02, 15, 1000, activation="GELU"),
+    "three signs": Task(data.signs, "mlp", "adamw", 0.005, 30, 1200),
+    "stripes, residual": Task(data.stripes, "residual", "sgd", 0.02, 25, 1200),
+    "chirps": Task(data.chirps, "mlp", "adamw", 0.001, 15, 1000, activation="GELU"),
+    "ripples": Task(data.ripples, "mlp", "sgd", 0.05, 30, 1200, activation="Tanh"),
+    "sparse, residual": Task(
+        _of(data.table, datasets.make_sparse_uncorrelated, 2600), "residual", "adamw", 0.002, 15, 1000
     ),
-    "multiplexer": Task(data.multiplexer, "mlp", "adamw", 0.005, 30, 1200),
-    "tones": Task(data.tones, "mlp", "sgd", 0.02, 25, 1000, activation="GELU"),
-    "coats, cnn": Task(_of(data.fashion, (1, 2, 3, 4)), "cnn", "adamw", 0.005, 20, 800, width=8),
-    "hills": Task(data.hills, "mlp", "adamw", 0.005, 25, 1200, activation="Tanh"),
-    "ankles, cnn with norm": Task(_of(data.fashion, (5, 7, 9)), "cnn_bn", "sgd", 0.03, 15, 800, width=8),
 }
 HALVES = {"development": _DEVELOPMENT, "held-out": _HELD_OUT}
 TASKS = {**_DEVELOPMENT, **_HELD_OUT}
