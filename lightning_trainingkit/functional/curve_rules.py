@@ -32,7 +32,7 @@ EQUAL, BETTER = 0.06, 0.3  # how much worse and better a loss on validation is t
 # overfit
 RISE = 0.15  # of the validation loss above its lowest
 TURNED = 3.0  # the same, in jumps
-GAP, WIDE = 0.65, 0.22  # gap as a share of the validation loss, and of the first loss
+WIDE = 0.42  # gap, as the geometric mean of its share of the validation loss and its share of the first loss
 # cut too early
 FALLING = 0.045  # share of the judged loss that the last third took away
 SURE = 2.5  # the same, in standard errors
@@ -65,7 +65,7 @@ def diverged(m: CurveMeasures) -> Seen | None:
             f"The mean training loss of the first epoch is {m.start:.3g}, and fell by a factor of {m.plunge:.3g} in "
             "one epoch: it exploded at once, or the targets are large and have not been scaled."
         )
-    flat = m.acc is None and m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
+    flat = poor and m.drop > CLIFF and abs(m.settled - 1) < SETTLED and m.epochs >= FEWEST_EPOCHS
     nothing_more = poor and m.learned is not None and m.learned < NO_MORE
     if flat or (nothing_more and m.drop > RECOVERED):
         return m.drop, (
@@ -116,7 +116,7 @@ def overfit(m: CurveMeasures) -> Seen | None:
         return None
     if m.rise > RISE and m.turn > TURNED and m.gap > 0:
         return m.rise, f"The validation loss has turned: it ends {m.rise:.0%} of its value above its lowest."
-    if m.gap > GAP and m.level - m.end > WIDE:
+    if m.gap > 0 and (m.gap * (m.level - m.end)) ** 0.5 > WIDE:
         return m.gap, f"The gap between training and validation is {m.gap:.0%} of the validation loss."
     return None
 

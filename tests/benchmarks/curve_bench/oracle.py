@@ -79,7 +79,14 @@ def label(plant: str, facts: Facts) -> str | None:
     """The word that is right, or None if the oracle is not sure.
 
     A plant that does something other than planned is named by what the oracle saw. The empty word asks for continued
-    trainings. A training between two words is not sure of either.
+    trainings. A training between two words is not sure of either, and one whose log cannot show the cause is not sure:
+
+    - **the start is not logged**: means of epochs begin after the loss has risen
+    - **a constant answer does as well** at the end: a model too small, or a training that never started
+    - **no gap of a leak**: a leak that leaves the usual gap, or a training that learned little by heart
+    - **a fall within the jumps** of the loss on many test examples
+    - **a schedule that has ended**: more time or a bigger model would help
+    - **dropout or augmentation** closes the gap of a healthy training whose loss stays high, as in an underfit one
     """
     if not facts["finite"]:
         return "diverged"
@@ -100,12 +107,10 @@ def label(plant: str, facts: Facts) -> str | None:
     if fit_end > 0.8 * fit_initial and plant != "cut_too_early":
         return None
     if plant == "leaked":  # nothing can be seen where little was learned by heart, or where the usual gap is left
-        seen = fit_end < 0.1 * fit_initial and facts["val_end"] < 1.5 * fit_end + 0.01 * initial
-        return "leaked" if seen and end > 1.5 * facts["val_end"] + 0.05 * initial else None
+        shows = fit_end < 0.1 * fit_initial and facts["val_end"] < 1.5 * fit_end + 0.01 * initial
+        return "leaked" if shows and end > 1.5 * facts["val_end"] + 0.05 * initial else None
     floor = max(end, 0.05 * initial)  # gains of small losses hardly count
-    if (
-        facts["val_jumps"] > 0.2 and facts["val_rise"] < 4
-    ):  # a training that jumps on many test examples too is unsteady
+    if facts["val_jumps"] > 0.2 and facts["val_rise"] < 4:  # a training that jumps on the test set too is unsteady
         return "noisy" if facts["test_jumps"] < 0.5 * facts["val_jumps"] else None
     readable = max(facts["val_jumps"], facts["test_jumps"]) < 0.1 or facts["val_rise"] > 4
     if plant == "noisy" or not readable:
