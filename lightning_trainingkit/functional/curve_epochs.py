@@ -108,8 +108,10 @@ def _first(losses: Floats, bins: int) -> float:
     """The loss before training: of steps a median, since batches differ, but not where it has risen by then."""
     if not len(losses):
         return np.nan
-    first = losses[: 5 if len(losses) >= 10 * bins else 1]
-    return float(min(np.median(first), first[0] + 0.3 * abs(first[0])))
+    if len(losses) < 10 * bins:
+        return float(losses[0])
+    end = losses[-len(losses) // 10 :].mean()
+    return float(min(np.median(losses[:10]), max(1.3 * losses[0], end)))
 
 
 def _peak(losses: Floats, bins: int) -> float:

@@ -8,6 +8,9 @@ from lightning_trainingkit.functional.curve_epochs import Epochs, Floats
 
 __all__ = ["CurveMeasures", "last", "measure", "smooth"]
 
+_TINY = 1e-100
+"""No ratio has a smaller denominator."""
+
 _FLOOR = 0.05
 """Differences are shares of the loss at the end, or of this share of the first loss if the end is lower."""
 
@@ -27,25 +30,23 @@ class CurveMeasures:
         broken: Step of the first loss that is not finite, or None.
         negative: Whether a loss is below zero, so that shares of it mean nothing.
         peak: Highest training loss, relative to the first.
-        risen: Training loss at the end, relative to the first step's or the first epoch's, whichever is higher.
         end: Training loss at the end, relative to the first.
         best: Lowest training loss, relative to the first.
         start: First training loss of an epoch, in its own unit.
-        plunge: First training loss of an epoch, relative to the second.
+        plunge: Training loss of an epoch relative to the next one's, where that is largest.
         drop: First training loss of an epoch, relative to the median of the later ones.
         settled: Training loss of the second epoch, relative to the end.
-        waited: Share of the training before the training loss had fallen by a tenth of its whole fall.
         level: Judged loss at the end, relative to the first training loss.
         fell: Share of the judged loss that the last third of the training took away.
         fell_error: Standard error of ``fell``.
+        pace: How fast the judged loss falls in the last sixth, relative to the last third.
         jumps: Typical jump of the judged loss between epochs in the second half, as a share of all that it gained.
         shake: The same jump as a share of the judged loss at the end.
-        extra: The same jump as a multiple of the training loss's, both as shares; 0 without validation.
+        train_shake: The same of the training loss.
         rise: Loss on validation at the end above its lowest, as a share of the loss at the end.
         turn: The same in typical jumps.
-        gap: Loss on validation minus loss on training at the end, as a share of the first.
-        lead: Typical loss on training minus loss on validation in the second half, as a share of the first.
-        acc_gap: Accuracy on training minus accuracy on validation at the end, or None.
+        gap: Loss on validation minus loss on training at the end, as a share of the loss on validation.
+        lead: Typical loss on training minus loss on validation in the second half, as a share of the loss on training.
         acc: Accuracy on validation at the end, on training without validation, or None.
         learned: Accuracy on training, or on validation without it, at the end minus after the first epoch, or None.
         rate_left: Learning rate at the end, as a share of the highest, or None.
@@ -56,25 +57,23 @@ class CurveMeasures:
     broken: float | None
     negative: bool = False
     peak: float = 0.0
-    risen: float = 0.0
     end: float = 0.0
     best: float = 0.0
     start: float = 0.0
     plunge: float = 1.0
     drop: float = 1.0
     settled: float = 1.0
-    waited: float = 0.0
     level: float = 0.0
     fell: float = 0.0
     fell_error: float = 0.0
+    pace: float = 0.0
     jumps: float = 0.0
     shake: float = 0.0
-    extra: float = 0.0
+    train_shake: float = 0.0
     rise: float = 0.0
     turn: float = 0.0
     gap: float = 0.0
     lead: float = 0.0
-    acc_gap: float | None = None
     acc: float | None = None
     learned: float | None = None
     rate_left: float | None = None
@@ -93,11 +92,9 @@ def measure(epochs: Epochs) -> CurveMeasures:
         return CurveMeasures(0, validated, epochs.broken)
     judged = train if val is None else val
     first = epochs.first_loss
-    tiny = float(np.finfo(float).tiny)
-    unit = max(abs(first), tiny)
+    unit = max(abs(first), _TINY)
     end, train_end = last(judged), last(train)
     low, val_low = float(smooth(train, 3).min()), float(smooth(judged, 3).min())
-    fallen = np.flatnonzero(train < first - 0.1 * (first - low))
     third = max(3, count // 3)
     floor = max(abs(end), _FLOOR * unit)
     jump = _jump(judged)
@@ -110,20 +107,19 @@ def measure(epochs: Epochs) -> CurveMeasures:
         broken=epochs.broken,
         negative=bool(min(train.min(), judged.min(), first) < 0),
         peak=epochs.peak_loss / unit,
-        risen=train_end / max(unit, train[0]),
         end=train_end / unit,
         best=low / unit,
         start=float(train[0]),
-        plunge=float(train[0] / max(train[min(1, count - 1)], tiny)),
-        drop=float(train[0] / max(np.median(train[1:]), tiny)) if count > 1 else 1.0,
-        settled=float(train[min(1, count - 1)]) / max(abs(train_end), tiny),
-        waited=(float(fallen[0]) if len(fallen) else count) / count,
+        plunge=float((train[:-1] / np.maximum(train[1:], _TINY)).max()) if count > 1 else 1.0,
+        drop=float(train[0] / max(np.median(train[1:]), _TINY)) if count > 1 else 1.0,
+        settled=float(train[min(1, count - 1)]) / max(abs(train_end), _TINY),
         level=end / unit,
         fell=-slope * (third - 1) / floor,
         fell_error=error * (third - 1) / floor,
+        pace=theil_sen(judged[-max(3, count // 6) :]) / min(slope, -1e-9 * unit),
+        train_shake=_jump(train) / max(abs(train_end), _FLOOR * unit),
         jumps=jump / max(first - min(low, val_low), _FLOOR * unit),
         shake=jump / floor,
-        extra=(jump / floor) / max(_jump(train) / max(abs(train_end), _FLOOR * unit), 1e-3) if validated else 0.0,
         rise=(end - val_low) / floor,
         turn=(end - val_low) / max(jump, 1e-6 * unit),
         gap=(end - train_end) / floor if validated else 0.0,
@@ -144,7 +140,6 @@ def _accuracies(epochs: Epochs) -> dict[str, float | None]:
     shown, known = (train, train) if val is None else (val, val if train is None else train)
     return {
         "acc": None if shown is None else last(shown),
-        "acc_gap": None if train is None or val is None else last(train) - last(val),
         "learned": None if known is None else last(known) - float(known[0]),
     }
 

@@ -201,3 +201,32 @@ def test_a_small_gap_between_tiny_losses_is_no_leak():
     means = (before[:-1] + before[1:]) / 2
     for gap, shape in ((1.0, "leaked"), (1.25, "healthy")):
         assert curve_shapes({"train_loss": (steps, means), "val_loss": (steps, gap * train)})[0].shape == shape
+
+
+def test_a_slow_steady_fall_is_cut_too_early_and_a_fall_that_ends_is_not():
+    steps = np.arange(1, EPOCHS + 1)
+    slow = 2.3 - 0.03 * steps
+    assert curve_shapes({"train_loss": (steps, slow), "val_loss": (steps, slow)})[0].shape == "cut_too_early"
+    rest = 1.9 + 0.4 * (1 + np.cos(np.pi * steps / EPOCHS)) / 2  # as under a cosine schedule that was not logged
+    assert curve_shapes({"train_loss": (steps, rest), "val_loss": (steps, rest)})[0].shape == "underfit"
+
+
+def test_unscaled_targets_are_no_explosion():
+    steps = np.arange(1, EPOCHS + 1)
+    fell = 4e10 * np.exp(-0.3 * steps) + 1e9
+    assert curve_shapes({"train_loss": (steps, fell), "val_loss": (steps, 1.2 * fell)})[0].shape == "healthy"
+
+
+def test_a_low_loss_without_a_gap_is_no_leak_while_it_still_falls():
+    steps = np.arange(1, EPOCHS + 1)
+    losses = np.exp(-0.12 * steps)
+    shapes = [seen.shape for seen in curve_shapes({"train_loss": (steps, losses), "val_loss": (steps, 0.95 * losses)})]
+    assert shapes == ["cut_too_early"]
+
+
+def test_a_small_first_batch_is_no_rise():
+    steps = np.arange(1, EPOCHS * STEPS + 1)
+    losses = np.full(len(steps), 2.3)
+    losses[0] = 1.2
+    flat = {"train_loss": (steps, losses), "val_loss": (STEPS * np.arange(1, EPOCHS + 1), np.full(EPOCHS, 2.3))}
+    assert curve_shapes(flat)[0].shape == "not_started"

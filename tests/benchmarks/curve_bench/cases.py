@@ -35,6 +35,7 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
         {"rate": 4.0, "batch": 8, "noise": 0.2, "epochs": 0.6, "schedule": "constant", "seed": 3},
         {"rate": 6.0, "batch": 16, "noise": 0.3, "epochs": 0.8, "schedule": "constant", "seed": 4},
         {"rate": 4.0, "batch": 4, "noise": 0.2, "epochs": 0.5, "width": 0.5, "schedule": "constant", "seed": 5},
+        {"rate": 4.0, "batch": 4, "noise": 0.3, "epochs": 0.6, "width": 0.5, "schedule": "constant", "seed": 6},
     ],
     "cut_too_early": [
         {"epochs": 0.25, "schedule": "constant", "rate": 0.3},
@@ -53,6 +54,7 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
         {"width": 0.0, "schedule": "steps", "seed": 1},
         {"decay": 0.1, "schedule": "steps", "seed": 2},
         {"width": 0.02, "schedule": "steps", "rate": 2.0, "seed": 4},
+        {"width": 0.04, "schedule": "steps", "seed": 5},
     ],
     "noisy": [
         {
@@ -94,6 +96,16 @@ _PLANTS: dict[str, list[dict[str, Any]]] = {
             "epochs": 0.4,
             "schedule": "constant",
             "seed": 4,
+        },
+        {
+            "validated": 5,
+            "wrong": 0.2,
+            "rate": 4.0,
+            "batch": 4,
+            "noise": 0.3,
+            "epochs": 0.5,
+            "schedule": "constant",
+            "seed": 6,
         },
     ],
     "diverged": [
