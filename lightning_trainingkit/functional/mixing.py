@@ -104,9 +104,7 @@ def cutout(images: Tensor, boxes: Tensor, fill: float | Tensor = 0.0) -> Tensor:
     return torch.where(_inside(boxes, images), value, images)
 
 
-def blend_targets(
-    targets: Tensor, partner: Tensor, weight: float | Tensor, num_classes: int | None = None
-) -> Tensor:
+def blend_targets(targets: Tensor, partner: Tensor, weight: float | Tensor, num_classes: int | None = None) -> Tensor:
     r"""Blend the targets of pairs: :math:`y_i' = w y_i + (1 - w) y_{p_i}`.
 
     Args:
