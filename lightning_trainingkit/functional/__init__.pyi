@@ -12,6 +12,15 @@ from .init import init_ as init_
 from .init import parse_scheme as parse_scheme
 from .logistic import fit_logistic as fit_logistic
 from .losses import multiclass_hinge as multiclass_hinge
+from .mixing import blend_targets as blend_targets
+from .mixing import cutmix as cutmix
+from .mixing import cutout as cutout
+from .mixing import mixup as mixup
+from .mixing_draws import beta_weights as beta_weights
+from .mixing_draws import cutmix_boxes as cutmix_boxes
+from .mixing_draws import kept_share as kept_share
+from .mixing_draws import random_boxes as random_boxes
+from .mixing_draws import random_partners as random_partners
 from .phases import layer_factor as layer_factor
 from .phases import read_phases as read_phases
 from .phases import warmup_factor as warmup_factor

@@ -1,0 +1,113 @@
+"""Random draws for mixup, CutMix and cutout, made on the CPU."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["beta_weights", "cutmix_boxes", "kept_share", "random_boxes", "random_partners"]
+
+
+def beta_weights(count: int, alpha: float, generator: torch.Generator | None = None) -> Tensor:
+    r"""Draw weights from :math:`\mathrm{Beta}(\alpha, \alpha)` on the CPU.
+
+    Args:
+        count: Number of weights.
+        alpha: Strength of the blending, positive. Below 1 most weights are near 0 or 1.
+        generator: Generator on the CPU. None takes torch's own.
+
+    Returns:
+        Weights in [0, 1], shape ``(count,)``, float64.
+
+    Example:
+        >>> import torch
+        >>> weights = beta_weights(1000, 1.0, torch.Generator().manual_seed(0))
+        >>> bool(weights.min() >= 0), round(float(weights.mean()), 1)
+        (True, 0.5)
+    """
+    # torch.distributions.Beta takes no generator (torch #45115)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=count))
+
+
+def random_partners(count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw a partner for each image: a random cycle through all images, so that no image is its own partner.
+
+    Args:
+        count: Number of images. A single image is its own partner.
+        generator: Generator on the CPU. None takes torch's own.
+
+    Returns:
+        Indices of the partners, shape ``(count,)``, int64, on the CPU. Each image is the partner of one image.
+
+    Example:
+        >>> random_partners(2)
+        tensor([1, 0])
+    """
+    order = torch.randperm(count, generator=generator)
+    partner = torch.empty_like(order)
+    partner[order] = order.roll(1)
+    return partner
+
+
+def random_boxes(sides: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    """Draw boxes with given sides around uniformly drawn pixels. The border of the image clips them.
+
+    Args:
+        sides: Height and width of each box in pixels, shape ``(count, 2)``, integers.
+        size: Height and width of the images in pixels.
+        generator: Generator on the CPU. None takes torch's own.
+
+    Returns:
+        Boxes as x1, y1, x2, y2, ends left out, shape ``(count, 4)``, int64, on the CPU.
+
+    Example:
+        >>> import torch
+        >>> boxes = random_boxes(torch.tensor([[2, 2]]), (8, 8), torch.Generator().manual_seed(0))
+        >>> boxes.shape
+        torch.Size([1, 4])
+    """
+    most = torch.tensor(size)
+    centers = torch.stack([torch.randint(side, (len(sides),), generator=generator) for side in size], 1)
+    low = centers - sides // 2
+    high = torch.minimum(low + sides, most)
+    return torch.cat([low.clamp(min=0).flip(1), high.flip(1)], 1)
+
+
+def cutmix_boxes(weights: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+    r"""Draw CutMix's boxes: their share of the image is :math:`1 - w` before the border clips them.
+
+    Args:
+        weights: Weight :math:`w` of each image's own part, shape ``(count,)``.
+        size: Height and width of the images in pixels.
+        generator: Generator on the CPU. None takes torch's own.
+
+    Returns:
+        Boxes as x1, y1, x2, y2, ends left out, shape ``(count, 4)``, int64, on the CPU.
+
+    Example:
+        >>> import torch
+        >>> boxes = cutmix_boxes(torch.tensor([1.0]), (8, 8))
+        >>> float(kept_share(boxes, (8, 8)))
+        1.0
+    """
+    sides = (1 - weights.double()).sqrt()[:, None] * torch.tensor(size)
+    return random_boxes(sides.long(), size, generator)
+
+
+def kept_share(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the share of each image outside of its box: the exact weight of the image's own target.
+
+    Args:
+        boxes: Boxes in pixels as x1, y1, x2, y2, ends left out, shape ``(count, 4)``.
+        size: Height and width of the images in pixels.
+
+    Returns:
+        Shares in [0, 1], shape ``(count,)``, float64.
+
+    Example:
+        >>> import torch
+        >>> kept_share(torch.tensor([[0, 0, 2, 1]]), (2, 2))
+        tensor([0.5000], dtype=torch.float64)
+    """
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return 1 - ((x2 - x1) * (y2 - y1)).double() / (size[0] * size[1])
