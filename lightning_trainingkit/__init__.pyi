@@ -9,6 +9,7 @@ from .callbacks.averaging.augmentation import TestTimeAugmentation as TestTimeAu
 from .callbacks.averaging.ensemble_average import EnsembleAverage as EnsembleAverage
 from .callbacks.averaging.monte_carlo_dropout import MonteCarloDropout as MonteCarloDropout
 from .callbacks.channels_last import ChannelsLast as ChannelsLast
+from .callbacks.noise.cutout import Cutout as Cutout
 from .callbacks.checkpointing.best_checkpoint import BestCheckpoint as BestCheckpoint
 from .callbacks.checkpointing.snapshot_checkpoint import SnapshotCheckpoint as SnapshotCheckpoint
 from .callbacks.command_center.command_center import CommandCenter as CommandCenter
