@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 
 from lightning_trainingkit._lightning import L, refuse_other_package
-from lightning_trainingkit.callbacks._lightning import refuse_twice
 from lightning_trainingkit.callbacks.noise.batch import ImageBatch, Key, find_images
 from lightning_trainingkit.callbacks.noise.random_stream import RandomStream
 from lightning_trainingkit.callbacks.noise.training_share import check_length, training_share
@@ -87,7 +86,6 @@ class BatchCallback(L.Callback):
         refuse_other_package(self, trainer)
         if stage != "fit":
             return
-        refuse_twice(trainer, self, "Keep one.")
         callbacks = [each for each in trainer.callbacks if isinstance(each, BatchCallback)]  # type: ignore[attr-defined]
         _refuse_two_blends([each for each in callbacks if each.order == 2])
         _refuse_iterator(pl_module)
@@ -153,7 +151,9 @@ class _PatchedStep:
         self._found = vars(pl_module).get("training_step")
         self._step = pl_module.training_step
         functools.update_wrapper(self, self._step, updated=())
-        self.__wrapped__ = inspect.unwrap(self._step)  # Lightning unwraps once, to count the arguments
+        # Lightning unwraps once and reads the code, to count the arguments and to see that the method is overridden.
+        self.__wrapped__ = inspect.unwrap(self._step)
+        self.__code__ = getattr(self.__wrapped__, "__code__", None)
         vars(pl_module)["training_step"] = self
 
     def __call__(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
