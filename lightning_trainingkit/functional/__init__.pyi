@@ -1,8 +1,15 @@
+from .augmentation_images import augment as augment
+from .augmentation_images import augment_masks as augment_masks
+from .augmentation import Augmentation as Augmentation
+from .augmentation_coordinates import augment_boxes as augment_boxes
+from .augmentation_coordinates import augment_points as augment_points
+from .augmentation_draws import AugmentationDraws as AugmentationDraws
 from .averaging import AVERAGES as AVERAGES
 from .averaging import average_passes as average_passes
 from .curve_shape import CurveShape as CurveShape
 from .curve_shape import curve_shapes as curve_shapes
 from .decay import decay_groups as decay_groups
+from .augmentation_drawing import draw_augmentation as draw_augmentation
 from .ensemble_selection import greedy_weights as greedy_weights
 from .gain import parse_activation as parse_activation
 from .improvement import is_better as is_better
