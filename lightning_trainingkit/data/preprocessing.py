@@ -42,7 +42,7 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: st
 
     Raises:
         TypeError: If a batch holds no images.
-        ValueError: If there are no images, if they have NaN or infinite values, or more values than a covariance allows.
+        ValueError: If there are no images, if they hold NaN or infinity, or are too large for a covariance.
 
     Example:
         >>> import torch
@@ -82,10 +82,9 @@ def check_kind(name: str, kind: Any) -> str:
 
 def start_moments(kind: str) -> Moments | None:
     """Make the moments that a preprocessing needs."""
-    over = {"none": None, "mean_image": "pixel", "channel_mean": "channel", "channel": "channel"}.get(
-        kind, "covariance"
-    )
-    return None if over is None else Moments(over)
+    if kind == "none":
+        return None
+    return Moments("covariance" if kind in AXES else "pixel" if kind == "mean_image" else "channel")
 
 
 def make_preprocessing(kind: str, moments: Moments | None) -> nn.Module:

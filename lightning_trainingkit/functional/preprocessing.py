@@ -90,7 +90,7 @@ def linear_map(axes: PrincipalAxes, kind: str) -> Tensor:
 
     Example:
         >>> axes = PrincipalAxes(torch.tensor([4.0, 1.0]), torch.eye(2), 0.0)
-        >>> linear_map(axes, "zca").tolist()
+        >>> linear_map(axes, "pca_whitening").tolist()
         [[0.5, 0.0], [0.0, 1.0]]
 
     References:
