@@ -37,8 +37,8 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: st
             of four dimensions in a dict.
 
     Returns:
-        ``Standardize``, ``Decorrelate`` or, for ``none``, ``torch.nn.Identity``: a layer without parameters, whose
-        ``inverse`` makes pictures again.
+        ``Standardize`` or ``Decorrelate``, layers without parameters whose ``inverse`` makes pictures again. For
+        ``none`` it is ``torch.nn.Identity``.
 
     Raises:
         TypeError: If a batch holds no images.
@@ -106,7 +106,8 @@ def make_preprocessing(kind: str, moments: Moments | None) -> nn.Module:
         return Decorrelate(moments.mean.view(moments.shape), linear_map(axes, kind))
     if kind == "channel":
         std = moments.variance.sqrt()
-        return Standardize(moments.mean, torch.where(std > 1e-6, std, 1.0))
+        # A constant channel keeps the scale 1. Float32 has no smaller deviations beside a large mean.
+        return Standardize(moments.mean, torch.where(std > 1e-6 * moments.mean.abs().clamp_min(1), std, 1.0))
     return Standardize(moments.mean)
 
 

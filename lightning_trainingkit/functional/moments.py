@@ -149,7 +149,7 @@ class Moments:
         named = ", ".join(str(self.images + index) for index in bad[:10])
         raise ValueError(
             f"`images` must be finite, got NaN or infinity in {len(bad)} of a batch: image {named}, counted from 0 in "
-            "the order of the loader. Repair these images, or leave them out."
+            "the order given. Repair these images, or leave them out."
         )
 
 
