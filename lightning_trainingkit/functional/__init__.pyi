@@ -28,9 +28,13 @@ from .mixing_draws import cutmix_boxes as cutmix_boxes
 from .mixing_draws import kept_share as kept_share
 from .mixing_draws import random_boxes as random_boxes
 from .mixing_draws import random_partners as random_partners
+from .moments import Moments as Moments
 from .phases import layer_factor as layer_factor
 from .phases import read_phases as read_phases
 from .phases import warmup_factor as warmup_factor
+from .preprocessing import PREPROCESSINGS as PREPROCESSINGS
+from .preprocessing import linear_map as linear_map
+from .preprocessing import principal_axes as principal_axes
 from .schedules import cycle_ends as cycle_ends
 from .schedules import cyclic_cosine as cyclic_cosine
 from .split import stratified_split as stratified_split
