@@ -19,8 +19,8 @@ _TREE = "cifar-10-batches-py"
 class CIFAR10DataModule(ImageDataModule):
     """60,000 colour images of 32 x 32 pixels in ten classes. 10,000 images are the test part.
 
-    The validation part is split from the training images by class. Images are normalised by mean and standard deviation
-    of the training part.
+    The validation part is split from the training images by class. Images are preprocessed, by default by mean and
+    standard deviation of the training part.
 
     Args:
         data_dir: The root of torchvision's tree (``cifar-10-batches-py`` in it), or that folder itself. None:
@@ -30,6 +30,8 @@ class CIFAR10DataModule(ImageDataModule):
         seed: Fixes the split.
         num_workers: Processes that load; 0 is fastest for images in memory.
         download: Whether torchvision may download 170 MB into ``data_dir`` if it is not there.
+        preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
+            ``pca_whitening`` or ``zca``, fitted on the training part. README.md in this folder has the formulas.
 
     Raises:
         FileNotFoundError: If the folder is absent and ``download`` is False.
@@ -55,8 +57,9 @@ class CIFAR10DataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         download: bool = False,
+        preprocess: str = "channel",
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
         data_dir = None if data_dir is None else check_path("data_dir", data_dir, "Give a folder, or leave it out.")
         self.save_hyperparameters()
         self.data_dir = data_dir
