@@ -16,7 +16,7 @@ from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 from lightning_trainingkit.functional.augmentation_images import augment
-from lightning_trainingkit.functional.augmentation_policies import find_policy
+from lightning_trainingkit.functional.augmentation_policies import find_policy, plain_policy
 from lightning_trainingkit.nn.layers.decorrelate import Decorrelate
 from lightning_trainingkit.nn.layers.standardize import Standardize
 
@@ -71,7 +71,8 @@ class BatchAugmentation(BatchCallback):
         seed: int | None = None,
     ) -> None:
         super().__init__(until=until, image=image, target=target, seed=seed)
-        self.policy, self.mean, self.std = policy, mean, std
+        self.policy = plain_policy("policy", policy)
+        self.mean, self.std = mean, std
         self.mask_fill = _check.integer("mask_fill", mask_fill, "Write 255 for an ignore_index of 255.")
         self._augmentation = find_policy(policy)
         if mean is None and std is not None:
