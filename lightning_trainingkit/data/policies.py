@@ -10,7 +10,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_policies import WORKER_POLICIES, read_policy
 
-__all__ = ["policy_transform"]
+__all__ = ["longest_side", "policy_transform"]
 
 _SHORTER_SIDE = (256, 480)  # for crops of 224 pixels
 _CROP = 224

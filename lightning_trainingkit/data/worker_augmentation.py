@@ -29,6 +29,7 @@ class CurrentEpoch:
         self._trainer: L.Trainer | int = trainer
 
     def __call__(self) -> int:
+        """Return the number of the epoch."""
         return self._trainer if isinstance(self._trainer, int) else self._trainer.current_epoch
 
     def __getstate__(self) -> dict[str, int]:

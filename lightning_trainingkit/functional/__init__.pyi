@@ -1,3 +1,6 @@
+from .augmentation_policies import DEVICE_POLICIES as DEVICE_POLICIES
+from .augmentation_policies import WORKER_POLICIES as WORKER_POLICIES
+from .augmentation_policies import find_policy as find_policy
 from .averaging import AVERAGES as AVERAGES
 from .averaging import average_passes as average_passes
 from .curve_shape import CurveShape as CurveShape
