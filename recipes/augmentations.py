@@ -117,7 +117,7 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
         "stretch": ("width to height from 0.7 to 1.4", {"stretch": (0.7, 1.4)}),
         "shear": ("slants by up to 25 degrees", {"shear": 25}),
         "perspective": ("moves the corners inwards", {"perspective": 0.5, "perspective_probability": 1}),
-        "lens": ("barrel or pincushion, k1 from -0.2 to 0.3", {"lens": {"k1": (-0.2, 0.3)}}),
+        "lens_k1": ("barrel or pincushion, from -0.2 to 0.3", {"lens_k1": (-0.2, 0.3)}),
         "erasing": ("blackens a rectangle", {"erasing": 1}),
         "brightness": ("60 to 140 %", {"brightness": 0.4}),
         "contrast": ("60 to 140 %", {"contrast": 0.4}),

@@ -12,7 +12,7 @@ __all__ = ["DEVICE_POLICIES", "WORKER_POLICIES", "find_policy", "plain_policy", 
 DEVICE_POLICIES: dict[str, Augmentation] = {
     "none": Augmentation(),
     "cifar": Augmentation(horizontal_flip=0.5, padding=4),
-    "geometric": Augmentation(translation=0.1, rotation=10, stretch=(0.9, 1.11), shear=5, lens={"k1": 0.1}),
+    "geometric": Augmentation(translation=0.1, rotation=10, stretch=(0.9, 1.11), shear=5, lens_k1=0.1),
 }
 """Policies that run in the workers and on a device."""
 
@@ -108,6 +108,4 @@ def plain_policy(name: str, policy: Any) -> str | dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(each) for key, each in value.items()}
     return [_listed(each) for each in value] if isinstance(value, list | tuple) else value

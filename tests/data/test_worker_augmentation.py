@@ -171,9 +171,12 @@ def few_digits(workers):
 def test_flips_alternate_in_workers_and_after_a_resume(workers, tmp_path):
     unbroken, begun, resumed = Small(), Small(), Small()
     toy_trainer(max_epochs=4, num_sanity_val_steps=0).fit(unbroken, datamodule=few_digits(workers))
-    trainer = toy_trainer(L.pytorch.callbacks.ModelCheckpoint(tmp_path, filename="a"), max_epochs=2)
-    trainer.fit(begun, datamodule=few_digits(workers))
-    toy_trainer(max_epochs=4).fit(resumed, datamodule=few_digits(workers), ckpt_path=tmp_path / "a.ckpt")
+
+    def trainer(epochs):
+        return toy_trainer(L.callbacks.ModelCheckpoint(tmp_path, filename="a"), max_epochs=epochs)
+
+    trainer(2).fit(begun, datamodule=few_digits(workers))
+    trainer(4).fit(resumed, datamodule=few_digits(workers), ckpt_path=tmp_path / "a.ckpt")
     first, *others = (sides(unbroken)[epoch] for epoch in range(4))
     assert 15 < sum(first.values()) < len(first) - 15
     for epoch, each in enumerate(others, start=1):
@@ -195,9 +198,9 @@ def test_alternating_flips_need_a_trainer():
         ("cifar10", "`augment` must be the name of a policy, got 'cifar10'. The nearest are: cifar"),
         ({"flip": 1}, "`augment` must hold ranges of Augmentation, got 'flip'"),
         ({"crop": 6}, "`augment` must keep the size of the images, 8 pixels, got a crop of"),
-        ({"crop": 9}, "`crop` must"),
-        ("imagenet_resnet", "colour"),
-        ({"hue": 0.1}, "`hue`"),
+        ({"crop": 9}, "`crop` must fit into an image with its padding, 8 x 8 pixels, got 9 x 9"),
+        ("imagenet_resnet", "must suit images of shape .1, 8, 8., got 'imagenet_resnet'. .* 3 channels for saturation"),
+        ({"hue": 0.1}, "`augment` must suit images of shape .1, 8, 8.*3 channels for hue"),
     ],
 )
 def test_what_does_not_suit_the_images_is_refused_at_once(augment, message):
