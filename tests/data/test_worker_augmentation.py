@@ -1,8 +1,12 @@
 """The option `augment=` of the DataModules: what the training part shows, and what the others don't."""
 
+import pickle
+import sys
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 from torch.utils.data import Subset
 from torchvision.transforms import v2
@@ -11,8 +15,10 @@ from torchvision.transforms.v2 import functional as F
 from lightning_trainingkit import DigitsDataModule, ImageFolderDataModule
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.data import policy_transform
+from lightning_trainingkit.data.worker_augmentation import CurrentEpoch
 from lightning_trainingkit.functional import Augmentation
-from tests.toy import toy_trainer
+from lightning_trainingkit.functional.augmentation_policies import plain_policy
+from tests.toy import ToyModule, toy_trainer
 
 
 def digits(augment=None, **options):
@@ -167,6 +173,7 @@ def few_digits(workers):
     return data
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_flips_alternate_in_workers_and_after_a_resume(workers, tmp_path):
     unbroken, begun, resumed = Small(), Small(), Small()
@@ -213,3 +220,36 @@ def test_what_does_not_suit_the_images_is_refused_at_once(augment, message):
 def test_an_option_of_a_wrong_type():
     with pytest.raises(TypeError, match="`augment` must be a policy, got 3"):
         DigitsDataModule(augment=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("cifar", "cifar"),
+        ("{rotation: 15, lens_k1: [0, 0.1]}", {"rotation": [-15.0, 15.0], "lens_k1": [0.0, 0.1]}),
+        ("null", None),
+    ],
+)
+def test_from_yaml(given, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data:\n  class_path: lightning_trainingkit.DigitsDataModule\n  init_args: {{augment: {given}}}\n")
+    cli = LightningCLI(
+        ToyModule,
+        L.LightningDataModule,
+        subclass_mode_data=True,
+        run=False,
+        save_config_callback=None,
+        args=["--config", str(file)],
+        seed_everything_default=False,
+        trainer_defaults={"logger": False, "enable_checkpointing": False},
+    )
+    plain = plain_policy("augment", cli.datamodule.hparams.augment) if kept else cli.datamodule.hparams.augment
+    assert plain == kept
+
+
+def test_a_spawned_worker_gets_the_epoch_alone():
+    trainer = toy_trainer()
+    epoch = CurrentEpoch(trainer)
+    trainer.fit_loop.epoch_progress.current.processed = 3
+    assert epoch() == pickle.loads(pickle.dumps(epoch))() == trainer.current_epoch

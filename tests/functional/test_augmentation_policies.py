@@ -1,6 +1,6 @@
 import pytest
-from lightning_trainingkit.functional.augmentation import Augmentation
 
+from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_policies import (
     DEVICE_POLICIES,
     WORKER_POLICIES,
