@@ -4,8 +4,9 @@ Each image of a row has its own random draws. The first rows are single transfor
 effect is seen. The last rows are the policies as `augment="NAME"` applies them. The images are cut from the two
 photographs that scikit-learn has, since digits have no colours. On grey images the transforms of colours are left out.
 
-Expected: EXPECTED
-Cost:     COST
+Expected: augmentations.png with 24 rows. One thread, 96 x 96 pixels, ms an image: policy cifar 0.09, geometric 0.22,
+          trivialaugment 0.12, randaugment 0.23, imagenet_resnet 0.58 (without the decoding of a file)
+Cost:     4 s on 2 CPU cores, nothing to download
 Command:  python recipes/augmentations.py
 """
 
@@ -80,7 +81,7 @@ def main() -> None:
     experiments.print_table(
         f"{args.data}, {height} x {width} pixels",
         rows,
-        f"ms an image: of the clock, {TIMED} images at once, {torch.get_num_threads()} threads",
+        f"ms an image: time of this process for {TIMED} images at once, {torch.get_num_threads()} threads",
         *([f"Left out, since the images are grey: {', '.join(left_out)}."] if left_out else []),
         f"Files: {folder}/augmentations.png, {folder}/results.json",
         *wandb_runs.center(args, folder),
@@ -181,12 +182,12 @@ def without_colours(
 
 
 def milliseconds(change: Change, images: Tensor) -> float:
-    """Fastest of three calls, per image."""
+    """Fastest of three calls, per image, in the time of this process: other programs disturb it less."""
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         change(images)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return 1e3 * min(seconds) / len(images)
 
 
