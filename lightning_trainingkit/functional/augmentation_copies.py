@@ -48,7 +48,7 @@ def _along(
     axis: int,
     flip: Tensor | None,
     draws: AugmentationDraws,
-    output: tuple[int, int],
+    wanted: int,
     device: torch.device,
     reflect: bool,
 ) -> tuple[Tensor, Tensor | None]:
