@@ -10,7 +10,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 
-__all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_values"]
+__all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_mask_fill", "check_values"]
 
 
 def check_batch(values: Any, name: str, draws: AugmentationDraws, shape: str) -> None:
@@ -98,3 +98,16 @@ def check_fill(fill: Any, images: Tensor) -> float | Tensor:
     if len(values) != images.shape[1]:
         raise ValueError(f"`fill` must have a number for each of {images.shape[1]} channels, got {len(values)}. {hint}")
     return torch.tensor(values, dtype=images.dtype)[:, None, None]
+
+
+def check_mask_fill(fill: Any, masks: Tensor) -> None:
+    """Refuse a fill that the dtype of the masks can't hold."""
+    value = _check.number("fill", fill, "Write 255 for a loss that ignores this index, say.")
+    if masks.is_floating_point():
+        return
+    low, high = (0, 1) if masks.dtype == torch.bool else (torch.iinfo(masks.dtype).min, torch.iinfo(masks.dtype).max)
+    if value != int(value) or not low <= value <= high:
+        raise ValueError(
+            f"`fill` must be an integer from {low} to {high} for masks of {masks.dtype}, got {fill}. Change the "
+            "fill, or the dtype of the masks."
+        )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 
-__all__ = ["lens_to_image", "result_to_lens"]
+__all__ = ["lens_to_image", "result_to_lens", "to_device"]
 
 
 def lens_to_image(draws: AugmentationDraws) -> Tensor:
@@ -79,3 +79,11 @@ def _perspective(corners: Tensor, size: tuple[int, int]) -> Tensor:
     centred[:2, 2] = torch.tensor((width / 2, height / 2))
     moved: Tensor = torch.linalg.inv(centred) @ matrix @ centred
     return moved
+
+
+def to_device(parameters: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Move small parameters without waiting for the device."""
+    parameters = parameters if dtype is None else parameters.to(dtype)
+    if device.type == "cuda":
+        parameters = parameters.pin_memory()
+    return parameters.to(device, non_blocking=True)

@@ -98,6 +98,8 @@ class Augment(v2.Transform):  # type: ignore[misc]
             raise ValueError(f"`sample` must hold one image beside {kind}, got a batch. Transform samples one by one.")
         if isinstance(inpt, tv_tensors.KeyPoints):
             moved = augment_points(values[None], augmentation, draws)[0]
+        elif inpt.clamping_mode is None:
+            raise ValueError("`clamping_mode` must be 'soft' or 'hard', got None. Boxes are cut at the border.")
         else:
             moved = augment_boxes(values[None], augmentation, draws, inpt.format.value)[0]
         return tv_tensors.wrap(moved, like=inpt, canvas_size=canvas)
