@@ -1,0 +1,81 @@
+"""The geometry of each image as one matrix: from a pixel of the result to its place in the image."""
+
+import torch
+from torch import Tensor
+
+from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
+
+__all__ = ["lens_to_image", "result_to_lens"]
+
+
+def lens_to_image(draws: AugmentationDraws) -> Tensor:
+    """Compose the inverse maps of perspective, affine map and flips.
+
+    Coordinates are relative to the centre of the image, in pixels. Flips and affine map follow torchvision's
+    ``affine``: the image is flipped, sheared, scaled, rotated clockwise about its centre, then moved.
+
+    Args:
+        draws: Parameters of ``N`` images.
+
+    Returns:
+        Homogeneous matrices ``(N, 3, 3)`` in float64, on the CPU.
+    """
+    matrix = torch.eye(3, dtype=torch.float64).repeat(len(draws), 1, 1)
+    if draws.horizontal_flip is not None:
+        matrix[:, 0, 0] = 1 - 2.0 * draws.horizontal_flip.double()
+    if draws.vertical_flip is not None:
+        matrix[:, 1, 1] = 1 - 2.0 * draws.vertical_flip.double()
+    if draws.angle is not None or draws.scale is not None or draws.shear is not None:
+        matrix[:, :2, :2] = matrix[:, :2, :2] @ torch.linalg.inv(_linear(draws))
+    if draws.translation is not None:
+        matrix[:, :2, 2] = -(matrix[:, :2, :2] @ draws.translation.double()[:, :, None])[:, :, 0]
+    if draws.corners is not None:
+        matrix = matrix @ _perspective(draws.corners.double(), draws.size)
+    return matrix
+
+
+def result_to_lens(draws: AugmentationDraws, output: tuple[int, int]) -> Tensor:
+    """Offset ``(N, 2)`` from the centre of the result to the centre of the image, in pixels (x, y), float64."""
+    height, width = draws.size
+    if draws.crop is None:
+        return torch.zeros(len(draws), 2, dtype=torch.float64)
+    return draws.crop.double() + torch.tensor(((output[1] - width) / 2, (output[0] - height) / 2))
+
+
+def _linear(draws: AugmentationDraws) -> Tensor:
+    """Rotation times scale times both shears, ``(N, 2, 2)``, as in torchvision's ``affine``."""
+    zeros = torch.zeros(len(draws), dtype=torch.float64)
+    ones = torch.ones(len(draws), 2, dtype=torch.float64)
+    angle = zeros if draws.angle is None else draws.angle.double().deg2rad()
+    rotation = torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1).view(-1, 2, 2)
+    scale = torch.diag_embed(ones if draws.scale is None else draws.scale.double())
+    x, y = (zeros, zeros) if draws.shear is None else draws.shear.double().deg2rad().tan().unbind(-1)
+    shear_y = torch.stack((zeros + 1, zeros, -y, zeros + 1), -1).view(-1, 2, 2)
+    shear_x = torch.stack((zeros + 1, -x, zeros, zeros + 1), -1).view(-1, 2, 2)
+    linear: Tensor = rotation @ scale @ shear_y @ shear_x
+    return linear
+
+
+def _perspective(corners: Tensor, size: tuple[int, int]) -> Tensor:
+    """Map of the moved corners to the corners of the image, ``(N, 3, 3)``.
+
+    torchvision solves for the indices of the corner pixels, from 0 to the side less 1, and applies the map to centres
+    of pixels, from 0.5 on. The half pixel between the two is kept here.
+    """
+    height, width = size
+    x, y = corners.unbind(-1)
+    to_x, to_y = (
+        torch.tensor(side, dtype=torch.float64).expand_as(x)
+        for side in ((0, width - 1, width - 1, 0), (0, 0, height - 1, height - 1))
+    )
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    rows = (
+        torch.stack((x, y, one, zero, zero, zero, -to_x * x, -to_x * y), -1),
+        torch.stack((zero, zero, zero, x, y, one, -to_y * x, -to_y * y), -1),
+    )
+    solution = torch.linalg.solve(torch.cat(rows, 1), torch.cat((to_x, to_y), 1))
+    matrix = torch.cat((solution, torch.ones_like(solution[:, :1])), 1).view(-1, 3, 3)
+    centred = torch.eye(3, dtype=torch.float64)
+    centred[:2, 2] = torch.tensor((width / 2, height / 2))
+    moved: Tensor = torch.linalg.inv(centred) @ matrix @ centred
+    return moved
