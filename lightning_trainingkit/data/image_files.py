@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = ["ImageReader", "extensions", "read_all"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Stubs without a decoder, formats for which Pillow starts a program (Ghostscript), and a format that holds any other.
@@ -148,7 +149,7 @@ class ImageReader:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_all(paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
+def read_all(paths: Iterable[S], read: Callable[[S], T]) -> Iterator[T]:
     """Yield ``read(path)`` for each file. At the end raise one ValueError that names all unreadable files."""
     faults = []
     for path in paths:

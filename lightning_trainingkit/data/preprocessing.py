@@ -37,8 +37,8 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: st
             of four dimensions in a dict.
 
     Returns:
-        ``Standardize``, ``Decorrelate`` or, for ``none``, ``torch.nn.Identity``: a layer without parameters, whose
-        ``inverse`` makes pictures again.
+        ``Standardize`` or ``Decorrelate``, layers without parameters whose ``inverse`` makes pictures again. For
+        ``none`` it is ``torch.nn.Identity``.
 
     Raises:
         TypeError: If a batch holds no images.
@@ -99,14 +99,14 @@ def make_preprocessing(kind: str, moments: Moments | None) -> nn.Module:
         axes = principal_axes(moments)
         if axes.shrinkage and kind != "pca":
             rank_zero_info(
-                f"preprocess={kind!r}: {moments.images:,} images have fewer degrees of freedom than their "
-                f"{len(axes.variances):,} values. The covariance is shrunk by {axes.shrinkage:.1%} towards equal "
-                "variances (OAS)."
+                f"{kind}: {moments.images:,} images are too few for {len(axes.variances):,} values each. Whitening "
+                f"shrinks their covariance by {axes.shrinkage:.1%} towards equal variances (OAS)."
             )
         return Decorrelate(moments.mean.view(moments.shape), linear_map(axes, kind))
     if kind == "channel":
         std = moments.variance.sqrt()
-        return Standardize(moments.mean, torch.where(std > 1e-6, std, 1.0))
+        # A constant channel keeps the scale 1. Float32 has no smaller deviations beside a large mean.
+        return Standardize(moments.mean, torch.where(std > 1e-6 * moments.mean.abs().clamp_min(1), std, 1.0))
     return Standardize(moments.mean)
 
 

@@ -55,14 +55,13 @@ class Decorrelate(nn.Module):
         x = as_image(x, self.mean)
         with torch.autocast(x.device.type, enabled=False):
             y = (x.to(self.mean.dtype) - self.mean).flatten(-3) @ self.matrix.T
-        return y.unflatten(-1, self.mean.shape).to(x.dtype)
+        return y.reshape(x.shape).to(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Map decorrelated values back to images from 0 to 1. It solves a linear system: for pictures."""
-        wanted = y.detach().flatten(-3).cpu().double()
-        x = torch.linalg.solve(self.matrix.cpu().double(), wanted.flatten(0, -2).T if wanted.ndim > 1 else wanted)
-        x = (x.T if wanted.ndim > 1 else x).reshape(y.shape).to(self.mean)
-        return (x + self.mean).to(y.dtype)
+        wanted = y.detach().reshape(-1, self.mean.numel()).cpu().double()
+        x: Tensor = torch.linalg.solve(self.matrix.cpu().double(), wanted.T).T
+        return (x.reshape(y.shape).to(self.mean) + self.mean).to(y.dtype)
 
     def extra_repr(self) -> str:
         """Show the shape of the images."""
