@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_trainingkit import DigitsDataModule, ImageFolderDataModule
+from lightning_trainingkit import BestCheckpoint, DigitsDataModule, EpochSeed, ImageFolderDataModule
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.data import policy_transform
 from lightning_trainingkit.data.worker_augmentation import CurrentEpoch
@@ -147,7 +147,7 @@ class Small(L.LightningModule):
         return torch.nn.functional.cross_entropy(self.layer(x.flatten(1)), y)
 
     def validation_step(self, batch, batch_idx):
-        pass
+        self.log("val/loss", 1.0)
 
     def configure_optimizers(self):
         # asks Lightning for the loader before the checkpoint is restored
@@ -190,6 +190,24 @@ def test_flips_alternate_in_workers_and_after_a_resume(workers, tmp_path):
         assert each == {image: side ^ (epoch % 2 == 1) for image, side in first.items()}
     assert sides(begun) == {0: first, 1: others[0]}
     assert sides(resumed) == {2: others[1], 3: others[2]}
+
+
+@pytest.mark.parametrize("augment", ["geometric", "randaugment"])
+def test_a_resumed_run_draws_what_an_unbroken_one_draws(augment, tmp_path):
+    def trained(folder, **resume):
+        torch.manual_seed(0)
+        module, data = Small(), digits(augment, batch_size=20)
+        data.train_set, data.val_set = Subset(data.train_set, range(60)), Subset(data.val_set, range(10))
+        keep = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / folder), filename="{epoch}", save_top_k=-1)
+        toy_trainer(EpochSeed(0), keep, max_epochs=3).fit(module, datamodule=data, **resume)
+        return module
+
+    unbroken = trained("unbroken")
+    resumed = trained("resumed", ckpt_path=tmp_path / "unbroken/epoch=0.ckpt")
+    assert resumed.seen.keys() == {1, 2}
+    for epoch, batches in resumed.seen.items():
+        assert torch.equal(torch.cat(batches), torch.cat(unbroken.seen[epoch]))
+    assert torch.equal(resumed.layer.weight, unbroken.layer.weight)
 
 
 def test_alternating_flips_need_a_trainer():
