@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightning_trainingkit.functional import DEVICE_POLICIES, WORKER_POLICIES
+from lightning_trainingkit.functional.augmentation_policies import DEVICE_POLICIES, WORKER_POLICIES
 
 
 @pytest.mark.slow
