@@ -5,6 +5,7 @@ from .augmentation_drawing import draw_augmentation as draw_augmentation
 from .augmentation_draws import AugmentationDraws as AugmentationDraws
 from .augmentation_images import augment as augment
 from .augmentation_images import augment_masks as augment_masks
+from .augmentation_policies import find_policy as find_policy
 from .averaging import AVERAGES as AVERAGES
 from .averaging import average_passes as average_passes
 from .curve_shape import CurveShape as CurveShape
@@ -19,9 +20,13 @@ from .init import init_ as init_
 from .init import parse_scheme as parse_scheme
 from .logistic import fit_logistic as fit_logistic
 from .losses import multiclass_hinge as multiclass_hinge
+from .moments import Moments as Moments
 from .phases import layer_factor as layer_factor
 from .phases import read_phases as read_phases
 from .phases import warmup_factor as warmup_factor
+from .preprocessing import PREPROCESSINGS as PREPROCESSINGS
+from .preprocessing import linear_map as linear_map
+from .preprocessing import principal_axes as principal_axes
 from .schedules import cycle_ends as cycle_ends
 from .schedules import cyclic_cosine as cyclic_cosine
 from .split import stratified_split as stratified_split
