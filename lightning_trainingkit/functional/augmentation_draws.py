@@ -73,3 +73,7 @@ class AugmentationDraws:
     def __len__(self) -> int:
         """Number of images; 1 if all steps are off, which suits any number of images."""
         return max((len(draw) for draw in self.steps.values()), default=1)
+
+    def rows(self, start: int, stop: int) -> "AugmentationDraws":
+        """Draws of some of the images."""
+        return AugmentationDraws(self.size, **{name: draw[start:stop] for name, draw in self.steps.items()})

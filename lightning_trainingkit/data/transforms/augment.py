@@ -1,5 +1,6 @@
 """A v2 transform that applies an augmentation, with a draw for each image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ class Augment(v2.Transform):  # type: ignore[misc]
         """Draw for each image of the sample.
 
         Raises:
-            TypeError: If the sample holds a PIL image or a video, or no image.
-            ValueError: If its images, masks, boxes and keypoints differ in size or number.
+            TypeError: If the sample holds a PIL image or a video.
+            ValueError: If it holds nothing to change, or if its images, masks, boxes and keypoints differ in size.
         """
         for value in flat_inputs:
             if isinstance(value, PILImage | tv_tensors.Video):
@@ -89,8 +90,8 @@ class Augment(v2.Transform):  # type: ignore[misc]
             changed = self._change(images, params)
             return tv_tensors.wrap(changed if params["batch"] else changed[0], like=inpt)
         if isinstance(inpt, tv_tensors.Mask):
-            layers = values.flatten(1, -3) if params["batch"] and values.ndim > 3 else values
-            layers = layers if params["batch"] else values.reshape(1, -1, *values.shape[-2:])
+            count = len(draws) if params["batch"] else 1
+            layers = values.reshape(count, math.prod(values.shape[:-2]) // count, *values.shape[-2:])
             moved = augment_masks(layers, augmentation, draws, self.mask_fill)
             return tv_tensors.wrap(moved.reshape(*values.shape[:-2], *canvas), like=inpt)
         if params["batch"]:
