@@ -14,7 +14,7 @@ from lightning_trainingkit.data.policies import policy_transform
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
 from lightning_trainingkit.functional.augmentation_images import augment
-from lightning_trainingkit.functional.augmentation_policies import read_policy
+from lightning_trainingkit.functional.augmentation_policies import plain_policy, read_policy
 
 __all__ = ["CurrentEpoch", "WorkerAugmentation"]
 
@@ -104,7 +104,7 @@ class WorkerAugmentation:
                 shape = tuple(self(torch.zeros(1, *image_shape), [0]).shape[1:])
         except ValueError as error:
             raise ValueError(
-                f"`augment` must suit images of shape {image_shape}, got {self.policy!r}. {error}"
+                f"`augment` must suit images of shape {image_shape}, got {plain_policy('augment', self.policy)!r}. {error}"
             ) from error
         if shape != image_shape:
             raise ValueError(

@@ -12,12 +12,19 @@ from torch.utils.data import Subset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_trainingkit import BestCheckpoint, DigitsDataModule, EpochSeed, ImageFolderDataModule
+from lightning_trainingkit import (
+    BestCheckpoint,
+    CIFAR10DataModule,
+    DigitsDataModule,
+    EpochSeed,
+    FashionMNISTDataModule,
+    ImageFolderDataModule,
+)
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.data import policy_transform
 from lightning_trainingkit.data.worker_augmentation import CurrentEpoch
 from lightning_trainingkit.functional import Augmentation
-from lightning_trainingkit.functional.augmentation_policies import plain_policy
+from lightning_trainingkit.functional.augmentation_policies import DEVICE_POLICIES, WORKER_POLICIES, plain_policy
 from tests.toy import ToyModule, toy_trainer
 
 
@@ -233,6 +240,17 @@ def test_what_does_not_suit_the_images_is_refused_at_once(augment, message):
     with pytest.raises(ValueError, match=message):
         DigitsDataModule(augment=augment)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("name", [*DEVICE_POLICIES, *WORKER_POLICIES])
+def test_every_policy_suits_colour_images(name):
+    assert CIFAR10DataModule(augment=name).hparams.augment == name
+
+
+def test_clothes_are_grey():
+    assert FashionMNISTDataModule(augment="geometric").hparams.augment == "geometric"
+    with pytest.raises(ValueError, match=r"must suit images of shape \(1, 28, 28\), got \{'hue': \[-0.1, 0.1\]\}"):
+        FashionMNISTDataModule(augment={"hue": 0.1})
 
 
 def test_an_option_of_a_wrong_type():
