@@ -103,9 +103,8 @@ class WorkerAugmentation:
             with torch.random.fork_rng(devices=[]):
                 shape = tuple(self(torch.zeros(1, *image_shape), [0]).shape[1:])
         except ValueError as error:
-            raise ValueError(
-                f"`augment` must suit images of shape {image_shape}, got {plain_policy('augment', self.policy)!r}. {error}"
-            ) from error
+            given = plain_policy("augment", self.policy)
+            raise ValueError(f"`augment` must suit images of shape {image_shape}, got {given!r}. {error}") from error
         if shape != image_shape:
             raise ValueError(
                 f"`augment` must keep the size of the images, {image_shape[1]} pixels, got a crop of {shape[1:]}. "
