@@ -144,7 +144,8 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
         name: (what, Augment(Augmentation(**ranges))) for name, (what, ranges) in transforms.items()
     }
     for name, what in policies.items():
-        found[f"policy {name}"] = (what, each_by_itself(policy_transform(name, size)))
+        at_once = Augment(DEVICE_POLICIES[name]) if name in DEVICE_POLICIES else None
+        found[f"policy {name}"] = (what, at_once or each_by_itself(policy_transform(name, size)))
     for epoch in (0, 1):
         what = f"mirrors the other half in each epoch, here {epoch}"
         found[f"policy alternating_flip {epoch}"] = (what, alternating(epoch))
@@ -155,9 +156,7 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
 
 
 def each_by_itself(transform: Any) -> Change:
-    """Call a policy as the DataModules do: at once where it draws for each image, otherwise image by image."""
-    if isinstance(transform, Augment):
-        return transform
+    """Call a transform that changes all images of a batch alike image by image, as the DataModules do."""
     return lambda images: torch.stack([transform(image) for image in images])
 
 

@@ -59,7 +59,7 @@ class WorkerAugmentation:
         self.policy = read_policy("augment", policy)
         self._seed = seed
         self._epoch: CurrentEpoch | None = None
-        self._transform: v2.Transform | None = None
+        self._transform: v2.Compose | None = None
         if isinstance(self.policy, str) and self.policy != _ALTERNATING:
             self._transform = policy_transform(self.policy, image_shape[1])
         self._rehearse(image_shape)

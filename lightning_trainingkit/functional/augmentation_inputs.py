@@ -12,6 +12,8 @@ from lightning_trainingkit.functional.augmentation_draws import AugmentationDraw
 
 __all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_mask_fill", "check_values"]
 
+_ROUNDING = 1e-4  # a resize of floats gives 1.0000001
+
 
 def check_batch(values: Any, name: str, draws: AugmentationDraws, shape: str) -> None:
     """Refuse a batch that has another number of images than the draws."""
@@ -73,7 +75,7 @@ def check_values(images: Tensor, augmentation: Augmentation) -> None:
         augmentation: The augmentation that will change them. One without steps of colour takes any values.
 
     Raises:
-        ValueError: If a value is below 0, above 1 or NaN.
+        ValueError: If a value is below 0 or above 1, by more than interpolation rounds, or NaN.
 
     Example:
         >>> import torch
@@ -82,7 +84,7 @@ def check_values(images: Tensor, augmentation: Augmentation) -> None:
     if not augmentation.changes_colour or not images.numel():
         return
     low, high = (bound.item() for bound in torch.aminmax(images))
-    if not (low >= 0 and high <= 1):
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(
             f"`images` must have values from 0 to 1 for a change of colour, got values from {low:g} to {high:g}. "
             "Normalise after the augmentation, not before, and divide bytes by 255."
