@@ -25,7 +25,7 @@ def test_a_policy_of_the_workers_is_refused_on_the_device_with_the_reason(name):
 
 @pytest.mark.parametrize(
     "policy",
-    [Augmentation(), Augmentation(rotation=15, lens_k1=0.1), *DEVICE_POLICIES.values()],
+    [Augmentation(), Augmentation(rotation=15, lens={"k1": 0.1}), *DEVICE_POLICIES.values()],
 )
 def test_ranges_from_a_checkpoint_or_yaml_give_the_policy(policy):
     plain = plain_policy("augment", policy)
@@ -39,7 +39,9 @@ def test_a_name_stays_a_name_in_a_checkpoint():
 
 
 def test_a_name_that_does_not_exist_lists_the_nearest():
-    with pytest.raises(ValueError, match=r"`augment` must be the name of a policy, got 'cifar10'. The nearest are: c"):
+    with pytest.raises(
+        ValueError, match=r"`augment` must be the name of a policy, got 'cifar10'. The nearest are: cif"
+    ):
         read_policy("augment", "cifar10")
     with pytest.raises(ValueError, match=r"`policy` must hold ranges of Augmentation, got 'flip'.*horizontal_flip"):
         find_policy({"flip": 0.5})
