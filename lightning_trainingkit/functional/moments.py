@@ -19,9 +19,10 @@ _KINDS = ("channel", "pixel", "covariance")
 class Moments:
     """Count, mean and sum of squared deviations of images, from batches of any size.
 
-    The sums of a batch are in float32, or in float64 for images in float64. They are taken of the deviations from
-    the mean so far, so that a large mean costs no digits. Batches and ranks are merged in float64 (Chan et al.).
-    Bytes count as ``[0, 1]``.
+    - **Sums of a batch** are of the deviations from the mean so far, so that a large mean costs no digits. They are
+      in float32. A covariance, and images in float64, are summed in float64.
+    - **Batches and ranks** are merged in float64 (Chan et al.).
+    - **Bytes** count as ``[0, 1]``.
 
     Args:
         over: ``channel`` (statistics of each channel over images and places), ``pixel`` (of each value of an image
@@ -80,16 +81,21 @@ class Moments:
         flat = x.flatten(1) if self.over == "covariance" else x
         dims = (0, 2, 3) if self.over == "channel" else 0
         count = len(x) * x.shape[2] * x.shape[3] if self.over == "channel" else len(x)
-        shift = self.mean.to(x) if self.count else flat.mean(dims)
+        shift = self.mean.to(x.dtype) if self.count else flat.mean(dims)
         deviations = flat - (shift[:, None, None] if self.over == "channel" else shift)
+        apart = deviations.sum(dims).double() / count
+        self._refuse_infinite(x, apart)
         if self.over == "covariance":
-            scatter = (deviations.T @ deviations).cpu().double()
+            if not self.count:
+                self.scatter = x.new_zeros(flat.shape[1], flat.shape[1])
+            self.scatter.addmm_(deviations.T, deviations)
+            _subtract_squares(self.scatter, apart, count)
+            scatter = None
         else:
-            scatter = deviations.square().sum(dims).cpu().double()
-        apart = deviations.sum(dims).cpu().double() / count
-        self._refuse_infinite(x, apart, scatter)
-        _subtract_squares(scatter, apart, count)
-        self._merge(len(x), count, shift.cpu().double() + apart, scatter)
+            scatter = deviations.square_().sum(dims).double()
+            self._refuse_infinite(x, scatter)
+            _subtract_squares(scatter, apart, count)
+        self._merge(len(x), count, shift.double() + apart, scatter)
 
     def merge(self, other: "Moments") -> None:
         """Add what another object has measured, such as that of another rank."""
@@ -102,15 +108,16 @@ class Moments:
             self.shape = self.shape or other.shape
             self._merge(other.images, other.count, other.mean, other.scatter.clone())
 
-    def _merge(self, images: int, count: int, mean: Tensor, scatter: Tensor) -> None:
-        """Merge by Chan's formula. ``scatter`` may be changed in place."""
+    def _merge(self, images: int, count: int, mean: Tensor, scatter: Tensor | None) -> None:
+        """Merge by Chan's formula. ``scatter`` is None where it is added already."""
+        if scatter is not None:
+            self.scatter = self.scatter.add_(scatter) if self.count else scatter
         if not self.count:
-            self.mean, self.scatter = mean, scatter
+            self.mean = mean
         else:
             together = self.count + count
             apart = mean - self.mean
             self.mean = self.mean + apart * (count / together)
-            self.scatter += scatter
             _subtract_squares(self.scatter, apart, -self.count * count / together)
         self.images += images
         self.count += count
@@ -134,9 +141,9 @@ class Moments:
                 f"({' x '.join(map(str, shape))}). Make the images smaller, or use statistics per channel."
             )
         self.shape = shape
-        if images.dtype == torch.uint8:
-            return images.float().div_(255)
-        return images if images.dtype == torch.float64 else images.float()
+        exact = self.over == "covariance" or images.dtype == torch.float64
+        x = images.cpu().to(torch.float64 if exact else torch.float32)
+        return x.div_(255) if images.dtype == torch.uint8 else x
 
     def _refuse_infinite(self, x: Tensor, *sums: Tensor) -> None:
         if all(bool(each.isfinite().all()) for each in sums):
