@@ -9,7 +9,6 @@ from .callbacks.averaging.augmentation import TestTimeAugmentation as TestTimeAu
 from .callbacks.averaging.ensemble_average import EnsembleAverage as EnsembleAverage
 from .callbacks.averaging.monte_carlo_dropout import MonteCarloDropout as MonteCarloDropout
 from .callbacks.channels_last import ChannelsLast as ChannelsLast
-from .callbacks.noise.cutout import Cutout as Cutout
 from .callbacks.checkpointing.best_checkpoint import BestCheckpoint as BestCheckpoint
 from .callbacks.checkpointing.snapshot_checkpoint import SnapshotCheckpoint as SnapshotCheckpoint
 from .callbacks.command_center.command_center import CommandCenter as CommandCenter
@@ -19,6 +18,10 @@ from .callbacks.diagnostics.health_report import HealthReport as HealthReport
 from .callbacks.early_stopping import EarlyStopping as EarlyStopping
 from .callbacks.epoch_seed import EpochSeed as EpochSeed
 from .callbacks.initialization.init_override import InitOverride as InitOverride
+from .callbacks.noise.blend import Blend as Blend
+from .callbacks.noise.cutmix import CutMix as CutMix
+from .callbacks.noise.cutout import Cutout as Cutout
+from .callbacks.noise.mixup import Mixup as Mixup
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.transfer.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule
