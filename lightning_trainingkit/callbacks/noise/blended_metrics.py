@@ -26,7 +26,7 @@ def find_metrics(module: nn.Module) -> list[Metric]:
         found += [
             part for each in held if isinstance(each, Metric) for part in each.modules() if isinstance(part, Metric)
         ]
-    return list(dict.fromkeys(found))
+    return list({id(each): each for each in found}.values())
 
 
 @contextmanager
@@ -49,6 +49,7 @@ def on_update(metrics: list[Metric], see: Callable[[Metric, tuple[Any, ...], dic
 class _Kept:
     """A metric as it was before the first update of a batch, and after the first call of the step."""
 
+    metric: Metric
     count: int
     states: States
     cache: Any
@@ -68,15 +69,15 @@ class BlendedMetrics:
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
-        self._kept: dict[Metric, _Kept] = {}
+        self._kept: dict[int, _Kept] = {}  # by id: the hash of a metric changes with its state
 
     @contextmanager
     def single(self) -> Iterator[None]:
         """Run the step once, without a blend."""
-        updated: dict[Metric, None] = {}
-        with on_update(self._metrics, lambda metric, args, kwargs: updated.setdefault(metric)):
+        updated: dict[int, Metric] = {}
+        with on_update(self._metrics, lambda metric, args, kwargs: updated.setdefault(id(metric), metric)):
             yield
-        for metric in updated:
+        for metric in updated.values():
             if not _has_other_states(metric):  # a metric that has no blend is refused in the first batch with one
                 self._set(metric, {name: _floating(state) for name, state in _states(metric).items()})
 
@@ -86,7 +87,8 @@ class BlendedMetrics:
         self._kept.clear()
         with self._restored_after_error(), on_update(self._metrics, self._keep):
             yield
-        for metric, kept in self._kept.items():
+        for kept in self._kept.values():
+            metric = kept.metric
             kept.after_first, kept.cache_of_first = _states(metric), metric._forward_cache
             metric._update_count = kept.count
             _put(metric, _clones(kept.states))
@@ -99,8 +101,8 @@ class BlendedMetrics:
 
     def blend(self, weight: float) -> None:
         """Give each updated metric the blend of its two states."""
-        for metric, kept in self._kept.items():
-            states = {}
+        for kept in self._kept.values():
+            metric, states = kept.metric, {}
             for name, state in _states(metric).items():
                 first = kept.after_first.get(name, kept.states[name])
                 states[name] = torch.lerp(_floating(state), _floating(first), weight)
@@ -112,7 +114,7 @@ class BlendedMetrics:
         self._kept.clear()
 
     def _keep(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if metric in self._kept:
+        if id(metric) in self._kept:
             return
         others = _has_other_states(metric)
         if others:
@@ -121,7 +123,8 @@ class BlendedMetrics:
                 f"{type(metric).__name__}, whose {', '.join(others)} cannot be blended. Update it in validation alone, "
                 "or give it `thresholds` if it takes them."
             )
-        self._kept[metric] = _Kept(metric.update_count, _states(metric), metric._forward_cache, metric._forward_cache)
+        cache = metric._forward_cache
+        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache)
         _put(metric, _clones(_states(metric)))
 
     def _set(self, metric: Metric, states: States) -> None:
@@ -138,7 +141,8 @@ class BlendedMetrics:
         try:
             yield
         except BaseException:
-            for metric, kept in self._kept.items():
+            for kept in self._kept.values():
+                metric = kept.metric
                 metric._update_count, metric._computed, metric._forward_cache = kept.count, None, kept.cache
                 _put(metric, kept.states)
             self._kept.clear()

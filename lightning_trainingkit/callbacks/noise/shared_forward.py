@@ -80,7 +80,7 @@ class SharedForward:
             with patched([_entry(each, self._calling(each)) for each in self._candidates]):
                 yield replay
             if not self._known:
-                inside = {part for each in self._shared for part in each.modules() if part is not each}
+                inside = self._records.keys() - self._shared  # they were called inside of shared modules alone
                 self._candidates = [each for each in self._candidates if each not in inside | self._opened]
                 self._known = True
         finally:
