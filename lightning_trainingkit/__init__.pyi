@@ -18,6 +18,7 @@ from .callbacks.diagnostics.health_report import HealthReport as HealthReport
 from .callbacks.early_stopping import EarlyStopping as EarlyStopping
 from .callbacks.epoch_seed import EpochSeed as EpochSeed
 from .callbacks.initialization.init_override import InitOverride as InitOverride
+from .callbacks.noise.batch_augmentation import BatchAugmentation as BatchAugmentation
 from .callbacks.noise.blend import Blend as Blend
 from .callbacks.noise.cutmix import CutMix as CutMix
 from .callbacks.noise.cutout import Cutout as Cutout

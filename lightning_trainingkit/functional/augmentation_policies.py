@@ -12,7 +12,7 @@ __all__ = ["DEVICE_POLICIES", "WORKER_POLICIES", "find_policy", "plain_policy", 
 DEVICE_POLICIES: dict[str, Augmentation] = {
     "none": Augmentation(),
     "cifar": Augmentation(horizontal_flip=0.5, padding=4),
-    "geometric": Augmentation(translation=0.1, rotation=10, stretch=(0.9, 1.11), shear=5, lens={"k1": 0.1}),
+    "geometric": Augmentation(translation=0.1, rotation=10, stretch=(0.9, 1.11), shear=5, lens_k1=0.1),
 }
 """Policies that run in the workers and on a device."""
 

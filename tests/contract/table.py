@@ -12,9 +12,11 @@ ALWAYS = ["validate", "test", "predict"]
 
 CALLBACKS = {
     "ActivationStats": {"every_n_steps": 2},
+    "BatchAugmentation": {"policy": {"rotation": 20, "padding": 1}, "mean": [0.5], "std": [0.1]},
     "BestCheckpoint": {"monitor": "val/loss", "mode": "min", "save_last": True},
     "ChannelsLast": {},
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
+    "Cutout": {"size": 2},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},

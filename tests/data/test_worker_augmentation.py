@@ -59,9 +59,7 @@ def test_each_image_of_a_batch_has_its_own_draws():
     data = digits({"horizontal_flip": 0.5})
     plain = digits()
     torch.manual_seed(0)
-    x, before = (
-        torch.stack([x for x, _ in each.train_set.__getitems__(list(range(200)))]) for each in (data, plain)
-    )
+    x, before = (torch.stack([x for x, _ in each.train_set.__getitems__(list(range(200)))]) for each in (data, plain))
     same = (x == before).flatten(1).all(dim=1)
     mirrored = torch.isclose(x, before.flip(-1)).flatten(1).all(dim=1)
     assert (same | mirrored).all()

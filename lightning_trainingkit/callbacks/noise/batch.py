@@ -55,9 +55,16 @@ class ImageBatch:
             whole, new = _put(whole, self.target, labels), replace(new, labels=labels)
         return replace(new, whole=whole)
 
-    def others(self) -> dict[Key, Any]:
-        """Return all entries but the images and the target."""
-        return {key: value for key, value in _entries(self.whole).items() if key not in (self.image, self.target)}
+    def entries(self) -> dict[Key, Any]:
+        """Return all entries but the images."""
+        return {
+            key: value for key, value in _entries(self.whole).items() if key != self.image and self.image is not None
+        }
+
+    def put(self, key: Key, value: Any) -> "ImageBatch":
+        """Return a new batch with another value of an entry."""
+        new = replace(self, whole=_put(self.whole, key, value))
+        return replace(new, labels=value) if key == self.target else new
 
 
 def find_images(
