@@ -17,7 +17,7 @@ _CURE = "Use targets='pair', which calls the step with hard targets"
 
 def probabilities(labels: Tensor, num_classes: int | None) -> Tensor:
     """Return class indices ``(N,)`` as probabilities ``(N, C)``, and other targets as they are."""
-    if labels.is_floating_point() or num_classes is None:
+    if labels.is_floating_point() or labels.ndim != 1 or num_classes is None:
         return labels
     return one_hot(labels.long(), num_classes).float()
 

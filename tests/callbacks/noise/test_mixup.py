@@ -156,8 +156,8 @@ def test_a_layer_that_runs_twice_is_named_once(capsys, caplog):
         fit(module, FixedMixup(3), max_epochs=2)
     lines = [record.message for record in caplog.records if "run twice" in record.message]
     assert lines == [
-        "FixedMixup: layers run twice for a blended batch, once with each target, since their inputs or outputs differ: "
-        "net.0, net.1, net.4."
+        "FixedMixup: layers run twice for a blended batch, once with each target, since their inputs or outputs "
+        "differ: net.0, net.1, net.4."
     ]
 
 
@@ -508,8 +508,8 @@ def test_names_that_one_call_alone_logs_are_refused():
         module.log(f"loss_{int(batch[1][0])}", loss)
         return loss
 
+    x, y = data()
     with pytest.raises(ValueError, match=r"must log the same names .* got \['loss_0', 'loss_2'\] for one alone"):
-        x, y = data()
         fit(Spy(step), FixedMixup(3), x, y, batch_size=3)
 
 
