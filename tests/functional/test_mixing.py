@@ -63,13 +63,16 @@ def test_cutmix_and_cutout_change_the_pixels_of_the_box_alone(count, height, wid
 
 
 @given(count=st.integers(2, 40), seed=seeds)
-def test_partners_are_one_cycle(count, seed):
+def test_each_image_is_the_partner_of_another(count, seed):
     partner = random_partners(count, torch.Generator().manual_seed(seed))
-    place, seen = 0, set()
-    while place not in seen:
-        seen.add(place)
-        place = int(partner[place])
-    assert len(seen) == count
+    assert sorted(partner.tolist()) == list(range(count))
+    assert all(partner[i] != i for i in range(count))
+
+
+def test_all_partners_are_equally_likely():
+    generator = torch.Generator().manual_seed(0)
+    firsts = torch.stack([random_partners(5, generator)[0] for _ in range(2000)])
+    assert (torch.bincount(firsts, minlength=5) / 2000).tolist() == pytest.approx([0, 0.25, 0.25, 0.25, 0.25], abs=0.04)
 
 
 def test_the_kernels_equal_torchvision_on_its_own_draws():
@@ -110,7 +113,7 @@ def test_weights_per_image_blend_targets_per_image():
 
 
 def test_integers_have_no_blend():
-    with pytest.raises(TypeError, match="`images` must be floating point, got torch.uint8"):
+    with pytest.raises(TypeError, match=r"`images` must be floating point, got torch\.uint8"):
         mixup(torch.zeros(2, 1, dtype=torch.uint8), torch.tensor([1, 0]), 0.5)
-    with pytest.raises(TypeError, match="num_classes=None. Give the number of classes"):
+    with pytest.raises(TypeError, match=r"num_classes=None\. Give the number of classes"):
         blend_targets(torch.tensor([0, 1]), torch.tensor([1, 0]), 0.5)

@@ -17,6 +17,7 @@ from lightning_trainingkit.callbacks.noise.soft_targets import checked_step, pro
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback, Step
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.mixing import cutmix, mixup
+from lightning_trainingkit.functional.mixing_draws import beta_weights
 
 __all__ = ["BlendDraws", "BlendingCallback"]
 
@@ -64,6 +65,15 @@ class BlendingCallback(BatchCallback):
         _check.one_of("draw", draw, ("batch", "image"), "The default is 'batch'.")
         self.targets, self.draw = targets, draw
         self._restart()
+
+    def weights(self, count: int, alpha: float, generator: torch.Generator) -> Tensor | None:
+        """Draw weights from Beta(alpha, alpha), 1 with the probability of no blend. None if all are 1."""
+        rows = count if self.draw == "image" else 1
+        weights = beta_weights(rows, alpha, generator)
+        if self.probability == 1:
+            return weights
+        blended = torch.rand(rows, generator=generator) < self.probability
+        return torch.where(blended, weights, 1.0) if blended.any() else None
 
     def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
         """Draw for a batch of ``count`` images of the given size. None leaves the batch as it is."""

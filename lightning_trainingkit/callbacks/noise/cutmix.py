@@ -7,7 +7,7 @@ import torch
 from lightning_trainingkit.callbacks.noise.batch import Key
 from lightning_trainingkit.callbacks.noise.blending import BlendDraws, BlendingCallback
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.functional.mixing_draws import beta_weights, cutmix_boxes, kept_share, random_partners
+from lightning_trainingkit.functional.mixing_draws import cutmix_boxes, kept_share, random_partners
 
 __all__ = ["CutMix"]
 
@@ -68,10 +68,9 @@ class CutMix(BlendingCallback):
 
     def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
         """Draw partners and boxes."""
-        rows = count if self.draw == "image" else 1
-        blended = torch.rand(rows, generator=generator) < self.probability
-        weights = torch.where(blended, beta_weights(rows, self.alpha, generator), 1.0)
+        weights = self.weights(count, self.alpha, generator)
+        if weights is None:
+            return None
         boxes = cutmix_boxes(weights, size, generator)
-        partner = random_partners(count, generator)
         kept = kept_share(boxes, size)
-        return BlendDraws(partner, kept, boxes) if bool((kept < 1).any()) else None
+        return BlendDraws(random_partners(count, generator), kept, boxes) if bool((kept < 1).any()) else None

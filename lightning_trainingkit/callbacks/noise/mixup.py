@@ -7,7 +7,7 @@ import torch
 from lightning_trainingkit.callbacks.noise.batch import Key
 from lightning_trainingkit.callbacks.noise.blending import BlendDraws, BlendingCallback
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.functional.mixing_draws import beta_weights, random_partners
+from lightning_trainingkit.functional.mixing_draws import random_partners
 
 __all__ = ["Mixup"]
 
@@ -71,8 +71,5 @@ class Mixup(BlendingCallback):
 
     def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
         """Draw partners and weights."""
-        rows = count if self.draw == "image" else 1
-        blended = torch.rand(rows, generator=generator) < self.probability
-        weights = torch.where(blended, beta_weights(rows, self.alpha, generator), 1.0)
-        partner = random_partners(count, generator)
-        return BlendDraws(partner, weights) if blended.any() else None
+        weights = self.weights(count, self.alpha, generator)
+        return None if weights is None else BlendDraws(random_partners(count, generator), weights)
