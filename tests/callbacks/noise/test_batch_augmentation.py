@@ -5,6 +5,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
 from lightning_trainingkit import BatchAugmentation, Cutout, DigitsDataModule
+from lightning_trainingkit.callbacks.noise.batch import find_images
 from lightning_trainingkit.functional import Augmentation
 from tests.toy import ToyModule, toy_trainer
 
@@ -235,3 +236,12 @@ def test_it_runs_before_cutout_whatever_the_order():
         callbacks = [Cutout(2, fill=0.25), BatchAugmentation({"brightness": (2.0, 2.0)})][::order]
         ((changed, _),) = seen(callbacks, batch)
         assert changed.unique().tolist() == [0.25, 1.0]
+
+
+@pytest.mark.parametrize("policy", ["cifar", "geometric", {"brightness": 0.4, "hue": 0.1, "erasing": 0.5}])
+def test_the_host_never_waits_for_the_device(policy):
+    """Tensors on the device "meta" have no values: reading one raises."""
+    images, masks = torch.empty(8, 3, 32, 32, device="meta"), torch.empty(8, 32, 32, device="meta")
+    for callback in (BatchAugmentation(policy), Cutout(8), Cutout(8, draw="batch"), Cutout(8, probability=0.5)):
+        changed = callback.change(find_images((images, masks)), torch.Generator())
+        assert changed.images.device.type == "meta"
