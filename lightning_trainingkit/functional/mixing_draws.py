@@ -49,7 +49,7 @@ def random_partners(count: int, generator: torch.Generator | None = None) -> Ten
     return torch.arange(count).roll(-places)
 
 
-def random_boxes(sides: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def random_boxes(sides: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """Draw boxes with given sides around uniformly drawn pixels. The border of the image clips them.
 
     Args:
@@ -76,7 +76,7 @@ def random_boxes(sides: Tensor, size: tuple[int, int], generator: torch.Generato
     return torch.from_numpy(boxes)
 
 
-def cutmix_boxes(weights: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def cutmix_boxes(weights: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     r"""Draw CutMix's boxes: their share of the image is :math:`1 - w` before the border clips them.
 
     Args:
@@ -97,7 +97,7 @@ def cutmix_boxes(weights: Tensor, size: tuple[int, int], generator: torch.Genera
     return random_boxes(torch.from_numpy(sides.astype(np.int64)), size, generator)
 
 
-def kept_share(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def kept_share(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the share of each image outside of its box: the exact weight of the image's own target.
 
     Args:

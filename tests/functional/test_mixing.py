@@ -117,3 +117,15 @@ def test_integers_have_no_blend():
         mixup(torch.zeros(2, 1, dtype=torch.uint8), torch.tensor([1, 0]), 0.5)
     with pytest.raises(TypeError, match=r"num_classes=None\. Give the number of classes"):
         blend_targets(torch.tensor([0, 1]), torch.tensor([1, 0]), 0.5)
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_the_host_never_waits_for_the_device(count):
+    """Tensors on the device "meta" have no values: reading one raises."""
+    images, labels = torch.empty(8, 3, 8, 8, device="meta"), torch.empty(8, dtype=torch.long, device="meta")
+    partner, weights = random_partners(8), beta_weights(count, 1.0)
+    weight = float(weights) if count == 1 else weights
+    boxes = cutmix_boxes(weights, (8, 8))
+    blends = [mixup(images, partner, weight), cutmix(images, partner, boxes), cutout(images, boxes)]
+    assert all(each.shape == images.shape for each in blends)
+    assert blend_targets(labels, partner, weight, num_classes=3).device.type == "meta"

@@ -68,7 +68,7 @@ class Blend(BlendingCallback):
         for each in self.blends:
             each.start(trainer, pl_module, batch)
 
-    def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
+    def draws(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> BlendDraws | None:
         """Draw a blend, then its draws."""
         weights = torch.tensor(self.weights, dtype=torch.float64)
         chosen = self.blends[int(torch.multinomial(weights, 1, generator=generator))]

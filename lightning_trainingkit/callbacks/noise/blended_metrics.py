@@ -75,7 +75,11 @@ class BlendedMetrics:
     def single(self) -> Iterator[None]:
         """Run the step once, without a blend."""
         updated: dict[int, Metric] = {}
-        with on_update(self._metrics, lambda metric, args, kwargs: updated.setdefault(id(metric), metric)):
+
+        def see(metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            updated[id(metric)] = metric
+
+        with on_update(self._metrics, see):
             yield
         # A metric that has no blend is refused in the first batch with a blend.
         states = [state for each in updated.values() if not _has_other_states(each) for state in _states(each).values()]

@@ -64,9 +64,10 @@ class BlendingCallback(BatchCallback):
         _check.one_of("targets", targets, ("pair", "soft"), "The default is 'pair'.")
         _check.one_of("draw", draw, ("batch", "image"), "The default is 'batch'.")
         self.targets, self.draw = targets, draw
-        self._restart()
+        self._pair: PairStep | None = None
+        self._told = self._checked = False
 
-    def weights(self, count: int, alpha: float, generator: torch.Generator) -> Tensor | None:
+    def draw_weights(self, count: int, alpha: float, generator: torch.Generator) -> Tensor | None:
         """Draw weights from Beta(alpha, alpha), 1 with the probability of no blend. None if all are 1."""
         rows = count if self.draw == "image" else 1
         weights = beta_weights(rows, alpha, generator)
@@ -75,7 +76,7 @@ class BlendingCallback(BatchCallback):
         blended = torch.rand(rows, generator=generator) < self.probability
         return torch.where(blended, weights, 1.0) if blended.any() else None
 
-    def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
+    def draws(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> BlendDraws | None:
         """Draw for a batch of ``count`` images of the given size. None leaves the batch as it is."""
         raise NotImplementedError
 
@@ -84,7 +85,8 @@ class BlendingCallback(BatchCallback):
         if stage == "fit" and self.targets == "pair":
             _refuse_unpairable(pl_module)
         super().setup(trainer, pl_module, stage)
-        self._restart()
+        self._pair = None
+        self._told = self._checked = False
 
     def start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ImageBatch) -> None:
         """Check the images and the targets of the first batch."""
@@ -115,7 +117,7 @@ class BlendingCallback(BatchCallback):
     ) -> Any:
         """Blend a batch and run the step, once or with each target."""
         count, size = len(batch.images), tuple(batch.images.shape[-2:])
-        draws = self.draws(count, (size[0], size[1]), generator) if count > 1 else None
+        draws = self.draws(count, size, generator) if count > 1 else None
         if self.targets == "soft":
             return self._run_soft(pl_module, batch, draws, step)
         if self._pair is None:
@@ -168,10 +170,6 @@ class BlendingCallback(BatchCallback):
             return step(batch.replaced(images, labels))
         self._checked = True
         return checked_step(pl_module, lambda: step(batch.replaced(images, labels)), labels)
-
-    def _restart(self) -> None:
-        self._pair: PairStep | None = None
-        self._told = self._checked = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_pair": None}

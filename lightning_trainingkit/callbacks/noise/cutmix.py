@@ -66,9 +66,9 @@ class CutMix(BlendingCallback):
         super().__init__(num_classes, targets, draw, **options)
         self.alpha = _check.number("alpha", alpha, "To train without boxes, leave the callback out.", above=0)
 
-    def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
+    def draws(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> BlendDraws | None:
         """Draw partners and boxes."""
-        weights = self.weights(count, self.alpha, generator)
+        weights = self.draw_weights(count, self.alpha, generator)
         if weights is None:
             return None
         boxes = cutmix_boxes(weights, size, generator)

@@ -69,7 +69,7 @@ class Mixup(BlendingCallback):
                 "image. Use draw='batch' or targets='soft'."
             )
 
-    def draws(self, count: int, size: tuple[int, int], generator: torch.Generator) -> BlendDraws | None:
+    def draws(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> BlendDraws | None:
         """Draw partners and weights."""
-        weights = self.weights(count, self.alpha, generator)
+        weights = self.draw_weights(count, self.alpha, generator)
         return None if weights is None else BlendDraws(random_partners(count, generator), weights)

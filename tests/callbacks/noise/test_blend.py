@@ -1,9 +1,15 @@
+from contextlib import suppress
+
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_trainingkit import Blend, CutMix, Mixup
 from tests.callbacks.noise.fixed_blends import FixedCutMix, FixedMixup, Spy, blended_by_hand, data, fit
+from tests.callbacks.noise.test_training_batch import Kill, Places, Plain
+from tests.toy import difference, toy_trainer
 
 
 def kinds(blend, epochs=20):
@@ -63,3 +69,31 @@ def test_entries_that_do_not_fit(name):
         Blend(blends)
     with pytest.raises(ValueError, match="`weights` must be positive or 0 and sum to 1"):
         Blend([Mixup(3), CutMix(3)], weights=[1.0, 1.0])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.parametrize("targets", ["pair", "soft"])
+def test_killed_in_mid_epoch_and_resumed_from_the_last_validation(targets, tmp_path):
+    """Epochs of 4 batches, validated after 2 and 4: the same batches and blends, the same weights."""
+
+    def train(folder, seed, *callbacks, ckpt_path=None):
+        torch.manual_seed(seed)
+        data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+        batches = Places(TensorDataset(data, torch.arange(16) % 2), 4, shuffle=True)
+        module = Plain()
+        save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, save_on_train_epoch_end=False)
+        blend = Blend([each(2, targets=targets, alpha=1.0) for each in (Mixup, CutMix)])
+        options = {"val_check_interval": 0.5, "num_sanity_val_steps": 0, "default_root_dir": tmp_path}
+        trainer = toy_trainer(blend, save, *callbacks, **options)
+        with suppress(SystemExit):
+            trainer.fit(module, batches, DataLoader(batches.dataset, 16), ckpt_path=ckpt_path)
+        return module, trainer
+
+    unbroken, _ = train("unbroken", 0)
+    _, broken = train("broken", 0, Kill(3))
+    resumed, _ = train("broken", 1, ckpt_path=broken.checkpoint_callback.best_model_path)
+    seen = resumed.seen["train"]
+    assert len(seen) == 6 * (2 if targets == "pair" else 1)
+    for ours, theirs in zip(seen, unbroken.seen["train"][-len(seen) :], strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert difference(resumed.state_dict(), unbroken.state_dict()) == 0
