@@ -36,11 +36,10 @@ def mixup(images: Tensor, partner: Tensor, weight: float | Tensor) -> Tensor:
     """
     if not images.is_floating_point():
         raise TypeError(f"`images` must be floating point, got {images.dtype}. Convert them first: images / 255, say.")
-    partner = partner.to(images.device, non_blocking=True)
     if isinstance(weight, Tensor) and weight.ndim:
         rows = weight.to(images.device, images.dtype, non_blocking=True)
-        return torch.lerp(images[partner], images, rows.view(-1, *[1] * (images.ndim - 1)))
-    return torch.lerp(images[partner], images, float(weight))
+        return torch.lerp(_taken(images, partner), images, rows.view(-1, *[1] * (images.ndim - 1)))
+    return torch.lerp(_taken(images, partner), images, float(weight))
 
 
 def cutmix(images: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
@@ -66,13 +65,12 @@ def cutmix(images: Tensor, partner: Tensor, boxes: Tensor) -> Tensor:
         Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019,
         arXiv:1905.04899.
     """
-    partner = partner.to(images.device, non_blocking=True)
     if _one_box(boxes):
         x1, y1, x2, y2 = boxes[0].tolist()
         pasted = images.clone()
-        pasted[..., y1:y2, x1:x2] = images[..., y1:y2, x1:x2][partner]
+        pasted[..., y1:y2, x1:x2] = _taken(images, partner)[..., y1:y2, x1:x2]
         return pasted
-    return torch.where(_inside(boxes, images), images[partner], images)
+    return torch.where(_inside(boxes, images), _taken(images, partner), images)
 
 
 def cutout(images: Tensor, boxes: Tensor, fill: float | Tensor = 0.0) -> Tensor:
@@ -134,6 +132,12 @@ def blend_targets(targets: Tensor, partner: Tensor, weight: float | Tensor, num_
             )
         targets = one_hot(targets.long(), num_classes).float()
     return mixup(targets, partner, weight)
+
+
+def _taken(images: Tensor, partner: Tensor) -> Tensor:
+    partner = partner.to(images.device, non_blocking=True)
+    # index_select takes a fifth of the time on a CPU, but loses the order of memory of channels_last.
+    return images.index_select(0, partner) if images.is_contiguous() else images[partner]
 
 
 def _one_box(boxes: Tensor) -> bool:

@@ -30,7 +30,9 @@ def beta_weights(count: int, alpha: float, generator: torch.Generator | None = N
 
 
 def random_partners(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Draw a partner for each image: a random cycle through all images, so that no image is its own partner.
+    """Draw a partner for each image: the one that comes k places later, with one random k from 1 to ``count - 1``.
+
+    In a shuffled batch such pairs are as random as those of a permutation. No image is its own partner.
 
     Args:
         count: Number of images. A single image is its own partner.
@@ -43,13 +45,11 @@ def random_partners(count: int, generator: torch.Generator | None = None) -> Ten
         >>> random_partners(2)
         tensor([1, 0])
     """
-    order = torch.randperm(count, generator=generator)
-    partner = torch.empty_like(order)
-    partner[order] = order.roll(1)
-    return partner
+    places = int(torch.randint(1, max(count, 2), (), generator=generator))
+    return torch.arange(count).roll(-places)
 
 
-def random_boxes(sides: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def random_boxes(sides: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     """Draw boxes with given sides around uniformly drawn pixels. The border of the image clips them.
 
     Args:
@@ -66,14 +66,17 @@ def random_boxes(sides: Tensor, size: tuple[int, int], generator: torch.Generato
         >>> boxes.shape
         torch.Size([1, 4])
     """
-    most = torch.tensor(size)
-    centers = torch.stack([torch.randint(side, (len(sides),), generator=generator) for side in size], 1)
-    low = centers - sides // 2
-    high = torch.minimum(low + sides, most)
-    return torch.cat([low.clamp(min=0).flip(1), high.flip(1)], 1)
+    boxes = np.empty((len(sides), 4), dtype=np.int64)  # numpy's small operations take a third of the time of torch's
+    for axis, side in ((1, size[0]), (0, size[1])):
+        centers = torch.randint(side, (len(sides),), generator=generator).numpy()
+        lengths = sides[:, 1 - axis].numpy()
+        low = centers - lengths // 2
+        np.maximum(low, 0, out=boxes[:, axis])
+        np.minimum(low + lengths, side, out=boxes[:, axis + 2])
+    return torch.from_numpy(boxes)
 
 
-def cutmix_boxes(weights: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+def cutmix_boxes(weights: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
     r"""Draw CutMix's boxes: their share of the image is :math:`1 - w` before the border clips them.
 
     Args:
@@ -90,11 +93,11 @@ def cutmix_boxes(weights: Tensor, size: tuple[int, int], generator: torch.Genera
         >>> float(kept_share(boxes, (8, 8)))
         1.0
     """
-    sides = (1 - weights.double()).sqrt()[:, None] * torch.tensor(size)
-    return random_boxes(sides.long(), size, generator)
+    sides = np.sqrt(1 - weights.double().numpy())[:, None] * size
+    return random_boxes(torch.from_numpy(sides.astype(np.int64)), size, generator)
 
 
-def kept_share(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def kept_share(boxes: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return the share of each image outside of its box: the exact weight of the image's own target.
 
     Args:
@@ -109,5 +112,4 @@ def kept_share(boxes: Tensor, size: tuple[int, int]) -> Tensor:
         >>> kept_share(torch.tensor([[0, 0, 2, 1]]), (2, 2))
         tensor([0.5000], dtype=torch.float64)
     """
-    x1, y1, x2, y2 = boxes.unbind(1)
-    return 1 - ((x2 - x1) * (y2 - y1)).double() / (size[0] * size[1])
+    return 1 - (boxes[:, 2:] - boxes[:, :2]).prod(1).double() / (size[0] * size[1])

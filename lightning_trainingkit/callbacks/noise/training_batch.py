@@ -76,6 +76,14 @@ class BatchCallback(L.Callback):
         """Change a batch and return what the step returns for it."""
         return step(self.changed(batch, generator))
 
+    def found(self, batch: Any) -> ImageBatch:
+        """Return a batch with its images and its target."""
+        return find_images(batch, self.image, self.target, pixels=self.pixels, labels=self.labels)
+
+    def off(self, step: Callable[[Any], Any], batch: Any) -> Any:
+        """Run the step after ``until``."""
+        return step(batch)
+
     def changed(self, batch: ImageBatch, generator: torch.Generator) -> ImageBatch:
         """Return what ``change`` returns, without gradients and in the precision of the images."""
         with torch.no_grad(), torch.autocast(batch.images.device.type, enabled=False):
@@ -100,8 +108,8 @@ class BatchCallback(L.Callback):
         """Run the training step on a batch, changed or not."""
         generator = self._stream.generator(trainer)
         if self.until < 1 and training_share(trainer) >= self.until:
-            return step(batch)
-        found = find_images(batch, self.image, self.target, pixels=self.pixels, labels=self.labels)
+            return self.off(step, batch)
+        found = self.found(batch)
         if not self._started:
             self.start(trainer, pl_module, found)
             self._started = True
