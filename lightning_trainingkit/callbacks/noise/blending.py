@@ -181,10 +181,9 @@ class BlendingCallback(BatchCallback):
 
 @torch.no_grad()
 def _blended(images: Tensor, draws: BlendDraws) -> Tensor:
-    with torch.autocast(images.device.type, enabled=False):
-        if draws.boxes is None:
-            return mixup(images, draws.partner, draws.weight)
-        return cutmix(images, draws.partner, draws.boxes)
+    if draws.boxes is None:  # no operation of either formula changes its type under autocast
+        return mixup(images, draws.partner, draws.weight)
+    return cutmix(images, draws.partner, draws.boxes)
 
 
 def _refuse_unpairable(pl_module: L.LightningModule) -> None:
