@@ -141,8 +141,21 @@ def test_learning_rate_judges_all_methods_and_goes_on_after_an_end():
     assert Path("out/results.jsonl").read_text() == kept
 
 
+@pytest.mark.slow
+def test_noise_measures_each_part_by_itself():
+    goals = {}
+    for part in ("blending", "augmenting"):
+        results, rows = run("noise", "--only", part, "--rounds", "2")
+        assert list(results["metrics"]["seconds"]) == [part]
+        assert any("control" in name for name in rows)
+        goals[part] = {row["goal"] for row in rows.values()} - {None}
+        shutil.rmtree("out")
+    assert goals["blending"] >= {1.02, 0.1}
+    assert goals["augmenting"] >= {10, 1.0, 1.3, 3}
+
+
 @pytest.mark.parametrize(
-    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "overhead", "transfer"]
+    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "transfer"]
 )
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])

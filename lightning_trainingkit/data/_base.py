@@ -1,4 +1,4 @@
-"""The base of the kit's DataModules: loaders over three parts, checks, preprocessing."""
+"""The base of the kit's DataModules: loaders over three parts, checks, preprocessing, augmentation."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 from lightning_trainingkit._lightning import L, refuse_other_package
 from lightning_trainingkit.data._lightning import unrepeated
 from lightning_trainingkit.data.preprocessing import check_kind, fit_preprocessing, restored_preprocessing
+from lightning_trainingkit.data.worker_augmentation import WorkerAugmentation
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation_policies import plain_policy
 from lightning_trainingkit.functional.split import stratified_split
 
 __all__ = ["ImageDataModule", "check_labels", "check_path", "even_batches", "split"]
@@ -32,6 +34,7 @@ class ImageDataModule(L.LightningDataModule):
     mean: list[float]
     std: list[float]
     preprocessing: nn.Module
+    augmentation: WorkerAugmentation | None = None
     train_set: Dataset[Pair]
     val_set: Dataset[Pair]
     test_set: Dataset[Pair]
@@ -72,6 +75,13 @@ class ImageDataModule(L.LightningDataModule):
 
     def _load(self) -> None:
         raise NotImplementedError
+
+    def _set_augmentation(self, augment: Any, image_shape: tuple[int, int, int]) -> str | dict[str, Any] | None:
+        """Make the augmentation of the training part. Return what a checkpoint keeps of it."""
+        plain = None if augment is None else plain_policy("augment", augment)
+        if plain not in (None, "none"):
+            self.augmentation = WorkerAugmentation(plain, image_shape, self.seed)
+        return plain
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted preprocessing, which Lightning keeps in the checkpoint."""
@@ -123,7 +133,9 @@ class ImageDataModule(L.LightningDataModule):
             self.mean, self.std = buffers["mean"].flatten().tolist(), buffers["std"].flatten().tolist()
 
     def train_dataloader(self) -> DataLoader[Pair]:
-        """Return shuffled training batches."""
+        """Return shuffled training batches, augmented if ``augment`` says so."""
+        if self.augmentation is not None:
+            self.augmentation.follow(self.trainer)
         ranks = self.trainer.world_size if self.trainer is not None else 1
         per_rank = -(-len(self.train_set) // ranks)  # type: ignore[arg-type]
         # A last batch of one image has no variance for a BatchNorm over a 1 x 1 map: torch raises.

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, Subset
 from torchvision.transforms.v2 import functional as F
 
 from lightning_trainingkit.data._base import ImageDataModule, Pair, check_labels, split
+from lightning_trainingkit.data.worker_augmentation import WorkerAugmentation
 
 __all__ = ["TensorImages", "serve_from_memory"]
 
@@ -20,10 +21,14 @@ class TensorImages(Dataset[Pair]):
         images: Bytes, taken as ``[0, 1]``, or floats; shape ``(N, C, H, W)``.
         targets: Class indices, shape ``(N,)``.
         preprocessing: Maps a batch of floats from 0 to 1.
+        augmentation: Changes the images of a batch before the preprocessing.
     """
 
-    def __init__(self, images: Tensor, targets: Tensor, preprocessing: nn.Module) -> None:
-        self.images, self.targets, self.preprocessing = images, targets, preprocessing
+    def __init__(
+        self, images: Tensor, targets: Tensor, preprocessing: nn.Module, augmentation: WorkerAugmentation | None = None
+    ) -> None:
+        self.images, self.targets = images, targets
+        self.preprocessing, self.augmentation = preprocessing, augmentation
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -32,9 +37,12 @@ class TensorImages(Dataset[Pair]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Pair]:
-        """Preprocess a whole batch; DataLoader prefers this method to one call per image."""
+        """Change a whole batch at once; DataLoader prefers this method to one call per image."""
         chosen = torch.as_tensor(indices)
-        x = self.preprocessing(F.to_dtype(self.images[chosen], torch.float32, scale=True))
+        pixels = self.images[chosen]
+        if self.augmentation is not None:
+            pixels = self.augmentation(pixels, indices)
+        x = self.preprocessing(F.to_dtype(pixels, torch.float32, scale=True))
         return list(zip(x.unbind(), self.targets[chosen].unbind(), strict=True))
 
 
@@ -63,6 +71,9 @@ def serve_from_memory(
     train, val = (rest[part] for part in split(targets[rest], "val_fraction", module.val_fraction, module.seed))
     module._fit_preprocessing(images[chunk] for chunk in torch.split(train, 1024))
     everything = TensorImages(images, targets, module.preprocessing)
-    module.train_set = Subset(everything, train.tolist())
+    augmented = everything
+    if module.augmentation is not None:
+        augmented = TensorImages(images, targets, module.preprocessing, module.augmentation)
+    module.train_set = Subset(augmented, train.tolist())
     module.val_set = Subset(everything, val.tolist())
     module.test_set = Subset(everything, test.tolist())

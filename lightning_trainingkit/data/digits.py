@@ -1,10 +1,13 @@
 """Handwritten digits from scikit-learn."""
 
+from typing import Any
+
 import torch
 
 from lightning_trainingkit.data._base import ImageDataModule, split
 from lightning_trainingkit.data._memory import serve_from_memory
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation import Augmentation
 
 __all__ = ["DigitsDataModule"]
 
@@ -23,6 +26,8 @@ class DigitsDataModule(ImageDataModule):
         num_workers: Processes that load; 0 is fastest for images in memory.
         preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
             ``pca_whitening`` or ``zca``, fitted on the training part. README.md in this folder has the formulas.
+        augment: How training images are changed at random: a policy by name, an ``Augmentation``, or its ranges by
+            name as a dict. None: not at all. README.md in this folder lists the policies.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -50,8 +55,10 @@ class DigitsDataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         preprocess: str = "channel",
+        augment: str | Augmentation | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
+        augment = self._set_augmentation(augment, self.image_shape)
         self.save_hyperparameters()
         self.test_fraction = _check.share("test_fraction", test_fraction, "Try 0.1.")
 

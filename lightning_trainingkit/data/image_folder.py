@@ -1,25 +1,26 @@
 """Any folder of images, one subfolder per class."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import ImageColor
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as F
 
 from lightning_trainingkit._lightning import rank_zero_info
 from lightning_trainingkit.data._base import ImageDataModule, Pair, check_path, split
+from lightning_trainingkit.data.folder_images import FolderImages, Sample, UnlabelledImages
 from lightning_trainingkit.data.image_files import ImageReader, read_all
 from lightning_trainingkit.data.image_tree import Skipped, class_names, find_parts, images_below, list_folder
+from lightning_trainingkit.data.policies import longest_side
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.nn.layers.standardize import Standardize
 
 __all__ = ["ImageFolderDataModule"]
-
-Sample = tuple[str, int]
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -49,6 +50,8 @@ class ImageFolderDataModule(ImageDataModule):
             0 and 65,535 for 16 bits, and an error for images of 32 bits and floats.
         preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
             ``pca_whitening`` or ``zca``; the last three for images of at most 3,072 values.
+        augment: How training images are changed at random: a policy by name, an ``Augmentation``, or its ranges by
+            name as a dict. None: not at all. README.md in this folder lists the policies.
 
     Raises:
         FileNotFoundError: If ``data_dir`` holds no class folder.
@@ -79,12 +82,14 @@ class ImageFolderDataModule(ImageDataModule):
         background: str = "black",
         value_range: tuple[float, float] | None = None,
         preprocess: str = "channel",
+        augment: str | Augmentation | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
         data_dir = check_path("data_dir", data_dir, "Give the folder that holds the classes.")
+        image_size = _check.integer("image_size", image_size, "Try 224.", least=1)
+        augment = self._set_augmentation(augment, (3, image_size, image_size))
         self.save_hyperparameters()
         self.test_fraction = _check.share("test_fraction", test_fraction, "Try 0.1.")
-        image_size = _check.integer("image_size", image_size, "Try 224.", least=1)
         self._given = _normalisation(mean, std, preprocess)
         self._reader = ImageReader(image_size, _colour(background), _limits(value_range))
         self.image_shape = (3, image_size, image_size)
@@ -126,12 +131,15 @@ class ImageFolderDataModule(ImageDataModule):
                 train = [train[i] for i in rest.tolist()]
         self._say(skipped, len(unlabelled))
         every = [path for path, _ in train + served["val"] + served["test"]] + unlabelled
-        for _ in read_all(every, self._reader.check):
+        reader = self._reader
+        if self.augmentation is not None and self.augmentation.whole:  # it makes larger images, to cut from them
+            reader = replace(reader, size=longest_side(reader.size))
+        for _ in read_all(every, reader.check):
             pass
         self._prepare(path for path, _ in train)
-        self.train_set, self.val_set, self.test_set = (
-            FolderImages(samples, self._reader, self.preprocessing)
-            for samples in (train, served["val"], served["test"])
+        self.train_set = FolderImages(train, reader, self.preprocessing, self.augmentation)
+        self.val_set, self.test_set = (
+            FolderImages(served[part], self._reader, self.preprocessing) for part in ("val", "test")
         )
         if unlabelled:
             self.predict_set = UnlabelledImages(unlabelled, self._reader, self.preprocessing)
@@ -185,35 +193,6 @@ class ImageFolderDataModule(ImageDataModule):
             rank_zero_info(f"{self._folders['test']} has no classes: its {unlabelled:,} images are for predict alone.")
         if str(skipped):
             rank_zero_info(f"ImageFolderDataModule passes over in {self.data_dir}: {skipped}.")
-
-
-class FolderImages(Dataset[Pair]):
-    """Decode, resize, cut and preprocess image files, one at a time."""
-
-    def __init__(self, samples: Sequence[Sample], reader: ImageReader, preprocessing: nn.Module) -> None:
-        self.samples = samples
-        self._images = UnlabelledImages([path for path, _ in samples], reader, preprocessing)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self._images[index], torch.tensor(self.samples[index][1])
-
-
-class UnlabelledImages(Dataset[Tensor]):
-    """Decode, resize, cut and preprocess image files without labels, one at a time."""
-
-    def __init__(self, paths: Sequence[str], reader: ImageReader, preprocessing: nn.Module) -> None:
-        self.paths, self.reader, self.preprocessing = paths, reader, preprocessing
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        x = F.to_dtype(self.reader.decode(self.paths[index]), torch.float32, scale=True)
-        preprocessed: Tensor = self.preprocessing(x)
-        return preprocessed
 
 
 def _normalisation(

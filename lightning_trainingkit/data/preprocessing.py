@@ -99,9 +99,8 @@ def make_preprocessing(kind: str, moments: Moments | None) -> nn.Module:
         axes = principal_axes(moments)
         if axes.shrinkage and kind != "pca":
             rank_zero_info(
-                f"preprocess={kind!r}: {moments.images:,} images have fewer degrees of freedom than their "
-                f"{len(axes.variances):,} values. The covariance is shrunk by {axes.shrinkage:.1%} towards equal "
-                "variances (OAS)."
+                f"{kind}: {moments.images:,} images are too few for {len(axes.variances):,} values each. Whitening "
+                f"shrinks their covariance by {axes.shrinkage:.1%} towards equal variances (OAS)."
             )
         return Decorrelate(moments.mean.view(moments.shape), linear_map(axes, kind))
     if kind == "channel":

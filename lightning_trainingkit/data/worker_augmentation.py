@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.data.alternating_flip import alternating_flip
 from lightning_trainingkit.data.policies import policy_transform
-from lightning_trainingkit.data.transforms.augment import Augment
 from lightning_trainingkit.functional.augmentation import Augmentation
-from lightning_trainingkit.functional.augmentation_policies import plain_policy
+from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
+from lightning_trainingkit.functional.augmentation_images import augment
+from lightning_trainingkit.functional.augmentation_policies import plain_policy, read_policy
 
 __all__ = ["CurrentEpoch", "WorkerAugmentation"]
 
@@ -29,6 +31,7 @@ class CurrentEpoch:
         self._trainer: L.Trainer | int = trainer
 
     def __call__(self) -> int:
+        """Return the number of the epoch."""
         return self._trainer if isinstance(self._trainer, int) else self._trainer.current_epoch
 
     def __getstate__(self) -> dict[str, int]:
@@ -41,24 +44,25 @@ class WorkerAugmentation:
     Random numbers come from torch's generator of that process. ``alternating_flip`` draws from ``seed`` alone.
 
     Args:
-        augment: Name of a policy, an ``Augmentation``, or its ranges by name.
+        policy: Name of a policy, an ``Augmentation``, or its ranges by name.
         image_shape: Channels, height and width of the images.
         seed: Fixes the first flips of ``alternating_flip``.
 
     Raises:
-        TypeError: If ``augment`` has another type.
+        TypeError: If ``policy`` has another type.
         ValueError: If there is no such policy, or if the policy can't be used for such images.
     """
 
     def __init__(
-        self, augment: str | Augmentation | Mapping[str, Any], image_shape: tuple[int, int, int], seed: int
+        self, policy: str | Augmentation | Mapping[str, Any], image_shape: tuple[int, int, int], seed: int
     ) -> None:
-        self.policy = plain_policy("augment", augment)
+        self.policy = read_policy("augment", policy)
         self._seed = seed
         self._epoch: CurrentEpoch | None = None
-        self._transform = None if self.policy == _ALTERNATING else policy_transform(self.policy, image_shape[1])
-        if self._transform is not None:
-            self._rehearse(image_shape)
+        self._transform: v2.Compose | None = None
+        if isinstance(self.policy, str) and self.policy != _ALTERNATING:
+            self._transform = policy_transform(self.policy, image_shape[1])
+        self._rehearse(image_shape)
 
     @property
     def whole(self) -> bool:
@@ -66,8 +70,12 @@ class WorkerAugmentation:
         return self.policy == "imagenet_resnet"
 
     def follow(self, trainer: L.Trainer | None) -> None:
-        """Take the number of the epoch from this Trainer."""
-        if trainer is None and self._transform is None:
+        """Take the number of the epoch from this Trainer.
+
+        Raises:
+            ValueError: If the policy needs the epoch and there is no Trainer.
+        """
+        if trainer is None and self.policy == _ALTERNATING:
             raise ValueError(
                 f"`augment` must know the epoch, got {_ALTERNATING!r} without a Trainer. Let a Trainer load the "
                 "batches, or use augment='cifar', whose flips are drawn for each image."
@@ -81,17 +89,22 @@ class WorkerAugmentation:
             images: Bytes, or floats from 0 to 1, ``(N, C, H, W)``.
             indices: The place of each image in the data set.
         """
+        if isinstance(self.policy, Augmentation):
+            pixels = F.to_dtype(images, torch.float32, scale=True)
+            draws = draw_augmentation(self.policy, len(pixels), (pixels.shape[2], pixels.shape[3]))
+            return augment(pixels, self.policy, draws)
         if self._transform is None:
-            return alternating_flip(images, indices, self._epoch() if self._epoch is not None else 0, self._seed)
-        if isinstance(self._transform, Augment):  # it draws for each image of a batch
-            augmented: Tensor = self._transform(F.to_dtype(images, torch.float32, scale=True))
-            return augmented
-        return torch.stack([self._transform(image) for image in images])
+            return alternating_flip(images, indices, 0 if self._epoch is None else self._epoch(), self._seed)
+        return torch.stack([self._transform(image) for image in images])  # torchvision changes a batch alike
 
     def _rehearse(self, image_shape: tuple[int, int, int]) -> None:
         """Refuse a policy that does not suit the images, before a training starts."""
-        with torch.random.fork_rng(devices=[]):
-            shape = tuple(self(torch.zeros(1, *image_shape), [0]).shape[1:])
+        try:
+            with torch.random.fork_rng(devices=[]):
+                shape = tuple(self(torch.zeros(1, *image_shape), [0]).shape[1:])
+        except ValueError as error:
+            given = plain_policy("augment", self.policy)
+            raise ValueError(f"`augment` must suit images of shape {image_shape}, got {given!r}. {error}") from error
         if shape != image_shape:
             raise ValueError(
                 f"`augment` must keep the size of the images, {image_shape[1]} pixels, got a crop of {shape[1:]}. "

@@ -1,7 +1,7 @@
 """Ranges from which the random changes of training images are drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from lightning_trainingkit.functional import _check
@@ -74,9 +74,8 @@ class Augmentation:
         ValueError: If a field is outside its bounds, a range is reversed, or a lens would fold the image.
 
     Example:
-        >>> cifar = Augmentation(horizontal_flip=0.5, padding=4)
-        >>> Augmentation(rotation=15).rotation
-        (-15.0, 15.0)
+        >>> Augmentation(horizontal_flip=0.5, rotation=15, padding=4)
+        Augmentation(horizontal_flip=0.5, rotation=(-15.0, 15.0), padding=4)
 
     References:
         Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", NeurIPS 2012.
@@ -146,6 +145,11 @@ class Augmentation:
 
     def _keep(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # a frozen dataclass can't set its own fields otherwise
+
+    def __repr__(self) -> str:
+        off, names = Augmentation(), [field.name for field in fields(self)]
+        given = [name for name in names if getattr(self, name) != getattr(off, name)]
+        return f"Augmentation({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
     @property
     def lens(self) -> dict[str, Pair]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 
-__all__ = ["lens_to_image", "result_to_lens"]
+__all__ = ["lens_to_image", "result_to_lens", "to_device"]
 
 
 def lens_to_image(draws: AugmentationDraws) -> Tensor:
@@ -57,25 +57,27 @@ def _linear(draws: AugmentationDraws) -> Tensor:
 
 
 def _perspective(corners: Tensor, size: tuple[int, int]) -> Tensor:
-    """Map of the moved corners to the corners of the image, ``(N, 3, 3)``.
+    """Map of the moved corners to the corners of the image, ``(N, 3, 3)``, relative to the centre of the image.
 
-    torchvision solves for the indices of the corner pixels, from 0 to the side less 1, and applies the map to centres
-    of pixels, from 0.5 on. The half pixel between the two is kept here.
+    As in torchvision, corners are indices of pixels, from 0 to the side less 1, while centres of pixels have 0.5 more.
     """
     height, width = size
-    x, y = corners.unbind(-1)
-    to_x, to_y = (
-        torch.tensor(side, dtype=torch.float64).expand_as(x)
-        for side in ((0, width - 1, width - 1, 0), (0, 0, height - 1, height - 1))
-    )
+    x, y = (corners - torch.tensor((width / 2, height / 2), dtype=torch.float64)).unbind(-1)
+    right, bottom = width - 1 - width / 2, height - 1 - height / 2
+    to_x = torch.tensor((-width / 2, right, right, -width / 2), dtype=torch.float64).expand_as(x)
+    to_y = torch.tensor((-height / 2, -height / 2, bottom, bottom), dtype=torch.float64).expand_as(y)
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     rows = (
         torch.stack((x, y, one, zero, zero, zero, -to_x * x, -to_x * y), -1),
         torch.stack((zero, zero, zero, x, y, one, -to_y * x, -to_y * y), -1),
     )
     solution = torch.linalg.solve(torch.cat(rows, 1), torch.cat((to_x, to_y), 1))
-    matrix = torch.cat((solution, torch.ones_like(solution[:, :1])), 1).view(-1, 3, 3)
-    centred = torch.eye(3, dtype=torch.float64)
-    centred[:2, 2] = torch.tensor((width / 2, height / 2))
-    moved: Tensor = torch.linalg.inv(centred) @ matrix @ centred
-    return moved
+    return torch.cat((solution, torch.ones_like(solution[:, :1])), 1).view(-1, 3, 3)
+
+
+def to_device(parameters: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Move small parameters without waiting for the device."""
+    parameters = parameters if dtype is None else parameters.to(dtype)
+    if device.type == "cuda":
+        parameters = parameters.pin_memory()
+    return parameters.to(device, non_blocking=True)

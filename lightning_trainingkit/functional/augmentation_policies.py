@@ -108,6 +108,4 @@ def plain_policy(name: str, policy: Any) -> str | dict[str, Any]:
 
 
 def _listed(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _listed(each) for key, each in value.items()}
     return [_listed(each) for each in value] if isinstance(value, list | tuple) else value

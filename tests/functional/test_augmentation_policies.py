@@ -25,7 +25,7 @@ def test_a_policy_of_the_workers_is_refused_on_the_device_with_the_reason(name):
 
 @pytest.mark.parametrize(
     "policy",
-    [Augmentation(), Augmentation(rotation=15, lens={"k1": 0.1}), *DEVICE_POLICIES.values()],
+    [Augmentation(), Augmentation(rotation=15, lens_k1=0.1), *DEVICE_POLICIES.values()],
 )
 def test_ranges_from_a_checkpoint_or_yaml_give_the_policy(policy):
     plain = plain_policy("augment", policy)
