@@ -427,7 +427,7 @@ def test_a_last_batch_of_one_image_is_left_as_it_is():
 
 
 ARGUMENTS = {
-    "alpha": ({"alpha": 0}, "`alpha` must be above 0, got 0. To train without blends"),
+    "alpha": ({"alpha": 0}, "`alpha` must be at least 0.01, got 0. To train without blends"),
     "targets": ({"targets": "hard"}, "`targets` must be one of 'pair', 'soft'"),
     "draw": ({"draw": "image"}, "`draw` must be 'batch' for targets='pair'"),
     "probability": ({"probability": 1.5}, "`probability` must be above 0 and at most 1"),
