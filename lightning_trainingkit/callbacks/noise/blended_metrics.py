@@ -108,6 +108,7 @@ class BlendedMetrics:
         blended: dict[int, tuple[Tensor, Tensor]] = {}
         for kept in self._kept.values():
             metric = kept.metric
+            metric._computed = None
             for name, state in _states(metric).items():
                 first = kept.after_first.get(name, kept.states[name])
                 blended[id(state)] = state, torch.lerp(_floating(state), _floating(first), weight)

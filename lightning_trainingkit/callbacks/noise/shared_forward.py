@@ -144,7 +144,7 @@ class SharedForward:
         if len(old) != len(arguments) or not record.is_unchanged():
             return False
         pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
-        if not all(_have_same_form(*pair) for pair in pairs):
+        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
             return False
         if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
             return False  # targets that are equal by chance
