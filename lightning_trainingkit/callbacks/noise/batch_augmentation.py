@@ -53,7 +53,7 @@ class BatchAugmentation(BatchCallback):
         >>> trainer = L.Trainer(callbacks=[augmentation], logger=False, enable_checkpointing=False)
 
     References:
-        DeVries and Taylor, arXiv:1708.04552, have the policy ``cifar``; it goes back to Lee et al., AISTATS 2015.
+        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385 (the policy ``cifar``).
     """
 
     order = 0
