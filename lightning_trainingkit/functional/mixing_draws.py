@@ -51,7 +51,7 @@ def random_partners(count: int, generator: torch.Generator | None = None) -> Ten
         tensor([1, 0])
     """
     places = int(torch.randint(1, max(count, 2), (), generator=generator))
-    return torch.arange(count).roll(-places)
+    return torch.arange(places, places + count) % count
 
 
 def random_boxes(sides: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:

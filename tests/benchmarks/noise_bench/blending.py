@@ -34,12 +34,17 @@ def rows(args: argparse.Namespace, draw: random.Random) -> list[dict]:
     found += [
         more(f"{name}: ms of a step more than with {peer}", tiny, name, peer, draw, goal)
         for name, peer, goal in (
-            ("Mixup, soft", "timm's Mixup", 0.1),
-            ("CutMix, soft", "timm's CutMix", 0.1),
+            ("Mixup, soft", "timm's Mixup", None),
+            ("CutMix, soft", "timm's CutMix", None),
             ("Mixup", "timm's Mixup", None),
             ("CutMix", "timm's CutMix", None),
             ("control", "plain", None),
         )
+    ]
+    alone = race(blends(), 5 * args.rounds, draw, calls=20, warm_up=20)
+    found += [
+        more(f"{name}: ms of a blend alone more than {peer}", alone, name, peer, draw, 0.1)
+        for name, peer in (("Mixup", "timm's Mixup"), ("CutMix", "timm's CutMix"))
     ]
     return [*found, agreement()]
 
@@ -110,6 +115,30 @@ def competitors(trainer: L.Trainer, module: L.LightningModule) -> Mapping[str, S
     steps |= {"plain": plain, "control": plain}
     steps |= {"timm's Mixup": timms(mixup_alpha=0.2), "timm's CutMix": timms(mixup_alpha=0.0, cutmix_alpha=1.0)}
     return {name: functools.partial(train, step) for name, step in steps.items()}
+
+
+def blends() -> dict[str, Step]:
+    """Blends of a batch with their draws, without a step: formulas of the kit, and timm's."""
+    x, y = torch.randn(BATCH, 1, SIDE, SIDE, device=DEVICE), torch.randint(CLASSES, (BATCH,), device=DEVICE)
+    generator, size = torch.Generator().manual_seed(0), (SIDE, SIDE)
+    timms = {
+        "timm's Mixup": timm.data.Mixup(mixup_alpha=0.2, label_smoothing=0.0, num_classes=CLASSES),
+        "timm's CutMix": timm.data.Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=CLASSES),
+    }
+
+    def mixup() -> tuple[Tensor, Tensor]:
+        partner = functional.random_partners(BATCH, generator)
+        weight = float(functional.beta_weights(1, 0.2, generator))
+        return functional.mixup(x, partner, weight), functional.blend_targets(y, partner, weight, CLASSES)
+
+    def cutmix() -> tuple[Tensor, Tensor]:
+        partner = functional.random_partners(BATCH, generator)
+        boxes = functional.cutmix_boxes(functional.beta_weights(1, 1.0, generator), size, generator)
+        weight = float(functional.kept_share(boxes, size))
+        return functional.cutmix(x, partner, boxes), functional.blend_targets(y, partner, weight, CLASSES)
+
+    steps = {name: functools.partial(lambda blend: blend(x.clone(), y), blend) for name, blend in timms.items()}
+    return {"Mixup": mixup, "CutMix": cutmix, **steps}
 
 
 def more(name: str, times: Times, ours: str, peer: str, draw: random.Random, goal: float | None) -> dict:
