@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_trainingkit.functional import _check
+
 __all__ = ["beta_weights", "cutmix_boxes", "kept_share", "random_boxes", "random_partners"]
 
 
@@ -12,11 +14,14 @@ def beta_weights(count: int, alpha: float, generator: torch.Generator | None = N
 
     Args:
         count: Number of weights.
-        alpha: Strength of the blending, positive. Below 1 most weights are near 0 or 1.
+        alpha: Strength of the blending, at least 0.01. Below 1 most weights are near 0 or 1.
         generator: Generator on the CPU. None takes torch's own.
 
     Returns:
         Weights in [0, 1], shape ``(count,)``, float64.
+
+    Raises:
+        ValueError: If ``alpha`` is below 0.01.
 
     Example:
         >>> import torch
@@ -24,9 +29,9 @@ def beta_weights(count: int, alpha: float, generator: torch.Generator | None = N
         >>> bool(weights.min() >= 0), round(float(weights.mean()), 1)
         (True, 0.5)
     """
-    # torch.distributions.Beta takes no generator (torch #45115)
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size=count))
+    _check.number("alpha", alpha, "Smaller ones blend nothing, and torch would draw 0.5 (torch #15738).", least=0.01)
+    # What torch.distributions.Beta calls; that class takes no generator (torch #45115).
+    return torch._sample_dirichlet(torch.full((count, 2), alpha, dtype=torch.float64), generator=generator)[:, 0]
 
 
 def random_partners(count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -46,7 +51,7 @@ def random_partners(count: int, generator: torch.Generator | None = None) -> Ten
         tensor([1, 0])
     """
     places = int(torch.randint(1, max(count, 2), (), generator=generator))
-    return torch.arange(count).roll(-places)
+    return torch.arange(places, places + count) % count
 
 
 def random_boxes(sides: Tensor, size: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:

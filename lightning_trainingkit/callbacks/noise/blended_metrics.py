@@ -108,6 +108,7 @@ class BlendedMetrics:
         blended: dict[int, tuple[Tensor, Tensor]] = {}
         for kept in self._kept.values():
             metric = kept.metric
+            metric._computed = None
             for name, state in _states(metric).items():
                 first = kept.after_first.get(name, kept.states[name])
                 blended[id(state)] = state, torch.lerp(_floating(state), _floating(first), weight)
@@ -139,7 +140,7 @@ class BlendedMetrics:
         """
         for metric in self._metrics:
             held = vars(metric)
-            own = {name: states[id(held[name])][1] for name in metric._defaults if id(held[name]) in states}
+            own = {name: states[id(held[name])][1] for name in metric._defaults if id(held.get(name)) in states}
             if own:
                 _put(metric, own)
                 metric._computed = None
@@ -162,13 +163,13 @@ def _has_other_states(metric: Metric) -> list[str]:
     return [
         name
         for name, reduction in metric._reductions.items()
-        if reduction is not dim_zero_sum or not isinstance(held[name], Tensor)
+        if name in held and (reduction is not dim_zero_sum or not isinstance(held[name], Tensor))
     ]
 
 
 def _states(metric: Metric) -> States:
-    held = vars(metric)
-    return {name: held[name] for name in metric._defaults if isinstance(held[name], Tensor)}
+    held = vars(metric)  # ClasswiseWrapper shows states of the metric inside as its own
+    return {name: held[name] for name in metric._defaults if isinstance(held.get(name), Tensor)}
 
 
 def _put(metric: Metric, states: States) -> None:

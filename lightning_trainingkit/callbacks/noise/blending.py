@@ -129,9 +129,6 @@ class BlendingCallback(BatchCallback):
         if draws.boxes is not None and is_mask(batch):
             pasted = cutmix(batch.labels, draws.partner, draws.boxes)
             return self._pair.single(lambda: step(batch.replaced(images, pasted)))
-        # Where all pairs have equal targets, one call says everything, and shows nothing about the layers.
-        if not self._pair.known and torch.equal(batch.labels, partners):
-            return self._pair.single(lambda: step(batch.replaced(images)))
         return self._run_pair(self._pair, batch, draws, images, partners, step)
 
     def off(self, step: Callable[[Any], Any], batch: Any) -> Any:
@@ -151,7 +148,9 @@ class BlendingCallback(BatchCallback):
             again = images if images._version == version else _blended(batch.images, draws)
             return step(batch.replaced(again, partners))
 
-        returned = pair.pair(lambda: step(batch.replaced(images)), second, float(draws.weights))
+        returned = pair.pair(
+            lambda: step(batch.replaced(images)), second, (batch.labels, partners), float(draws.weights)
+        )
         line = None if self._told else pair.layers_run_twice()
         if line:
             rank_zero_info(line)
@@ -181,10 +180,9 @@ class BlendingCallback(BatchCallback):
 
 @torch.no_grad()
 def _blended(images: Tensor, draws: BlendDraws) -> Tensor:
-    with torch.autocast(images.device.type, enabled=False):
-        if draws.boxes is None:
-            return mixup(images, draws.partner, draws.weight)
-        return cutmix(images, draws.partner, draws.boxes)
+    if draws.boxes is None:  # no operation of either formula changes its type under autocast
+        return mixup(images, draws.partner, draws.weight)
+    return cutmix(images, draws.partner, draws.boxes)
 
 
 def _refuse_unpairable(pl_module: L.LightningModule) -> None:

@@ -25,7 +25,7 @@ class CutMix(BlendingCallback):
     Args:
         num_classes: Number of classes ``C``, needed to turn class indices into soft targets. With ``pair`` the class
             indices of the first batch are checked against it.
-        alpha: Strength of the blending, positive. 1.0 is the paper's choice: all areas are equally likely.
+        alpha: Strength of the blending, at least 0.01. 1.0 is the paper's choice: all areas are equally likely.
         targets: ``pair``, or ``soft`` for steps that take probabilities.
         draw: ``batch`` draws one box for a batch. ``image`` draws one for each image, with ``soft`` or masks alone.
         probability: Probability that a batch, or an image with ``draw="image"``, gets a box. 0.5 suits CIFAR-10.
@@ -64,7 +64,7 @@ class CutMix(BlendingCallback):
     ) -> None:
         options = {"probability": probability, "until": until, "image": image, "target": target, "seed": seed}
         super().__init__(num_classes, targets, draw, **options)
-        self.alpha = _check.number("alpha", alpha, "To train without boxes, leave the callback out.", above=0)
+        self.alpha = _check.number("alpha", alpha, "To train without boxes, leave the callback out.", least=0.01)
 
     def draws(self, count: int, size: tuple[int, ...], generator: torch.Generator) -> BlendDraws | None:
         """Draw partners and boxes."""

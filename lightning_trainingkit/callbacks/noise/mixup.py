@@ -24,7 +24,7 @@ class Mixup(BlendingCallback):
     Args:
         num_classes: Number of classes ``C``, needed to turn class indices into soft targets. With ``pair`` the class
             indices of the first batch are checked against it.
-        alpha: Strength of the blending, positive. 0.2 suits ImageNet, 1.0 CIFAR-10 (the paper's choices).
+        alpha: Strength of the blending, at least 0.01. 0.2 suits ImageNet, 1.0 CIFAR-10 (the paper's choices).
         targets: ``pair``, or ``soft`` for steps that take probabilities.
         draw: ``batch`` draws one ``w`` for a batch. ``image`` draws one for each image, with ``soft`` alone.
         probability: Probability that a batch, or an image with ``draw="image"``, is blended.
@@ -62,7 +62,7 @@ class Mixup(BlendingCallback):
     ) -> None:
         options = {"probability": probability, "until": until, "image": image, "target": target, "seed": seed}
         super().__init__(num_classes, targets, draw, **options)
-        self.alpha = _check.number("alpha", alpha, "To train without blends, leave the callback out.", above=0)
+        self.alpha = _check.number("alpha", alpha, "To train without blends, leave the callback out.", least=0.01)
         if draw == "image" and targets == "pair":
             raise ValueError(
                 "`draw` must be 'batch' for targets='pair', got 'image': the loss of a batch cannot be weighted by "

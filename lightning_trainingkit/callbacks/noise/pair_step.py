@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.noise.blended_logs import BlendedLogs
 from lightning_trainingkit.callbacks.noise.blended_metrics import BlendedMetrics, find_metrics
@@ -34,12 +36,19 @@ class PairStep:
         with self._metrics.single():
             return step()
 
-    def pair(self, first: Callable[[], Any], second: Callable[[], Any], weight: float) -> Any:
+    def pair(
+        self,
+        first: Callable[[], Any],
+        second: Callable[[], Any],
+        targets: tuple[Tensor, Tensor],
+        weight: float,
+    ) -> Any:
         """Call the step twice.
 
         Args:
             first: Calls the step with the images' own targets.
             second: Calls it with the partners' targets.
+            targets: Targets of the two calls.
             weight: Share of the first.
 
         Returns:
@@ -50,7 +59,7 @@ class PairStep:
             ValueError: If the calls log different names.
         """
         logs = BlendedLogs(self._module)
-        with self._forward.pair() as replay:
+        with self._forward.pair(targets) as replay:
             with self._metrics.first(), logs.recording(0):
                 returned = first()
             replay()
@@ -60,11 +69,6 @@ class PairStep:
         self._metrics.blend(weight)
         logs.log(weight)
         return blended
-
-    @property
-    def known(self) -> bool:
-        """Whether a pair of calls has shown which layers can be shared."""
-        return self._forward.known
 
     def layers_run_twice(self) -> str | None:
         """Return a line about the layers that run in both calls, None if there are none."""

@@ -1,8 +1,7 @@
 """Random numbers of a callback's own, which depend on the seed and the place in the training alone."""
 
-from zlib import crc32
+from hashlib import blake2b
 
-import numpy as np
 import torch
 
 from lightning_trainingkit._lightning import L
@@ -39,8 +38,8 @@ class RandomStream:
         if self.seed is None:
             self.seed = int(trainer.strategy.broadcast(torch.initial_seed()))
         place = (trainer.global_rank, trainer.current_epoch, max(trainer.fit_loop.batch_idx, 0))
-        words = np.random.SeedSequence((self.seed, crc32(self.name.encode()), *place)).generate_state(1)
-        return self._generator.manual_seed(int(words[0]))
+        words = blake2b(repr((self.seed, self.name, *place)).encode(), digest_size=8).digest()
+        return self._generator.manual_seed(int.from_bytes(words, "little"))
 
     def __getstate__(self) -> dict[str, object]:
         # A torch.Generator cannot be pickled before torch 2.9; its state is set again for each batch.

@@ -56,13 +56,9 @@ class SharedForward:
         self._by_value: set[nn.Module] = set()
         self._differs: Tensor | None = None
         self._records: dict[nn.Module, list[_Record]] = {}
+        self._targets: set[int] = set()
         self._replays = False
         self._within = False
-
-    @property
-    def known(self) -> bool:
-        """Whether a pair of calls has shown which modules can be shared."""
-        return self._known
 
     @property
     def ran_twice(self) -> list[str]:
@@ -70,8 +66,14 @@ class SharedForward:
         return [name for name, module in self._root.named_modules() if module in self._ran_twice]
 
     @contextmanager
-    def pair(self) -> Iterator[Callable[[], None]]:
-        """Share modules in two calls. The function that the context gives must be called between them."""
+    def pair(self, targets: tuple[Tensor, Tensor]) -> Iterator[Callable[[], None]]:
+        """Share modules in two calls. The function that the context gives must be called between them.
+
+        Args:
+            targets: Targets of the two calls. If all are equal, the pair shows nothing about later pairs.
+        """
+        learns = not self._known and not torch.equal(*targets)
+        self._targets = {each.untyped_storage().data_ptr() for each in targets}
 
         def replay() -> None:
             self._replays = True
@@ -79,12 +81,14 @@ class SharedForward:
         try:
             with patched([_entry(each, self._calling(each)) for each in self._candidates]):
                 yield replay
-            if not self._known:
+            if learns:
                 inside = self._records.keys() - self._shared  # they were called inside of shared modules alone
                 self._candidates = [each for each in self._candidates if each not in inside | self._opened]
                 self._known = True
         finally:
             self._records, self._replays, self._within = {}, False, False
+            if not self._known:
+                self._opened, self._shared, self._by_value, self._ran_twice = set(), set(), set(), set()
 
     def check(self) -> None:
         """Raise RuntimeError if the arguments of a shared module had other values in a later second call."""
@@ -140,8 +144,10 @@ class SharedForward:
         if len(old) != len(arguments) or not record.is_unchanged():
             return False
         pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
-        if not all(_have_same_form(*pair) for pair in pairs):
+        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
             return False
+        if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
+            return False  # targets that are equal by chance
         differs = torch.stack([_differ(*pair) for pair in pairs]).any()
         if not self._known or differs.device.type == "cpu":
             alike = not differs.item()

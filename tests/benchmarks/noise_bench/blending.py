@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 import random
 import statistics
 from collections.abc import Callable, Mapping
@@ -10,41 +11,50 @@ from typing import Any
 import timm.data
 import torch
 from measuring import DEVICE
-from noise_bench.comparing import Times, measured, overhead, race
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import functional
 from lightning_trainingkit._lightning import L
+from noise_bench.comparing import Times, measured, overhead, race
 
 CLASSES, BATCH, SIDE = 10, 128, 28
+JUDGED = {"Mixup": 1.02, "CutMix": 1.02, "Cutout": 1.02, "Blend": 1.02, "timm's Mixup": None, "control": None}
+"""Competitors, and how many times as long a step may take as the plain step."""
 Step = Callable[[], Any]
 
 
 def rows(args: argparse.Namespace, draw: random.Random) -> list[dict]:
     """The rows of this part."""
     cnn = timed(small_cnn(), args.rounds, draw, calls=1)
-    tiny = timed(nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, CLASSES)), 4 * args.rounds, draw, calls=4)
-    found = [
-        overhead(f"{name}, step overhead", cnn, name, "plain", draw, goal(name)) for name in cnn if name != "plain"
+    found = [overhead(f"{name}: step overhead", cnn, name, "plain", draw, goal) for name, goal in JUDGED.items()]
+    # A net that takes almost no time shows fractions of a millisecond.
+    tiny = timed(nn.Sequential(nn.Flatten(), nn.Linear(SIDE**2, CLASSES)), 5 * args.rounds, draw, calls=4)
+    found += [
+        more(f"{name}: ms of a step more than with {peer}", tiny, name, peer, draw, goal)
+        for name, peer, goal in (
+            ("Mixup, soft", "timm's Mixup", None),
+            ("CutMix, soft", "timm's CutMix", None),
+            ("Mixup", "timm's Mixup", None),
+            ("CutMix", "timm's CutMix", None),
+            ("control", "plain", None),
+        )
     ]
-    found += [more_than_timm(f"{name}, ms more than timm's Mixup", tiny, name, draw) for name in ("Mixup", "CutMix")]
+    alone = race(blends(), 5 * args.rounds, draw, calls=20, warm_up=20)
+    found += [
+        more(f"{name}: ms of a blend alone more than {peer}", alone, name, peer, draw, 0.1)
+        for name, peer in (("Mixup", "timm's Mixup"), ("CutMix", "timm's CutMix"))
+    ]
     return [*found, agreement()]
-
-
-def goal(name: str) -> float | None:
-    """A step may take 1.02 times as long. The control, timm and a blend with soft targets have no goal."""
-    return 1.02 if name in ("Mixup", "CutMix", "Cutout", "Blend") else None
 
 
 def small_cnn() -> nn.Module:
     """Four convolutions with BatchNorm."""
-    widths = [1, 32, 32, 64, 64]
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+    for before, after in itertools.pairwise([1, 32, 32, 64, 64]):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if i % 2 else []
+        layers += [nn.MaxPool2d(2)] if before == after else []
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES))
 
 
@@ -89,10 +99,9 @@ def competitors(trainer: L.Trainer, module: L.LightningModule) -> Mapping[str, S
     def plain(batch: Any) -> Tensor:
         return module.training_step(batch, 0)
 
-    theirs = timm.data.Mixup(mixup_alpha=0.2, label_smoothing=0.0, num_classes=CLASSES)
-
-    def timms(batch: Any) -> Tensor:
-        return plain(theirs(batch[0].clone(), batch[1]))  # it changes the images in place
+    def timms(**options: float) -> Callable[[Any], Tensor]:
+        blend = timm.data.Mixup(**options, label_smoothing=0.0, num_classes=CLASSES)
+        return lambda batch: plain(blend(batch[0].clone(), batch[1]))  # it changes the images in place
 
     callbacks = {
         "Mixup": kit.Mixup(CLASSES),
@@ -100,22 +109,48 @@ def competitors(trainer: L.Trainer, module: L.LightningModule) -> Mapping[str, S
         "Cutout": kit.Cutout(8),
         "Blend": kit.Blend([kit.Mixup(CLASSES), kit.CutMix(CLASSES)]),
         "Mixup, soft": kit.Mixup(CLASSES, targets="soft"),
+        "CutMix, soft": kit.CutMix(CLASSES, targets="soft"),
     }
     steps = {name: functools.partial(each.around, trainer, module, plain) for name, each in callbacks.items()}
-    steps |= {"plain": plain, "control": plain, "timm's Mixup": timms}
+    steps |= {"plain": plain, "control": plain}
+    steps |= {"timm's Mixup": timms(mixup_alpha=0.2), "timm's CutMix": timms(mixup_alpha=0.0, cutmix_alpha=1.0)}
     return {name: functools.partial(train, step) for name, step in steps.items()}
 
 
-def more_than_timm(name: str, times: Times, ours: str, draw: random.Random) -> dict:
-    """Milliseconds that a step takes longer with ours than with timm's, with a net that takes almost none."""
-    pairs = list(zip(times[ours], times["timm's Mixup"], strict=True))
+def blends() -> dict[str, Step]:
+    """Blends of a batch with their draws, without a step: formulas of the kit, and timm's."""
+    x, y = torch.randn(BATCH, 1, SIDE, SIDE, device=DEVICE), torch.randint(CLASSES, (BATCH,), device=DEVICE)
+    generator, size = torch.Generator().manual_seed(0), (SIDE, SIDE)
+    timms = {
+        "timm's Mixup": timm.data.Mixup(mixup_alpha=0.2, label_smoothing=0.0, num_classes=CLASSES),
+        "timm's CutMix": timm.data.Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, label_smoothing=0.0, num_classes=CLASSES),
+    }
 
-    def more(pairs: list[tuple[float, float]]) -> float:
+    def mixup() -> tuple[Tensor, Tensor]:
+        partner = functional.random_partners(BATCH, generator)
+        weight = float(functional.beta_weights(1, 0.2, generator))
+        return functional.mixup(x, partner, weight), functional.blend_targets(y, partner, weight, CLASSES)
+
+    def cutmix() -> tuple[Tensor, Tensor]:
+        partner = functional.random_partners(BATCH, generator)
+        boxes = functional.cutmix_boxes(functional.beta_weights(1, 1.0, generator), size, generator)
+        weight = float(functional.kept_share(boxes, size))
+        return functional.cutmix(x, partner, boxes), functional.blend_targets(y, partner, weight, CLASSES)
+
+    steps = {name: functools.partial(lambda blend: blend(x.clone(), y), blend) for name, blend in timms.items()}
+    return {"Mixup": mixup, "CutMix": cutmix, **steps}
+
+
+def more(name: str, times: Times, ours: str, peer: str, draw: random.Random, goal: float | None) -> dict:
+    """Milliseconds that a step takes longer."""
+    pairs = list(zip(times[ours], times[peer], strict=True))
+
+    def difference(pairs: list[tuple[float, float]]) -> float:
         return 1e3 * statistics.median(a - b for a, b in pairs)
 
-    found = sorted(more(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
-    medians = [1e3 * statistics.median(times[each]) for each in (ours, "timm's Mixup")]
-    return measured(name, *medians, more(pairs), 0.1, most=True, low=found[25], high=found[-26])
+    found = sorted(difference(draw.choices(pairs, k=len(pairs))) for _ in range(1000))
+    medians = [1e3 * statistics.median(times[each]) for each in (ours, peer)]
+    return measured(name, *medians, difference(pairs), goal, most=True, low=found[25], high=found[-26])
 
 
 def agreement() -> dict:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, nll_loss, one_hot
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import MetricCollection
+from torchmetrics import ClasswiseWrapper, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score, MulticlassRecall
 
 from lightning_trainingkit import CutMix, ImageClassifier, Mixup
@@ -169,13 +169,27 @@ def test_an_output_that_the_step_changes_in_place_stays_right():
     assert difference(module.state_dict(), twin.state_dict()) < 1e-6
 
 
-def test_a_compiled_net_is_shared():
+@pytest.mark.parametrize("how", ["in place", "wrapped"])
+def test_a_compiled_net_is_shared_and_compiled_once(how):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
     module = Spy(lambda module, batch: cross_entropy(module.net(batch[0]), batch[1]))
+    module.net._forward_pre_hooks.clear()  # a count in a hook compiles anew
     twin = copy.deepcopy(module)
-    module.net.compile(backend="eager")
-    fit(module, FixedMixup(3))
-    by_hand(twin, FixedMixup(3), batches())
-    assert difference(module.state_dict(), twin.state_dict()) < 1e-6
+    if how == "in place":
+        module.net.compile(backend=backend)
+    else:
+        module.net = torch.compile(module.net, backend=backend)
+    fit(module, FixedMixup(3), max_epochs=2)
+    for _ in range(2):
+        by_hand(twin, FixedMixup(3), batches())
+    assert len(compiled) == 1
+    found = {name.replace("_orig_mod.", ""): value for name, value in module.state_dict().items()}
+    assert difference(found, twin.state_dict()) < 1e-6
 
 
 def test_returned_and_logged_values_are_blended():
@@ -247,6 +261,21 @@ def test_metrics_hold_the_blend_of_their_states():
     assert logged["recall"] == pytest.approx((hits / counts).mean().item(), rel=1e-5)
     assert logged["acc"] == pytest.approx(logged["recall"])
     assert module.single.update_count == 0  # Lightning has reset it
+
+
+def test_a_wrapped_metric_that_the_step_computes():
+    def step(module, batch):
+        logits = module(batch[0])
+        module.classes.update(logits, batch[1])
+        module.log_dict(module.classes.compute(), on_step=True, on_epoch=False)
+        return cross_entropy(logits, batch[1])
+
+    module = Spy(step)
+    module.classes = ClasswiseWrapper(MulticlassRecall(3, average=None))
+    trainer = fit(module, FixedMixup(3))
+    states = module.classes.metric.tp / (module.classes.metric.tp + module.classes.metric.fn)
+    assert list(module.classes.compute().values()) == pytest.approx(states.tolist())
+    assert len(trainer.callback_metrics) == 3
 
 
 def test_states_of_metrics_have_one_type_in_all_batches():
@@ -427,7 +456,7 @@ def test_a_last_batch_of_one_image_is_left_as_it_is():
 
 
 ARGUMENTS = {
-    "alpha": ({"alpha": 0}, "`alpha` must be above 0, got 0. To train without blends"),
+    "alpha": ({"alpha": 0}, "`alpha` must be at least 0.01, got 0. To train without blends"),
     "targets": ({"targets": "hard"}, "`targets` must be one of 'pair', 'soft'"),
     "draw": ({"draw": "image"}, "`draw` must be 'batch' for targets='pair'"),
     "probability": ({"probability": 1.5}, "`probability` must be above 0 and at most 1"),
