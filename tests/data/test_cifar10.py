@@ -77,3 +77,13 @@ def test_download_is_torchvisions(tmp_path, monkeypatch):
     assert not calls
     CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
     assert calls == [((tmp_path,), {"download": True})]
+
+
+@pytest.mark.slow  # eigenvectors of 3,072 x 3,072 numbers
+def test_zca_of_the_largest_images(root):
+    data = CIFAR10DataModule(str(root), preprocess="zca")
+    data.setup()
+    x, _ = next(iter(data.test_dataloader()))
+    assert x.shape == (20, 3, 32, 32)
+    raw = data.train_set.dataset.images[data.test_set.indices] / 255
+    torch.testing.assert_close(data.preprocessing.inverse(x), raw, atol=1e-5, rtol=0)

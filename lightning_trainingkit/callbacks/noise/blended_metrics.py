@@ -1,0 +1,186 @@
+"""Blend the states of torchmetrics' metrics that a training step updates in each of two calls."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_sum
+
+from lightning_trainingkit.callbacks.noise.blended_values import blend_values
+from lightning_trainingkit.callbacks.noise.instance_patch import patched
+
+__all__ = ["BlendedMetrics", "find_metrics", "on_update"]
+
+States = dict[str, Tensor]
+
+
+def find_metrics(module: nn.Module) -> list[Metric]:
+    """Return the metrics of a module, also those in its plain lists, tuples and dicts."""
+    found = [each for each in module.modules() if isinstance(each, Metric)]
+    for value in vars(module).values():
+        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        found += [
+            part for each in held if isinstance(each, Metric) for part in each.modules() if isinstance(part, Metric)
+        ]
+    return list({id(each): each for each in found}.values())
+
+
+@contextmanager
+def on_update(metrics: list[Metric], see: Callable[[Metric, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
+    """Call ``see`` before each update of a metric, and before its forward, which resets the state first."""
+
+    def watched(metric: Metric, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            see(metric, args, kwargs)
+            return call(*args, **kwargs)
+
+        return wrapper
+
+    keys = ("update", "_call_impl")
+    with patched([(each, key, watched(each, getattr(each, key))) for each in metrics for key in keys]):
+        yield
+
+
+@dataclass
+class _Kept:
+    """A metric as it was before the first update of a batch, and after the first call of the step."""
+
+    metric: Metric
+    count: int
+    states: States
+    cache: Any
+    cache_of_first: Any
+    after_first: States = field(default_factory=dict)
+
+
+class BlendedMetrics:
+    """Metrics whose state after two calls is the blend of the states after each call alone.
+
+    Sums are linear: with the state S, ``w (S + a) + (1 - w) (S + b) = S + w a + (1 - w) b``. States of integers become
+    float64 with the first update, in batches without a blend too, so that all ranks have the same type.
+
+    Args:
+        metrics: All metrics that the step may update.
+    """
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+        self._kept: dict[int, _Kept] = {}  # by id: the hash of a metric changes with its state
+
+    @contextmanager
+    def single(self) -> Iterator[None]:
+        """Run the step once, without a blend."""
+        updated: dict[int, Metric] = {}
+
+        def see(metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            updated[id(metric)] = metric
+
+        with on_update(self._metrics, see):
+            yield
+        # A metric that has no blend is refused in the first batch with a blend.
+        states = [state for each in updated.values() if not _has_other_states(each) for state in _states(each).values()]
+        self._replace({id(each): (each, _floating(each)) for each in states if not each.is_floating_point()})
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """Run the first call of the step."""
+        self._kept.clear()
+        with self._restored_after_error(), on_update(self._metrics, self._keep):
+            yield
+        for kept in self._kept.values():
+            metric = kept.metric
+            kept.after_first, kept.cache_of_first = _states(metric), metric._forward_cache
+            metric._update_count = kept.count
+            _put(metric, _clones(kept.states))
+
+    @contextmanager
+    def second(self) -> Iterator[None]:
+        """Run the second call of the step."""
+        with self._restored_after_error(), on_update(self._metrics, self._keep):
+            yield
+
+    def blend(self, weight: float) -> None:
+        """Give each updated metric the blend of its two states."""
+        blended: dict[int, tuple[Tensor, Tensor]] = {}
+        for kept in self._kept.values():
+            metric = kept.metric
+            metric._computed = None
+            for name, state in _states(metric).items():
+                first = kept.after_first.get(name, kept.states[name])
+                blended[id(state)] = state, torch.lerp(_floating(state), _floating(first), weight)
+            if kept.cache_of_first is not kept.cache:
+                metric._forward_cache = blend_values(
+                    kept.cache_of_first, metric._forward_cache, weight, type(metric).__name__, counts=True
+                )
+        self._kept.clear()
+        self._replace(blended)
+
+    def _keep(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if id(metric) in self._kept:
+            return
+        others = _has_other_states(metric)
+        if others:
+            raise TypeError(
+                f"`training_step` must update metrics whose states are sums, beside targets='pair', got "
+                f"{type(metric).__name__}, whose {', '.join(others)} cannot be blended. Update it in validation alone, "
+                "or give it `thresholds` if it takes them."
+            )
+        cache = metric._forward_cache
+        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache)
+        _put(metric, _clones(_states(metric)))
+
+    def _replace(self, states: dict[int, tuple[Tensor, Tensor]]) -> None:
+        """Replace states, from the id of a state to the state and the new one.
+
+        Metrics of one compute group in a MetricCollection share their tensors.
+        """
+        for metric in self._metrics:
+            held = vars(metric)
+            own = {name: states[id(held[name])][1] for name in metric._defaults if id(held.get(name)) in states}
+            if own:
+                _put(metric, own)
+                metric._computed = None
+
+    @contextmanager
+    def _restored_after_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for kept in self._kept.values():
+                metric = kept.metric
+                metric._update_count, metric._computed, metric._forward_cache = kept.count, None, kept.cache
+                _put(metric, kept.states)
+            self._kept.clear()
+            raise
+
+
+def _has_other_states(metric: Metric) -> list[str]:
+    held = vars(metric)
+    return [
+        name
+        for name, reduction in metric._reductions.items()
+        if name in held and (reduction is not dim_zero_sum or not isinstance(held[name], Tensor))
+    ]
+
+
+def _states(metric: Metric) -> States:
+    held = vars(metric)  # ClasswiseWrapper shows states of the metric inside as its own
+    return {name: held[name] for name in metric._defaults if isinstance(held.get(name), Tensor)}
+
+
+def _put(metric: Metric, states: States) -> None:
+    vars(metric).update(states)  # a state is a plain attribute, and torch's setter takes ten times as long
+
+
+def _clones(states: States) -> States:
+    return {name: state.clone() for name, state in states.items()}
+
+
+def _floating(state: Tensor) -> Tensor:
+    if state.is_floating_point():
+        return state
+    return state.to(torch.float32 if state.device.type == "mps" else torch.float64)

@@ -1,0 +1,231 @@
+"""Run the layers of a model once for two calls of a training step that differ in the targets alone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
+from torchmetrics import Metric, MetricCollection
+
+from lightning_trainingkit.callbacks.noise.blended_values import same_memory
+from lightning_trainingkit.callbacks.noise.instance_patch import patched
+
+__all__ = ["SharedForward"]
+
+Call = Callable[..., Any]
+
+
+@dataclass
+class _Record:
+    """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
+
+    arguments: list[Any]
+    argument_versions: list[int]
+    output: Any
+    output_versions: list[int]
+    used: bool = False
+
+    def is_unchanged(self) -> bool:
+        output = _leaves(self.output)
+        return self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
+
+
+class SharedForward:
+    """In the second call of a step, modules with the arguments of the first call return the output of the first call.
+
+    - **Arguments** are the same if they are the same view of the same memory, unchanged, or if their values are equal.
+    - **Which modules**: the outermost ones. If a module gets other arguments, such as the targets, its children count.
+    - **Once a pair**: dropout masks are shared, and statistics of BatchNorm move once.
+    - **Values** are read by the host in the first pair of calls alone, on a CPU always. ``check`` finds the error
+      where they differ later.
+
+    Args:
+        root: The module whose step is called. Make a new object when its layers may have changed.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+        self._candidates: list[nn.Module] = list(_candidates(root))
+        self._known = False
+        self._opened: set[nn.Module] = set()
+        self._shared: set[nn.Module] = set()
+        self._ran_twice: set[nn.Module] = set()
+        self._by_value: set[nn.Module] = set()
+        self._differs: Tensor | None = None
+        self._records: dict[nn.Module, list[_Record]] = {}
+        self._targets: set[int] = set()
+        self._replays = False
+        self._within = False
+
+    @property
+    def ran_twice(self) -> list[str]:
+        """Names of the layers with parameters that ran in both calls of a pair."""
+        return [name for name, module in self._root.named_modules() if module in self._ran_twice]
+
+    @contextmanager
+    def pair(self, targets: tuple[Tensor, Tensor]) -> Iterator[Callable[[], None]]:
+        """Share modules in two calls. The function that the context gives must be called between them.
+
+        Args:
+            targets: Targets of the two calls. If all are equal, the pair shows nothing about later pairs.
+        """
+        learns = not self._known and not torch.equal(*targets)
+        self._targets = {each.untyped_storage().data_ptr() for each in targets}
+
+        def replay() -> None:
+            self._replays = True
+
+        try:
+            with patched([_entry(each, self._calling(each)) for each in self._candidates]):
+                yield replay
+            if learns:
+                inside = self._records.keys() - self._shared  # they were called inside of shared modules alone
+                self._candidates = [each for each in self._candidates if each not in inside | self._opened]
+                self._known = True
+        finally:
+            self._records, self._replays, self._within = {}, False, False
+            if not self._known:
+                self._opened, self._shared, self._by_value, self._ran_twice = set(), set(), set(), set()
+
+    def check(self) -> None:
+        """Raise RuntimeError if the arguments of a shared module had other values in a later second call."""
+        if self._differs is not None and self._differs.item():
+            names = [name for name, module in self._root.named_modules() if module in self._by_value]
+            raise RuntimeError(
+                f"`training_step` must give {names} inputs that do not depend on the targets, got others in a later "
+                "batch than the first. Use targets='soft', which calls the step once."
+            )
+
+    def _calling(self, module: nn.Module) -> Callable[[Call], Call]:
+        def wrap(call: Call) -> Call:
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                if self._within or module in self._opened:
+                    return call(*args, **kwargs)
+                return (self._second if self._replays else self._first)(module, call, args, kwargs)
+
+            return wrapper
+
+        return wrap
+
+    def _first(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = _leaves((args, kwargs))
+        versions = _versions(arguments)
+        self._within = self._known
+        try:
+            output = call(*args, **kwargs)
+        finally:
+            self._within = False
+        record = _Record(arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        self._records.setdefault(module, []).append(record)
+        return output
+
+    def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        arguments = _leaves((args, kwargs))
+        free = [each for each in self._records.get(module, []) if not each.used]
+        record = next((each for each in free if _are_same(each, arguments)), None)
+        if record is None and free and self._are_alike(module, free[0], arguments):
+            record = free[0]
+        if record is not None:
+            record.used = True
+            self._shared.add(module)
+            return _rebuilt(record.output)
+        if not self._known:
+            self._opened.add(module)  # its children get their chance, unless it is compiled
+        whole = self._known or _is_compiled(module)
+        if any(True for _ in module.parameters(recurse=whole)):
+            self._ran_twice.add(module)
+        return call(*args, **kwargs)
+
+    def _are_alike(self, module: nn.Module, record: _Record, arguments: list[Any]) -> bool:
+        old = record.arguments
+        if len(old) != len(arguments) or not record.is_unchanged():
+            return False
+        pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
+        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
+            return False
+        if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
+            return False  # targets that are equal by chance
+        differs = torch.stack([_differ(*pair) for pair in pairs]).any()
+        if not self._known or differs.device.type == "cpu":
+            alike = not differs.item()
+            self._by_value |= {module} if alike else set()
+            return alike
+        if module not in self._by_value:
+            return False
+        self._differs = differs if self._differs is None else self._differs | differs
+        return True
+
+
+def _candidates(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules that a step may call from uncompiled code. Metrics have states of their own."""
+    seen: set[nn.Module] = set()
+    stack = [module]
+    while stack:
+        each = stack.pop()
+        if each in seen or isinstance(each, Metric | MetricCollection):
+            continue
+        seen.add(each)
+        yield each
+        if not _is_compiled(each):
+            stack += each.children()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
+
+
+def _entry(module: nn.Module, wrap: Callable[[Call], Call]) -> tuple[nn.Module, str, Call]:
+    # torch calls one of these with the hooks of the module: a hook sees a shared call once.
+    key = "_call_impl" if module._compiled_call_impl is None else "_compiled_call_impl"
+    return module, key, wrap(getattr(module, key))
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [leaf for key, each in value.items() for leaf in (key, *_leaves(each))]
+    if isinstance(value, list | tuple):
+        return [leaf for each in value for leaf in _leaves(each)]
+    return [value]
+
+
+def _rebuilt(value: Any) -> Any:
+    """Copy the containers, which a step may change, and keep what they hold."""
+    if type(value) is dict:
+        return {key: _rebuilt(each) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_rebuilt(each) for each in value)
+    return value
+
+
+def _versions(leaves: list[Any]) -> list[int]:
+    return [each._version for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
+
+
+def _are_same(record: _Record, arguments: list[Any]) -> bool:
+    old = record.arguments
+    same = len(old) == len(arguments) and all(_is_same(*pair) for pair in zip(old, arguments, strict=True))
+    return same and record.is_unchanged() and record.argument_versions == _versions(arguments)
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    if isinstance(old, Tensor) and isinstance(new, Tensor):
+        return same_memory(old, new)
+    return new is old or (type(new) is type(old) and isinstance(new, int | float | str | torch.dtype) and new == old)
+
+
+def _have_same_form(old: Any, new: Any) -> bool:
+    return (
+        isinstance(old, Tensor)
+        and isinstance(new, Tensor)
+        and (old.shape, old.dtype, old.device, old.requires_grad)
+        == (new.shape, new.dtype, new.device, new.requires_grad)
+    )
+
+
+def _differ(old: Tensor, new: Tensor) -> Tensor:
+    # The tolerance is for devices that compute the same sum in another order.
+    with torch.no_grad():
+        return ~torch.isclose(new, old, rtol=1e-4, atol=1e-6, equal_nan=True).all()
