@@ -65,8 +65,13 @@ def change_colour(images: Tensor, colour: Colour, part: slice, result: Tensor) -
     else:
         flat, offset = images.flatten(2), colour.offset[part]
         if colour.of_mean is not None:
-            offset = offset + colour.of_mean[part] @ flat.mean(2, keepdim=True)
-        torch.baddbmm(offset, colour.matrix[part], flat, out=result.view_as(flat)).clamp_(0, 1)
+            offset = offset + (colour.of_mean[part] * flat.mean(2)[:, None]).sum(2, keepdim=True)
+        # no product of matrices: a GPU rounds it to TF32 or bfloat16 where the user has allowed it
+        matrix, mixed = colour.matrix[part], result.view_as(flat)
+        for channel in range(flat.shape[1]):
+            factors, values = matrix[:, :, channel, None], flat[:, channel, None]
+            torch.addcmul(offset if channel == 0 else mixed, factors, values, out=mixed)
+        mixed.clamp_(0, 1)
     if colour.hue is not None:
         shift_hue_(result, colour.hue[part])
 

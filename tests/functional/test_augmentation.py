@@ -154,19 +154,15 @@ def test_erased_rectangles_are_those_of_torchvision():
     assert {left[erased].min().item(), top[erased].min().item()} == {0}
 
 
-@example(4, 4, 0.6, 0)  # one pixel is a third of the side
-@given(st.integers(2, 40), st.integers(2, 40), st.sampled_from([0.4, 0.6]), st.integers(0, 1000))
-def test_no_perspective_folds_an_image(height, width, most, seed):
-    steps = Augmentation(perspective=most, perspective_probability=1.0)
+@example(4, 4, 0)  # one pixel is a third of the side
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 1000))
+def test_no_perspective_folds_an_image(height, width, seed):
+    steps = Augmentation(perspective=0.6, perspective_probability=1.0)
     draws = draw_augmentation(steps, 200, (height, width), seeded(seed))
     rows = lens_to_image(draws)[:, 2]
     assert rows.isfinite().all()
-    x, y = width / 2, height / 2
-    canvas = torch.tensor([[-x, -y, 1], [x, -y, 1], [-x, y, 1], [x, y, 1]], dtype=torch.float64)
-    if most == 0.4:  # the horizon stays outside of the result
-        assert ((rows @ canvas.T) > 0).all()
-    moved = draws.corners - torch.tensor((x, y))
-    assert ((rows[:, None] * torch.cat((moved, torch.ones(200, 4, 1)), -1)).sum(-1) > 0).all()  # and of the image
+    moved = torch.cat((draws.corners - torch.tensor((width / 2, height / 2)), torch.ones(200, 4, 1)), -1)
+    assert ((rows[:, None] * moved).sum(-1) > 0).all()  # the moved corners are on this side of the horizon
 
 
 def test_a_perspective_needs_two_pixels():
