@@ -142,16 +142,11 @@ def test_learning_rate_judges_all_methods_and_goes_on_after_an_end():
 
 
 @pytest.mark.slow
-def test_noise_measures_each_part_by_itself():
-    goals = {}
-    for part in ("blending", "augmenting"):
-        results, rows = run("noise", "--only", part, "--rounds", "2")
-        assert list(results["metrics"]["seconds"]) == [part]
-        assert any("control" in name for name in rows)
-        goals[part] = {row["goal"] for row in rows.values()} - {None}
-        shutil.rmtree("out")
-    assert goals["blending"] >= {1.02, 0.1}
-    assert goals["augmenting"] >= {10, 1.0, 1.3, 3}
+def test_noise_measures_the_parts_that_are_asked_for():
+    results, rows = run("noise", "--only", "blending", "--only", "augmenting", "--rounds", "2")
+    assert list(results["metrics"]["seconds"]) == ["blending", "augmenting"]
+    assert sum("control" in name for name in rows) >= 2
+    assert {row["goal"] for row in rows.values()} >= {1.02, 0.1, 10, 1.0, 1.3, 3}
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,18 @@ def test_a_data_loader_and_a_linear_map():
     torch.testing.assert_close(layer(x).flatten(1).T.cov(), torch.eye(48), atol=1e-4, rtol=0)
 
 
+@pytest.mark.gpu
+def test_batches_and_layers_on_a_gpu():
+    x = torch.randint(256, (200, 3, 4, 4), dtype=torch.uint8)
+    for kind in PREPROCESSINGS[1:]:
+        layer, other = fit_preprocessing(x.split(64), kind), fit_preprocessing(x.cuda().split(64), kind)
+        for name, value in layer.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value)
+        on_gpu = layer.cuda()(x.cuda())
+        torch.testing.assert_close(layer.cpu()(x), on_gpu.cpu(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(layer.cuda().inverse(on_gpu).cpu(), x / 255, atol=1e-4, rtol=0)
+
+
 def test_a_constant_channel_keeps_its_scale():
     x = color_images()
     x[:, 1] = 1000.1
@@ -263,7 +275,7 @@ def test_the_random_states_are_left_as_they_were():
             "`image` must name a part of the batch, got 'x'",
         ),
         ([color_images(1)], {"kind": "zca"}, ValueError, "of at least 2 images, got covariance and 1"),
-        ([color_images()], {"kind": "chanel"}, ValueError, "`kind` must be one of 'channel', .* got 'chanel'"),
+        ([color_images()], {"kind": "channels"}, ValueError, "`kind` must be one of 'channel', .* got 'channels'"),
         ([color_images() / 0], {}, ValueError, "must be finite, got NaN or infinity in image 0, 1, 2"),
     ],
 )
