@@ -24,13 +24,13 @@ class Colour:
 
     Args:
         matrix: Factors of the channels, ``(N, C, C)``, or None.
-        offset: Offset of each channel, ``(N, C, 1)``.
+        offset: Offset of each channel, ``(N, C, 1)``, or None.
         of_mean: Factors of the channels' means in the offset, for the contrast, ``(N, 1, C)``, or None.
         hue: Shift of the hue, ``(N,)``, or None.
     """
 
     matrix: Tensor | None
-    offset: Tensor
+    offset: Tensor | None
     of_mean: Tensor | None
     hue: Tensor | None
 
@@ -39,10 +39,14 @@ def colour_of(
     augmentation: Augmentation, draws: AugmentationDraws, channels: int, device: torch.device, dtype: torch.dtype
 ) -> Colour:
     """Compose the linear steps of colour on the CPU, and move them to the device."""
-    count, linear = len(draws), (draws.brightness, draws.contrast, draws.saturation, draws.colour_offset)
+    hue = None if draws.hue is None else to_device(draws.hue, device, dtype)
+    linear = (draws.brightness, draws.contrast, draws.saturation, draws.colour_offset)
+    if all(draw is None for draw in linear):
+        return Colour(None, None, None, hue)
+    count, of_mean, offset = len(draws), None, torch.zeros(len(draws), channels, 1)
     factor = torch.ones(count, 1, 1) if draws.brightness is None else draws.brightness[:, None, None]
-    grey = torch.tensor(_GREY if channels == 3 else [1.0] * channels)
-    matrix, offset, of_mean = torch.eye(channels).expand(count, -1, -1), torch.zeros(count, channels, 1), None
+    grey = torch.tensor(_GREY if channels == 3 else (1.0,))
+    matrix = torch.eye(channels).expand(count, -1, -1)
     if draws.saturation is not None:
         matrix = grey + draws.saturation[:, None, None] * (matrix - grey)
     if draws.contrast is not None:
@@ -51,17 +55,12 @@ def colour_of(
     if draws.colour_offset is not None:
         directions = torch.tensor(augmentation.colour_eigenvectors) * torch.tensor(augmentation.colour_eigenvalues)
         offset = (draws.colour_offset @ directions.T)[:, :, None]
-    return Colour(
-        None if all(each is None for each in linear) else to_device((matrix * factor).contiguous(), device, dtype),
-        to_device(offset, device, dtype),
-        of_mean,
-        None if draws.hue is None else to_device(draws.hue, device, dtype),
-    )
+    return Colour(to_device(matrix * factor, device, dtype), to_device(offset, device, dtype), of_mean, hue)
 
 
 def change_colour(images: Tensor, colour: Colour, part: slice, result: Tensor) -> None:
     """Write images into the result, with the linear steps limited to [0, 1], then the hue shifted."""
-    if colour.matrix is None:
+    if colour.matrix is None or colour.offset is None:
         result.copy_(images)
     else:
         flat, offset = images.flatten(2), colour.offset[part]

@@ -23,7 +23,7 @@ class Geometry:
         matrix: From the lens, or the result where there is no lens, to -1 to 1 in the image, ``(N, 3, 3, 1, 1)``.
         perspective: Whether the last row of the matrix counts.
         lens: Coefficients, ``(N, 1, 1, 5)``, or None.
-        offset: From the centre of the result to that of the lens, in half diagonals of the image, ``(N, 2, 1, 1)``.
+        offset: From the centre of the result to the centre of the image, in half diagonals of the image, ``(N, 2, 1, 1)``.
     """
 
     size: tuple[int, int]

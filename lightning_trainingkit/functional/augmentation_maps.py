@@ -26,7 +26,7 @@ def lens_to_image(draws: AugmentationDraws) -> Tensor:
     if draws.vertical_flip is not None:
         matrix[:, 1, 1] = 1 - 2.0 * draws.vertical_flip.double()
     if draws.angle is not None or draws.scale is not None or draws.shear is not None:
-        matrix[:, :2, :2] = matrix[:, :2, :2] @ torch.linalg.inv(_linear(draws))
+        matrix[:, :2, :2] = matrix[:, :2, :2] @ _inverse(draws)
     if draws.translation is not None:
         matrix[:, :2, 2] = -(matrix[:, :2, :2] @ draws.translation.double()[:, :, None])[:, :, 0]
     if draws.corners is not None:
@@ -42,18 +42,17 @@ def result_to_lens(draws: AugmentationDraws, output: tuple[int, int]) -> Tensor:
     return draws.crop.double() + torch.tensor(((output[1] - width) / 2, (output[0] - height) / 2))
 
 
-def _linear(draws: AugmentationDraws) -> Tensor:
-    """Rotation times scale times both shears, ``(N, 2, 2)``, as in torchvision's ``affine``."""
+def _inverse(draws: AugmentationDraws) -> Tensor:
+    """Inverse of rotation times scale times both shears, ``(N, 2, 2)``, written out."""
     zeros = torch.zeros(len(draws), dtype=torch.float64)
-    ones = torch.ones(len(draws), 2, dtype=torch.float64)
     angle = zeros if draws.angle is None else draws.angle.double().deg2rad()
-    rotation = torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1).view(-1, 2, 2)
-    scale = torch.diag_embed(ones if draws.scale is None else draws.scale.double())
-    x, y = (zeros, zeros) if draws.shear is None else draws.shear.double().deg2rad().tan().unbind(-1)
-    shear_y = torch.stack((zeros + 1, zeros, -y, zeros + 1), -1).view(-1, 2, 2)
-    shear_x = torch.stack((zeros + 1, -x, zeros, zeros + 1), -1).view(-1, 2, 2)
-    linear: Tensor = rotation @ scale @ shear_y @ shear_x
-    return linear
+    cos, sin = angle.cos(), angle.sin()
+    x, y = (1.0, 1.0) if draws.scale is None else draws.scale.double().unbind(-1)
+    shear_x, shear_y = (zeros, zeros) if draws.shear is None else draws.shear.double().deg2rad().tan().unbind(-1)
+    (a, b), (c, d) = (cos / x, sin / x), (-sin / y, cos / y)  # of rotation and scale
+    both = 1 + shear_x * shear_y
+    elements = (both * a + shear_x * c, both * b + shear_x * d, shear_y * a + c, shear_y * b + d)
+    return torch.stack(elements, -1).view(-1, 2, 2)
 
 
 def _perspective(corners: Tensor, size: tuple[int, int]) -> Tensor:

@@ -88,6 +88,16 @@ def test_boxes_are_moved_as_by_torchvision(form, seed):
     assert (found - peer.horizontal_flip(boxes).as_subclass(torch.Tensor)).abs().max() < 1e-6
 
 
+def test_a_box_holds_edges_that_a_lens_has_bent():
+    images = torch.zeros(1, 1, 60, 60)
+    images[:, :, 9:51, 9:51] = 1
+    barrel = AugmentationDraws((60, 60), lens=torch.tensor([[0.5, 0, 0, 0, 0]]))
+    rows, columns = torch.nonzero(augment(images, Augmentation(), barrel)[0, 0] > 0.5, as_tuple=True)
+    found = torch.stack((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    box = augment_boxes(torch.tensor([[[9.0, 9, 51, 51]]]), Augmentation(), barrel)[0, 0]
+    assert (found - box).abs().max() < 0.6  # the corners alone would cut 2 pixels
+
+
 def test_a_box_outside_has_no_area_and_keeps_its_row():
     boxes = torch.tensor([[[0, 0, 4, 4], [20, 20, 24, 24], [6, 6, 10, 12]]])
     moved = augment_boxes(boxes, Augmentation(crop=8), AugmentationDraws((32, 32), crop=torch.tensor([[4, 4]])))

@@ -5,7 +5,8 @@ A batch is a tensor of images, a list, a tuple, a named tuple or a dict. The ent
 - **Named**: ``image`` and ``target`` name an entry: a key of a dict, a field of a named tuple, an index.
 - **Usual names** of dicts and named tuples, such as ``"image"`` and ``"label"``.
 - **The only entry that can be images**: a tensor ``(N, C, H, W)`` of floats or bytes.
-- **Pairs**: of two entries, the images are the first and the target is the second.
+- **Pairs**: of two entries, the images are the first and the target is the second. Two image tensors of one shape may
+  be two views, and must be named.
 
 What these rules leave open is an error that lists the entries.
 """
@@ -144,7 +145,9 @@ def _image_key(entries: dict[Key, Any], batch: Any, image: Key | None, target: K
     for keys in (usual, alike):
         if len(keys) == 1:
             return keys[0]
-    if not isinstance(batch, Mapping) and 0 in free and (len(entries) == 2 or (len(entries) == 1 and not pixels)):
+    alone = len(entries) == 1 and not pixels
+    twins = len(alike) == 2 and entries[alike[0]].shape == entries[alike[1]].shape  # two views, or an image as target
+    if not isinstance(batch, Mapping) and 0 in free and (alone or (len(entries) == 2 and not twins)):
         return 0
     raise ValueError(
         f"`image` must name the images of a batch whose entries do not tell, got None for {describe(batch)}. "

@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, grid_sample
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as pixels
 
+from lightning_trainingkit.data import Augment
 from lightning_trainingkit.functional import Augmentation, AugmentationDraws, augment, draw_augmentation
 from lightning_trainingkit.functional.augmentation_maps import lens_to_image
 
@@ -27,7 +28,9 @@ CHAINS = {
 
 
 def rows(args: argparse.Namespace, draw: random.Random) -> list[dict]:
-    return [row for case in CASES for row in _times(*case, args.rounds, draw)] + [_psnr(name) for name in CHAINS]
+    batches = [row for case in CASES for row in _times(*case, args.rounds, draw)]
+    singles = [_single(side, padding, args.rounds, draw) for side, padding in ((32, 4), (224, 28))]
+    return [*batches, *singles, *(_psnr(name) for name in CHAINS)]
 
 
 def _times(images: int, side: int, padding: int, rounds: int, draw: random.Random) -> list[dict]:
@@ -35,25 +38,7 @@ def _times(images: int, side: int, padding: int, rounds: int, draw: random.Rando
     from noise_bench.comparing import race, speed
 
     x = torch.rand(images, 3, side, side, device=DEVICE)
-    steps = Augmentation(
-        horizontal_flip=0.5,
-        rotation=15,
-        translation=0.1,
-        scale=(0.8, 1.2),
-        shear=5,
-        padding=padding,
-        brightness=0.4,
-        contrast=0.4,
-        saturation=0.4,
-    )
-    theirs = v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomAffine(15, (0.1, 0.1), (0.8, 1.2), 5, interpolation="bilinear"),
-            v2.RandomCrop(side, padding=padding),
-            v2.ColorJitter(0.4, 0.4, 0.4),
-        ]
-    )
+    steps, theirs = _steps(padding), _theirs(side, padding)
 
     def ours() -> Tensor:
         return augment(x, steps, draw_augmentation(steps, images, (side, side)))
@@ -77,6 +62,41 @@ def _times(images: int, side: int, padding: int, rounds: int, draw: random.Rando
     if "kornia" in competitors:
         compared.append(speed(f"{name}kornia", times, "ours", "kornia", draw, goal=2 if side <= 32 else None))
     return [*compared, speed(f"{name}control", times, "ours", "control", draw)]
+
+
+def _single(side: int, padding: int, rounds: int, draw: random.Random) -> dict:
+    """The same steps as a transform of one image of bytes, as a worker calls it."""
+    from noise_bench.comparing import race, speed
+
+    x = torch.randint(256, (3, side, side), dtype=torch.uint8)
+    ours, theirs = Augment(_steps(padding)), _theirs(side, padding)
+    times = race({"ours": lambda: ours(x), "v2": lambda: theirs(x)}, rounds, draw, calls=20)
+    return speed(f"one image of {side} px, as a transform: v2", times, "ours", "v2", draw)
+
+
+def _steps(padding: int) -> Augmentation:
+    return Augmentation(
+        horizontal_flip=0.5,
+        rotation=15,
+        translation=0.1,
+        scale=(0.8, 1.2),
+        shear=5,
+        padding=padding,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+    )
+
+
+def _theirs(side: int, padding: int) -> v2.Transform:
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(15, (0.1, 0.1), (0.8, 1.2), 5, interpolation="bilinear"),
+            v2.RandomCrop(side, padding=padding),
+            v2.ColorJitter(0.4, 0.4, 0.4),
+        ]
+    )
 
 
 def _kornia(side: int, padding: int) -> nn.Module:

@@ -44,6 +44,7 @@ def test_usual_batches(batch, image, target):
     [
         ((CLASSES, IMAGES, IMAGES), {"image": 2, "target": 0}, 2, 0),
         ((CLASSES, IMAGES, CLASSES), {"target": -1}, 1, 2),
+        ((IMAGES, IMAGES), {"target": 1}, 0, 1),
         (Triple(CLASSES, IMAGES, CLASSES), {"image": "picture", "target": "index"}, 1, 0),
         ({"left": IMAGES, "right": IMAGES, "kind": CLASSES}, {"image": "left", "target": "kind"}, "left", "kind"),
     ],
@@ -82,6 +83,7 @@ def test_a_changed_batch_is_a_new_one_of_the_same_type(batch):
             "`image` must name .*'right': float32 .4, 3, 8, 6.. Write image='left'",
         ),
         ((IMAGES, IMAGES, CLASSES), {}, "`image` must name"),
+        ((IMAGES, IMAGES), {}, "`image` must name"),
         ({"image": IMAGES, "kind": CLASSES}, {"labels": True}, "`target` must name .*Write target='kind'"),
         ({"image": IMAGES, "mask": MASK, "label": CLASSES}, {"labels": True}, "`target` must name"),
         (
