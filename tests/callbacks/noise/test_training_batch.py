@@ -238,7 +238,7 @@ class Places(DataLoader):
     begin = place = 0
 
     def __iter__(self):
-        torch.manual_seed(0)  # batches in the same random order in each epoch
+        self.generator.manual_seed(0)  # batches in the same random order in each epoch
         batches, begin = list(super().__iter__()), self.begin
         self.begin = 0
         for self.place, batch in enumerate(batches[begin:], begin + 1):
@@ -276,7 +276,7 @@ def test_killed_in_mid_epoch_and_resumed_from_the_last_validation(killed, tmp_pa
     def train(folder, seed, *callbacks, ckpt_path=None):
         torch.manual_seed(seed)
         data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0)).abs() + 1
-        batches = Places(TensorDataset(data, torch.arange(16) % 2), 4, shuffle=True)
+        batches = Places(TensorDataset(data, torch.arange(16) % 2), 4, shuffle=True, generator=torch.Generator())
         module = Plain()
         save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, save_on_train_epoch_end=False)
         options = {"val_check_interval": 0.5, "num_sanity_val_steps": 0, "default_root_dir": tmp_path}
