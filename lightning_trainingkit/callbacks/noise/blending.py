@@ -107,6 +107,11 @@ class BlendingCallback(BatchCallback):
         super().teardown(trainer, pl_module, stage)
         self._pair = None
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Take the patch away, and forget the module."""
+        super().on_exception(trainer, pl_module, exception)
+        self._pair = None
+
     def run(
         self,
         trainer: L.Trainer,
