@@ -14,6 +14,7 @@ __all__ = ["LARGEST_COVARIANCE", "Moments"]
 LARGEST_COVARIANCE = 3072
 """Values of an image for which a covariance is computed, at most: 3 x 32 x 32. The matrix then has 75 MB."""
 
+_ROWS = 128  # of a covariance that are computed at once
 _FAR = 8.0  # square of the mean over the variance, from which sums of squares lose digits
 _KINDS = ("channel", "pixel", "covariance")
 
@@ -73,7 +74,7 @@ class Moments:
 
     @property
     def scatter(self) -> Tensor:
-        """Sums of squared deviations in the shape of ``mean``, or of products of deviations ``(D, D)``, float64."""
+        """Sums of squared deviations in the shape of ``mean``, float64. Beside a covariance, the lower triangle."""
         self._merge_waiting()
         return self._scatter
 
@@ -91,7 +92,8 @@ class Moments:
                 f"`covariance` must come from two images and Moments('covariance'), got {self.images} images and "
                 f"Moments({self.over!r}). Add more images."
             )
-        return self.scatter / (self.count - 1)
+        lower = self.scatter.tril() / (self.count - 1)
+        return lower + lower.tril(-1).T
 
     def add(self, images: Tensor) -> None:
         """Add a batch of images ``(N, C, H, W)``, bytes or floats, on any device."""
@@ -111,7 +113,7 @@ class Moments:
         if self.over == "covariance":
             if not self._count:
                 self._scatter = x.new_zeros(flat.shape[1], flat.shape[1])
-            self._scatter.addmm_(deviations.T, deviations)
+            _add_products(self._scatter, deviations)
             _subtract_squares(self._scatter, apart, len(x))
             self._merge(len(x), len(x), mean, None)
         else:
@@ -196,6 +198,13 @@ class Moments:
         exact = self.over == "covariance" or images.dtype == torch.float64
         x = images.detach().cpu().to(torch.float64 if exact else torch.float32)
         return x.div_(255) if images.dtype == torch.uint8 else x
+
+
+def _add_products(scatter: Tensor, x: Tensor) -> None:
+    """Add ``x' x`` to the lower triangle, in place. Torch has no function for half of a product."""
+    for start in range(0, len(scatter), _ROWS):
+        stop = min(start + _ROWS, len(scatter))
+        scatter[start:stop, :stop].addmm_(x[:, start:stop].T, x[:, :stop])
 
 
 def _subtract_squares(scatter: Tensor, apart: Tensor, times: float) -> None:
