@@ -39,8 +39,8 @@ class Moments:
         >>> moments = Moments("channel")
         >>> moments.add(torch.tensor([1.0, 3.0]).view(1, 1, 1, 2))
         >>> moments.add(torch.tensor([5.0, 7.0]).view(1, 1, 1, 2))
-        >>> moments.mean.tolist(), moments.variance.tolist()
-        ([4.0], [5.0])
+        >>> moments.mean.item(), round(moments.variance.item(), 4)
+        (4.0, 5.0)
 
     References:
         Chan et al., "Algorithms for Computing the Sample Variance", The American Statistician 1983.
@@ -127,12 +127,12 @@ class Moments:
         if self._waiting.images and self._waiting.pixels != x.numel() // (x.shape[0] * x.shape[1]):
             self._merge_waiting()
         if not self.images:
-            self._waiting.shift = x.mean((0, 2, 3)).double()
+            self._waiting.shift = x.mean((0, 2, 3)).double().nan_to_num(0, 0, 0)  # bad images are named later
         if self._waiting.add(x) or not self._count:
             self._merge_waiting()
 
     def _merge_waiting(self) -> None:
-        """Merge the sums of the batches that wait, and choose the shift of the next ones."""
+        """Merge the sums of the batches that wait."""
         if not self._waiting.images:
             return
         sums, squares = self._waiting.take()
@@ -145,8 +145,6 @@ class Moments:
         _subtract_squares(scatter, apart, count)
         shift = self._waiting.shift
         self._merge(len(sums), count, apart if shift is None else shift + apart, scatter)
-        far = self._mean.square() > _FAR * self._scatter / self._count
-        self._waiting.shift = self._mean.float().double() if bool(far.any()) else None
 
     def merge(self, other: "Moments") -> None:
         """Add what another object has measured, such as that of another rank."""
@@ -160,7 +158,7 @@ class Moments:
             self._merge(other.images, other.count, other.mean, other.scatter)
 
     def _merge(self, images: int, count: int, mean: Tensor, scatter: Tensor | None) -> None:
-        """Merge by Chan's formula. ``scatter`` is None where it is added already."""
+        """Merge by Chan's formula, and choose the next shift. ``scatter`` is None where it is added already."""
         if not self._count:
             self._mean = mean.clone()
             self._scatter = self._scatter if scatter is None else scatter.clone()
@@ -173,6 +171,9 @@ class Moments:
             _subtract_squares(self._scatter, apart, -self._count * count / together)
         self._images += images
         self._count += count
+        if self.over == "channel":
+            far = self._mean.square() > _FAR * self._scatter / self._count
+            self._waiting.shift = self._mean.float().double() if bool(far.any()) else None
 
     def _checked(self, images: Any) -> Tensor:
         """Return the images as floats in the precision of the sums."""
