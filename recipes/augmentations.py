@@ -4,8 +4,9 @@ Each image of a row has its own random draws. The first rows are single transfor
 effect is seen. The last rows are the policies as `augment="NAME"` applies them. The images are cut from the two
 photographs that scikit-learn has, since digits have no colours. On grey images the transforms of colours are left out.
 
-Expected: EXPECTED
-Cost:     COST
+Expected: augmentations.png with 24 rows. One thread, 96 x 96 pixels, ms an image: policy cifar 0.09, geometric 0.22,
+          trivialaugment 0.12, randaugment 0.23, imagenet_resnet 0.58 (without the decoding of a file)
+Cost:     4 s on 2 CPU cores, nothing to download
 Command:  python recipes/augmentations.py
 """
 
@@ -26,7 +27,12 @@ from lightning_trainingkit.functional import Augmentation
 from lightning_trainingkit.functional.augmentation_policies import DEVICE_POLICIES, WORKER_POLICIES
 
 IMAGES = 8
+RESNET = "policy imagenet_resnet"
 TIMED = 128
+SQUARES = (  # top, left and side of what is cut from each photograph
+    ((20, 50, 320), (25, 110, 190), (220, 70, 200), (130, 340, 290)),
+    ((60, 150, 320), (100, 20, 300), (247, 240, 180), (130, 210, 200)),
+)
 Change = Callable[[Tensor], Tensor]  # images (N, C, H, W) with bytes
 
 
@@ -46,34 +52,36 @@ def main() -> None:
     experiments.quiet()
     try:
         images = photos(args.image_size) if args.data == "photos" else training_images(args)
+        files = photos(2 * args.image_size) if args.data == "photos" else images
         folder = experiments.open_folder("augmentations", args.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))
 
-    # 1. The same images under each change. Each row has the same random numbers to start from.
+    # 1. The same images under each change. ResNet's policy cuts from files that are larger than the images.
     changes, left_out = without_colours(all_changes(images.shape[-1]), images)
-    many = images.repeat(TIMED // IMAGES, 1, 1, 1)
     rows, pictures = [], [images]
-    for name, (what, change) in changes.items():
-        torch.manual_seed(args.seed)
-        pictures.append(change(images))
-        rows.append({"name": name, "what": what, "ms an image": milliseconds(change, many)})
+    for number, (name, (what, change)) in enumerate(changes.items()):
+        torch.manual_seed(args.seed + number)
+        given = files if name == RESNET else images
+        pictures.append(change(given))
+        given = given.repeat(TIMED // IMAGES, 1, 1, 1)
+        rows.append({"name": name, "what": what, "ms an image": milliseconds(change, given)})
 
     # 2. The picture, in the folder and in W&B.
-    figure = Figure(figsize=(11, 0.95 * len(pictures)), layout="constrained")
+    height, width = images.shape[-2:]
+    figure = Figure(figsize=(9, 9 / IMAGES * len(pictures) * height / width))
     draw(figure, ["as it is", *changes], pictures)
-    figure.savefig(folder / "augmentations.png", dpi=72)
+    figure.savefig(folder / "augmentations.png", dpi=60, bbox_inches="tight")
     values = {row["name"]: row["ms an image"] for row in rows}
     picture = {"augmentations": folder / "augmentations.png"}
     wandb_runs.record(args, folder, "augmentation", f"seed={args.seed}", values, {"data": args.data}, picture)
 
     seconds = time.perf_counter() - start
     experiments.write_results(folder, vars(args), {"images": TIMED}, rows, seconds)
-    height, width = images.shape[-2:]
     experiments.print_table(
         f"{args.data}, {height} x {width} pixels",
         rows,
-        f"ms an image: of the clock, {TIMED} images at once, {torch.get_num_threads()} threads",
+        f"ms an image: time of this process for {TIMED} images at once, {torch.get_num_threads()} threads",
         *([f"Left out, since the images are grey: {', '.join(left_out)}."] if left_out else []),
         f"Files: {folder}/augmentations.png, {folder}/results.json",
         *wandb_runs.center(args, folder),
@@ -81,17 +89,16 @@ def main() -> None:
 
 
 def photos(size: int) -> Tensor:
-    """Cut eight squares from the two photographs of scikit-learn, bytes ``(8, 3, size, size)``."""
+    """Cut eight squares from the photographs of a pagoda and a dahlia, bytes ``(8, 3, size, size)``."""
     try:
         from sklearn.datasets import load_sample_images
     except ImportError as error:
         raise ImportError(f"{error}. Run: pip install 'lightning-trainingkit[recipes]'.") from error
-    cut = []
-    for photo in load_sample_images().images:
-        whole = torch.from_numpy(photo).permute(2, 0, 1)  # 427 x 640 pixels
-        places = ((0, 40), (0, 380), (187, 60), (187, 400)) if not cut else ((90, 80), (60, 200), (187, 260), (10, 330))
-        cut += [F.resize(whole[:, top : top + 240, left : left + 240], [size, size]) for top, left in places]
-    return torch.stack(cut)
+    found = []
+    for photo, squares in zip(load_sample_images().images, SQUARES, strict=True):  # 427 x 640 pixels
+        whole = torch.tensor(photo).permute(2, 0, 1)
+        found += [F.resize(whole[:, top : top + side, left : left + side], [size, size]) for top, left, side in squares]
+    return torch.stack(found)
 
 
 def training_images(args: Any) -> Tensor:
@@ -123,7 +130,7 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
         "contrast": ("60 to 140 %", {"contrast": 0.4}),
         "saturation": ("0 to 200 %", {"saturation": 1}),
         "hue": ("shifts the colour circle by up to 0.2", {"hue": 0.2}),
-        "colour_offset": ("AlexNet's offset, std 0.3 in place of 0.1", {"colour_offset": 0.3}),
+        "colour_offset": ("AlexNet's offset, std 1 in place of 0.1", {"colour_offset": 1}),
     }
     policies = {
         "cifar": "flip, crop with padding 4",
@@ -137,10 +144,11 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
         name: (what, Augment(Augmentation(**ranges))) for name, (what, ranges) in transforms.items()
     }
     for name, what in policies.items():
-        found[f"policy {name}"] = (what, each_by_itself(policy_transform(name, size)))
+        at_once = Augment(DEVICE_POLICIES[name]) if name in DEVICE_POLICIES else None
+        found[f"policy {name}"] = (what, at_once or each_by_itself(policy_transform(name, size)))
     for epoch in (0, 1):
-        what = f"mirrors the other half in each epoch: epoch {epoch}"
-        found[f"policy alternating_flip, epoch {epoch}"] = (what, alternating(epoch))
+        what = f"mirrors the other half in each epoch, here {epoch}"
+        found[f"policy alternating_flip {epoch}"] = (what, alternating(epoch))
     missing = {*DEVICE_POLICIES, *WORKER_POLICIES} - {"none", "alternating_flip", *policies}
     if missing:
         raise RuntimeError(f"The picture must have every policy, got none of {missing}.")
@@ -148,9 +156,7 @@ def all_changes(size: int) -> dict[str, tuple[str, Change]]:
 
 
 def each_by_itself(transform: Any) -> Change:
-    """Call a policy as the DataModules do: at once where it draws for each image, otherwise image by image."""
-    if isinstance(transform, Augment):
-        return transform
+    """Call a transform that changes all images of a batch alike image by image, as the DataModules do."""
     return lambda images: torch.stack([transform(image) for image in images])
 
 
@@ -175,12 +181,12 @@ def without_colours(
 
 
 def milliseconds(change: Change, images: Tensor) -> float:
-    """Fastest of three calls, per image."""
+    """Fastest of three calls, per image, in the time of this process: other programs disturb it less."""
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         change(images)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return 1e3 * min(seconds) / len(images)
 
 
@@ -189,11 +195,11 @@ def draw(figure: Any, names: list[str], pictures: list[Tensor]) -> None:
     height = pictures[0].shape[-2]
     gap = max(1, height // 24)
     grid = make_grid(torch.cat(pictures), nrow=IMAGES, padding=gap, pad_value=255)
-    axes = figure.subplots()
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.imshow(grid.permute(1, 2, 0), interpolation="nearest" if height < 48 else "auto")
     axes.set_xticks([])
     axes.set_yticks([gap + height / 2 + row * (height + gap) for row in range(len(names))], names)
-    axes.tick_params(length=0, labelsize=13)
+    axes.tick_params(length=0, labelsize=12)
     axes.spines[:].set_visible(False)
 
 

@@ -138,8 +138,16 @@ def test_learning_rate_judges_all_methods_and_goes_on_after_an_end():
     assert Path("out/results.jsonl").read_text() == kept
 
 
+@pytest.mark.slow
+def test_noise_measures_the_parts_that_are_asked_for():
+    results, rows = run("noise", "--only", "blending", "--only", "augmenting", "--rounds", "2")
+    assert list(results["metrics"]["seconds"]) == ["blending", "augmenting"]
+    assert sum("control" in name for name in rows) >= 2
+    assert {row["goal"] for row in rows.values()} >= {1.02, 0.1, 10, 1.0, 1.3, 3}
+
+
 @pytest.mark.parametrize(
-    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "overhead", "transfer"]
+    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "transfer"]
 )
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])

@@ -17,7 +17,7 @@ _CROP = 224
 _RESNET = Augmentation(horizontal_flip=0.5, brightness=0.4, contrast=0.4, saturation=0.4, colour_offset=0.1)
 
 
-def policy_transform(policy: str | Augmentation | Mapping[str, Any], image_size: int) -> v2.Transform:
+def policy_transform(policy: str | Augmentation | Mapping[str, Any], image_size: int) -> v2.Compose:
     """Make the v2 transform of a policy, for a data set of your own.
 
     - ``none``, ``cifar`` and ``geometric`` are ranges of `Augmentation`. They take images and batches of images.
@@ -33,7 +33,8 @@ def policy_transform(policy: str | Augmentation | Mapping[str, Any], image_size:
         image_size: Height and width in pixels of the images for the model.
 
     Returns:
-        A transform of images, bytes or floats from 0 to 1.
+        A transform of tensors, bytes or floats from 0 to 1, and of Pillow's images, which become bytes. Add
+        ``v2.ToDtype(torch.float32, scale=True)`` and a normalisation after it.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -53,19 +54,18 @@ def policy_transform(policy: str | Augmentation | Mapping[str, Any], image_size:
     found = read_policy("policy", policy)
     size = _check.integer("image_size", image_size, "Try 224.", least=1)
     if isinstance(found, Augmentation):
-        return Augment(found)
+        return v2.Compose([v2.PILToTensor(), Augment(found)])
     if found == "imagenet_resnet":
         shortest, longest = (round(side * size / _CROP) for side in _SHORTER_SIDE)
         sides = list(range(shortest, longest + 1))
-        return v2.Compose([v2.RandomShortestSize(sides), v2.RandomCrop(size), Augment(_RESNET)])
+        return v2.Compose([v2.PILToTensor(), v2.RandomShortestSize(sides), v2.RandomCrop(size), Augment(_RESNET)])
     auto = {"autoaugment": v2.AutoAugment, "randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}
     if found not in auto:
         raise ValueError(
             f"`policy` must be a transform of an image alone, got {found!r}: {WORKER_POLICIES[found]}. "
             f"Give it to a DataModule of the kit: augment={found!r}."
         )
-    transform: v2.Transform = auto[found]()
-    return transform
+    return v2.Compose([v2.PILToTensor(), auto[found]()])
 
 
 def longest_side(image_size: int) -> int:

@@ -14,7 +14,7 @@ from lightning_trainingkit.data.policies import policy_transform
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
 from lightning_trainingkit.functional.augmentation_images import augment
-from lightning_trainingkit.functional.augmentation_policies import read_policy
+from lightning_trainingkit.functional.augmentation_policies import plain_policy, read_policy
 
 __all__ = ["CurrentEpoch", "WorkerAugmentation"]
 
@@ -59,7 +59,7 @@ class WorkerAugmentation:
         self.policy = read_policy("augment", policy)
         self._seed = seed
         self._epoch: CurrentEpoch | None = None
-        self._transform: v2.Transform | None = None
+        self._transform: v2.Compose | None = None
         if isinstance(self.policy, str) and self.policy != _ALTERNATING:
             self._transform = policy_transform(self.policy, image_shape[1])
         self._rehearse(image_shape)
@@ -103,9 +103,8 @@ class WorkerAugmentation:
             with torch.random.fork_rng(devices=[]):
                 shape = tuple(self(torch.zeros(1, *image_shape), [0]).shape[1:])
         except ValueError as error:
-            raise ValueError(
-                f"`augment` must suit images of shape {image_shape}, got {self.policy!r}. {error}"
-            ) from error
+            given = plain_policy("augment", self.policy)
+            raise ValueError(f"`augment` must suit images of shape {image_shape}, got {given!r}. {error}") from error
         if shape != image_shape:
             raise ValueError(
                 f"`augment` must keep the size of the images, {image_shape[1]} pixels, got a crop of {shape[1:]}. "

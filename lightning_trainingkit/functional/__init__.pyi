@@ -5,8 +5,6 @@ from .augmentation_drawing import draw_augmentation as draw_augmentation
 from .augmentation_draws import AugmentationDraws as AugmentationDraws
 from .augmentation_images import augment as augment
 from .augmentation_images import augment_masks as augment_masks
-from .augmentation_policies import DEVICE_POLICIES as DEVICE_POLICIES
-from .augmentation_policies import WORKER_POLICIES as WORKER_POLICIES
 from .augmentation_policies import find_policy as find_policy
 from .averaging import AVERAGES as AVERAGES
 from .averaging import average_passes as average_passes

@@ -1,89 +1,97 @@
 """Colour of each image: linear steps as one matrix, and the hue."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
-from lightning_trainingkit.functional.augmentation_sampling import to_device
+from lightning_trainingkit.functional.augmentation_maps import to_device
 
-__all__ = ["change_colour"]
+__all__ = ["Colour", "change_colour", "colour_of"]
 
 _GREY = (0.2989, 0.587, 0.114)  # torchvision's rgb_to_grayscale
 
 
-def change_colour(images: Tensor, augmentation: Augmentation, draws: AugmentationDraws) -> Tensor:
-    """Change brightness, contrast, saturation and colour offset by one matrix, limit to [0, 1], then shift the hue.
+@dataclass(frozen=True)
+class Colour:
+    """Change of colour of each image, on the device.
 
     With the factors ``b``, ``c`` and ``s``, the grey ``g`` of a pixel and its mean ``m`` over the image,
     ``x' = b (c (s x + (1 - s) g) + (1 - c) m) + offset``. The order of brightness, contrast and saturation doesn't
     matter, apart from the limits that torchvision applies after each.
 
     Args:
-        images: Images ``(N, C, H, W)`` of 3 channels, or 1 for brightness and contrast. They may be overwritten.
-        augmentation: Directions of the colour offset.
-        draws: Parameters of the images.
+        matrix: Factors of the channels, ``(N, C, C)``, or None.
+        offset: Offset of each channel, ``(N, C, 1)``, or None.
+        of_mean: Factors of the channels' means in the offset, for the contrast, ``(N, 1, C)``, or None.
+        hue: Shift of the hue, ``(N,)``, or None.
     """
-    if draws.contrast is None and draws.brightness is None and draws.saturation is None and draws.colour_offset is None:
-        changed = images
-    elif images.shape[1] == 1:
-        changed = _grey(images, draws).clamp_(0, 1)
-    else:
-        changed = _linear(images, augmentation, draws).clamp_(0, 1)
-    return changed if draws.hue is None else shift_hue(changed, to_device(draws.hue, images.device, images.dtype))
+
+    matrix: Tensor | None
+    offset: Tensor | None
+    of_mean: Tensor | None
+    hue: Tensor | None
 
 
-def _grey(images: Tensor, draws: AugmentationDraws) -> Tensor:
-    factor = torch.ones(len(draws)) if draws.brightness is None else draws.brightness
-    offset = None
-    if draws.contrast is not None:
-        rest = to_device(factor * (1 - draws.contrast), images.device, images.dtype)[:, None, None, None]
-        offset = images.mean((1, 2, 3), keepdim=True) * rest
-        factor = factor * draws.contrast
-    factor = to_device(factor, images.device, images.dtype)[:, None, None, None]
-    return images * factor if offset is None else torch.addcmul(offset, images, factor)
-
-
-def _linear(images: Tensor, augmentation: Augmentation, draws: AugmentationDraws) -> Tensor:
-    device, dtype = images.device, images.dtype
-    grey = torch.tensor(_GREY)
-    scale = torch.ones(len(draws), 1, 1) if draws.brightness is None else draws.brightness[:, None, None]
-    matrix = torch.eye(3).expand(len(draws), 3, 3)
+def colour_of(
+    augmentation: Augmentation, draws: AugmentationDraws, channels: int, device: torch.device, dtype: torch.dtype
+) -> Colour:
+    """Compose the linear steps of colour on the CPU, and move them to the device."""
+    hue = None if draws.hue is None else to_device(draws.hue, device, dtype)
+    linear = (draws.brightness, draws.contrast, draws.saturation, draws.colour_offset)
+    if all(draw is None for draw in linear):
+        return Colour(None, None, None, hue)
+    count, of_mean, offset = len(draws), None, torch.zeros(len(draws), channels, 1)
+    factor = torch.ones(count, 1, 1) if draws.brightness is None else draws.brightness[:, None, None]
+    grey = torch.tensor(_GREY if channels == 3 else (1.0,))
+    matrix = torch.eye(channels).expand(count, -1, -1)
     if draws.saturation is not None:
-        matrix = grey + draws.saturation[:, None, None] * (torch.eye(3) - grey)
+        matrix = grey + draws.saturation[:, None, None] * (matrix - grey)
     if draws.contrast is not None:
-        matrix = matrix * draws.contrast[:, None, None]
-    offset = torch.zeros(len(draws), 3, 1)
+        contrast = draws.contrast[:, None, None]
+        matrix, of_mean = matrix * contrast, to_device(grey * factor * (1 - contrast), device, dtype)
     if draws.colour_offset is not None:
-        vectors = torch.tensor(augmentation.colour_eigenvectors) * torch.tensor(augmentation.colour_eigenvalues)
-        offset = (draws.colour_offset @ vectors.T)[:, :, None]
-    flat, shift = images.flatten(2), to_device(offset, device, dtype)
-    if draws.contrast is not None:
-        mean_of_grey = to_device(grey * scale * (1 - draws.contrast[:, None, None]), device, dtype)  # (N, 1, 3)
-        shift = shift + mean_of_grey @ flat.mean(2, keepdim=True)
-    matrix = to_device((matrix * scale).contiguous(), device, dtype)
-    return torch.baddbmm(shift, matrix, flat).view_as(images)
+        directions = torch.tensor(augmentation.colour_eigenvectors) * torch.tensor(augmentation.colour_eigenvalues)
+        offset = (draws.colour_offset @ directions.T)[:, :, None]
+    return Colour(to_device(matrix * factor, device, dtype), to_device(offset, device, dtype), of_mean, hue)
 
 
-def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue of images ``(N, 3, H, W)`` from 0 to 1 by ``shift`` ``(N,)`` of the circle.
+def change_colour(images: Tensor, colour: Colour, part: slice, result: Tensor) -> None:
+    """Write images into the result, with the linear steps limited to [0, 1], then the hue shifted."""
+    if colour.matrix is None or colour.offset is None:
+        result.copy_(images)
+    else:
+        flat, offset = images.flatten(2), colour.offset[part]
+        if colour.of_mean is not None:
+            offset = offset + (colour.of_mean[part] * flat.mean(2)[:, None]).sum(2, keepdim=True)
+        # no product of matrices: a GPU rounds it to TF32 or bfloat16 where the user has allowed it
+        matrix, mixed = colour.matrix[part], result.view_as(flat)
+        for channel in range(flat.shape[1]):
+            factors, values = matrix[:, :, channel, None], flat[:, channel, None]
+            torch.addcmul(offset if channel == 0 else mixed, factors, values, out=mixed)
+        mixed.clamp_(0, 1)
+    if colour.hue is not None:
+        shift_hue_(result, colour.hue[part])
 
-    The value and the saturation of HSV stay. With the sixth ``h`` of the circle that a colour has,
-    ``x_n = v - (v - min) clamp(min(k, 4 - k), 0, 1)``, ``k = (n + h) mod 6``, for ``n`` 5, 3 and 1.
+
+def shift_hue_(images: Tensor, shift: Tensor) -> None:
+    """Turn the hue of images ``(N, 3, H, W)`` from 0 to 1 by ``shift`` ``(N,)`` of the circle, in place.
+
+    The value ``v`` and the saturation of HSV stay. With the hue ``h`` as a share of the circle,
+    ``x = v - (v - min) clamp(2 - |6 frac(h + t) - 3|, 0, 1)``, and ``t`` 0, 2/3 and 1/3 for red, green and blue.
     """
-    low, high = torch.aminmax(images, dim=1)
-    span = high - low
     red, green, blue = images.unbind(1)
-    divisor = torch.where(span == 0, 1, span)
+    high, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    span = high - low
+    scale = 1 / (6 * span).clamp_(min=torch.finfo(span.dtype).tiny)  # a grey pixel has no hue: its differences are 0
     hue = torch.where(
         high == red,
-        (green - blue) / divisor,
-        torch.where(high == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
+        (green - blue) * scale,
+        torch.where(high == green, (blue - red) * scale + 1 / 3, (red - green) * scale + 2 / 3),
     )
-    hue += 6 * shift[:, None, None]
-    result = torch.empty_like(images)
-    for channel, start in enumerate((5, 3, 1)):
-        turn = (hue + start).remainder_(6)
-        share = torch.minimum(turn, 4 - turn).clamp_(0, 1)
-        torch.addcmul(high, span, share, value=-1, out=result[:, channel])
-    return result
+    hue += shift[:, None, None] + 2  # positive, so that frac is the remainder
+    for channel, turn in enumerate((0, 2 / 3, 1 / 3)):
+        share = (hue + turn).frac_().mul_(6).sub_(3).abs_().neg_().add_(2).clamp_(0, 1)
+        torch.addcmul(high, span, share, value=-1, out=images[:, channel])

@@ -12,8 +12,7 @@ from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 from lightning_trainingkit.functional.augmentation_inputs import check_batch
 from lightning_trainingkit.functional.augmentation_lens import undistort
-from lightning_trainingkit.functional.augmentation_maps import lens_to_image, result_to_lens
-from lightning_trainingkit.functional.augmentation_sampling import to_device
+from lightning_trainingkit.functional.augmentation_maps import lens_to_image, result_to_lens, to_device
 
 __all__ = ["augment_boxes", "augment_points"]
 

@@ -115,8 +115,7 @@ def _shear(augmentation: Augmentation, draw: _Drawer) -> Tensor | None:
 def _corners(augmentation: Augmentation, draw: _Drawer, size: tuple[int, int]) -> Tensor | None:
     """Draw four corners, as torchvision's RandomPerspective does.
 
-    Each corner moves by less than a third of the side. So the four stay a convex figure, and the horizon stays outside
-    of the image.
+    Each corner moves by less than a third of the side. So the four stay a convex figure around the centre.
     """
     height, width = size
     if not augmentation.perspective or not augmentation.perspective_probability:

@@ -1,6 +1,7 @@
-"""Parameters of an augmentation: what is done to each image."""
+"""Parameters of an augmentation for each image."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -53,11 +54,10 @@ class AugmentationDraws:
     hue: Tensor | None = None
     colour_offset: Tensor | None = None
 
-    @property
+    @cached_property
     def steps(self) -> dict[str, Tensor]:
         """The draws of the steps that are on."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "size"}
-        return {name: draw for name, draw in named.items() if draw is not None}
+        return {name: draw for name, draw in vars(self).items() if isinstance(draw, Tensor)}
 
     @property
     def interpolates(self) -> bool:

@@ -10,7 +10,9 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 
-__all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_values"]
+__all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_mask_fill", "check_values"]
+
+_ROUNDING = 1e-4  # a resize of floats gives 1.0000001
 
 
 def check_batch(values: Any, name: str, draws: AugmentationDraws, shape: str) -> None:
@@ -73,7 +75,7 @@ def check_values(images: Tensor, augmentation: Augmentation) -> None:
         augmentation: The augmentation that will change them. One without steps of colour takes any values.
 
     Raises:
-        ValueError: If a value is below 0, above 1 or NaN.
+        ValueError: If a value is below 0 or above 1, by more than interpolation rounds, or NaN.
 
     Example:
         >>> import torch
@@ -82,7 +84,7 @@ def check_values(images: Tensor, augmentation: Augmentation) -> None:
     if not augmentation.changes_colour or not images.numel():
         return
     low, high = (bound.item() for bound in torch.aminmax(images))
-    if not (low >= 0 and high <= 1):
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(
             f"`images` must have values from 0 to 1 for a change of colour, got values from {low:g} to {high:g}. "
             "Normalise after the augmentation, not before, and divide bytes by 255."
@@ -98,3 +100,16 @@ def check_fill(fill: Any, images: Tensor) -> float | Tensor:
     if len(values) != images.shape[1]:
         raise ValueError(f"`fill` must have a number for each of {images.shape[1]} channels, got {len(values)}. {hint}")
     return torch.tensor(values, dtype=images.dtype)[:, None, None]
+
+
+def check_mask_fill(fill: Any, masks: Tensor) -> None:
+    """Refuse a fill that the dtype of the masks can't hold."""
+    value = _check.number("fill", fill, "Write 255 for a loss that ignores this index, say.")
+    if masks.is_floating_point():
+        return
+    low, high = (0, 1) if masks.dtype == torch.bool else (torch.iinfo(masks.dtype).min, torch.iinfo(masks.dtype).max)
+    if value != int(value) or not low <= value <= high:
+        raise ValueError(
+            f"`fill` must be an integer from {low} to {high} for masks of {masks.dtype}, got {fill}. Change the "
+            "fill, or the dtype of the masks."
+        )

@@ -14,8 +14,8 @@ def distort(x: Tensor, y: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]
     ``x' = x (1 + k1 r^2 + k2 r^4 + k3 r^6) + 2 p1 x y + p2 (r^2 + 2 x^2)``, and
     ``y' = y (1 + k1 r^2 + k2 r^4 + k3 r^6) + p1 (r^2 + 2 y^2) + 2 p2 x y``.
 
-    A point outside the unit circle is moved by the factor of the circle's point in the same direction: the polynomial
-    holds for the image alone, and would fold back far outside.
+    The polynomial holds for the image alone, and would fold back far outside. So a point outside the unit circle is
+    moved by the factor of the circle's point in the same direction.
 
     Args:
         x: Horizontal coordinates, of any shape.

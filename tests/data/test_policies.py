@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -52,6 +53,33 @@ def test_resnets_policy_cuts_from_an_image_of_random_size():
         shares.append(rise.item())
     # a pixel of the crop is 300 / L pixels of the ramp, L from 64 to 120; contrast 0.6 to 1.4, brightness too
     assert min(shares) < 300 / 110 / 399 < 300 / 70 / 399 < max(shares)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_pillow_become_bytes(name):
+    image = picture()
+    as_tensor, as_pillow = (policy_transform(name, 30) for _ in range(2))
+    torch.manual_seed(0)
+    expected = as_tensor(image)
+    torch.manual_seed(0)
+    found = as_pillow(F.to_pil_image(image))
+    assert torch.equal(found, expected)
+
+
+def test_floats_that_a_resize_rounds_above_1_are_taken():
+    torch.manual_seed(0)
+    transform = policy_transform("imagenet_resnet", 56)
+    assert all(transform(torch.ones(3, 70, 90)).max() <= 1 for _ in range(50))
+
+
+def test_masks_are_cut_with_their_image():
+    image = torch.zeros(3, 300, 400)
+    image[:, 100:200, 150:250] = 1
+    torch.manual_seed(0)
+    for _ in range(10):
+        seen, mask = policy_transform("imagenet_resnet", 56)(image, tv_tensors.Mask(image[0] > 0.5))
+        sides = seen.mean(dim=0) > seen.mean() if mask.any() and not mask.all() else mask
+        assert (sides == mask).float().mean() > 0.95
 
 
 def test_a_small_image_is_enlarged_for_resnets_crop():

@@ -1,18 +1,31 @@
 """The option `augment=` of the DataModules: what the training part shows, and what the others don't."""
 
+import pickle
+import sys
+
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from PIL import Image
 from torch.utils.data import Subset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_trainingkit import DigitsDataModule, ImageFolderDataModule
+from lightning_trainingkit import (
+    BestCheckpoint,
+    CIFAR10DataModule,
+    DigitsDataModule,
+    EpochSeed,
+    FashionMNISTDataModule,
+    ImageFolderDataModule,
+)
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.data import policy_transform
+from lightning_trainingkit.data.worker_augmentation import CurrentEpoch
 from lightning_trainingkit.functional import Augmentation
-from tests.toy import toy_trainer
+from lightning_trainingkit.functional.augmentation_policies import DEVICE_POLICIES, WORKER_POLICIES, plain_policy
+from tests.toy import ToyModule, toy_trainer
 
 
 def digits(augment=None, **options):
@@ -141,7 +154,7 @@ class Small(L.LightningModule):
         return torch.nn.functional.cross_entropy(self.layer(x.flatten(1)), y)
 
     def validation_step(self, batch, batch_idx):
-        pass
+        self.log("val/loss", 1.0)
 
     def configure_optimizers(self):
         # asks Lightning for the loader before the checkpoint is restored
@@ -167,6 +180,7 @@ def few_digits(workers):
     return data
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_flips_alternate_in_workers_and_after_a_resume(workers, tmp_path):
     unbroken, begun, resumed = Small(), Small(), Small()
@@ -183,6 +197,24 @@ def test_flips_alternate_in_workers_and_after_a_resume(workers, tmp_path):
         assert each == {image: side ^ (epoch % 2 == 1) for image, side in first.items()}
     assert sides(begun) == {0: first, 1: others[0]}
     assert sides(resumed) == {2: others[1], 3: others[2]}
+
+
+@pytest.mark.parametrize(("augment", "workers"), [("geometric", 2), ("randaugment", 0)])
+def test_a_resumed_run_draws_what_an_unbroken_one_draws(augment, workers, tmp_path):
+    def trained(folder, **resume):
+        torch.manual_seed(0)
+        module, data = Small(), digits(augment, batch_size=20, num_workers=workers)
+        data.train_set, data.val_set = Subset(data.train_set, range(60)), Subset(data.val_set, range(10))
+        keep = BestCheckpoint("val/loss", "min", dirpath=str(tmp_path / folder), filename="{epoch}", save_top_k=-1)
+        toy_trainer(EpochSeed(0), keep, max_epochs=3).fit(module, datamodule=data, **resume)
+        return module
+
+    unbroken = trained("unbroken")
+    resumed = trained("resumed", ckpt_path=tmp_path / "unbroken/epoch=0.ckpt")
+    assert resumed.seen.keys() == {1, 2}
+    for epoch, batches in resumed.seen.items():
+        assert torch.equal(torch.cat(batches), torch.cat(unbroken.seen[epoch]))
+    assert torch.equal(resumed.layer.weight, unbroken.layer.weight)
 
 
 def test_alternating_flips_need_a_trainer():
@@ -210,6 +242,50 @@ def test_what_does_not_suit_the_images_is_refused_at_once(augment, message):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("name", [*DEVICE_POLICIES, *WORKER_POLICIES])
+def test_every_policy_suits_colour_images(name):
+    assert CIFAR10DataModule(augment=name).hparams.augment == name
+
+
+def test_clothes_are_grey():
+    assert FashionMNISTDataModule(augment="geometric").hparams.augment == "geometric"
+    with pytest.raises(ValueError, match=r"must suit images of shape \(1, 28, 28\), got \{'hue': \[-0.1, 0.1\]\}"):
+        FashionMNISTDataModule(augment={"hue": 0.1})
+
+
 def test_an_option_of_a_wrong_type():
     with pytest.raises(TypeError, match="`augment` must be a policy, got 3"):
         DigitsDataModule(augment=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("cifar", "cifar"),
+        ("{rotation: 15, lens_k1: [0, 0.1]}", {"rotation": [-15.0, 15.0], "lens_k1": [0.0, 0.1]}),
+        ("null", None),
+    ],
+)
+def test_from_yaml(given, kept, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    file = tmp_path / "config.yaml"
+    file.write_text(f"data:\n  class_path: lightning_trainingkit.DigitsDataModule\n  init_args: {{augment: {given}}}\n")
+    cli = LightningCLI(
+        ToyModule,
+        L.LightningDataModule,
+        subclass_mode_data=True,
+        run=False,
+        save_config_callback=None,
+        args=["--config", str(file)],
+        seed_everything_default=False,
+        trainer_defaults={"logger": False, "enable_checkpointing": False},
+    )
+    plain = plain_policy("augment", cli.datamodule.hparams.augment) if kept else cli.datamodule.hparams.augment
+    assert plain == kept
+
+
+def test_a_spawned_worker_gets_the_epoch_alone():
+    trainer = toy_trainer()
+    epoch = CurrentEpoch(trainer)
+    trainer.fit_loop.epoch_progress.current.processed = 3
+    assert epoch() == pickle.loads(pickle.dumps(epoch))() == trainer.current_epoch

@@ -1,6 +1,6 @@
 import pytest
-from lightning_trainingkit.functional.augmentation import Augmentation
 
+from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_policies import (
     DEVICE_POLICIES,
     WORKER_POLICIES,
@@ -39,7 +39,9 @@ def test_a_name_stays_a_name_in_a_checkpoint():
 
 
 def test_a_name_that_does_not_exist_lists_the_nearest():
-    with pytest.raises(ValueError, match=r"`augment` must be the name of a policy, got 'cifar10'. The nearest are: c"):
+    with pytest.raises(
+        ValueError, match=r"`augment` must be the name of a policy, got 'cifar10'. The nearest are: cif"
+    ):
         read_policy("augment", "cifar10")
     with pytest.raises(ValueError, match=r"`policy` must hold ranges of Augmentation, got 'flip'.*horizontal_flip"):
         find_policy({"flip": 0.5})

@@ -1,5 +1,6 @@
 """A v2 transform that applies an augmentation, with a draw for each image."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +64,8 @@ class Augment(v2.Transform):  # type: ignore[misc]
         """Draw for each image of the sample.
 
         Raises:
-            TypeError: If the sample holds a PIL image or a video, or no image.
-            ValueError: If its images, masks, boxes and keypoints differ in size or number.
+            TypeError: If the sample holds a PIL image or a video.
+            ValueError: If it holds nothing to change, or if its images, masks, boxes and keypoints differ in size.
         """
         for value in flat_inputs:
             if isinstance(value, PILImage | tv_tensors.Video):
@@ -80,27 +81,29 @@ class Augment(v2.Transform):  # type: ignore[misc]
         (size,), (count,) = sizes, counts
         return {"draws": draw_augmentation(self.augmentation, count or 1, size), "batch": count is not None}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, value: Any, params: dict[str, Any]) -> Any:
         """Change one image, mask, set of boxes or set of keypoints as drawn."""
         draws, augmentation = params["draws"], self.augmentation
-        values, canvas = inpt.as_subclass(Tensor), augmentation.output_size(draws.size)
-        if _is_image(inpt):
+        values, canvas = value.as_subclass(Tensor), augmentation.output_size(draws.size)
+        if _is_image(value):
             images = values if params["batch"] else values[None]
             changed = self._change(images, params)
-            return tv_tensors.wrap(changed if params["batch"] else changed[0], like=inpt)
-        if isinstance(inpt, tv_tensors.Mask):
-            layers = values.flatten(1, -3) if params["batch"] and values.ndim > 3 else values
-            layers = layers if params["batch"] else values.reshape(1, -1, *values.shape[-2:])
+            return tv_tensors.wrap(changed if params["batch"] else changed[0], like=value)
+        if isinstance(value, tv_tensors.Mask):
+            count = len(draws) if params["batch"] else 1
+            layers = values.reshape(count, math.prod(values.shape[:-2]) // count, *values.shape[-2:])
             moved = augment_masks(layers, augmentation, draws, self.mask_fill)
-            return tv_tensors.wrap(moved.reshape(*values.shape[:-2], *canvas), like=inpt)
+            return tv_tensors.wrap(moved.reshape(*values.shape[:-2], *canvas), like=value)
         if params["batch"]:
-            kind = type(inpt).__name__
+            kind = type(value).__name__
             raise ValueError(f"`sample` must hold one image beside {kind}, got a batch. Transform samples one by one.")
-        if isinstance(inpt, tv_tensors.KeyPoints):
+        if isinstance(value, tv_tensors.KeyPoints):
             moved = augment_points(values[None], augmentation, draws)[0]
+        elif value.clamping_mode is None:
+            raise ValueError("`clamping_mode` must be 'soft' or 'hard', got None. Boxes are cut at the border.")
         else:
-            moved = augment_boxes(values[None], augmentation, draws, inpt.format.value)[0]
-        return tv_tensors.wrap(moved, like=inpt, canvas_size=canvas)
+            moved = augment_boxes(values[None], augmentation, draws, value.format.value)[0]
+        return tv_tensors.wrap(moved, like=value, canvas_size=canvas)
 
     def _change(self, images: Tensor, params: dict[str, Any]) -> Tensor:
         if images.dtype == torch.uint8:
