@@ -112,6 +112,7 @@ def make_preprocessing(kind: str, moments: Moments | None) -> nn.Module:
 
 def restored_preprocessing(kind: str, state: dict[str, Tensor]) -> nn.Module:
     """Make the layer from its state."""
+    state = {name: value.cpu() for name, value in state.items()}
     if kind == "none":
         return nn.Identity()
     if kind in AXES:

@@ -14,6 +14,7 @@ __all__ = ["LARGEST_COVARIANCE", "Moments"]
 LARGEST_COVARIANCE = 3072
 """Values of an image for which a covariance is computed, at most: 3 x 32 x 32. The matrix then has 75 MB."""
 
+_ROWS = 128  # of a covariance that are computed at once
 _FAR = 8.0  # square of the mean over the variance, from which sums of squares lose digits
 _KINDS = ("channel", "pixel", "covariance")
 
@@ -38,8 +39,8 @@ class Moments:
         >>> moments = Moments("channel")
         >>> moments.add(torch.tensor([1.0, 3.0]).view(1, 1, 1, 2))
         >>> moments.add(torch.tensor([5.0, 7.0]).view(1, 1, 1, 2))
-        >>> moments.mean.tolist(), moments.variance.tolist()
-        ([4.0], [5.0])
+        >>> moments.mean.item(), round(moments.variance.item(), 4)
+        (4.0, 5.0)
 
     References:
         Chan et al., "Algorithms for Computing the Sample Variance", The American Statistician 1983.
@@ -73,7 +74,7 @@ class Moments:
 
     @property
     def scatter(self) -> Tensor:
-        """Sums of squared deviations in the shape of ``mean``, or of products of deviations ``(D, D)``, float64."""
+        """Sums of squared deviations in the shape of ``mean``, float64. Beside a covariance, the lower triangle."""
         self._merge_waiting()
         return self._scatter
 
@@ -91,7 +92,8 @@ class Moments:
                 f"`covariance` must come from two images and Moments('covariance'), got {self.images} images and "
                 f"Moments({self.over!r}). Add more images."
             )
-        return self.scatter / (self.count - 1)
+        lower = self.scatter.tril() / (self.count - 1)
+        return lower + lower.tril(-1).T
 
     def add(self, images: Tensor) -> None:
         """Add a batch of images ``(N, C, H, W)``, bytes or floats, on any device."""
@@ -111,7 +113,7 @@ class Moments:
         if self.over == "covariance":
             if not self._count:
                 self._scatter = x.new_zeros(flat.shape[1], flat.shape[1])
-            self._scatter.addmm_(deviations.T, deviations)
+            _add_products(self._scatter, deviations)
             _subtract_squares(self._scatter, apart, len(x))
             self._merge(len(x), len(x), mean, None)
         else:
@@ -125,12 +127,12 @@ class Moments:
         if self._waiting.images and self._waiting.pixels != x.numel() // (x.shape[0] * x.shape[1]):
             self._merge_waiting()
         if not self.images:
-            self._waiting.shift = x.mean((0, 2, 3)).double()
+            self._waiting.shift = x.mean((0, 2, 3)).double().nan_to_num(0, 0, 0)  # bad images are named later
         if self._waiting.add(x) or not self._count:
             self._merge_waiting()
 
     def _merge_waiting(self) -> None:
-        """Merge the sums of the batches that wait, and choose the shift of the next ones."""
+        """Merge the sums of the batches that wait."""
         if not self._waiting.images:
             return
         sums, squares = self._waiting.take()
@@ -143,8 +145,6 @@ class Moments:
         _subtract_squares(scatter, apart, count)
         shift = self._waiting.shift
         self._merge(len(sums), count, apart if shift is None else shift + apart, scatter)
-        far = self._mean.square() > _FAR * self._scatter / self._count
-        self._waiting.shift = self._mean.float().double() if bool(far.any()) else None
 
     def merge(self, other: "Moments") -> None:
         """Add what another object has measured, such as that of another rank."""
@@ -158,7 +158,7 @@ class Moments:
             self._merge(other.images, other.count, other.mean, other.scatter)
 
     def _merge(self, images: int, count: int, mean: Tensor, scatter: Tensor | None) -> None:
-        """Merge by Chan's formula. ``scatter`` is None where it is added already."""
+        """Merge by Chan's formula, and choose the next shift. ``scatter`` is None where it is added already."""
         if not self._count:
             self._mean = mean.clone()
             self._scatter = self._scatter if scatter is None else scatter.clone()
@@ -171,6 +171,9 @@ class Moments:
             _subtract_squares(self._scatter, apart, -self._count * count / together)
         self._images += images
         self._count += count
+        if self.over == "channel":
+            far = self._mean.square() > _FAR * self._scatter / self._count
+            self._waiting.shift = self._mean.float().double() if bool(far.any()) else None
 
     def _checked(self, images: Any) -> Tensor:
         """Return the images as floats in the precision of the sums."""
@@ -196,6 +199,13 @@ class Moments:
         exact = self.over == "covariance" or images.dtype == torch.float64
         x = images.detach().cpu().to(torch.float64 if exact else torch.float32)
         return x.div_(255) if images.dtype == torch.uint8 else x
+
+
+def _add_products(scatter: Tensor, x: Tensor) -> None:
+    """Add ``x' x`` to the lower triangle, in place. Torch has no function for half of a product."""
+    for start in range(0, len(scatter), _ROWS):
+        stop = min(start + _ROWS, len(scatter))
+        scatter[start:stop, :stop].addmm_(x[:, start:stop].T, x[:, :stop])
 
 
 def _subtract_squares(scatter: Tensor, apart: Tensor, times: float) -> None:

@@ -61,8 +61,8 @@ def principal_axes(moments: Moments) -> PrincipalAxes:
             f"`moments` must be over a covariance and of at least 2 images, got {moments.over} and {moments.images}. "
             "Add more images to Moments('covariance')."
         )
-    # The eigenvalues are scaled, not the matrix: a copy of 3,072 x 3,072 numbers takes 75 MB.
-    values, vectors = torch.linalg.eigh(moments.scatter)
+    # The eigenvalues are scaled, not the matrix: a copy of 3,072 x 3,072 numbers takes 75 MB. It has a lower triangle.
+    values, vectors = torch.linalg.eigh(moments.scatter, UPLO="L")
     variances = values.flip(0).clamp_min(0) / (moments.count - 1)
     components = vectors.T.flip(0)
     largest = components.abs().argmax(dim=1, keepdim=True)

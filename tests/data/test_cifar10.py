@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.datasets import CIFAR10
+from torchvision.transforms.v2.functional import to_dtype
 
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 
@@ -85,4 +86,5 @@ def test_zca_of_the_largest_images(root):
     data.setup()
     x, _ = next(iter(data.test_dataloader()))
     assert x.shape == (20, 3, 32, 32)
-    assert torch.equal(x, data.preprocessing(data.test_set.dataset.images[data.test_set.indices]))
+    raw = to_dtype(data.test_set.dataset.images[data.test_set.indices], torch.float32, scale=True)
+    assert torch.equal(x, data.preprocessing(raw))

@@ -92,6 +92,15 @@ def test_parts_merge_to_the_whole(over, ends):
     assert all(torch.equal(part.scatter, each) for part, each in zip(parts, before, strict=True))
 
 
+def test_a_merged_part_tells_the_mean_of_the_next_batch():
+    x = far_from_zero()
+    moments = Moments("channel")
+    moments.merge(measured("channel", [x[:300]]))
+    for batch in x[300:].split(100):
+        moments.add(batch)
+    np.testing.assert_allclose(moments.variance, reference(x, "channel")[1], atol=1e-6)
+
+
 def test_the_spread_is_that_of_the_pixels_not_the_mean_of_the_spreads_of_images():
     dark, light = torch.zeros(3, 1, 2, 2), torch.ones(3, 1, 2, 2)
     assert measured("channel", [dark, light]).variance.tolist() == [0.25]  # each image alone has none
@@ -116,6 +125,8 @@ def test_bad_pixels_are_named_by_their_image(over, bad):
     x[[41, 47], 0, 0, 0] = bad
     with pytest.raises(ValueError, match=r"must be finite, got NaN or infinity in image 41, 47, counted from 0"):
         measured(over, x.split(20)).mean.sum()
+    with pytest.raises(ValueError, match=r"infinity in image 1, 7, counted"):
+        measured(over, [x[40:]]).mean.sum()
 
 
 def test_values_whose_squares_float32_does_not_hold():

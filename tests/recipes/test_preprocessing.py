@@ -49,4 +49,4 @@ def test_the_panels_are_what_their_names_say(script):
     torch.testing.assert_close(clouds["normalised"].std(0), torch.ones(2), atol=0.02, rtol=0)
     assert clouds["normalised"].T.corrcoef()[0, 1] > 0.3
     assert abs(clouds["decorrelated"].T.corrcoef()[0, 1]) < 0.02
-    torch.testing.assert_close(clouds["whitened"].T.cov(), torch.eye(2), atol=0.03, rtol=0)
+    torch.testing.assert_close(clouds["whitened"].T.cov(), torch.eye(2), atol=0.1, rtol=0)  # with the noise
