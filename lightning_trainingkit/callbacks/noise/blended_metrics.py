@@ -1,48 +1,24 @@
 """Blend the states of torchmetrics' metrics that a training step updates in each of two calls."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_sum
 
 from lightning_trainingkit.callbacks.noise.blended_values import blend_values
-from lightning_trainingkit.callbacks.noise.instance_patch import patched
+from lightning_trainingkit.callbacks.noise.step_metrics import find_parts, on_update
 
-__all__ = ["BlendedMetrics", "find_metrics", "on_update"]
+__all__ = ["BlendedMetrics"]
 
 States = dict[str, Tensor]
 
-
-def find_metrics(module: nn.Module) -> list[Metric]:
-    """Return the metrics of a module, also those in its plain lists, tuples and dicts."""
-    found = [each for each in module.modules() if isinstance(each, Metric)]
-    for value in vars(module).values():
-        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        found += [
-            part for each in held if isinstance(each, Metric) for part in each.modules() if isinstance(part, Metric)
-        ]
-    return list({id(each): each for each in found}.values())
-
-
-@contextmanager
-def on_update(metrics: list[Metric], see: Callable[[Metric, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
-    """Call ``see`` before each update of a metric, and before its forward, which resets the state first."""
-
-    def watched(metric: Metric, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            see(metric, args, kwargs)
-            return call(*args, **kwargs)
-
-        return wrapper
-
-    keys = ("update", "_call_impl")
-    with patched([(each, key, watched(each, getattr(each, key))) for each in metrics for key in keys]):
-        yield
+_OWN = frozenset({"_computed", "_forward_cache", "_is_synced", "_should_unsync", "_to_sync", "_update_count"})
+"""Attributes that torchmetrics changes by itself."""
 
 
 @dataclass
@@ -54,6 +30,7 @@ class _Kept:
     states: States
     cache: Any
     cache_of_first: Any
+    numbers: dict[str, Any]
     after_first: States = field(default_factory=dict)
 
 
@@ -64,11 +41,12 @@ class BlendedMetrics:
     float64 with the first update, in batches without a blend too, so that all ranks have the same type.
 
     Args:
-        metrics: All metrics that the step may update.
+        module: The module, whose step may update its metrics.
     """
 
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
+    def __init__(self, module: nn.Module) -> None:
+        self._metrics = find_parts(module, Metric)
+        self._collections = find_parts(module, MetricCollection)
         self._kept: dict[int, _Kept] = {}  # by id: the hash of a metric changes with its state
 
     @contextmanager
@@ -91,6 +69,8 @@ class BlendedMetrics:
         self._kept.clear()
         with self._restored_after_error(), on_update(self._metrics, self._keep):
             yield
+            for kept in self._kept.values():
+                _refuse_other_numbers(kept)
         for kept in self._kept.values():
             metric = kept.metric
             kept.after_first, kept.cache_of_first = _states(metric), metric._forward_cache
@@ -118,6 +98,9 @@ class BlendedMetrics:
                 )
         self._kept.clear()
         self._replace(blended)
+        for collection in self._collections:
+            collection._state_is_copy = False  # `items()` has copied the states of the second call
+            collection._compute_groups_create_state_ref()
 
     def _keep(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if id(metric) in self._kept:
@@ -130,7 +113,7 @@ class BlendedMetrics:
                 "or give it `thresholds` if it takes them."
             )
         cache = metric._forward_cache
-        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache)
+        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache, _numbers(metric))
         _put(metric, _clones(_states(metric)))
 
     def _replace(self, states: dict[int, tuple[Tensor, Tensor]]) -> None:
@@ -154,6 +137,7 @@ class BlendedMetrics:
                 metric = kept.metric
                 metric._update_count, metric._computed, metric._forward_cache = kept.count, None, kept.cache
                 _put(metric, kept.states)
+                vars(metric).update(kept.numbers)
             self._kept.clear()
             raise
 
@@ -165,6 +149,23 @@ def _has_other_states(metric: Metric) -> list[str]:
         for name, reduction in metric._reductions.items()
         if name in held and (reduction is not dim_zero_sum or not isinstance(held[name], Tensor))
     ]
+
+
+def _numbers(metric: Metric) -> dict[str, Any]:
+    """Numbers beside the states, such as the place in the window of ``Running``."""
+    held = vars(metric).items()
+    kinds = (int, float, Tensor)
+    return {key: each for key, each in held if isinstance(each, kinds) and key not in _OWN | metric._defaults.keys()}
+
+
+def _refuse_other_numbers(kept: _Kept) -> None:
+    now = vars(kept.metric)
+    for name, number in kept.numbers.items():
+        if now[name] is not number and (isinstance(number, Tensor) or now[name] != number):
+            raise TypeError(
+                f"`training_step` must update metrics that change sums alone, beside targets='pair', got "
+                f"{type(kept.metric).__name__}, whose {name} cannot be blended. Update it in validation alone."
+            )
 
 
 def _states(metric: Metric) -> States:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.noise.blended_logs import BlendedLogs
-from lightning_trainingkit.callbacks.noise.blended_metrics import BlendedMetrics, find_metrics
+from lightning_trainingkit.callbacks.noise.blended_metrics import BlendedMetrics
 from lightning_trainingkit.callbacks.noise.blended_values import blend_values
 from lightning_trainingkit.callbacks.noise.shared_forward import SharedForward
 
@@ -29,7 +29,7 @@ class PairStep:
     def __init__(self, pl_module: L.LightningModule, name: str) -> None:
         self._module, self._name = pl_module, name
         self._forward = SharedForward(pl_module)
-        self._metrics = BlendedMetrics(find_metrics(pl_module))
+        self._metrics = BlendedMetrics(pl_module)
 
     def single(self, step: Callable[[], Any]) -> Any:
         """Call the step once, without a blend."""

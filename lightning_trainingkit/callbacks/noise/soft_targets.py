@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.callbacks.noise.blended_metrics import find_metrics, on_update
+from lightning_trainingkit.callbacks.noise.step_metrics import find_parts, on_update
 
 __all__ = ["checked_step", "probabilities"]
 
@@ -48,7 +48,7 @@ def checked_step(pl_module: L.LightningModule, step: Callable[[], Any], soft: Te
             )
 
     try:
-        with on_update(find_metrics(pl_module), see):
+        with on_update(find_parts(pl_module, Metric), see):
             return step()
     except (RuntimeError, ValueError, IndexError) as error:
         raise TypeError(
