@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
+from types import NoneType
 from typing import Any
 
 import torch
@@ -17,26 +19,32 @@ __all__ = ["SharedForward"]
 
 Call = Callable[..., Any]
 
+_PLAIN = int | float | str | bytes | NoneType | Enum | torch.dtype | torch.device
+"""Values that nobody can change in place."""
+
 
 @dataclass
 class _Record:
     """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
 
+    mode: tuple[bool, bool]
     arguments: list[Any]
-    argument_versions: list[int]
+    argument_versions: list[tuple[int, bool]]
     output: Any
-    output_versions: list[int]
+    output_versions: list[tuple[int, bool]]
     used: bool = False
 
     def is_unchanged(self) -> bool:
         output = _leaves(self.output)
-        return self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
+        known = all(isinstance(each, Tensor | _PLAIN) for each in output)  # an object may hide a change in place
+        return known and (self.argument_versions, self.output_versions) == (_versions(self.arguments), _versions(output))
 
 
 class SharedForward:
     """In the second call of a step, modules with the arguments of the first call return the output of the first call.
 
     - **Arguments** are the same if they are the same view of the same memory, unchanged, or if their values are equal.
+      Objects other than tensors, numbers and functions never are. Grad mode and training mode must be the same too.
     - **Which modules**: the outermost ones. If a module gets other arguments, such as the targets, its children count.
     - **Once a pair**: dropout masks are shared, and statistics of BatchNorm move once.
     - **Values** are read by the host in the first pair of calls alone, on a CPU always. ``check`` finds the error
@@ -118,13 +126,13 @@ class SharedForward:
             output = call(*args, **kwargs)
         finally:
             self._within = False
-        record = _Record(arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        record = _Record(_mode(module), arguments, versions, _rebuilt(output), _versions(_leaves(output)))
         self._records.setdefault(module, []).append(record)
         return output
 
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments = _leaves((args, kwargs))
-        free = [each for each in self._records.get(module, []) if not each.used]
+        free = [each for each in self._records.get(module, []) if not each.used and each.mode == _mode(module)]
         record = next((each for each in free if _are_same(each, arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
             record = free[0]
@@ -200,8 +208,14 @@ def _rebuilt(value: Any) -> Any:
     return value
 
 
-def _versions(leaves: list[Any]) -> list[int]:
-    return [each._version for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
+def _mode(module: nn.Module) -> tuple[bool, bool]:
+    return torch.is_grad_enabled(), module.training
+
+
+def _versions(leaves: list[Any]) -> list[tuple[int, bool]]:
+    # A reentrant checkpoint gives a graph to an output that had none.
+    tensors = [each for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
+    return [(each._version, each.requires_grad) for each in tensors]
 
 
 def _are_same(record: _Record, arguments: list[Any]) -> bool:
@@ -213,7 +227,9 @@ def _are_same(record: _Record, arguments: list[Any]) -> bool:
 def _is_same(old: Any, new: Any) -> bool:
     if isinstance(old, Tensor) and isinstance(new, Tensor):
         return same_memory(old, new)
-    return new is old or (type(new) is type(old) and isinstance(new, int | float | str | torch.dtype) and new == old)
+    if new is old:
+        return isinstance(new, _PLAIN) or callable(new)  # other objects may hold the target
+    return type(new) is type(old) and isinstance(new, _PLAIN) and bool(new == old)
 
 
 def _have_same_form(old: Any, new: Any) -> bool:
@@ -226,6 +242,8 @@ def _have_same_form(old: Any, new: Any) -> bool:
 
 
 def _differ(old: Tensor, new: Tensor) -> Tensor:
+    if not new.is_floating_point():
+        return (new != old).any()
     # The tolerance is for devices that compute the same sum in another order.
     with torch.no_grad():
         return ~torch.isclose(new, old, rtol=1e-4, atol=1e-6, equal_nan=True).all()
