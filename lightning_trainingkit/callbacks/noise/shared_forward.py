@@ -37,7 +37,8 @@ class _Record:
     def is_unchanged(self) -> bool:
         output = _leaves(self.output)
         known = all(isinstance(each, Tensor | _PLAIN) for each in output)  # an object may hide a change in place
-        return known and (self.argument_versions, self.output_versions) == (_versions(self.arguments), _versions(output))
+        same = self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
+        return known and same
 
 
 class SharedForward:

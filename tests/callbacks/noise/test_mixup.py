@@ -483,6 +483,7 @@ def test_steps_that_cannot_be_called_with_pairs_are_refused_before_training():
 REFUSED = {
     "range": (Mixup(2), {}, ValueError, "must be a class index from 0 to 1, got 2 for image 2 of the first batch"),
     "bytes": (Mixup(3), {"x": torch.zeros(8, 1, 4, 4).byte()}, TypeError, "`image` must be floating point"),
+    "nan": (Mixup(3), {"x": data(8)[0].log()}, ValueError, "got NaN or infinity in image 0"),
     "one image": (Mixup(3), {"batch_size": 1}, ValueError, "`batch_size` must be at least 2 to blend images"),
     "no classes": (Mixup(targets="soft"), {}, ValueError, "`num_classes` must be given for class indices"),
     "columns": (
