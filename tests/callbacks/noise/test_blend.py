@@ -79,7 +79,7 @@ def test_killed_in_mid_epoch_and_resumed_from_the_last_validation(targets, tmp_p
     def train(folder, seed, *callbacks, ckpt_path=None):
         torch.manual_seed(seed)
         data = torch.randn(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-        batches = Places(TensorDataset(data, torch.arange(16) % 2), 4, shuffle=True)
+        batches = Places(TensorDataset(data, torch.arange(16) % 2), 4, shuffle=True, generator=torch.Generator())
         module = Plain()
         save = ModelCheckpoint(tmp_path / folder, save_top_k=-1, save_on_train_epoch_end=False)
         blend = Blend([each(2, targets=targets, alpha=1.0) for each in (Mixup, CutMix)])
