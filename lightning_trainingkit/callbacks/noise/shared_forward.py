@@ -18,6 +18,8 @@ from lightning_trainingkit.callbacks.noise.instance_patch import patched
 __all__ = ["SharedForward"]
 
 Call = Callable[..., Any]
+_Mode = tuple[bool, bool, list[int]]
+_Versions = list[tuple[int, bool, int]]
 
 _PLAIN = int | float | str | bytes | NoneType | Enum | torch.dtype | torch.device
 """Values that nobody can change in place."""
@@ -27,11 +29,11 @@ _PLAIN = int | float | str | bytes | NoneType | Enum | torch.dtype | torch.devic
 class _Record:
     """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
 
-    mode: tuple[bool, bool]
+    mode: "_Mode"
     arguments: list[Any]
-    argument_versions: list[tuple[int, bool]]
+    argument_versions: "_Versions"
     output: Any
-    output_versions: list[tuple[int, bool]]
+    output_versions: "_Versions"
     used: bool = False
 
     def is_unchanged(self) -> bool:
@@ -120,20 +122,18 @@ class SharedForward:
         return wrap
 
     def _first(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
+        arguments, mode = _leaves((args, kwargs)), self._mode(module)
         versions = _versions(arguments)
-        self._within = self._known
-        try:
-            output = call(*args, **kwargs)
-        finally:
-            self._within = False
-        record = _Record(_mode(module), arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        output = self._alone(call, args, kwargs) if self._known else call(*args, **kwargs)
+        record = _Record(mode, arguments, versions, _rebuilt(output), _versions(_leaves(output)))
         self._records.setdefault(module, []).append(record)
         return output
 
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
-        free = [each for each in self._records.get(module, []) if not each.used and each.mode == _mode(module)]
+        arguments, mode = _leaves((args, kwargs)), self._mode(module)
+        differentiated = any(_is_differentiated(each) for each in arguments)
+        records = [] if differentiated else self._records.get(module, [])
+        free = [each for each in records if not each.used and each.mode == mode]
         record = next((each for each in free if _are_same(each, arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
             record = free[0]
@@ -141,12 +141,27 @@ class SharedForward:
             record.used = True
             self._shared.add(module)
             return _rebuilt(record.output)
-        if not self._known:
-            self._opened.add(module)  # its children get their chance, unless it is compiled
-        whole = self._known or _is_compiled(module)
+        whole = self._known or differentiated or _is_compiled(module)
         if any(True for _ in module.parameters(recurse=whole)):
             self._ran_twice.add(module)
+        if differentiated:
+            return self._alone(call, args, kwargs)
+        if not self._known:
+            self._opened.add(module)  # its children get their chance, unless it is compiled
         return call(*args, **kwargs)
+
+    def _alone(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a module without a look at the modules inside."""
+        self._within = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._within = False
+
+    def _mode(self, module: nn.Module) -> _Mode:
+        # The first pair shows whether parameters are others in the second call, as with torch.func.functional_call.
+        parameters = [] if self._known else [id(each) for each in module.parameters()]
+        return torch.is_grad_enabled(), module.training, parameters
 
     def _are_alike(self, module: nn.Module, record: _Record, arguments: list[Any]) -> bool:
         old = record.arguments
@@ -209,14 +224,10 @@ def _rebuilt(value: Any) -> Any:
     return value
 
 
-def _mode(module: nn.Module) -> tuple[bool, bool]:
-    return torch.is_grad_enabled(), module.training
-
-
-def _versions(leaves: list[Any]) -> list[tuple[int, bool]]:
-    # A reentrant checkpoint gives a graph to an output that had none.
+def _versions(leaves: list[Any]) -> _Versions:
+    # A reentrant checkpoint gives a graph to an output that had none. A hook changes the gradient of a tensor.
     tensors = [each for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
-    return [(each._version, each.requires_grad) for each in tensors]
+    return [(each._version, each.requires_grad, len(each._backward_hooks or ())) for each in tensors]
 
 
 def _are_same(record: _Record, arguments: list[Any]) -> bool:
@@ -240,6 +251,12 @@ def _have_same_form(old: Any, new: Any) -> bool:
         and (old.shape, old.dtype, old.device, old.requires_grad)
         == (new.shape, new.dtype, new.device, new.requires_grad)
     )
+
+
+def _is_differentiated(value: Any) -> bool:
+    """Whether a value is an input for whose gradient a step may ask: a shared graph would lead to another input."""
+    tensor = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
+    return tensor and value.requires_grad and value.is_leaf
 
 
 def _differ(old: Tensor, new: Tensor) -> Tensor:

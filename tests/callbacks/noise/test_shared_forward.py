@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
@@ -72,7 +73,35 @@ def dropout_in_a_reentrant_checkpoint(module, batch):
     return cross_entropy(checkpoint(module.dropped, x.requires_grad_(), use_reentrant=True), y)
 
 
+def hook_at_the_output(module, batch):
+    logits = module.net(batch[0])
+    logits.register_hook(lambda gradient: 2 * gradient)
+    return cross_entropy(logits, batch[1])
+
+
+def gradient_of_a_copy_of_the_images(module, batch):
+    return adversarial(module, batch[0].detach().clone().requires_grad_(), batch[1])
+
+
+def gradient_of_the_images(module, batch):
+    return adversarial(module, batch[0].requires_grad_(), batch[1])
+
+
+def adversarial(module, x, y):
+    (slope,) = torch.autograd.grad(cross_entropy(module.net(x), y), x)
+    return cross_entropy(module.net((x + 0.1 * slope.sign()).detach()), y)
+
+
+def weights_from_targets(module, batch):
+    weights = {name: value * batch[1][1] for name, value in module.net.named_parameters()}
+    return cross_entropy(functional_call(module.net, weights, (batch[0],)), batch[1])
+
+
 STEPS = [
+    hook_at_the_output,
+    gradient_of_a_copy_of_the_images,
+    gradient_of_the_images,
+    weights_from_targets,
     without_gradient_for_some_targets,
     in_another_mode_for_some_targets,
     target_in_an_object,
