@@ -1,10 +1,7 @@
 """Run the layers of a model once for two calls of a training step that differ in the targets alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
-from types import NoneType
 from typing import Any
 
 import torch
@@ -12,35 +9,12 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric, MetricCollection
 
-from lightning_trainingkit.callbacks.noise.blended_values import same_memory
 from lightning_trainingkit.callbacks.noise.instance_patch import patched
+from lightning_trainingkit.callbacks.noise.recorded_call import RecordedCall, differ, flat, is_differentiated
 
 __all__ = ["SharedForward"]
 
 Call = Callable[..., Any]
-_Mode = tuple[bool, bool, list[int]]
-_Versions = list[tuple[int, bool, int]]
-
-_PLAIN = int | float | str | bytes | NoneType | Enum | torch.dtype | torch.device
-"""Values that nobody can change in place."""
-
-
-@dataclass
-class _Record:
-    """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
-
-    mode: "_Mode"
-    arguments: list[Any]
-    argument_versions: "_Versions"
-    output: Any
-    output_versions: "_Versions"
-    used: bool = False
-
-    def is_unchanged(self) -> bool:
-        output = _leaves(self.output)
-        known = all(isinstance(each, Tensor | _PLAIN) for each in output)  # an object may hide a change in place
-        same = self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
-        return known and same
 
 
 class SharedForward:
@@ -66,7 +40,7 @@ class SharedForward:
         self._ran_twice: set[nn.Module] = set()
         self._by_value: set[nn.Module] = set()
         self._differs: Tensor | None = None
-        self._records: dict[nn.Module, list[_Record]] = {}
+        self._records: dict[nn.Module, list[RecordedCall]] = {}
         self._targets: set[int] = set()
         self._replays = False
         self._within = False
@@ -122,25 +96,24 @@ class SharedForward:
         return wrap
 
     def _first(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments, mode = _leaves((args, kwargs)), self._mode(module)
-        versions = _versions(arguments)
+        record = RecordedCall(self._mode(module), flat((args, kwargs)))
         output = self._alone(call, args, kwargs) if self._known else call(*args, **kwargs)
-        record = _Record(mode, arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        record.end(output)
         self._records.setdefault(module, []).append(record)
         return output
 
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments, mode = _leaves((args, kwargs)), self._mode(module)
-        differentiated = any(_is_differentiated(each) for each in arguments)
+        arguments, mode = flat((args, kwargs)), self._mode(module)
+        differentiated = any(is_differentiated(each) for each in arguments)
         records = [] if differentiated else self._records.get(module, [])
         free = [each for each in records if not each.used and each.mode == mode]
-        record = next((each for each in free if _are_same(each, arguments)), None)
+        record = next((each for each in free if each.is_same(arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
             record = free[0]
         if record is not None:
             record.used = True
             self._shared.add(module)
-            return _rebuilt(record.output)
+            return record.output()
         whole = self._known or differentiated or _is_compiled(module)
         if any(True for _ in module.parameters(recurse=whole)):
             self._ran_twice.add(module)
@@ -158,21 +131,18 @@ class SharedForward:
         finally:
             self._within = False
 
-    def _mode(self, module: nn.Module) -> _Mode:
+    def _mode(self, module: nn.Module) -> tuple[bool, bool, list[int]]:
         # The first pair shows whether parameters are others in the second call, as with torch.func.functional_call.
         parameters = [] if self._known else [id(each) for each in module.parameters()]
         return torch.is_grad_enabled(), module.training, parameters
 
-    def _are_alike(self, module: nn.Module, record: _Record, arguments: list[Any]) -> bool:
-        old = record.arguments
-        if len(old) != len(arguments) or not record.is_unchanged():
-            return False
-        pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
-        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
+    def _are_alike(self, module: nn.Module, record: RecordedCall, arguments: list[Any]) -> bool:
+        pairs = record.apart(arguments)
+        if not pairs:
             return False
         if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
             return False  # targets that are equal by chance
-        differs = torch.stack([_differ(*pair) for pair in pairs]).any()
+        differs = torch.stack([differ(*pair) for pair in pairs]).any()
         if not self._known or differs.device.type == "cpu":
             alike = not differs.item()
             self._by_value |= {module} if alike else set()
@@ -205,63 +175,3 @@ def _entry(module: nn.Module, wrap: Callable[[Call], Call]) -> tuple[nn.Module, 
     # torch calls one of these with the hooks of the module: a hook sees a shared call once.
     key = "_call_impl" if module._compiled_call_impl is None else "_compiled_call_impl"
     return module, key, wrap(getattr(module, key))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [leaf for key, each in value.items() for leaf in (key, *_leaves(each))]
-    if isinstance(value, list | tuple):
-        return [leaf for each in value for leaf in _leaves(each)]
-    return [value]
-
-
-def _rebuilt(value: Any) -> Any:
-    """Copy the containers, which a step may change, and keep what they hold."""
-    if type(value) is dict:
-        return {key: _rebuilt(each) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_rebuilt(each) for each in value)
-    return value
-
-
-def _versions(leaves: list[Any]) -> _Versions:
-    # A reentrant checkpoint gives a graph to an output that had none. A hook changes the gradient of a tensor.
-    tensors = [each for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
-    return [(each._version, each.requires_grad, len(each._backward_hooks or ())) for each in tensors]
-
-
-def _are_same(record: _Record, arguments: list[Any]) -> bool:
-    old = record.arguments
-    same = len(old) == len(arguments) and all(_is_same(*pair) for pair in zip(old, arguments, strict=True))
-    return same and record.is_unchanged() and record.argument_versions == _versions(arguments)
-
-
-def _is_same(old: Any, new: Any) -> bool:
-    if isinstance(old, Tensor) and isinstance(new, Tensor):
-        return same_memory(old, new)
-    if new is old:
-        return isinstance(new, _PLAIN) or callable(new)  # other objects may hold the target
-    return type(new) is type(old) and isinstance(new, _PLAIN) and bool(new == old)
-
-
-def _have_same_form(old: Any, new: Any) -> bool:
-    return (
-        isinstance(old, Tensor)
-        and isinstance(new, Tensor)
-        and (old.shape, old.dtype, old.device, old.requires_grad)
-        == (new.shape, new.dtype, new.device, new.requires_grad)
-    )
-
-
-def _is_differentiated(value: Any) -> bool:
-    """Whether a value is an input for whose gradient a step may ask: a shared graph would lead to another input."""
-    tensor = isinstance(value, Tensor) and not isinstance(value, nn.Parameter)
-    return tensor and value.requires_grad and value.is_leaf
-
-
-def _differ(old: Tensor, new: Tensor) -> Tensor:
-    if not new.is_floating_point():
-        return (new != old).any()
-    # The tolerance is for devices that compute the same sum in another order.
-    with torch.no_grad():
-        return ~torch.isclose(new, old, rtol=1e-4, atol=1e-6, equal_nan=True).all()
