@@ -124,7 +124,7 @@ class BlendingCallback(BatchCallback):
         count, size = len(batch.images), tuple(batch.images.shape[-2:])
         draws = self.draws(count, size, generator) if count > 1 else None
         if self.targets == "soft":
-            return self._run_soft(pl_module, batch, draws, step)
+            return self._run_soft(batch, draws, step)
         if self._pair is None:
             self._pair = PairStep(pl_module, type(self).__name__)
         if draws is None:
@@ -162,7 +162,7 @@ class BlendingCallback(BatchCallback):
             self._told = True
         return returned
 
-    def _run_soft(self, pl_module: L.LightningModule, batch: ImageBatch, draws: BlendDraws | None, step: Step) -> Any:
+    def _run_soft(self, batch: ImageBatch, draws: BlendDraws | None, step: Step) -> Any:
         images, labels = batch.images, probabilities(batch.labels, self.num_classes)
         if draws is not None:
             images = _blended(images, draws)
@@ -173,7 +173,7 @@ class BlendingCallback(BatchCallback):
         if self._checked:
             return step(batch.replaced(images, labels))
         self._checked = True
-        return checked_step(pl_module, lambda: step(batch.replaced(images, labels)), labels)
+        return checked_step(lambda targets: step(batch.replaced(images, targets)), labels)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_pair": None}

@@ -8,6 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import ClasswiseWrapper, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score, MulticlassRecall
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from lightning_trainingkit import CutMix, ImageClassifier, Mixup
 from tests.callbacks.noise.fixed_blends import (
@@ -397,7 +398,11 @@ SOFT = {
     ),
     "argmax": (
         lambda module, batch: (module(batch[0]).argmax(1) == batch[1]).float().mean(),
-        "`targets` must be 'pair' where `training_step` takes hard targets",
+        "`targets` must be 'pair' where `training_step` compares classes with targets",
+    ),
+    "a function of torchmetrics": (
+        lambda module, batch: multiclass_accuracy(module(batch[0]), batch[1], 3),
+        "`targets` must be 'pair' beside multiclass_accuracy",
     ),
 }
 
@@ -408,7 +413,28 @@ def test_soft_targets_are_refused_where_the_step_takes_hard_ones(name):
     module = Spy(step)
     module.accuracy = MulticlassAccuracy(3, validate_args=False)
     with pytest.raises(TypeError, match=message):
-        fit(module, Mixup(3, targets="soft"))
+        fit(module, Mixup(3, targets="soft"), batch_size=3)  # (3,) broadcasts with (3, 3)
+
+
+def test_an_error_of_memory_is_no_error_of_the_targets():
+    def step(module, batch):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fit(Spy(step), Mixup(3, targets="soft"))
+
+
+def test_a_step_sees_plain_tensors_beside_its_soft_targets():
+    kinds = []
+
+    def step(module, batch):
+        logits = module(batch[0])
+        targets = batch[1].to(logits.dtype)[:, :]
+        kinds.extend(map(type, (logits, targets.sum(), cross_entropy(logits, targets))))
+        return cross_entropy(logits, targets)
+
+    fit(Spy(step), Mixup(3, targets="soft"))
+    assert set(kinds) == {torch.Tensor}
 
 
 def test_the_sampled_blend_leaves_the_batch_and_the_random_state_alone():
