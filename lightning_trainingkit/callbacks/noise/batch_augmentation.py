@@ -141,7 +141,8 @@ def _inverted(layer: nn.Module | None) -> Tensor | None:
     """The matrix that undoes a decorrelation. `Decorrelate.inverse` would solve a system on the CPU for each batch."""
     if not isinstance(layer, Decorrelate):
         return None
-    return torch.linalg.inv(layer.matrix.cpu().double()).to(layer.matrix)
+    inverted: Tensor = torch.linalg.inv(layer.matrix.cpu().double())
+    return inverted.to(layer.matrix)
 
 
 def _black_of(layer: nn.Module | None, augmentation: Augmentation, channels: int) -> list[float] | None:

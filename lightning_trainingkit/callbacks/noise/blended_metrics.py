@@ -45,7 +45,7 @@ class BlendedMetrics:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._metrics = find_parts(module, Metric)
+        self._metrics = find_parts(module, Metric)  # type: ignore[type-abstract]
         self._collections = find_parts(module, MetricCollection)
         self._kept: dict[int, _Kept] = {}  # by id: the hash of a metric changes with its state
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from enum import Enum
-from types import NoneType
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from lightning_trainingkit.callbacks.noise.blended_values import same_memory
 
 __all__ = ["RecordedCall", "differ", "flat", "is_differentiated"]
 
-_PLAIN = int | float | str | bytes | NoneType | Enum | torch.dtype | torch.device
+_PLAIN = int | float | str | bytes | Enum | torch.dtype | torch.device | None
 """Values that nobody can change in place."""
 
 

@@ -105,7 +105,7 @@ class SharedForward:
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         arguments, mode = flat((args, kwargs)), self._mode(module)
         differentiated = any(is_differentiated(each) for each in arguments)
-        records = [] if differentiated else self._records.get(module, [])
+        records = [] if differentiated or self._holds_target(module) else self._records.get(module, [])
         free = [each for each in records if not each.used and each.mode == mode]
         record = next((each for each in free if each.is_same(arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
@@ -135,6 +135,12 @@ class SharedForward:
         # The first pair shows whether parameters are others in the second call, as with torch.func.functional_call.
         parameters = [] if self._known else [id(each) for each in module.parameters()]
         return torch.is_grad_enabled(), module.training, parameters
+
+    def _holds_target(self, module: nn.Module) -> bool:
+        """Whether an attribute is a target. The first pair shows it, and such a module is not shared later."""
+        values = [] if self._known else [value for part in module.modules() for value in vars(part).values()]
+        strided = [each for each in values if isinstance(each, Tensor) and each.layout == torch.strided]
+        return any(each.untyped_storage().data_ptr() in self._targets for each in strided)
 
     def _are_alike(self, module: nn.Module, record: RecordedCall, arguments: list[Any]) -> bool:
         pairs = record.apart(arguments)

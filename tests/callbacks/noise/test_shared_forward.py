@@ -22,6 +22,11 @@ class Scaled(nn.Module):
         return x * (by.scale if hasattr(by, "scale") else by - 100_000)[:, None]
 
 
+class Kept(nn.Module):
+    def forward(self, x):
+        return x * (1 + self.target)[:, None]
+
+
 @dataclass
 class Output:
     logits: torch.Tensor
@@ -97,7 +102,13 @@ def weights_from_targets(module, batch):
     return cross_entropy(functional_call(module.net, weights, (batch[0],)), batch[1])
 
 
+def target_as_an_attribute(module, batch):
+    module.kept.target = batch[1]
+    return cross_entropy(module.kept(module.net(batch[0])), batch[1])
+
+
 STEPS = [
+    target_as_an_attribute,
     hook_at_the_output,
     gradient_of_a_copy_of_the_images,
     gradient_of_the_images,
@@ -116,6 +127,7 @@ def test_the_gradient_is_that_of_two_calls(step):
     module = Spy()
     module.net[1].momentum = 0.0  # running statistics stay
     module.scaled, module.wrapped, module.holder = Scaled(), Wrapped(), SimpleNamespace()
+    module.kept = Kept()
     module.dropped = nn.Sequential(module.net, nn.Dropout(0.5))
     twin = copy.deepcopy(module)
     module.step = step
