@@ -1,6 +1,6 @@
 """Run the layers of a model once for two calls of a training step that differ in the targets alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from torch._dynamo import OptimizedModule
 from torchmetrics import Metric, MetricCollection
 
 from lightning_trainingkit.callbacks.noise.blended_values import same_memory
+from lightning_trainingkit.callbacks.noise.forward_hooks import hooked_layers
 from lightning_trainingkit.callbacks.noise.instance_patch import patched
 
 __all__ = ["SharedForward"]
@@ -39,6 +40,7 @@ class SharedForward:
     - **Arguments** are the same if they are the same view of the same memory, unchanged, or if their values are equal.
     - **Which modules**: the outermost ones. If a module gets other arguments, such as the targets, its children count.
     - **Once a pair**: dropout masks are shared, and statistics of BatchNorm move once.
+    - **Hooks of the user** run in both calls, with their layer. The layers inside of it are shared.
     - **Values** are read by the host in the first pair of calls alone, on a CPU always. ``check`` finds the error
       where they differ later.
 
@@ -50,7 +52,8 @@ class SharedForward:
         self._root = root
         self._candidates: list[nn.Module] = list(_candidates(root))
         self._known = False
-        self._opened: set[nn.Module] = set()
+        self._hooked = hooked_layers(root)
+        self._opened = set(self._hooked)
         self._shared: set[nn.Module] = set()
         self._ran_twice: set[nn.Module] = set()
         self._by_value: set[nn.Module] = set()
@@ -59,6 +62,11 @@ class SharedForward:
         self._targets: set[int] = set()
         self._replays = False
         self._within = False
+        self._depth = 0
+
+    def within_layer(self) -> bool:
+        """Whether a layer is running, in one of the two calls."""
+        return self._depth > 0
 
     @property
     def ran_twice(self) -> list[str]:
@@ -66,14 +74,15 @@ class SharedForward:
         return [name for name, module in self._root.named_modules() if module in self._ran_twice]
 
     @contextmanager
-    def pair(self, targets: tuple[Tensor, Tensor]) -> Iterator[Callable[[], None]]:
+    def pair(self, targets: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Callable[[], None]]:
         """Share modules in two calls. The function that the context gives must be called between them.
 
         Args:
-            targets: Targets of the two calls. If all are equal, the pair shows nothing about later pairs.
+            targets: The target in the two calls, then what differs with it. If the targets are equal, the pair shows
+                nothing about later pairs.
         """
-        learns = not self._known and not torch.equal(*targets)
-        self._targets = {each.untyped_storage().data_ptr() for each in targets}
+        learns = not self._known and not torch.equal(*targets[0])
+        self._targets = {each.untyped_storage().data_ptr() for pair in targets for each in pair}
 
         def replay() -> None:
             self._replays = True
@@ -86,9 +95,10 @@ class SharedForward:
                 self._candidates = [each for each in self._candidates if each not in inside | self._opened]
                 self._known = True
         finally:
-            self._records, self._replays, self._within = {}, False, False
+            self._records, self._replays, self._within, self._depth = {}, False, False, 0
             if not self._known:
-                self._opened, self._shared, self._by_value, self._ran_twice = set(), set(), set(), set()
+                self._opened = set(self._hooked)
+                self._shared, self._by_value, self._ran_twice = set(), set(), set()
 
     def check(self) -> None:
         """Raise RuntimeError if the arguments of a shared module had other values in a later second call."""
@@ -102,9 +112,13 @@ class SharedForward:
     def _calling(self, module: nn.Module) -> Callable[[Call], Call]:
         def wrap(call: Call) -> Call:
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                if self._within or module in self._opened:
-                    return call(*args, **kwargs)
-                return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                self._depth += 1
+                try:
+                    if self._within or module in self._opened:
+                        return call(*args, **kwargs)
+                    return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                finally:
+                    self._depth -= 1
 
             return wrapper
 
