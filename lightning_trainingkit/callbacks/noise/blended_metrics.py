@@ -66,9 +66,9 @@ class _Kept:
 class BlendedMetrics:
     """Metrics whose state after two calls is the blend of the states after each call alone.
 
-    Sums are linear: with the state S, ``w (S + a) + (1 - w) (S + b) = S + w a + (1 - w) b``. All states of a metric that
-    has integers become float64 with the first update, in batches without a blend too: all ranks have the same type.
-    A metric that a shared layer updates is updated once, by the first call.
+    Sums are linear: with the state S, ``w (S + a) + (1 - w) (S + b) = S + w a + (1 - w) b``. With the first
+    update all states of a metric that has integers become float64, in batches without a blend too: all ranks have the
+    same type. A metric that a shared layer updates is updated once, by the first call.
 
     Args:
         metrics: All metrics that the step may update.

@@ -64,11 +64,22 @@ class PairStep:
                 returned = first()
             replay()
             with self._metrics.second(), logs.recording(1):
-                other = second()
+                other = self._with_cure(second)
         blended = None if returned is None or other is None else blend_values(returned, other, weight, "training_step")
         self._metrics.blend(weight)
         logs.log(weight)
         return blended
+
+    def _with_cure(self, second: Callable[[], Any]) -> Any:
+        try:
+            return second()
+        except RuntimeError as error:
+            if "through the graph a second time" not in str(error):
+                raise
+            raise TypeError(
+                f"`training_step` must keep the graph of layers that run once for both targets of {self._name}, got a "
+                "gradient that frees it. Write torch.autograd.grad(..., retain_graph=True)."
+            ) from error
 
     def layers_run_twice(self) -> str | None:
         """Return a line about the layers that run in both calls, None if there are none."""

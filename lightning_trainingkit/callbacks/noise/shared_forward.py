@@ -1,8 +1,7 @@
 """Run the layers of a model once for two calls of a training step that differ in the targets alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,28 +9,23 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric, MetricCollection
 
-from lightning_trainingkit.callbacks.noise.blended_values import same_memory
 from lightning_trainingkit.callbacks.noise.forward_hooks import hooked_layers
 from lightning_trainingkit.callbacks.noise.instance_patch import patched
+from lightning_trainingkit.callbacks.noise.recorded_call import (
+    RecordedCall,
+    are_same,
+    differ,
+    have_same_form,
+    is_differentiated,
+    is_same,
+    leaves,
+    rebuilt,
+    versions,
+)
 
 __all__ = ["SharedForward"]
 
 Call = Callable[..., Any]
-
-
-@dataclass
-class _Record:
-    """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
-
-    arguments: list[Any]
-    argument_versions: list[int]
-    output: Any
-    output_versions: list[int]
-    used: bool = False
-
-    def is_unchanged(self) -> bool:
-        output = _leaves(self.output)
-        return self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
 
 
 class SharedForward:
@@ -58,7 +52,7 @@ class SharedForward:
         self._ran_twice: set[nn.Module] = set()
         self._by_value: set[nn.Module] = set()
         self._differs: Tensor | None = None
-        self._records: dict[nn.Module, list[_Record]] = {}
+        self._records: dict[nn.Module, list[RecordedCall]] = {}
         self._targets: set[int] = set()
         self._replays = False
         self._within = False
@@ -125,27 +119,30 @@ class SharedForward:
         return wrap
 
     def _first(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
-        versions = _versions(arguments)
+        arguments = leaves((args, kwargs))
+        before = versions(arguments)
         self._within = self._known
         try:
             output = call(*args, **kwargs)
         finally:
             self._within = False
-        record = _Record(arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        record = RecordedCall(arguments, before, rebuilt(output), versions(leaves(output)), self._weights(module))
         self._records.setdefault(module, []).append(record)
         return output
 
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
-        free = [each for each in self._records.get(module, []) if not each.used]
-        record = next((each for each in free if _are_same(each, arguments)), None)
+        arguments = leaves((args, kwargs))
+        if any(is_differentiated(each) for each in arguments):
+            return self._run_again(module, call, args, kwargs)
+        weights = self._weights(module)
+        free = [each for each in self._records.get(module, []) if not each.used and each.weights == weights]
+        record = next((each for each in free if are_same(each, arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
             record = free[0]
         if record is not None:
             record.used = True
             self._shared.add(module)
-            return _rebuilt(record.output)
+            return rebuilt(record.output)
         if not self._known:
             self._opened.add(module)  # its children get their chance, unless it is compiled
         whole = self._known or _is_compiled(module)
@@ -153,16 +150,31 @@ class SharedForward:
             self._ran_twice.add(module)
         return call(*args, **kwargs)
 
-    def _are_alike(self, module: nn.Module, record: _Record, arguments: list[Any]) -> bool:
+    def _run_again(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a module with all its layers. A step that asks for gradients of its images needs a graph of its own."""
+        self._ran_twice.add(module)
+        self._within = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._within = False
+
+    def _weights(self, module: nn.Module) -> list[int]:
+        """Tell parameters apart that a step swaps or changes between its two calls. Later pairs know these modules."""
+        if self._known:
+            return []
+        return [number for each in module.parameters() for number in (id(each), each._version)]
+
+    def _are_alike(self, module: nn.Module, record: RecordedCall, arguments: list[Any]) -> bool:
         old = record.arguments
         if len(old) != len(arguments) or not record.is_unchanged():
             return False
-        pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
-        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
+        pairs = [pair for pair in zip(old, arguments, strict=True) if not is_same(*pair)]
+        if not pairs or not all(have_same_form(*pair) for pair in pairs):
             return False
         if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
             return False  # targets that are equal by chance
-        differs = torch.stack([_differ(*pair) for pair in pairs]).any()
+        differs = torch.stack([differ(*pair) for pair in pairs]).any()
         if not self._known or differs.device.type == "cpu":
             alike = not differs.item()
             self._by_value |= {module} if alike else set()
@@ -195,51 +207,3 @@ def _entry(module: nn.Module, wrap: Callable[[Call], Call]) -> tuple[nn.Module, 
     # torch calls one of these with the hooks of the module: a hook sees a shared call once.
     key = "_call_impl" if module._compiled_call_impl is None else "_compiled_call_impl"
     return module, key, wrap(getattr(module, key))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [leaf for key, each in value.items() for leaf in (key, *_leaves(each))]
-    if isinstance(value, list | tuple):
-        return [leaf for each in value for leaf in _leaves(each)]
-    return [value]
-
-
-def _rebuilt(value: Any) -> Any:
-    """Copy the containers, which a step may change, and keep what they hold."""
-    if type(value) is dict:
-        return {key: _rebuilt(each) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_rebuilt(each) for each in value)
-    return value
-
-
-def _versions(leaves: list[Any]) -> list[int]:
-    return [each._version for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
-
-
-def _are_same(record: _Record, arguments: list[Any]) -> bool:
-    old = record.arguments
-    same = len(old) == len(arguments) and all(_is_same(*pair) for pair in zip(old, arguments, strict=True))
-    return same and record.is_unchanged() and record.argument_versions == _versions(arguments)
-
-
-def _is_same(old: Any, new: Any) -> bool:
-    if isinstance(old, Tensor) and isinstance(new, Tensor):
-        return same_memory(old, new)
-    return new is old or (type(new) is type(old) and isinstance(new, int | float | str | torch.dtype) and new == old)
-
-
-def _have_same_form(old: Any, new: Any) -> bool:
-    return (
-        isinstance(old, Tensor)
-        and isinstance(new, Tensor)
-        and (old.shape, old.dtype, old.device, old.requires_grad)
-        == (new.shape, new.dtype, new.device, new.requires_grad)
-    )
-
-
-def _differ(old: Tensor, new: Tensor) -> Tensor:
-    # The tolerance is for devices that compute the same sum in another order.
-    with torch.no_grad():
-        return ~torch.isclose(new, old, rtol=1e-4, atol=1e-6, equal_nan=True).all()

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, nll_loss, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import ClasswiseWrapper, MetricCollection, R2Score, RunningMean, SumMetric
@@ -310,6 +311,44 @@ def test_a_step_that_reads_what_a_hook_collects():
     module.net[2].register_forward_hook(lambda layer, inputs, output: features.append(output))
     fit(module, FixedMixup(3))
     assert module.net[1].num_batches_tracked == 3
+
+
+def attack(module, x, y):
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(module.net(x), y), x)
+    return cross_entropy(module.net((x + 0.1 * gradient.sign()).detach()), y)
+
+
+def adapt(module, x, y):
+    weights = dict(module.net.named_parameters())
+    loss = cross_entropy(functional_call(module.net, weights, (x,)), y)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    adapted = {name: each - gradient for (name, each), gradient in zip(weights.items(), gradients, strict=True)}
+    return cross_entropy(functional_call(module.net, adapted, (x,)), y)
+
+
+@pytest.mark.parametrize("loss", [attack, adapt])
+def test_a_step_that_differentiates_its_loss(loss):
+    module = Spy(lambda module, batch: loss(module, *batch))
+    module.net[1] = nn.GroupNorm(2, 4)
+    twin = copy.deepcopy(module)
+    fit(module, FixedMixup(3))
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
+    for x, y in batches():
+        mixed = blended_by_hand(FixedMixup(3), x)[0]
+        optimizer.zero_grad()
+        (WEIGHT * loss(twin, mixed, y) + (1 - WEIGHT) * loss(twin, mixed, y.flip(0))).backward()
+        optimizer.step()
+    assert difference(module.net.state_dict(), twin.net.state_dict()) < 1e-6
+
+
+def test_a_step_that_frees_the_graph_is_told_to_keep_it():
+    def step(module, batch):
+        (gradient,) = torch.autograd.grad(cross_entropy(module(batch[0]), batch[1]), module.net[0].weight)
+        return cross_entropy(module(batch[0]), batch[1]) * (1 + gradient.norm())
+
+    with pytest.raises(TypeError, match="must keep the graph of layers that run once .* retain_graph=True"):
+        fit(Spy(step), FixedMixup(3))
 
 
 def test_what_a_shared_layer_logs_and_counts_is_logged_and_counted_once():

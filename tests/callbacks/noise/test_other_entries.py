@@ -39,7 +39,7 @@ def test_a_second_target_and_the_weight_of_a_sample_go_with_the_target(callback)
 @pytest.mark.parametrize("callback", [FixedMixup(3), FixedCutMix(3)])
 def test_a_second_tensor_of_images_is_refused(callback):
     callback.image = "image"
-    with pytest.raises(ValueError, match="one tensor of images for .*, got 'view' beside 'image'"):
+    with pytest.raises(ValueError, match=r"one tensor of images for .*, got 'view' beside 'image'"):
         fit(callback, view=torch.zeros(4, 1, 4, 4))
 
 
@@ -48,7 +48,7 @@ def test_a_second_tensor_of_images_is_refused(callback):
     [FixedMixup(3, targets="soft", target="label"), FixedCutMix(3, target="mask"), FixedCutMix(target="label")],
 )
 def test_a_second_target_is_refused_where_the_step_is_called_once(callback):
-    with pytest.raises(ValueError, match="one target for .*, got 'mask|label' beside 'label|mask'.*Use Mixup with"):
+    with pytest.raises(ValueError, match=r"one target for .*, got 'mask|label' beside 'label|mask'.*Use Mixup with"):
         fit(callback, mask=torch.zeros(4, 4, 4, dtype=torch.long))
 
 
