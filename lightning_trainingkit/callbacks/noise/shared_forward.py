@@ -1,6 +1,6 @@
 """Run the layers of a model once for two calls of a training step that differ in the targets alone."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric, MetricCollection
 
+from lightning_trainingkit.callbacks.noise.forward_hooks import hooked_layers
 from lightning_trainingkit.callbacks.noise.instance_patch import patched
 from lightning_trainingkit.callbacks.noise.recorded_call import RecordedCall, differ, flat, is_differentiated
 
@@ -24,6 +25,7 @@ class SharedForward:
       Objects other than tensors, numbers and functions never are. Grad mode and training mode must be the same too.
     - **Which modules**: the outermost ones. If a module gets other arguments, such as the targets, its children count.
     - **Once a pair**: dropout masks are shared, and statistics of BatchNorm move once.
+    - **Hooks of the user** run in both calls, with their layer. The layers inside of it are shared.
     - **Values** are read by the host in the first pair of calls alone, on a CPU always. ``check`` finds the error
       where they differ later.
 
@@ -35,7 +37,8 @@ class SharedForward:
         self._root = root
         self._candidates: list[nn.Module] = list(_candidates(root))
         self._known = False
-        self._opened: set[nn.Module] = set()
+        self._hooked = hooked_layers(root)
+        self._opened = set(self._hooked)
         self._shared: set[nn.Module] = set()
         self._ran_twice: set[nn.Module] = set()
         self._by_value: set[nn.Module] = set()
@@ -44,6 +47,11 @@ class SharedForward:
         self._targets: set[int] = set()
         self._replays = False
         self._within = False
+        self._depth = 0
+
+    def within_layer(self) -> bool:
+        """Whether a layer is running, in one of the two calls."""
+        return self._depth > 0
 
     @property
     def ran_twice(self) -> list[str]:
@@ -51,14 +59,15 @@ class SharedForward:
         return [name for name, module in self._root.named_modules() if module in self._ran_twice]
 
     @contextmanager
-    def pair(self, targets: tuple[Tensor, Tensor]) -> Iterator[Callable[[], None]]:
+    def pair(self, targets: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Callable[[], None]]:
         """Share modules in two calls. The function that the context gives must be called between them.
 
         Args:
-            targets: Targets of the two calls. If all are equal, the pair shows nothing about later pairs.
+            targets: The target in the two calls, then what differs with it. If the targets are equal, the pair shows
+                nothing about later pairs.
         """
-        learns = not self._known and not torch.equal(*targets)
-        self._targets = {each.untyped_storage().data_ptr() for each in targets}
+        learns = not self._known and not torch.equal(*targets[0])
+        self._targets = {each.untyped_storage().data_ptr() for pair in targets for each in pair}
 
         def replay() -> None:
             self._replays = True
@@ -71,9 +80,10 @@ class SharedForward:
                 self._candidates = [each for each in self._candidates if each not in inside | self._opened]
                 self._known = True
         finally:
-            self._records, self._replays, self._within = {}, False, False
+            self._records, self._replays, self._within, self._depth = {}, False, False, 0
             if not self._known:
-                self._opened, self._shared, self._by_value, self._ran_twice = set(), set(), set(), set()
+                self._opened = set(self._hooked)
+                self._shared, self._by_value, self._ran_twice = set(), set(), set()
 
     def check(self) -> None:
         """Raise RuntimeError if the arguments of a shared module had other values in a later second call."""
@@ -87,9 +97,13 @@ class SharedForward:
     def _calling(self, module: nn.Module) -> Callable[[Call], Call]:
         def wrap(call: Call) -> Call:
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                if self._within or module in self._opened:
-                    return call(*args, **kwargs)
-                return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                self._depth += 1
+                try:
+                    if self._within or module in self._opened:
+                        return call(*args, **kwargs)
+                    return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                finally:
+                    self._depth -= 1
 
             return wrapper
 
@@ -132,9 +146,10 @@ class SharedForward:
             self._within = False
 
     def _mode(self, module: nn.Module) -> tuple[bool, bool, list[int]]:
-        # The first pair shows whether parameters are others in the second call, as with torch.func.functional_call.
-        parameters = [] if self._known else [id(each) for each in module.parameters()]
-        return torch.is_grad_enabled(), module.training, parameters
+        # The first pair shows whether a step swaps parameters or changes them between its two calls.
+        parameters = [] if self._known else list(module.parameters())
+        weights = [number for each in parameters for number in (id(each), each._version)]
+        return torch.is_grad_enabled(), module.training, weights
 
     def _holds_target(self, module: nn.Module) -> bool:
         """Whether an attribute is a target. The first pair shows it, and such a module is not shared later."""

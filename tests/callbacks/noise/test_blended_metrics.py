@@ -1,9 +1,8 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from torchmetrics import MetricCollection, MinMaxMetric
+from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassPrecision
-from torchmetrics.wrappers import Running
 
 from tests.callbacks.noise.fixed_blends import WEIGHT, FixedMixup, Spy, fit
 from tests.callbacks.noise.test_mixup import blended_accuracy
@@ -45,11 +44,3 @@ def test_metrics_in_nested_containers_are_found():
 
     module, _, wanted = fitted(update, scores={"train": [MulticlassAccuracy(3, average="micro")]})
     assert module.scores["train"][0].compute().item() == pytest.approx(wanted, rel=1e-5)
-
-
-@pytest.mark.parametrize("wrapper", [MinMaxMetric, Running])
-def test_a_metric_that_changes_other_numbers_than_sums_is_refused(wrapper):
-    metric = wrapper(MulticlassAccuracy(3, average="micro"))
-    with pytest.raises(TypeError, match=f"got {wrapper.__name__}, whose .* cannot be blended"):
-        fitted(lambda module, logits, y: module.score(logits, y), score=metric)
-    assert metric.update_count == 0
