@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 __all__ = ["checked_step", "probabilities"]
 
 _CURE = "Use targets='pair', which calls the step with hard targets"
+_CONVERSIONS = ("int", "long", "short", "to", "type", "type_as")
 _METRICS = ("torchmetrics.classification", "torchmetrics.functional.classification")
 
 
@@ -32,9 +33,11 @@ def checked_step(step: Callable[[Tensor], Any], soft: Tensor) -> Any:
         What the step returns.
 
     Raises:
-        TypeError: If the step fails, if a classification metric gets the soft targets, or if classes are compared with
-            them: the result would be wrong.
+        TypeError: If the step fails, if a classification metric gets the soft targets, or if they are compared with
+            classes or converted to them: the result would be wrong.
     """
+    if not soft.is_floating_point():  # pasted masks are hard
+        return step(soft)
     try:
         return step(soft.as_subclass(_Watched))
     except torch.cuda.OutOfMemoryError:
@@ -66,6 +69,8 @@ class _Watched(Tensor):
         _refuse_classes(func, args)
         with torch._C.DisableTorchFunctionSubclass():
             result = func(*args, **(kwargs or {}))
+            if func.__name__ in _CONVERSIONS and isinstance(result, Tensor) and not result.is_floating_point():
+                raise _HardTargetsError(_of_classes("converts targets to classes"))
             if not isinstance(result, Tensor) or result.layout != torch.strided:
                 return result
             memory = [each.untyped_storage().data_ptr() for each in args if isinstance(each, cls)]
@@ -90,7 +95,8 @@ def _refuse_classes(func: Callable[..., Any], args: tuple[Any, ...]) -> None:
     if func.__name__ in ("eq", "__eq__", "ne", "__ne__") and any(
         each.ndim and not each.is_floating_point() for each in others
     ):
-        raise _HardTargetsError(
-            f"where `training_step` compares classes with targets, got 'soft': the comparison would be wrong. {_CURE}, "
-            "or compare with target.argmax(1)."
-        )
+        raise _HardTargetsError(_of_classes("compares classes with targets"))
+
+
+def _of_classes(what: str) -> str:
+    return f"where `training_step` {what}, got 'soft': all would be wrong. {_CURE}, or take target.argmax(1)."

@@ -510,6 +510,10 @@ SOFT = {
         lambda module, batch: (module(batch[0]).argmax(1) == batch[1]).float().mean(),
         "`targets` must be 'pair' where `training_step` compares classes with targets",
     ),
+    "conversion": (
+        lambda module, batch: cross_entropy(module(batch[0]), batch[1].long()[:, 0]),
+        "`targets` must be 'pair' where `training_step` converts targets to classes",
+    ),
     "a function of torchmetrics": (
         lambda module, batch: multiclass_accuracy(module(batch[0]), batch[1], 3),
         "`targets` must be 'pair' beside multiclass_accuracy",
