@@ -23,7 +23,7 @@ from lightning_trainingkit.callbacks.noise.recorded_call import (
     versions,
 )
 
-__all__ = ["SharedForward"]
+__all__ = ["SharedForward", "is_compiled"]
 
 Call = Callable[..., Any]
 
@@ -145,7 +145,7 @@ class SharedForward:
             return rebuilt(record.output)
         if not self._known:
             self._opened.add(module)  # its children get their chance, unless it is compiled
-        whole = self._known or _is_compiled(module)
+        whole = self._known or is_compiled(module)
         if any(True for _ in module.parameters(recurse=whole)):
             self._ran_twice.add(module)
         return call(*args, **kwargs)
@@ -195,11 +195,12 @@ def _candidates(module: nn.Module) -> Iterator[nn.Module]:
             continue
         seen.add(each)
         yield each
-        if not _is_compiled(each):
+        if not is_compiled(each):
             stack += each.children()
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module runs compiled code."""
     return isinstance(module, OptimizedModule) or module._compiled_call_impl is not None
 
 

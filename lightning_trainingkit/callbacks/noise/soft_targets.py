@@ -1,6 +1,7 @@
 """Soft targets: class probabilities in the place of class indices, and the check that a training step takes them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,8 @@ from torchmetrics import Metric
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.noise.blended_metrics import find_metrics, on_update
+from lightning_trainingkit.callbacks.noise.hard_use import HardUse
+from lightning_trainingkit.callbacks.noise.shared_forward import is_compiled
 
 __all__ = ["checked_step", "probabilities"]
 
@@ -34,8 +37,10 @@ def checked_step(pl_module: L.LightningModule, step: Callable[[], Any], soft: Te
         What the step returns.
 
     Raises:
-        TypeError: If the step fails, or if a classification metric gets the soft targets: its value would be wrong.
+        TypeError: If the step fails, or if it takes the soft targets for classes: a value would be wrong.
     """
+    if not soft.is_floating_point():  # pasted masks
+        return step()
     memory = soft.untyped_storage().data_ptr()
 
     def see(metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -47,11 +52,19 @@ def checked_step(pl_module: L.LightningModule, step: Callable[[], Any], soft: Te
                 f"and would be wrong without an error. {_CURE}, or give the metric target.argmax(1)."
             )
 
+    compiled = any(is_compiled(each) for each in pl_module.modules())  # it would be compiled once more
+    use = HardUse(soft)
     try:
-        with on_update(find_metrics(pl_module), see):
-            return step()
+        with on_update(find_metrics(pl_module), see), nullcontext() if compiled else use:
+            returned = step()
     except (RuntimeError, ValueError, IndexError) as error:
         raise TypeError(
             f"`targets` must be 'pair' where `training_step` takes hard targets, got 'soft', and the step failed with "
             f"targets {tuple(soft.shape)} in {soft.dtype}: {error}. {_CURE}."
         ) from error
+    if use.what is not None:
+        raise TypeError(
+            f"`targets` must be 'pair' where `training_step` takes hard targets, got 'soft', and the step {use.what}: "
+            f"a value would be wrong without an error. {_CURE}, or take target.argmax(1) there."
+        )
+    return returned

@@ -9,6 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import ClasswiseWrapper, MetricCollection, R2Score, RunningMean, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score, MulticlassRecall
+from torchmetrics.functional import accuracy
 from torchmetrics.wrappers import BootStrapper, Running
 
 from lightning_trainingkit import CutMix, ImageClassifier, Mixup
@@ -347,7 +348,7 @@ def test_a_step_that_frees_the_graph_is_told_to_keep_it():
         (gradient,) = torch.autograd.grad(cross_entropy(module(batch[0]), batch[1]), module.net[0].weight)
         return cross_entropy(module(batch[0]), batch[1]) * (1 + gradient.norm())
 
-    with pytest.raises(TypeError, match="must keep the graph of layers that run once .* retain_graph=True"):
+    with pytest.raises(TypeError, match=r"must keep the graph of layers that run once .* retain_graph=True"):
         fit(Spy(step), FixedMixup(3))
 
 
@@ -497,7 +498,17 @@ def scored(module, batch):
     return cross_entropy(logits, batch[1])
 
 
+def scored_by_hand(module, batch):
+    logits = module(batch[0])
+    return cross_entropy(logits, batch[1]) + 0 * accuracy(logits, batch[1], task="multiclass", num_classes=3)
+
+
 SOFT = {
+    "functional metric": (scored_by_hand, "the step (converts|compares) them"),
+    "argmax of as many images as classes": (
+        lambda module, batch: (module(batch[0])[:3].argmax(1) == batch[1][:3]).float().mean(),
+        "the step compares them with predictions",
+    ),
     "metric": (scored, "`targets` must be 'pair' beside MulticlassAccuracy"),
     "nll": (
         lambda module, batch: nll_loss(module(batch[0]).log_softmax(1), batch[1]),
