@@ -10,7 +10,15 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 
-__all__ = ["check_batch", "check_canvas", "check_fill", "check_images", "check_mask_fill", "check_values"]
+__all__ = [
+    "check_batch",
+    "check_canvas",
+    "check_fill",
+    "check_images",
+    "check_mask_fill",
+    "check_numbers",
+    "check_values",
+]
 
 _ROUNDING = 1e-4  # a resize of floats gives 1.0000001
 
@@ -83,12 +91,30 @@ def check_values(images: Tensor, augmentation: Augmentation) -> None:
     """
     if not augmentation.changes_colour or not images.numel():
         return
+    check_numbers(images)
     low, high = (bound.item() for bound in torch.aminmax(images))
     if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
         raise ValueError(
             f"`images` must have values from 0 to 1 for a change of colour, got values from {low:g} to {high:g}. "
             "Normalise after the augmentation, not before, and divide bytes by 255."
         )
+
+
+def check_numbers(images: Tensor) -> None:
+    """Refuse images with NaN or infinity, and name them by their index. It waits for a GPU.
+
+    Args:
+        images: Images ``(N, ...)``, or one image ``(C, H, W)``.
+
+    Raises:
+        ValueError: If a value is NaN or infinite.
+    """
+    finite = images.isfinite()
+    if not finite.all():
+        bad = [] if images.ndim in (1, 3) else (~finite).flatten(1).any(1).nonzero().flatten().tolist()
+        named = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        place = f" in image {named} of the batch" if bad else ""
+        raise ValueError(f"`images` must be finite, got NaN or infinity{place}. Repair or leave out these images.")
 
 
 def check_fill(fill: Any, images: Tensor) -> float | Tensor:

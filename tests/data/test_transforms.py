@@ -140,3 +140,5 @@ def test_bad_arguments():
         ColourOffset(0)
     with pytest.raises(ValueError, match="`lens` must hold ranges that never fold"):
         LensDistortion(k1=0.9)
+    with pytest.raises(ValueError, match="`fill` must be at least 0 and at most 1, got 255"):
+        Augment(MOVES, fill=255)

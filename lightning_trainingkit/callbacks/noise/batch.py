@@ -62,6 +62,19 @@ class ImageBatch:
             key: value for key, value in _entries(self.whole).items() if key != self.image and self.image is not None
         }
 
+    def rows(self) -> dict[Key, Tensor]:
+        """Return the tensors beside the images that have one row for each image."""
+        count = len(self.images)
+        return {
+            key: value
+            for key, value in self.entries().items()
+            if isinstance(value, Tensor) and value.dim() > 0 and len(value) == count
+        }
+
+    def is_usual_target(self, key: Key) -> bool:
+        """Whether an entry has a usual name of targets."""
+        return _name(key, self.whole) in _TARGETS
+
     def put(self, key: Key, value: Any) -> "ImageBatch":
         """Return a new batch with another value of an entry."""
         new = replace(self, whole=_put(self.whole, key, value))

@@ -16,6 +16,7 @@ from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
 from lightning_trainingkit.functional.augmentation_draws import AugmentationDraws
 from lightning_trainingkit.functional.augmentation_images import augment
+from lightning_trainingkit.functional.augmentation_inputs import check_numbers
 from lightning_trainingkit.functional.augmentation_policies import find_policy, plain_policy
 from lightning_trainingkit.nn.layers.decorrelate import Decorrelate
 from lightning_trainingkit.nn.layers.standardize import Standardize
@@ -79,6 +80,7 @@ class BatchAugmentation(BatchCallback):
             raise ValueError(f"`mean` must be given beside `std`, got None and {std}. Give both.")
         self._given = None if mean is None else Standardize(mean, std)
         self._preprocessing: nn.Module | None = None
+        self._inverted: Tensor | None = None
         self._black: list[float] | None = None
 
     def start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ImageBatch) -> None:
@@ -91,12 +93,14 @@ class BatchAugmentation(BatchCallback):
             )
         found = self._given if self._given is not None else _preprocessing_of(trainer)
         self._preprocessing = None if found is None else copy.deepcopy(found).to(images.device)
+        self._inverted = _inverted(self._preprocessing)
         if isinstance(found, Standardize) and len(found.mean) not in (1, images.shape[1]):
             raise ValueError(
                 f"`mean` must have a number for each channel, got {len(found.mean)} for {images.shape[1]} channels. "
                 "Give as many."
             )
         self._black = _black_of(found, self._augmentation, images.shape[1])
+        check_numbers(images)
         _check_range(self._inverse(images.float()), self._given is not None, found is not None)
 
     def change(self, batch: ImageBatch, generator: torch.Generator) -> ImageBatch:
@@ -121,13 +125,24 @@ class BatchAugmentation(BatchCallback):
         return changed.to(images.dtype)
 
     def _inverse(self, images: Tensor) -> Tensor:
-        return images if self._preprocessing is None else self._preprocessing.inverse(images)  # type: ignore[operator]
+        layer = self._preprocessing
+        if isinstance(layer, Decorrelate) and self._inverted is not None:
+            return (images.flatten(1) @ self._inverted.T).view(images.shape) + layer.mean
+        return images if layer is None else layer.inverse(images)  # type: ignore[operator]
 
 
 def _preprocessing_of(trainer: L.Trainer) -> nn.Module | None:
     """The fitted preprocessing of the kit's DataModule, None if there is none."""
     found = getattr(trainer.datamodule, "preprocessing", None)  # type: ignore[attr-defined]
     return found if isinstance(found, Standardize | Decorrelate) else None
+
+
+def _inverted(layer: nn.Module | None) -> Tensor | None:
+    """The matrix that undoes a decorrelation. `Decorrelate.inverse` would solve a system on the CPU for each batch."""
+    if not isinstance(layer, Decorrelate):
+        return None
+    inverted: Tensor = torch.linalg.inv(layer.matrix.cpu().double())
+    return inverted.to(layer.matrix)
 
 
 def _black_of(layer: nn.Module | None, augmentation: Augmentation, channels: int) -> list[float] | None:

@@ -7,42 +7,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_sum
+from torchmetrics.wrappers import BootStrapper, MinMaxMetric, Running
 
 from lightning_trainingkit.callbacks.noise.blended_values import blend_values
-from lightning_trainingkit.callbacks.noise.instance_patch import patched
+from lightning_trainingkit.callbacks.noise.step_metrics import find_parts, on_update
 
-__all__ = ["BlendedMetrics", "find_metrics", "on_update"]
+__all__ = ["BlendedMetrics"]
 
 States = dict[str, Tensor]
-
-
-def find_metrics(module: nn.Module) -> list[Metric]:
-    """Return the metrics of a module, also those in its plain lists, tuples and dicts."""
-    found = [each for each in module.modules() if isinstance(each, Metric)]
-    for value in vars(module).values():
-        held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        found += [
-            part for each in held if isinstance(each, Metric) for part in each.modules() if isinstance(part, Metric)
-        ]
-    return list({id(each): each for each in found}.values())
-
-
-@contextmanager
-def on_update(metrics: list[Metric], see: Callable[[Metric, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
-    """Call ``see`` before each update of a metric, and before its forward, which resets the state first."""
-
-    def watched(metric: Metric, call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            see(metric, args, kwargs)
-            return call(*args, **kwargs)
-
-        return wrapper
-
-    keys = ("update", "_call_impl")
-    with patched([(each, key, watched(each, getattr(each, key))) for each in metrics for key in keys]):
-        yield
+_WRAPPERS = {BootStrapper: "samples", MinMaxMetric: "extremes", Running: "window"}
+"""Metrics that keep more than their states show, and what they keep."""
 
 
 @dataclass
@@ -54,21 +30,28 @@ class _Kept:
     states: States
     cache: Any
     cache_of_first: Any
+    shared: bool
     after_first: States = field(default_factory=dict)
+    count_of_first: int = 0
+    updated_twice: bool = False
 
 
 class BlendedMetrics:
     """Metrics whose state after two calls is the blend of the states after each call alone.
 
-    Sums are linear: with the state S, ``w (S + a) + (1 - w) (S + b) = S + w a + (1 - w) b``. States of integers become
-    float64 with the first update, in batches without a blend too, so that all ranks have the same type.
+    Sums are linear: with the state S, ``w (S + a) + (1 - w) (S + b) = S + w a + (1 - w) b``. With the first
+    update all states of a metric that has integers become float64, in batches without a blend too: all ranks have the
+    same type. A metric that a shared layer updates is updated once, by the first call.
 
     Args:
-        metrics: All metrics that the step may update.
+        module: The module, whose step may update its metrics.
+        within_layer: Tells whether a layer of the model is running.
     """
 
-    def __init__(self, metrics: list[Metric]) -> None:
-        self._metrics = metrics
+    def __init__(self, module: nn.Module, within_layer: Callable[[], bool]) -> None:
+        self._metrics = find_parts(module, Metric)  # type: ignore[type-abstract]
+        self._collections = find_parts(module, MetricCollection)
+        self._within_layer = within_layer
         self._kept: dict[int, _Kept] = {}  # by id: the hash of a metric changes with its state
 
     @contextmanager
@@ -82,8 +65,9 @@ class BlendedMetrics:
         with on_update(self._metrics, see):
             yield
         # A metric that has no blend is refused in the first batch with a blend.
-        states = [state for each in updated.values() if not _has_other_states(each) for state in _states(each).values()]
-        self._replace({id(each): (each, _floating(each)) for each in states if not each.is_floating_point()})
+        held = [_states(each) for each in updated.values() if not _has_other_states(each)]
+        states = [state for each in held if _counts(each) for state in each.values()]
+        self._replace({id(each): (each, _wide(each)) for each in states if each.dtype != _wide(each).dtype})
 
     @contextmanager
     def first(self) -> Iterator[None]:
@@ -94,6 +78,7 @@ class BlendedMetrics:
         for kept in self._kept.values():
             metric = kept.metric
             kept.after_first, kept.cache_of_first = _states(metric), metric._forward_cache
+            kept.count_of_first = metric._update_count
             metric._update_count = kept.count
             _put(metric, _clones(kept.states))
 
@@ -109,18 +94,28 @@ class BlendedMetrics:
         for kept in self._kept.values():
             metric = kept.metric
             metric._computed = None
-            for name, state in _states(metric).items():
-                first = kept.after_first.get(name, kept.states[name])
-                blended[id(state)] = state, torch.lerp(_floating(state), _floating(first), weight)
-            if kept.cache_of_first is not kept.cache:
+            once = kept.shared and bool(kept.after_first) and not kept.updated_twice
+            states = _states(metric)
+            wide = _wide if _counts(states) else _same
+            for name, state in states.items():
+                first = wide(kept.after_first.get(name, kept.states[name]))
+                blended[id(state)] = state, first if once else torch.lerp(wide(state), first, weight)
+            if once:
+                metric._update_count, metric._forward_cache = kept.count_of_first, kept.cache_of_first
+            elif kept.cache_of_first is not kept.cache:
                 metric._forward_cache = blend_values(
                     kept.cache_of_first, metric._forward_cache, weight, type(metric).__name__, counts=True
                 )
         self._kept.clear()
         self._replace(blended)
+        for collection in self._collections:
+            collection._state_is_copy = False  # `items()` has copied the states of the second call
+            collection._compute_groups_create_state_ref()
 
     def _keep(self, metric: Metric, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if id(metric) in self._kept:
+        kept = self._kept.get(id(metric))
+        if kept is not None:
+            kept.updated_twice |= bool(kept.after_first)
             return
         others = _has_other_states(metric)
         if others:
@@ -130,7 +125,7 @@ class BlendedMetrics:
                 "or give it `thresholds` if it takes them."
             )
         cache = metric._forward_cache
-        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache)
+        self._kept[id(metric)] = _Kept(metric, metric.update_count, _states(metric), cache, cache, self._within_layer())
         _put(metric, _clones(_states(metric)))
 
     def _replace(self, states: dict[int, tuple[Tensor, Tensor]]) -> None:
@@ -160,7 +155,7 @@ class BlendedMetrics:
 
 def _has_other_states(metric: Metric) -> list[str]:
     held = vars(metric)
-    return [
+    return [kept for kind, kept in _WRAPPERS.items() if isinstance(metric, kind)] + [
         name
         for name, reduction in metric._reductions.items()
         if name in held and (reduction is not dim_zero_sum or not isinstance(held[name], Tensor))
@@ -180,7 +175,14 @@ def _clones(states: States) -> States:
     return {name: state.clone() for name, state in states.items()}
 
 
-def _floating(state: Tensor) -> Tensor:
-    if state.is_floating_point():
-        return state
+def _counts(states: States) -> bool:
+    """Whether a metric counts something: its states must become floats of one type."""
+    return any(not state.is_floating_point() or state.dtype == torch.float64 for state in states.values())
+
+
+def _wide(state: Tensor) -> Tensor:
     return state.to(torch.float32 if state.device.type == "mps" else torch.float64)
+
+
+def _same(state: Tensor) -> Tensor:
+    return state

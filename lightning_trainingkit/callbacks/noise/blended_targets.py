@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_trainingkit.callbacks.noise.batch import ImageBatch, describe
+from lightning_trainingkit.functional.augmentation_inputs import check_numbers
 
 __all__ = ["check_targets", "is_mask"]
 
@@ -28,7 +29,7 @@ def check_targets(batch: ImageBatch, targets: str, draw: str, num_classes: int |
 
     Raises:
         TypeError: If the type of the images or of the target has no blend.
-        ValueError: If there is one image alone, or a class index is out of range.
+        ValueError: If there is one image alone, an image has NaN, or a class index is out of range.
     """
     images, labels = batch.images, batch.labels
     if not pastes and not images.is_floating_point():
@@ -48,6 +49,7 @@ def check_targets(batch: ImageBatch, targets: str, draw: str, num_classes: int |
             "`batch_size` must be at least 2 to blend images, got 1: the image would be its own partner. "
             "Use larger batches. A later batch of one image is left as it is."
         )
+    check_numbers(images)
     if pastes and labels.ndim >= 3 and not is_mask(batch):
         raise ValueError(
             f"`target` must have the size of the images for CutMix, got {tuple(labels.shape)} for images "

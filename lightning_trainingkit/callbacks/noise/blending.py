@@ -12,6 +12,7 @@ from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit.callbacks._lightning import compiler_of
 from lightning_trainingkit.callbacks.noise.batch import ImageBatch
 from lightning_trainingkit.callbacks.noise.blended_targets import check_targets, is_mask
+from lightning_trainingkit.callbacks.noise.other_entries import check_others, of_partners
 from lightning_trainingkit.callbacks.noise.pair_step import PairStep
 from lightning_trainingkit.callbacks.noise.soft_targets import checked_step, probabilities
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback, Step
@@ -91,6 +92,8 @@ class BlendingCallback(BatchCallback):
     def start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: ImageBatch) -> None:
         """Check the images and the targets of the first batch."""
         check_targets(batch, self.targets, self.draw, self.num_classes, pastes=self.pastes)
+        paired = self.targets == "pair" and not (self.pastes and is_mask(batch))
+        check_others(batch, type(self).__name__, paired=paired, pastes=self.pastes)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look again at which layers the step calls: another callback may have changed them."""
@@ -124,17 +127,16 @@ class BlendingCallback(BatchCallback):
         count, size = len(batch.images), tuple(batch.images.shape[-2:])
         draws = self.draws(count, size, generator) if count > 1 else None
         if self.targets == "soft":
-            return self._run_soft(pl_module, batch, draws, step)
+            return self._run_soft(batch, draws, step)
         if self._pair is None:
             self._pair = PairStep(pl_module, type(self).__name__)
         if draws is None:
             return self._pair.single(lambda: step(batch))
         images = _blended(batch.images, draws)
-        partners = batch.labels[draws.partner.to(batch.labels.device, non_blocking=True)]
         if draws.boxes is not None and is_mask(batch):
             pasted = cutmix(batch.labels, draws.partner, draws.boxes)
             return self._pair.single(lambda: step(batch.replaced(images, pasted)))
-        return self._run_pair(self._pair, batch, draws, images, partners, step)
+        return self._run_pair(self._pair, batch, draws, images, step)
 
     def off(self, step: Callable[[Any], Any], batch: Any) -> Any:
         """Run the step after ``until``. A step that takes soft targets gets them to the end."""
@@ -143,26 +145,24 @@ class BlendingCallback(BatchCallback):
         found = self.found(batch)
         return step(found.replaced(labels=probabilities(found.labels, self.num_classes)).whole)
 
-    def _run_pair(
-        self, pair: PairStep, batch: ImageBatch, draws: BlendDraws, images: Tensor, partners: Tensor, step: Step
-    ) -> Any:
+    def _run_pair(self, pair: PairStep, batch: ImageBatch, draws: BlendDraws, images: Tensor, step: Step) -> Any:
         version = images._version
+        other = of_partners(batch, images, draws.partner)
 
         def second() -> Any:
             # A step that changed its images in place gets them once more as they were.
-            again = images if images._version == version else _blended(batch.images, draws)
-            return step(batch.replaced(again, partners))
+            return step(other if images._version == version else other.replaced(_blended(batch.images, draws)))
 
-        returned = pair.pair(
-            lambda: step(batch.replaced(images)), second, (batch.labels, partners), float(draws.weights)
-        )
+        targets = [(batch.labels, other.labels)]
+        targets += [(value, other.rows()[key]) for key, value in batch.rows().items() if key != batch.target]
+        returned = pair.pair(lambda: step(batch.replaced(images)), second, targets, float(draws.weights))
         line = None if self._told else pair.layers_run_twice()
         if line:
             rank_zero_info(line)
             self._told = True
         return returned
 
-    def _run_soft(self, pl_module: L.LightningModule, batch: ImageBatch, draws: BlendDraws | None, step: Step) -> Any:
+    def _run_soft(self, batch: ImageBatch, draws: BlendDraws | None, step: Step) -> Any:
         images, labels = batch.images, probabilities(batch.labels, self.num_classes)
         if draws is not None:
             images = _blended(images, draws)
@@ -173,7 +173,7 @@ class BlendingCallback(BatchCallback):
         if self._checked:
             return step(batch.replaced(images, labels))
         self._checked = True
-        return checked_step(pl_module, lambda: step(batch.replaced(images, labels)), labels)
+        return checked_step(lambda targets: step(batch.replaced(images, targets)), labels)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_pair": None}

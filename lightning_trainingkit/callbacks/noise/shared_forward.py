@@ -1,8 +1,7 @@
 """Run the layers of a model once for two calls of a training step that differ in the targets alone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,35 +9,23 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torchmetrics import Metric, MetricCollection
 
-from lightning_trainingkit.callbacks.noise.blended_values import same_memory
+from lightning_trainingkit.callbacks.noise.forward_hooks import hooked_layers
 from lightning_trainingkit.callbacks.noise.instance_patch import patched
+from lightning_trainingkit.callbacks.noise.recorded_call import RecordedCall, differ, flat, is_differentiated
 
 __all__ = ["SharedForward"]
 
 Call = Callable[..., Any]
 
 
-@dataclass
-class _Record:
-    """One call of a module in the first call of the step. Versions tell which tensors were changed in place since."""
-
-    arguments: list[Any]
-    argument_versions: list[int]
-    output: Any
-    output_versions: list[int]
-    used: bool = False
-
-    def is_unchanged(self) -> bool:
-        output = _leaves(self.output)
-        return self.argument_versions == _versions(self.arguments) and self.output_versions == _versions(output)
-
-
 class SharedForward:
     """In the second call of a step, modules with the arguments of the first call return the output of the first call.
 
     - **Arguments** are the same if they are the same view of the same memory, unchanged, or if their values are equal.
+      Objects other than tensors, numbers and functions never are. Grad mode and training mode must be the same too.
     - **Which modules**: the outermost ones. If a module gets other arguments, such as the targets, its children count.
     - **Once a pair**: dropout masks are shared, and statistics of BatchNorm move once.
+    - **Hooks of the user** run in both calls, with their layer. The layers inside of it are shared.
     - **Values** are read by the host in the first pair of calls alone, on a CPU always. ``check`` finds the error
       where they differ later.
 
@@ -50,15 +37,21 @@ class SharedForward:
         self._root = root
         self._candidates: list[nn.Module] = list(_candidates(root))
         self._known = False
-        self._opened: set[nn.Module] = set()
+        self._hooked = hooked_layers(root)
+        self._opened = set(self._hooked)
         self._shared: set[nn.Module] = set()
         self._ran_twice: set[nn.Module] = set()
         self._by_value: set[nn.Module] = set()
         self._differs: Tensor | None = None
-        self._records: dict[nn.Module, list[_Record]] = {}
+        self._records: dict[nn.Module, list[RecordedCall]] = {}
         self._targets: set[int] = set()
         self._replays = False
         self._within = False
+        self._depth = 0
+
+    def within_layer(self) -> bool:
+        """Whether a layer is running, in one of the two calls."""
+        return self._depth > 0
 
     @property
     def ran_twice(self) -> list[str]:
@@ -66,14 +59,15 @@ class SharedForward:
         return [name for name, module in self._root.named_modules() if module in self._ran_twice]
 
     @contextmanager
-    def pair(self, targets: tuple[Tensor, Tensor]) -> Iterator[Callable[[], None]]:
+    def pair(self, targets: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Callable[[], None]]:
         """Share modules in two calls. The function that the context gives must be called between them.
 
         Args:
-            targets: Targets of the two calls. If all are equal, the pair shows nothing about later pairs.
+            targets: The target in the two calls, then what differs with it. If the targets are equal, the pair shows
+                nothing about later pairs.
         """
-        learns = not self._known and not torch.equal(*targets)
-        self._targets = {each.untyped_storage().data_ptr() for each in targets}
+        learns = not self._known and not torch.equal(*targets[0])
+        self._targets = {each.untyped_storage().data_ptr() for pair in targets for each in pair}
 
         def replay() -> None:
             self._replays = True
@@ -86,9 +80,10 @@ class SharedForward:
                 self._candidates = [each for each in self._candidates if each not in inside | self._opened]
                 self._known = True
         finally:
-            self._records, self._replays, self._within = {}, False, False
+            self._records, self._replays, self._within, self._depth = {}, False, False, 0
             if not self._known:
-                self._opened, self._shared, self._by_value, self._ran_twice = set(), set(), set(), set()
+                self._opened = set(self._hooked)
+                self._shared, self._by_value, self._ran_twice = set(), set(), set()
 
     def check(self) -> None:
         """Raise RuntimeError if the arguments of a shared module had other values in a later second call."""
@@ -102,53 +97,73 @@ class SharedForward:
     def _calling(self, module: nn.Module) -> Callable[[Call], Call]:
         def wrap(call: Call) -> Call:
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                if self._within or module in self._opened:
-                    return call(*args, **kwargs)
-                return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                self._depth += 1
+                try:
+                    if self._within or module in self._opened:
+                        return call(*args, **kwargs)
+                    return (self._second if self._replays else self._first)(module, call, args, kwargs)
+                finally:
+                    self._depth -= 1
 
             return wrapper
 
         return wrap
 
     def _first(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
-        versions = _versions(arguments)
-        self._within = self._known
-        try:
-            output = call(*args, **kwargs)
-        finally:
-            self._within = False
-        record = _Record(arguments, versions, _rebuilt(output), _versions(_leaves(output)))
+        record = RecordedCall(self._mode(module), flat((args, kwargs)))
+        output = self._alone(call, args, kwargs) if self._known else call(*args, **kwargs)
+        record.end(output)
         self._records.setdefault(module, []).append(record)
         return output
 
     def _second(self, module: nn.Module, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        arguments = _leaves((args, kwargs))
-        free = [each for each in self._records.get(module, []) if not each.used]
-        record = next((each for each in free if _are_same(each, arguments)), None)
+        arguments, mode = flat((args, kwargs)), self._mode(module)
+        differentiated = any(is_differentiated(each) for each in arguments)
+        records = [] if differentiated or self._holds_target(module) else self._records.get(module, [])
+        free = [each for each in records if not each.used and each.mode == mode]
+        record = next((each for each in free if each.is_same(arguments)), None)
         if record is None and free and self._are_alike(module, free[0], arguments):
             record = free[0]
         if record is not None:
             record.used = True
             self._shared.add(module)
-            return _rebuilt(record.output)
-        if not self._known:
-            self._opened.add(module)  # its children get their chance, unless it is compiled
-        whole = self._known or _is_compiled(module)
+            return record.output()
+        whole = self._known or differentiated or _is_compiled(module)
         if any(True for _ in module.parameters(recurse=whole)):
             self._ran_twice.add(module)
+        if differentiated:
+            return self._alone(call, args, kwargs)
+        if not self._known:
+            self._opened.add(module)  # its children get their chance, unless it is compiled
         return call(*args, **kwargs)
 
-    def _are_alike(self, module: nn.Module, record: _Record, arguments: list[Any]) -> bool:
-        old = record.arguments
-        if len(old) != len(arguments) or not record.is_unchanged():
-            return False
-        pairs = [pair for pair in zip(old, arguments, strict=True) if not _is_same(*pair)]
-        if not pairs or not all(_have_same_form(*pair) for pair in pairs):
+    def _alone(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a module without a look at the modules inside."""
+        self._within = True
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._within = False
+
+    def _mode(self, module: nn.Module) -> tuple[bool, bool, list[int]]:
+        # The first pair shows whether a step swaps parameters or changes them between its two calls.
+        parameters = [] if self._known else list(module.parameters())
+        weights = [number for each in parameters for number in (id(each), each._version)]
+        return torch.is_grad_enabled(), module.training, weights
+
+    def _holds_target(self, module: nn.Module) -> bool:
+        """Whether an attribute is a target. The first pair shows it, and such a module is not shared later."""
+        values = [] if self._known else [value for part in module.modules() for value in vars(part).values()]
+        strided = [each for each in values if isinstance(each, Tensor) and each.layout == torch.strided]
+        return any(each.untyped_storage().data_ptr() in self._targets for each in strided)
+
+    def _are_alike(self, module: nn.Module, record: RecordedCall, arguments: list[Any]) -> bool:
+        pairs = record.apart(arguments)
+        if not pairs:
             return False
         if any(new.untyped_storage().data_ptr() in self._targets for _, new in pairs):
             return False  # targets that are equal by chance
-        differs = torch.stack([_differ(*pair) for pair in pairs]).any()
+        differs = torch.stack([differ(*pair) for pair in pairs]).any()
         if not self._known or differs.device.type == "cpu":
             alike = not differs.item()
             self._by_value |= {module} if alike else set()
@@ -181,51 +196,3 @@ def _entry(module: nn.Module, wrap: Callable[[Call], Call]) -> tuple[nn.Module, 
     # torch calls one of these with the hooks of the module: a hook sees a shared call once.
     key = "_call_impl" if module._compiled_call_impl is None else "_compiled_call_impl"
     return module, key, wrap(getattr(module, key))
-
-
-def _leaves(value: Any) -> list[Any]:
-    if isinstance(value, Mapping):
-        return [leaf for key, each in value.items() for leaf in (key, *_leaves(each))]
-    if isinstance(value, list | tuple):
-        return [leaf for each in value for leaf in _leaves(each)]
-    return [value]
-
-
-def _rebuilt(value: Any) -> Any:
-    """Copy the containers, which a step may change, and keep what they hold."""
-    if type(value) is dict:
-        return {key: _rebuilt(each) for key, each in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_rebuilt(each) for each in value)
-    return value
-
-
-def _versions(leaves: list[Any]) -> list[int]:
-    return [each._version for each in leaves if isinstance(each, Tensor) and not each.is_inference()]
-
-
-def _are_same(record: _Record, arguments: list[Any]) -> bool:
-    old = record.arguments
-    same = len(old) == len(arguments) and all(_is_same(*pair) for pair in zip(old, arguments, strict=True))
-    return same and record.is_unchanged() and record.argument_versions == _versions(arguments)
-
-
-def _is_same(old: Any, new: Any) -> bool:
-    if isinstance(old, Tensor) and isinstance(new, Tensor):
-        return same_memory(old, new)
-    return new is old or (type(new) is type(old) and isinstance(new, int | float | str | torch.dtype) and new == old)
-
-
-def _have_same_form(old: Any, new: Any) -> bool:
-    return (
-        isinstance(old, Tensor)
-        and isinstance(new, Tensor)
-        and (old.shape, old.dtype, old.device, old.requires_grad)
-        == (new.shape, new.dtype, new.device, new.requires_grad)
-    )
-
-
-def _differ(old: Tensor, new: Tensor) -> Tensor:
-    # The tolerance is for devices that compute the same sum in another order.
-    with torch.no_grad():
-        return ~torch.isclose(new, old, rtol=1e-4, atol=1e-6, equal_nan=True).all()

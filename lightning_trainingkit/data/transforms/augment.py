@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
 from lightning_trainingkit.functional.augmentation_coordinates import augment_boxes, augment_points
 from lightning_trainingkit.functional.augmentation_drawing import draw_augmentation
@@ -39,6 +40,7 @@ class Augment(v2.Transform):  # type: ignore[misc]
 
     Raises:
         TypeError: If ``augmentation`` is no `Augmentation`.
+        ValueError: If ``fill`` is not from 0 to 1.
 
     Example:
         >>> from lightning_trainingkit.functional import Augmentation
@@ -57,6 +59,8 @@ class Augment(v2.Transform):  # type: ignore[misc]
                 "Augmentation(horizontal_flip=0.5), say."
             )
         self.augmentation = augmentation
+        for value in fill if isinstance(fill, list | tuple) else [fill]:
+            _check.number("fill", value, "It is a share of white, also for bytes: 0.5 is grey.", least=0, most=1)
         self.fill = fill
         self.mask_fill = mask_fill
 

@@ -194,7 +194,11 @@ def test_annotations_that_cannot_move(other):
     [
         (2 * PIXELS - 1, {}, r"`images` must be from 0 to 1 .*got values from -1 to .*mean and std"),
         (255 * PIXELS, {}, r"`images` must be from 0 to 1 .*divided by 255"),
-        (PIXELS * torch.nan, {}, r"`images` must be from 0 to 1 .*got values from nan to nan"),
+        (
+            torch.where(torch.arange(6)[:, None, None, None] == 4, torch.nan, PIXELS),
+            {},
+            "got NaN or infinity in image 4 of the batch",
+        ),
         (2 * PIXELS - 1, {"mean": [0.4], "std": [2.0]}, "`mean` and `std` must lead back to images from 0 to 1"),
         (PIXELS, {"mean": [0.5, 0.5]}, "`mean` must have a number for each channel, got 2 for 3 channels"),
         (PIXELS, {"policy": {"crop": 20}}, "`crop` must fit into an image"),
@@ -250,3 +254,12 @@ def test_the_host_never_waits_for_the_device(policy, monkeypatch):
     for callback in (BatchAugmentation(policy), Cutout(8), Cutout(8, draw="batch"), Cutout(8, probability=0.5)):
         changed = callback.change(find_images((images, masks)), torch.Generator())
         assert changed.images.device.type == "meta"
+
+
+def test_whitened_images_are_not_solved_for_on_the_host(monkeypatch):
+    def solve(*args):
+        raise AssertionError("a linear system for each batch")
+
+    monkeypatch.setattr(torch.linalg, "solve", solve)
+    data = DigitsDataModule(batch_size=64, preprocess="zca")
+    toy_trainer(BatchAugmentation("cifar"), max_epochs=1, limit_train_batches=2).fit(Spy(), data)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
+from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit import CutMix
 from tests.callbacks.noise.fixed_blends import FixedCutMix, Spy, blended_by_hand, data, fit
@@ -30,6 +31,19 @@ def test_masks_are_pasted_with_their_images_in_one_call(shape, draw, targets):
     for image, mask in batches:
         assert torch.equal((image > 0).long().view_as(mask), mask)
     assert torch.equal(batches[0][0], blended_by_hand(FixedCutMix(), x[:4])[0])
+
+
+def test_pasted_masks_are_hard_targets_for_metrics_and_comparisons():
+    def step(module, batch):
+        classes = (batch[0] > 0).long()[:, 0]
+        module.score.update(classes, batch[1])
+        return module(batch[0]).sum() * (classes == batch[1]).float().mean()
+
+    module = Spy(step)
+    module.score = MulticlassAccuracy(2)
+    x, _ = data()
+    fit(module, FixedCutMix(2, targets="soft"), x, (x[:, 0] > 0).long())
+    assert module.score.compute() == 1
 
 
 def test_soft_targets_have_the_share_of_each_box():

@@ -4,10 +4,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, nll_loss, one_hot
 from torch.utils.data import DataLoader, TensorDataset
-from torchmetrics import ClasswiseWrapper, MetricCollection
+from torchmetrics import ClasswiseWrapper, MetricCollection, MinMaxMetric, R2Score, RunningMean, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score, MulticlassRecall
+from torchmetrics.functional.classification import multiclass_accuracy
+from torchmetrics.wrappers import BootStrapper, Running
 
 from lightning_trainingkit import CutMix, ImageClassifier, Mixup
 from tests.callbacks.noise.fixed_blends import (
@@ -57,7 +60,7 @@ def test_a_fit_equals_a_loop_written_by_hand(callback):
     module = Spy()
     twin = copy.deepcopy(module)
     trainer = fit(module, callback)
-    assert module.forwards == 3
+    assert module.net.forwards == 3
     losses, _ = by_hand(twin, callback, batches())
     assert difference(module.state_dict(), twin.state_dict()) < 1e-6  # with the statistics of the BatchNorm
     assert module.net[1].num_batches_tracked == 3
@@ -102,8 +105,6 @@ def test_layers_run_once_however_the_step_calls_them(kind):
     forward, prepare = STEPS[kind]
     module = Spy(lambda module, batch: cross_entropy(forward(module, batch[0]), batch[1]))
     twin = copy.deepcopy(module)
-    norms = []
-    module.net[1].register_forward_hook(lambda *_: norms.append(1))
     x, y = data()
     kept = x.clone()
     fit(module, FixedMixup(3), x, y)
@@ -113,7 +114,7 @@ def test_layers_run_once_however_the_step_calls_them(kind):
         optimizer.zero_grad()
         (WEIGHT * cross_entropy(scores, y_) + (1 - WEIGHT) * cross_entropy(scores, y_.flip(0))).backward()
         optimizer.step()
-    assert len(norms) == 3
+    assert module.net[1].num_batches_tracked == 3
     assert difference(module.state_dict(), twin.state_dict()) < 1e-6
     assert torch.equal(x, kept)  # the data set
 
@@ -178,7 +179,7 @@ def test_a_compiled_net_is_shared_and_compiled_once(how):
         return graph.forward
 
     module = Spy(lambda module, batch: cross_entropy(module.net(batch[0]), batch[1]))
-    module.net._forward_pre_hooks.clear()  # a count in a hook compiles anew
+    module.net = nn.Sequential(*module.net)  # a count compiles anew
     twin = copy.deepcopy(module)
     if how == "in place":
         module.net.compile(backend=backend)
@@ -299,6 +300,116 @@ def test_states_of_metrics_have_one_type_in_all_batches():
     assert float(module.accuracy.tp + module.accuracy.fn) == pytest.approx(12)
 
 
+def test_a_step_that_reads_what_a_hook_collects():
+    features = []
+
+    def step(module, batch):
+        features.clear()
+        logits = module(batch[0])
+        return cross_entropy(logits, batch[1]) + features[0].square().mean()
+
+    module = Spy(step)
+    module.net[2].register_forward_hook(lambda layer, inputs, output: features.append(output))
+    fit(module, FixedMixup(3))
+    assert module.net[1].num_batches_tracked == 3
+
+
+def attack(module, x, y):
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(module.net(x), y), x)
+    return cross_entropy(module.net((x + 0.1 * gradient.sign()).detach()), y)
+
+
+def adapt(module, x, y):
+    weights = dict(module.net.named_parameters())
+    loss = cross_entropy(functional_call(module.net, weights, (x,)), y)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    adapted = {name: each - gradient for (name, each), gradient in zip(weights.items(), gradients, strict=True)}
+    return cross_entropy(functional_call(module.net, adapted, (x,)), y)
+
+
+@pytest.mark.parametrize("loss", [attack, adapt])
+def test_a_step_that_differentiates_its_loss(loss):
+    module = Spy(lambda module, batch: loss(module, *batch))
+    module.net[1] = nn.GroupNorm(2, 4)
+    twin = copy.deepcopy(module)
+    fit(module, FixedMixup(3))
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
+    for x, y in batches():
+        mixed = blended_by_hand(FixedMixup(3), x)[0]
+        optimizer.zero_grad()
+        (WEIGHT * loss(twin, mixed, y) + (1 - WEIGHT) * loss(twin, mixed, y.flip(0))).backward()
+        optimizer.step()
+    assert difference(module.net.state_dict(), twin.net.state_dict()) < 1e-6
+
+
+def test_a_step_that_frees_the_graph_is_told_to_keep_it():
+    def step(module, batch):
+        (gradient,) = torch.autograd.grad(cross_entropy(module(batch[0]), batch[1]), module.net[0].weight)
+        return cross_entropy(module(batch[0]), batch[1]) * (1 + gradient.norm())
+
+    with pytest.raises(TypeError, match=r"must keep the graph of layers that run once .* retain_graph=True"):
+        fit(Spy(step), FixedMixup(3))
+
+
+def test_what_a_shared_layer_logs_and_counts_is_logged_and_counted_once():
+    class Net(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.net, self.calls, self.log = module.net, SumMetric(), module.log_norm
+
+        def forward(self, x):
+            self.calls.update(1.0)
+            self.log(x.norm())
+            return self.net(x)
+
+    module = Spy(lambda module, batch: cross_entropy(module.outer(batch[0]), batch[1]))
+    module.log_norm = lambda value: module.log("norm", value, on_step=False, on_epoch=True)
+    module.outer = Net(module)
+    trainer = fit(module, FixedMixup(3))
+    norms = [blended_by_hand(FixedMixup(3), x)[0].norm() for x, _ in batches()]
+    assert module.outer.calls.compute() == 3
+    assert trainer.callback_metrics["norm"].item() == pytest.approx(float(sum(norms)) / 3, rel=1e-5)
+
+
+def test_a_metric_of_sums_and_counts_computes():
+    seen, values = [], []
+
+    def step(module, batch):
+        predicted = module(batch[0])[:, 0]
+        module.r2.update(predicted, batch[1])
+        seen.append((predicted.detach(), batch[1]))
+        return (predicted - batch[1]).square().mean()
+
+    module = Spy(step)
+    module.r2 = R2Score()
+    module.on_train_epoch_end = lambda: values.append(module.r2.compute().item())
+    x, y = data()
+    fit(module, FixedMixup(), x, y.float())
+    predicted, target = (torch.cat(each) for each in zip(*seen, strict=True))
+    weights = torch.tensor([WEIGHT, 1 - WEIGHT]).repeat_interleave(4).repeat(3)
+    spread = target - (weights * target).sum() / weights.sum()
+    expected = 1 - (weights * (predicted - target).square()).sum() / (weights * spread.square()).sum()
+    assert values[0] == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "metric", [RunningMean(3), *(kind(MulticlassAccuracy(3)) for kind in (Running, BootStrapper, MinMaxMetric))]
+)
+def test_metrics_that_keep_more_than_states_are_refused(metric):
+    def step(module, batch):
+        logits = module(batch[0])
+        module.metric.update(*((logits.mean(),) if isinstance(metric, RunningMean) else (logits, batch[1])))
+        return cross_entropy(logits, batch[1])
+
+    module = Spy(step)
+    module.metric = metric
+    with pytest.raises(
+        TypeError, match=f"got {type(metric).__name__}, whose (window|samples|extremes) cannot be blended"
+    ):
+        fit(module, FixedMixup(3))
+
+
 def test_a_metric_with_other_states_than_sums_is_refused_and_left_as_it_was():
     def step(module, batch):
         logits = module(batch[0])
@@ -397,7 +508,15 @@ SOFT = {
     ),
     "argmax": (
         lambda module, batch: (module(batch[0]).argmax(1) == batch[1]).float().mean(),
-        "`targets` must be 'pair' where `training_step` takes hard targets",
+        "`targets` must be 'pair' where `training_step` compares classes with targets",
+    ),
+    "conversion": (
+        lambda module, batch: cross_entropy(module(batch[0]), batch[1].long()[:, 0]),
+        "`targets` must be 'pair' where `training_step` converts targets to classes",
+    ),
+    "a function of torchmetrics": (
+        lambda module, batch: multiclass_accuracy(module(batch[0]), batch[1], 3),
+        "`targets` must be 'pair' beside multiclass_accuracy",
     ),
 }
 
@@ -408,7 +527,28 @@ def test_soft_targets_are_refused_where_the_step_takes_hard_ones(name):
     module = Spy(step)
     module.accuracy = MulticlassAccuracy(3, validate_args=False)
     with pytest.raises(TypeError, match=message):
-        fit(module, Mixup(3, targets="soft"))
+        fit(module, Mixup(3, targets="soft"), batch_size=3)  # (3,) broadcasts with (3, 3)
+
+
+def test_an_error_of_memory_is_no_error_of_the_targets():
+    def step(module, batch):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fit(Spy(step), Mixup(3, targets="soft"))
+
+
+def test_a_step_sees_plain_tensors_beside_its_soft_targets():
+    kinds = []
+
+    def step(module, batch):
+        logits = module(batch[0])
+        targets = batch[1].to(logits.dtype)[:, :]
+        kinds.extend(map(type, (logits, targets.sum(), cross_entropy(logits, targets))))
+        return cross_entropy(logits, targets)
+
+    fit(Spy(step), Mixup(3, targets="soft"))
+    assert set(kinds) == {torch.Tensor}
 
 
 def test_the_sampled_blend_leaves_the_batch_and_the_random_state_alone():
@@ -483,6 +623,7 @@ def test_steps_that_cannot_be_called_with_pairs_are_refused_before_training():
 REFUSED = {
     "range": (Mixup(2), {}, ValueError, "must be a class index from 0 to 1, got 2 for image 2 of the first batch"),
     "bytes": (Mixup(3), {"x": torch.zeros(8, 1, 4, 4).byte()}, TypeError, "`image` must be floating point"),
+    "nan": (Mixup(3), {"x": data(8)[0].log()}, ValueError, "got NaN or infinity in image 0"),
     "one image": (Mixup(3), {"batch_size": 1}, ValueError, "`batch_size` must be at least 2 to blend images"),
     "no classes": (Mixup(targets="soft"), {}, ValueError, "`num_classes` must be given for class indices"),
     "columns": (
