@@ -9,6 +9,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lightning_trainingkit._lightning import rank_zero_info
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.image_batch import Key, find_images
 from lightning_trainingkit.functional.moments import Moments
 from lightning_trainingkit.functional.preprocessing import AXES, PREPROCESSINGS, linear_map, principal_axes
 from lightning_trainingkit.nn.layers.decorrelate import Decorrelate
@@ -17,7 +18,7 @@ from lightning_trainingkit.nn.layers.standardize import Standardize
 __all__ = ["check_kind", "fit_preprocessing", "make_preprocessing", "restored_preprocessing", "start_moments"]
 
 
-def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: str | int | None = None) -> nn.Module:
+def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: Key | None = None) -> nn.Module:
     """Fit a preprocessing in one pass over the batches of a training set, with constant memory.
 
     - ``none``: images from 0 to 1, as they are.
@@ -33,16 +34,16 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: st
     Args:
         loader: Batches of bytes or floats ``(N, C, H, W)``: tensors, pairs that begin with them, or dicts.
         kind: One of the names above.
-        image: Key or index of the images in a batch. None: the first element of a list or tuple, and the only tensor
-            of four dimensions in a dict.
+        image: Key or index of the images in a batch, if they cannot be told.
 
     Returns:
         ``Standardize`` or ``Decorrelate``, layers without parameters whose ``inverse`` makes pictures again. For
         ``none`` it is ``torch.nn.Identity``.
 
     Raises:
-        TypeError: If a batch holds no images.
-        ValueError: If there are no images, if they hold NaN or infinity, or are too large for a covariance.
+        TypeError: If a batch is no tensor, list, tuple or dict.
+        ValueError: If the images in a batch cannot be told, hold NaN or infinity, or are too large for a covariance.
+            If there are none.
 
     Example:
         >>> import torch
@@ -61,7 +62,7 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: st
     try:
         left = _own_images(loader)
         for batch in loader:
-            images = _images(batch, image)
+            images = find_images(batch, image).images
             moments.add(images if left is None else images[: left - moments.images])
     except Exception as raised:
         if not _is_share(loader):
@@ -119,31 +120,6 @@ def restored_preprocessing(kind: str, state: dict[str, Tensor]) -> nn.Module:
         return Decorrelate(state["mean"], state["matrix"])
     mean, std = (each.flatten() if each.shape[1:] == (1, 1) else each for each in (state["mean"], state["std"]))
     return Standardize(mean, std)
-
-
-def _images(batch: Any, image: str | int | None) -> Any:
-    if image is not None:
-        try:
-            return batch[image]
-        except (KeyError, IndexError, TypeError) as error:
-            raise TypeError(
-                f"`image` must name a part of the batch, got {image!r} for {_described(batch)}. Name another."
-            ) from error
-    if isinstance(batch, dict):
-        found = [name for name, value in batch.items() if isinstance(value, Tensor) and value.ndim == 4]
-        if len(found) != 1:
-            raise TypeError(
-                f"`batch` must hold one tensor of images (N, C, H, W), got {_described(batch)}. "
-                "Name the images: image='pixels', say."
-            )
-        return batch[found[0]]
-    return batch[0] if isinstance(batch, list | tuple) and batch else batch
-
-
-def _described(batch: Any) -> str:
-    if isinstance(batch, dict):
-        return f"a dict of {', '.join(map(str, batch))}"
-    return f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, list | tuple) else type(batch).__name__
 
 
 def _is_share(loader: Any) -> bool:

@@ -209,7 +209,7 @@ def color_images(count=30):
     [
         (lambda x: x, None),
         (lambda x: [x, torch.zeros(len(x))], None),
-        (lambda x: (x, x * 2, None), None),
+        (lambda x: (x, x * 2, None), 0),  # two views must be named
         (lambda x: {"pixels": x, "label": torch.zeros(len(x))}, None),
         (lambda x: OrderedDict(mask=x * 2, pixels=x), "pixels"),
         (lambda x: (torch.zeros(len(x)), x), 1),
@@ -261,18 +261,18 @@ def test_the_random_states_are_left_as_they_were():
     ("batches", "options", "error", "message"),
     [
         ([], {}, ValueError, "`loader` must give at least one batch of images, got none"),
-        ([[]], {}, TypeError, "`images` must be a tensor of bytes or floats, got list"),
+        ([[]], {}, ValueError, "`image` must name the images of a batch .* got None for nothing"),
         (
             [{"a": color_images(), "b": color_images()}],
             {},
-            TypeError,
-            "one tensor of images .* got a dict of a, b",
+            ValueError,
+            "`image` must name the images of a batch .* got None for 'a': .* 'b': ",
         ),
         (
             [{"a": color_images()}],
             {"image": "x"},
-            TypeError,
-            "`image` must name a part of the batch, got 'x'",
+            ValueError,
+            "`image` must name an entry of the batch, got 'x'",
         ),
         ([color_images(1)], {"kind": "zca"}, ValueError, "of at least 2 images, got covariance and 1"),
         ([color_images()], {"kind": "channels"}, ValueError, "`kind` must be one of 'channel', .* got 'channels'"),

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.noise.annotations import Annotations
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, Key
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.augmentation import Augmentation
@@ -18,6 +17,7 @@ from lightning_trainingkit.functional.augmentation_draws import AugmentationDraw
 from lightning_trainingkit.functional.augmentation_images import augment
 from lightning_trainingkit.functional.augmentation_inputs import check_numbers
 from lightning_trainingkit.functional.augmentation_policies import find_policy, plain_policy
+from lightning_trainingkit.functional.image_batch import ImageBatch, Key
 from lightning_trainingkit.nn.layers.decorrelate import Decorrelate
 from lightning_trainingkit.nn.layers.standardize import Standardize
 

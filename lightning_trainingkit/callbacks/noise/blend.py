@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, Key
 from lightning_trainingkit.callbacks.noise.blending import BlendDraws, BlendingCallback
 from lightning_trainingkit.callbacks.noise.cutmix import CutMix
 from lightning_trainingkit.callbacks.noise.mixup import Mixup
 from lightning_trainingkit.functional.averaging import check_weights
+from lightning_trainingkit.functional.image_batch import ImageBatch, Key
 
 __all__ = ["Blend"]
 

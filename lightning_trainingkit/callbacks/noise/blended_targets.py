@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, describe
 from lightning_trainingkit.functional.augmentation_inputs import check_numbers
+from lightning_trainingkit.functional.image_batch import ImageBatch, describe
 
 __all__ = ["check_targets", "is_mask"]
 

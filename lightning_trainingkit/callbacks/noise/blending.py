@@ -10,13 +10,13 @@ from torch import Tensor
 
 from lightning_trainingkit._lightning import L, rank_zero_info
 from lightning_trainingkit.callbacks._lightning import compiler_of
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch
 from lightning_trainingkit.callbacks.noise.blended_targets import check_targets, is_mask
 from lightning_trainingkit.callbacks.noise.other_entries import check_others, of_partners
 from lightning_trainingkit.callbacks.noise.pair_step import PairStep
 from lightning_trainingkit.callbacks.noise.soft_targets import checked_step, probabilities
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback, Step
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.image_batch import ImageBatch
 from lightning_trainingkit.functional.mixing import cutmix, mixup
 from lightning_trainingkit.functional.mixing_draws import beta_weights
 

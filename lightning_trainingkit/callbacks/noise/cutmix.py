@@ -4,9 +4,9 @@ from typing import Literal
 
 import torch
 
-from lightning_trainingkit.callbacks.noise.batch import Key
 from lightning_trainingkit.callbacks.noise.blending import BlendDraws, BlendingCallback
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.image_batch import Key
 from lightning_trainingkit.functional.mixing_draws import cutmix_boxes, kept_share, random_partners
 
 __all__ = ["CutMix"]

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, Key
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.image_batch import ImageBatch, Key
 from lightning_trainingkit.functional.mixing import cutout
 from lightning_trainingkit.functional.mixing_draws import random_boxes
 

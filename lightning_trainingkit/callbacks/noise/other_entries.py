@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from lightning_trainingkit._lightning import rank_zero_info
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, describe
+from lightning_trainingkit.functional.image_batch import ImageBatch, describe
 
 __all__ = ["check_others", "of_partners"]
 

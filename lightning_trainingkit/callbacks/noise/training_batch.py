@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 
 from lightning_trainingkit._lightning import L, refuse_other_package
-from lightning_trainingkit.callbacks.noise.batch import ImageBatch, Key, find_images
 from lightning_trainingkit.callbacks.noise.random_stream import RandomStream
 from lightning_trainingkit.callbacks.noise.training_share import check_length, training_share
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.image_batch import ImageBatch, Key, find_images
 from lightning_trainingkit.nn.structure.replaced_forward import take_away
 from lightning_trainingkit.nn.weights.trained import mark_trained
 

@@ -7,8 +7,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
 from lightning_trainingkit import BatchAugmentation, Cutout, DigitsDataModule
-from lightning_trainingkit.callbacks.noise.batch import find_images
 from lightning_trainingkit.functional import Augmentation
+from lightning_trainingkit.functional.image_batch import find_images
 from tests.toy import ToyModule, toy_trainer
 
 FLIP = {"horizontal_flip": 1.0}

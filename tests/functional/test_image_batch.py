@@ -5,7 +5,7 @@ from collections import UserDict, namedtuple
 import pytest
 import torch
 
-from lightning_trainingkit.callbacks.noise.batch import find_images
+from lightning_trainingkit.functional.image_batch import find_images
 
 IMAGES, BYTES = torch.rand(4, 3, 8, 6), torch.zeros(4, 3, 8, 6, dtype=torch.uint8)
 CLASSES, SOFT, MASK = torch.arange(4), torch.rand(4, 10), torch.zeros(4, 8, 6, dtype=torch.long)
