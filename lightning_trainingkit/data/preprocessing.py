@@ -61,8 +61,11 @@ def fit_preprocessing(loader: Iterable[Any], kind: str = "channel", *, image: Ke
     error: Exception | None = None
     try:
         left = _own_images(loader)
+        kind_of_batch, key = None, image
         for batch in loader:
-            images = find_images(batch, image).images
+            if type(batch) is not kind_of_batch or key is None:
+                kind_of_batch, key = type(batch), find_images(batch, image).image
+            images = batch if key is None else batch[key]
             moments.add(images if left is None else images[: left - moments.images])
     except Exception as raised:
         if not _is_share(loader):

@@ -164,3 +164,19 @@ def test_other_moments_do_not_merge():
         _ = one.covariance
     with pytest.raises(ValueError, match="`over` must be one of 'channel', 'pixel', 'covariance', got 'image'"):
         Moments("image")
+
+
+def test_batches_of_several_sizes_types_and_origins_in_turns():
+    generator = torch.Generator().manual_seed(0)
+    sizes = (4, 4, 6, 4, 4, 6, 6)
+    batches = [torch.rand(5, 2, side, side, generator=generator) for side in sizes]
+    batches[1].requires_grad_()
+    batches[3] = batches[3].double()
+    moments = Moments("channel")
+    for batch in [*batches, (255 * batches[4]).byte(), batches[0]]:
+        moments.add(batch)
+    given = [*batches, (255 * batches[4]).byte() / 255, batches[0]]
+    values = torch.cat([each.detach().double().transpose(0, 1).flatten(1) for each in given], 1)
+    assert moments.mean.tolist() == pytest.approx(values.mean(1).tolist(), rel=1e-6)
+    assert moments.variance.tolist() == pytest.approx(values.var(1, correction=0).tolist(), rel=1e-6)
+    assert not moments.mean.requires_grad
