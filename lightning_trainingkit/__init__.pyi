@@ -18,6 +18,11 @@ from .callbacks.diagnostics.health_report import HealthReport as HealthReport
 from .callbacks.early_stopping import EarlyStopping as EarlyStopping
 from .callbacks.epoch_seed import EpochSeed as EpochSeed
 from .callbacks.initialization.init_override import InitOverride as InitOverride
+from .callbacks.noise.batch_augmentation import BatchAugmentation as BatchAugmentation
+from .callbacks.noise.blend import Blend as Blend
+from .callbacks.noise.cutmix import CutMix as CutMix
+from .callbacks.noise.cutout import Cutout as Cutout
+from .callbacks.noise.mixup import Mixup as Mixup
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.transfer.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule

@@ -1,19 +1,22 @@
-"""The base of the kit's DataModules: loaders over three parts, checks, normalisation."""
+"""The base of the kit's DataModules: loaders over three parts, checks, preprocessing, augmentation."""
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_trainingkit._lightning import L, refuse_other_package
 from lightning_trainingkit.data._lightning import unrepeated
+from lightning_trainingkit.data.preprocessing import check_kind, fit_preprocessing, restored_preprocessing
+from lightning_trainingkit.data.worker_augmentation import WorkerAugmentation
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation_policies import plain_policy
 from lightning_trainingkit.functional.split import stratified_split
 
-__all__ = ["ImageDataModule", "check_labels", "check_path", "even_batches", "fit_normalisation", "split"]
+__all__ = ["ImageDataModule", "check_labels", "check_path", "even_batches", "split"]
 
 Pair = tuple[Tensor, Tensor]
 T = TypeVar("T")
@@ -30,16 +33,20 @@ class ImageDataModule(L.LightningDataModule):
     image_shape: tuple[int, int, int]
     mean: list[float]
     std: list[float]
+    preprocessing: nn.Module
+    augmentation: WorkerAugmentation | None = None
     train_set: Dataset[Pair]
     val_set: Dataset[Pair]
     test_set: Dataset[Pair]
 
-    def __init__(self, batch_size: int, val_fraction: float, seed: int, num_workers: int) -> None:
+    def __init__(self, batch_size: int, val_fraction: float, seed: int, num_workers: int, preprocess: str) -> None:
         super().__init__()
         self.val_fraction = _check.share("val_fraction", val_fraction, "Try 0.1.")
         self.batch_size = _check.integer("batch_size", batch_size, "Try 128.", least=1)
         self.num_workers = _check.integer("num_workers", num_workers, "Use 0 to load in the main process.", least=0)
         self.seed = _check.integer("seed", seed, "It fixes the split: try 0.")
+        self.preprocess = check_kind("preprocess", preprocess)
+        self._restored: dict[str, Tensor] | None = None
         self._loaded = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -55,16 +62,80 @@ class ImageDataModule(L.LightningDataModule):
 
     def __getattr__(self, name: str) -> Any:
         """Raise for a part that is not loaded yet, and name ``setup``."""
-        if name in ("train_set", "val_set", "test_set"):
+        loaded = self.__dict__.get("_loaded")
+        if name in ("train_set", "val_set", "test_set", "preprocessing") or (name in ("mean", "std") and not loaded):
             kind = type(self).__name__
             raise AttributeError(f"`{name}` must be loaded, got {kind} before its `setup`. Call `setup()` first.")
+        if name in ("mean", "std"):
+            raise AttributeError(
+                f"`{name}` must be of a preprocessing per channel, got preprocess={self.preprocess!r}. "
+                "Read the buffers of `preprocessing`."
+            )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _load(self) -> None:
         raise NotImplementedError
 
+    def _set_augmentation(self, augment: Any, image_shape: tuple[int, int, int]) -> str | dict[str, Any] | None:
+        """Make the augmentation of the training part. Return what a checkpoint keeps of it."""
+        plain = None if augment is None else plain_policy("augment", augment)
+        if plain not in (None, "none"):
+            self.augmentation = WorkerAugmentation(plain, image_shape, self.seed)
+        return plain
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fitted preprocessing, which Lightning keeps in the checkpoint."""
+        if not self._loaded:
+            return {}
+        return {"preprocess": self.preprocess, "preprocessing": dict(self.preprocessing.state_dict())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Apply the preprocessing of a checkpoint, before or after ``setup``.
+
+        Raises:
+            ValueError: If the checkpoint has another preprocessing, or one for images of another shape.
+        """
+        if "preprocess" not in state_dict:
+            return
+        kind = state_dict["preprocess"]
+        if kind != self.preprocess:
+            raise ValueError(
+                f"`preprocess` must be {kind!r} as in the checkpoint, got {self.preprocess!r}. "
+                f"Set preprocess={kind!r}, or load the weights alone with `load_from_checkpoint`."
+            )
+        state = state_dict["preprocessing"]
+        shape = (self.image_shape[0], 1, 1) if kind in ("channel_mean", "channel") else self.image_shape
+        if state and tuple(state["mean"].shape) != shape:
+            raise ValueError(
+                f"`image_shape` must be {tuple(state['mean'].shape)} as in the checkpoint, got {shape}. "
+                "Use images of this shape, or load the weights alone with `load_from_checkpoint`."
+            )
+        self._restored = state
+        if self._loaded:  # in place: the three parts hold this layer
+            self.preprocessing.load_state_dict(state)
+            self._show_preprocessing()
+
+    def _fit_preprocessing(self, batches: Iterable[Tensor]) -> None:
+        """Fit on the images ``(N, C, H, W)`` of the training part, or take the numbers of a checkpoint."""
+        if self._restored is not None:
+            self.preprocessing = restored_preprocessing(self.preprocess, self._restored)
+        else:
+            self.preprocessing = fit_preprocessing(batches, self.preprocess)
+        self._show_preprocessing()
+
+    def _show_preprocessing(self) -> None:
+        """Set ``mean`` and ``std``, where each channel has one of each."""
+        channels = self.image_shape[0]
+        if self.preprocess == "none":
+            self.mean, self.std = [0.0] * channels, [1.0] * channels
+        elif self.preprocess in ("channel_mean", "channel"):
+            buffers = self.preprocessing.state_dict()
+            self.mean, self.std = buffers["mean"].flatten().tolist(), buffers["std"].flatten().tolist()
+
     def train_dataloader(self) -> DataLoader[Pair]:
-        """Return shuffled training batches."""
+        """Return shuffled training batches, augmented if ``augment`` says so."""
+        if self.augmentation is not None:
+            self.augmentation.follow(self.trainer)
         ranks = self.trainer.world_size if self.trainer is not None else 1
         per_rank = -(-len(self.train_set) // ranks)  # type: ignore[arg-type]
         # A last batch of one image has no variance for a BatchNorm over a 1 x 1 map: torch raises.
@@ -144,19 +215,3 @@ def split(targets: Tensor, argument: str, fraction: float, seed: int) -> tuple[T
             "Change it, or give the training set more images."
         )
     return first, second
-
-
-def fit_normalisation(batches: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Measure mean and standard deviation per channel in one pass over batches ``(N, C, H, W)`` of floats or bytes.
-
-    Bytes count as ``[0, 1]``. A constant channel has standard deviation 1, as in scikit-learn's StandardScaler.
-    """
-    count, total, square = 0, torch.zeros(()), torch.zeros(())
-    for batch in batches:
-        x = batch.double() / (255 if batch.dtype == torch.uint8 else 1)
-        count += x.numel() // x.shape[1]
-        total = total + x.sum(dim=(0, 2, 3))
-        square = square + x.square().sum(dim=(0, 2, 3))
-    mean = total / count
-    std = (square / count - mean.square()).clamp(min=0).sqrt()
-    return mean.tolist(), torch.where(std > 1e-6, std, 1.0).tolist()

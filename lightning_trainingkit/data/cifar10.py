@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torchvision
 from lightning_trainingkit.data._base import ImageDataModule, check_path
 from lightning_trainingkit.data._memory import serve_from_memory
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation import Augmentation
 
 __all__ = ["CIFAR10DataModule"]
 
@@ -19,8 +21,8 @@ _TREE = "cifar-10-batches-py"
 class CIFAR10DataModule(ImageDataModule):
     """60,000 colour images of 32 x 32 pixels in ten classes. 10,000 images are the test part.
 
-    The validation part is split from the training images by class. Images are normalised by mean and standard deviation
-    of the training part.
+    The validation part is split from the training images by class. Images are preprocessed, by default by mean and
+    standard deviation of the training part.
 
     Args:
         data_dir: The root of torchvision's tree (``cifar-10-batches-py`` in it), or that folder itself. None:
@@ -30,6 +32,10 @@ class CIFAR10DataModule(ImageDataModule):
         seed: Fixes the split.
         num_workers: Processes that load; 0 is fastest for images in memory.
         download: Whether torchvision may download 170 MB into ``data_dir`` if it is not there.
+        preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
+            ``pca_whitening`` or ``zca``, fitted on the training part. README.md in this folder has the formulas.
+        augment: How training images are changed at random: a policy by name, an ``Augmentation``, or its ranges by
+            name as a dict. None: not at all. README.md in this folder lists the policies.
 
     Raises:
         FileNotFoundError: If the folder is absent and ``download`` is False.
@@ -55,9 +61,12 @@ class CIFAR10DataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         download: bool = False,
+        preprocess: str = "channel",
+        augment: str | Augmentation | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
         data_dir = None if data_dir is None else check_path("data_dir", data_dir, "Give a folder, or leave it out.")
+        augment = self._set_augmentation(augment, self.image_shape)
         self.save_hyperparameters()
         self.data_dir = data_dir
         self.download = _check.flag("download", download)

@@ -5,6 +5,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -13,6 +14,7 @@ from torch import Tensor
 from lightning_trainingkit.data._base import ImageDataModule, check_path
 from lightning_trainingkit.data._memory import serve_from_memory
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation import Augmentation
 
 __all__ = ["FashionMNISTDataModule"]
 
@@ -23,8 +25,8 @@ _NAME = "datasets/fashion-mnist"  # as Debian's package has it
 class FashionMNISTDataModule(ImageDataModule):
     """70,000 grey images of 28 x 28 pixels, ten kinds of clothing. 10,000 images are the test part.
 
-    The validation part is split from the training images by class. Images are normalised by mean and standard deviation
-    of the training part.
+    The validation part is split from the training images by class. Images are preprocessed, by default by mean and
+    standard deviation of the training part.
 
     Args:
         data_dir: A folder with the four idx files, plain or ``.gz``, or the root of torchvision's tree
@@ -35,6 +37,10 @@ class FashionMNISTDataModule(ImageDataModule):
         seed: Fixes the split.
         num_workers: Processes that load; 0 is fastest for images in memory.
         download: Whether torchvision may download 30 MB into ``data_dir`` (None: ``data``) if nothing is found.
+        preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
+            ``pca_whitening`` or ``zca``, fitted on the training part. README.md in this folder has the formulas.
+        augment: How training images are changed at random: a policy by name, an ``Augmentation``, or its ranges by
+            name as a dict. None: not at all. README.md in this folder lists the policies.
 
     Raises:
         FileNotFoundError: If no folder holds the files and ``download`` is False.
@@ -61,9 +67,12 @@ class FashionMNISTDataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         download: bool = False,
+        preprocess: str = "channel",
+        augment: str | Augmentation | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
         data_dir = None if data_dir is None else check_path("data_dir", data_dir, "Give a folder, or leave it out.")
+        augment = self._set_augmentation(augment, self.image_shape)
         self.save_hyperparameters()
         self.data_dir = data_dir
         self.download = _check.flag("download", download)

@@ -14,6 +14,7 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = ["ImageReader", "extensions", "read_all"]
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Stubs without a decoder, formats for which Pillow starts a program (Ghostscript), and a format that holds any other.
@@ -80,6 +81,17 @@ class ImageReader:
         Raises:
             ValueError: If the file can't be used. The error names the file.
         """
+        return self._read(path, v2.Compose([v2.Resize(self.size), v2.CenterCrop(self.size)]))
+
+    def decode_whole(self, path: str) -> Tensor:
+        """Read a file as ``decode`` does, but at its own size, for a random resize and crop.
+
+        Raises:
+            ValueError: If the file can't be used. The error names the file.
+        """
+        return self._read(path, v2.Identity())
+
+    def _read(self, path: str, shape: Callable[[Image.Image], Image.Image]) -> Tensor:
         with _opened(path) as file:
             self._check_size(path, file)
             limits = self._limits(path, file)
@@ -91,8 +103,8 @@ class ImageReader:
                     f"{_FEW * 256}. Save it with 8 bits, or stretch its values to 0 .. 65535."
                 )
             image = _upright(file, self._colours(file) if limits is None else _scaled(path, file, *limits))
-            cut: Tensor = F.pil_to_tensor(v2.CenterCrop(self.size)(v2.Resize(self.size)(image)))
-            return cut.expand(3, -1, -1)
+            pixels: Tensor = F.pil_to_tensor(shape(image))
+            return pixels.expand(3, -1, -1)
 
     def _check_size(self, path: str, file: Image.Image) -> None:
         short, long = sorted(file.size)
@@ -137,7 +149,7 @@ class ImageReader:
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def read_all(paths: Iterable[str], read: Callable[[str], T]) -> Iterator[T]:
+def read_all(paths: Iterable[S], read: Callable[[S], T]) -> Iterator[T]:
     """Yield ``read(path)`` for each file. At the end raise one ValueError that names all unreadable files."""
     faults = []
     for path in paths:

@@ -1,6 +1,7 @@
 """Any folder of images, one subfolder per class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ import torch
 from PIL import ImageColor
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as F
 
 from lightning_trainingkit._lightning import rank_zero_info
-from lightning_trainingkit.data._base import ImageDataModule, Pair, check_path, fit_normalisation, split
+from lightning_trainingkit.data._base import ImageDataModule, Pair, check_path, split
+from lightning_trainingkit.data.folder_images import FolderImages, Sample, UnlabelledImages
 from lightning_trainingkit.data.image_files import ImageReader, read_all
 from lightning_trainingkit.data.image_tree import Skipped, class_names, find_parts, images_below, list_folder
+from lightning_trainingkit.data.policies import longest_side
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.augmentation import Augmentation
+from lightning_trainingkit.nn.layers.standardize import Standardize
 
 __all__ = ["ImageFolderDataModule"]
-
-Sample = tuple[str, int]
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -27,7 +29,7 @@ class ImageFolderDataModule(ImageDataModule):
     - **Images** are turned upright (EXIF), the shorter side is resized to ``image_size``, then the centre is cut out.
     - **A missing** ``val`` **or** ``test`` **folder** is split from the training images, by class, the test part first.
     - **A** ``test`` **folder without classes** is read by ``predict`` as images without labels, in the order of names.
-    - **Normalisation** is by mean and standard deviation of the training part, measured in one pass.
+    - **Preprocessing** is fitted on the training part in one pass, by default mean and standard deviation.
     - **Formats**: all that Pillow itself decodes; the first of several frames, the upper 8 bits of colours of 16 bits.
     - **Skipped files**, such as hidden ones, are counted in one line.
 
@@ -46,6 +48,10 @@ class ImageFolderDataModule(ImageDataModule):
         background: Colour behind transparent pixels, by name (``white``) or as ``#rrggbb``.
         value_range: Values of grey images with more than 8 bits that become 0 and 1; values outside are clipped. None:
             0 and 65,535 for 16 bits, and an error for images of 32 bits and floats.
+        preprocess: ``none``, ``mean_image``, ``channel_mean``, ``channel`` (mean and standard deviation), ``pca``,
+            ``pca_whitening`` or ``zca``; the last three for images of at most 3,072 values.
+        augment: How training images are changed at random: a policy by name, an ``Augmentation``, or its ranges by
+            name as a dict. None: not at all. README.md in this folder lists the policies.
 
     Raises:
         FileNotFoundError: If ``data_dir`` holds no class folder.
@@ -75,13 +81,16 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 0,
         background: str = "black",
         value_range: tuple[float, float] | None = None,
+        preprocess: str = "channel",
+        augment: str | Augmentation | dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(batch_size, val_fraction, seed, num_workers)
+        super().__init__(batch_size, val_fraction, seed, num_workers, preprocess)
         data_dir = check_path("data_dir", data_dir, "Give the folder that holds the classes.")
+        image_size = _check.integer("image_size", image_size, "Try 224.", least=1)
+        augment = self._set_augmentation(augment, (3, image_size, image_size))
         self.save_hyperparameters()
         self.test_fraction = _check.share("test_fraction", test_fraction, "Try 0.1.")
-        image_size = _check.integer("image_size", image_size, "Try 224.", least=1)
-        self._given = _normalisation(mean, std)
+        self._given = _normalisation(mean, std, preprocess)
         self._reader = ImageReader(image_size, _colour(background), _limits(value_range))
         self.image_shape = (3, image_size, image_size)
         self.data_dir = Path(data_dir)
@@ -122,16 +131,26 @@ class ImageFolderDataModule(ImageDataModule):
                 train = [train[i] for i in rest.tolist()]
         self._say(skipped, len(unlabelled))
         every = [path for path, _ in train + served["val"] + served["test"]] + unlabelled
-        for _ in read_all(every, self._reader.check):
+        reader = self._reader
+        if self.augmentation is not None and self.augmentation.whole:  # it makes larger images, to cut from them
+            reader = replace(reader, size=longest_side(reader.size))
+        for _ in read_all(every, reader.check):
             pass
-        pixels = read_all((path for path, _ in train), self._reader.decode)
-        self.mean, self.std = self._given or fit_normalisation(x[None] for x in pixels)
-        self.train_set, self.val_set, self.test_set = (
-            FolderImages(samples, self._reader, self.mean, self.std)
-            for samples in (train, served["val"], served["test"])
+        self._prepare(path for path, _ in train)
+        self.train_set = FolderImages(train, reader, self.preprocessing, self.augmentation)
+        self.val_set, self.test_set = (
+            FolderImages(served[part], self._reader, self.preprocessing) for part in ("val", "test")
         )
         if unlabelled:
-            self.predict_set = UnlabelledImages(unlabelled, self._reader, self.mean, self.std)
+            self.predict_set = UnlabelledImages(unlabelled, self._reader, self.preprocessing)
+
+    def _prepare(self, train: Iterable[str]) -> None:
+        """Fit the preprocessing on the training images, unless the numbers are given."""
+        if self._given is None or self._restored is not None:
+            self._fit_preprocessing(x[None] for x in read_all(train, self._reader.decode))
+        else:
+            self.mean, self.std = self._given
+            self.preprocessing = Standardize(self.mean, self.std)
 
     def _samples(self, part: str, skipped: Skipped) -> list[Sample]:
         folder = self._folders[part]
@@ -176,38 +195,16 @@ class ImageFolderDataModule(ImageDataModule):
             rank_zero_info(f"ImageFolderDataModule passes over in {self.data_dir}: {skipped}.")
 
 
-class FolderImages(Dataset[Pair]):
-    """Decode, resize, cut and normalise image files, one at a time."""
-
-    def __init__(self, samples: Sequence[Sample], reader: ImageReader, mean: list[float], std: list[float]) -> None:
-        self.samples = samples
-        self._images = UnlabelledImages([path for path, _ in samples], reader, mean, std)
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Pair:
-        return self._images[index], torch.tensor(self.samples[index][1])
-
-
-class UnlabelledImages(Dataset[Tensor]):
-    """Decode, resize, cut and normalise image files without labels, one at a time."""
-
-    def __init__(self, paths: Sequence[str], reader: ImageReader, mean: list[float], std: list[float]) -> None:
-        self.paths, self.reader, self.mean, self.std = paths, reader, mean, std
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        x = F.to_dtype(self.reader.decode(self.paths[index]), torch.float32, scale=True)
-        normalised: Tensor = F.normalize(x, self.mean, self.std)
-        return normalised
-
-
-def _normalisation(mean: list[float] | None, std: list[float] | None) -> tuple[list[float], list[float]] | None:
+def _normalisation(
+    mean: list[float] | None, std: list[float] | None, preprocess: str
+) -> tuple[list[float], list[float]] | None:
     if mean is None and std is None:
         return None
+    if preprocess != "channel":
+        raise ValueError(
+            f"`preprocess` must be 'channel' where `mean` and `std` are given, got {preprocess!r}. "
+            "Leave the numbers out."
+        )
     hint = "Give three numbers for each, or leave both out."
     given: tuple[Any, Any] = (mean, std)
     for numbers in given:

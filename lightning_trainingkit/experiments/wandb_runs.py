@@ -58,6 +58,7 @@ def record(
     name: str,
     values: Mapping[str, Any],
     config: Mapping[str, Any] | None = None,
+    pictures: Mapping[str, Path] | None = None,
 ) -> None:
     """Record the scores of an evaluation as a W&B run of the recipe's group, on rank 0. A second call updates the run.
 
@@ -68,6 +69,7 @@ def record(
         name: Name of the run: the setting that varies.
         values: Numbers, for the summary.
         config: Settings in which the runs differ, such as the number of members.
+        pictures: Files of pictures by name.
     """
     if args.wandb == "disabled":
         return
@@ -88,6 +90,8 @@ def record(
         reinit="create_new",
         settings=wandb.Settings(silent=True),
     ) as run:
+        if pictures:
+            run.log({key: wandb.Image(str(path)) for key, path in pictures.items()})
         run.summary.update({key: value for key, value in values.items() if isinstance(value, int | float)})
 
 

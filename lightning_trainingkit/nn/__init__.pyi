@@ -6,7 +6,9 @@ from .averaging.random_masks import random_layers as random_layers
 from .diagnostics.activation_statistics import ActivationRecorder as ActivationRecorder
 from .diagnostics.finding import Finding as Finding
 from .diagnostics.gradient_statistics import GradientRecorder as GradientRecorder
+from .layers.decorrelate import Decorrelate as Decorrelate
 from .layers.small_resnet import SmallResNet as SmallResNet
+from .layers.standardize import Standardize as Standardize
 from .structure.activation_after import activation_after as activation_after
 from .structure.blocks import find_blocks as find_blocks
 from .structure.call_order import call_order as call_order

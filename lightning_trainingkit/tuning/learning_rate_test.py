@@ -6,6 +6,7 @@ from typing import Any
 from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, refuse_twice
 from lightning_trainingkit.callbacks.diagnostics.recorded_verdict import record_verdict
+from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.tuning._lightning import data_of_fit, options_of_fit, prepare_copies
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
@@ -77,7 +78,16 @@ class LearningRateTest(L.Callback):
 
     def _search(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trial = Trial(pl_module, data_of_fit(trainer), options_of_fit(trainer))
-        self.found = RateSearch(trial, self.candidates, prepare_copies).run()
+        try:
+            self.found = RateSearch(trial, self.candidates, prepare_copies).run()
+        except Exception as error:
+            names = [type(each).__name__ for each in trainer.callbacks if isinstance(each, BatchCallback)]  # type: ignore[attr-defined]
+            if names:
+                error.add_note(
+                    f"LearningRateTest tries rates on the DataLoader's own batches, without {', '.join(names)}. Beside "
+                    "targets='soft' the step must take hard targets too, or LearningRateTest must be left out."
+                )
+            raise
         self.rate = self.found.rate
         record_verdict(trainer, "learning_rate", self.found.line, self.found.rates)
         if self.verbose:

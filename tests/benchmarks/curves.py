@@ -2,7 +2,7 @@
 
 Expected: the goal is missed, exit code 1. Macro F1 of the held-out tasks 0.89 (0.83 to 0.93), of the development tasks
           0.94; SageMaker Debugger's rules 0.18, TheDeepChecker's 0.17
-Cost:     12 min for the held-out half, on 2 CPU cores that other programs used too; nothing to download
+Cost:     11 min on 2 CPU cores, nothing to download
 Command:  python tests/benchmarks/curves.py
 
 Small trainings with planted causes, on eighteen tasks (``curve_bench/tasks.py``): scikit-learn's digits and tables, and

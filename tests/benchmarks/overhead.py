@@ -7,18 +7,20 @@ Command:  python tests/benchmarks/overhead.py
 The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a validation and a checkpoint an epoch.
 
 1. Steps. Two equal fits differ by up to 17 %, so on and off are compared within one fit, by blocks of 5 steps.
-   Each three blocks have a random order: every callback of the kit but the diagnostics and LearningRateTest, and
-   CommandCenter's logger; none; and none again as the control. A step lasts until the next step begins. The first and
-   the last block of an epoch don't count: validations and epoch ends have all callbacks, so that no callback loses its
-   place. Effects on the whole fit are in all blocks: weights are channels last, and W&B's own process runs too. The
-   goal is on the time that this process computes. By the clock, other programs blur the control to 15 %.
+   Each three blocks have a random order: every callback of the kit but the diagnostics, LearningRateTest and those
+   that change batches, and CommandCenter's logger; none; and none again as the control. A step lasts until the next
+   step begins. The first and the last block of an epoch don't count: validations and epoch ends have all callbacks, so
+   that no callback loses its place. Effects on the whole fit are in all blocks: weights are channels last, and W&B's
+   own process runs too. The goal is on the time that this process computes. By the clock, other programs blur the
+   control to 15 %.
 2. Hooks. Fits with all callbacks. Counted is the time inside hooks, with setup, epoch ends and fit end, and inside the
    callbacks' additions to the module's `setup` or the logger. Each moment counts once, less the time of an empty hook
    with this timer. Hooks that a callback leaves to Lightning's base class are Lightning's time. Two parts are listed
    apart: writing and reading weights and their manifest, and `wandb.init`. W&B's start costs once a fit, and most in
    the first fit of a process. Shares are of the fit without these two parts. Of several fits the row has the median,
    with the smallest and the largest. The diagnostics are apart too, without a goal: most of their time is in the first
-   steps and in one rehearsal, however long the fit is. `diagnostics.py` judges their steps.
+   steps and in one rehearsal, however long the fit is. `diagnostics.py` judges their steps. Callbacks that change
+   batches (Cutout, Mixup) work inside of the training step, so that `noise.py` measures them.
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
@@ -93,7 +95,7 @@ def main() -> None:
 
 
 def callbacks() -> list[L.Callback]:
-    """Every public callback but LearningRateTest, which trains for up to 800 iterations before the fit."""
+    """Every public callback that works in hooks, but LearningRateTest: it trains for up to 800 iterations first."""
     return [
         kit.InitOverride(),
         kit.EpochSeed(0),

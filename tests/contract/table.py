@@ -12,9 +12,19 @@ ALWAYS = ["validate", "test", "predict"]
 
 CALLBACKS = {
     "ActivationStats": {"every_n_steps": 2},
+    "BatchAugmentation": {"policy": {"rotation": 20, "padding": 1}, "mean": [0.5], "std": [0.1]},
     "BestCheckpoint": {"monitor": "val/loss", "mode": "min", "save_last": True},
+    "Blend": {
+        "blends": [
+            {"class_path": "lightning_trainingkit.Mixup", "init_args": {"num_classes": 2}},
+            {"class_path": "lightning_trainingkit.CutMix", "init_args": {"num_classes": 2, "alpha": 0.5}},
+        ],
+        "weights": [0.25, 0.75],
+    },
     "ChannelsLast": {},
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
+    "CutMix": {"num_classes": 2, "probability": 0.5},
+    "Cutout": {"size": 2},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
@@ -22,6 +32,7 @@ CALLBACKS = {
     "HealthReport": {"every_n_steps": 2, "verbose": False},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
     "LearningRateTest": {"candidates": [0.03], "verbose": False},
+    "Mixup": {"num_classes": 2, "until": 0.9},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},
     "SnapshotCheckpoint": {"cycles": 2},
@@ -44,6 +55,11 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
             "verbose": False,
             **BY_LARGEST_LOSS,
         }
+    },
+    "Mixup beside BatchAugmentation and Cutout": {
+        "Mixup": {"alpha": 1.0},
+        "BatchAugmentation": {"policy": {"padding": 1}, "mean": [0.5], "std": [0.1]},
+        "Cutout": {"size": 1},
     },
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},

@@ -33,7 +33,8 @@ def snapshot(module):
         "modes": {name: child.training for name, child in module.named_modules()},
         "requires_grad": {name: value.requires_grad for name, value in module.named_parameters()},
         "patches": {
-            name: set(vars(child)) & {"forward", "setup", "configure_model"} for name, child in module.named_modules()
+            name: set(vars(child)) & {"forward", "setup", "configure_model", "training_step"}
+            for name, child in module.named_modules()
         },
         "hooks": {
             name: len(child._forward_hooks) + len(child._forward_pre_hooks) for name, child in module.named_modules()
@@ -182,6 +183,7 @@ def test_it_is_built_from_a_yaml_file_with_the_names_that_python_uses(case, tmp_
 
 
 SAVED = {
+    "BatchAugmentation": {"policy": {"rotation": [-15.0, 15.0], "lens_k1": [-0.1, 0.1]}},
     "InitOverride": {"scheme": {"net.*": "zeros", "head": "normal(0.1)"}},
     "TestTimeAugmentation": {"views": ["flip", ["identity", "vflip"]]},
     "TransferLearning": {

@@ -1,35 +1,10 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
 
-from lightning_trainingkit.data._base import check_labels, fit_normalisation, split
+from lightning_trainingkit.data._base import check_labels, split
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 from lightning_trainingkit.data.digits import DigitsDataModule
 from lightning_trainingkit.data.fashion_mnist import FashionMNISTDataModule
-
-
-@given(n=st.integers(1, 9), channels=st.integers(1, 4), piece=st.integers(1, 5), seed=st.integers(0, 99))
-def test_normalisation_equals_scikit_learn_however_it_is_streamed(n, channels, piece, seed):
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (n, channels, 3, 2), generator=generator, dtype=torch.uint8)
-    mean, std = fit_normalisation(images.split(piece))
-    peer = StandardScaler().fit(images.permute(0, 2, 3, 1).reshape(-1, channels).double() / 255)
-    assert mean == pytest.approx(peer.mean_.tolist())
-    assert std == pytest.approx(peer.scale_.tolist())
-
-
-def test_bytes_and_floats_agree():
-    images = torch.randint(256, (5, 1, 4, 4), dtype=torch.uint8)
-    assert fit_normalisation([images]) == (
-        pytest.approx(fit_normalisation([images.float() / 255])[0]),
-        pytest.approx(fit_normalisation([images.float() / 255])[1]),
-    )
-
-
-def test_a_constant_channel_stays_finite():
-    assert fit_normalisation([torch.full((2, 1, 3, 3), 7, dtype=torch.uint8)])[1] == [1.0]
 
 
 @pytest.mark.parametrize(("labels", "found"), [([0, 3], "from 0 to 3"), ([-1, 2], "from -1 to 2")])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torchvision.datasets import CIFAR10
+from torchvision.transforms.v2.functional import to_dtype
 
 from lightning_trainingkit.data.cifar10 import CIFAR10DataModule
 
@@ -77,3 +78,13 @@ def test_download_is_torchvisions(tmp_path, monkeypatch):
     assert not calls
     CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
     assert calls == [((tmp_path,), {"download": True})]
+
+
+@pytest.mark.slow  # eigenvectors of 3,072 x 3,072 numbers
+def test_zca_of_the_largest_images(root):
+    data = CIFAR10DataModule(str(root), preprocess="zca")
+    data.setup()
+    x, _ = next(iter(data.test_dataloader()))
+    assert x.shape == (20, 3, 32, 32)
+    raw = to_dtype(data.test_set.dataset.images[data.test_set.indices], torch.float32, scale=True)
+    assert torch.equal(x, data.preprocessing(raw))

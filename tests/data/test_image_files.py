@@ -32,6 +32,17 @@ def decoded(path, size=12, **options):
     return reader.decode(path)
 
 
+@pytest.mark.parametrize("pixels", [np.arange(96, dtype=np.uint8).reshape(8, 12), RAMP[:8]])
+def test_a_whole_file_keeps_its_size_and_is_turned_upright(write, pixels):
+    turned = Image.Exif()
+    turned[274] = 6  # a quarter to the right
+    path = write(pixels, exif=turned)
+    whole = ImageReader(4).decode_whole(path)
+    assert whole.shape == (3, 12, 8)
+    plain = ImageReader(12).decode_whole(write(np.rot90(pixels, -1).copy(), "y.png"))
+    assert torch.equal(whole, plain)
+
+
 # More than 8 bits
 
 

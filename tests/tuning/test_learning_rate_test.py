@@ -6,7 +6,7 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from lightning_trainingkit import InitOverride
+from lightning_trainingkit import InitOverride, Mixup
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.dashboards.read.gather import gather
 from lightning_trainingkit.tuning import LearningRateTest, rate_search
@@ -122,3 +122,13 @@ def test_bad_arguments():
         LearningRateTest([0.1, 0.01])
     with pytest.raises(TypeError, match="`apply` must be True or False"):
         LearningRateTest(apply=1)
+
+
+def test_a_step_that_takes_soft_targets_alone():
+    class Soft(ToyModule):
+        def training_step(self, batch, batch_idx):
+            return super().training_step((batch[0], batch[1].argmax(1)), batch_idx)
+
+    with pytest.raises(IndexError) as raised:
+        fit(Mixup(2, targets="soft"), LearningRateTest(**QUICK), make=Soft)
+    assert "tries rates on the DataLoader's own batches, without Mixup" in raised.value.__notes__[0]

@@ -1,4 +1,4 @@
-"""Remove a replacement of a module's forward. Several replacements may be removed in any order."""
+"""Remove a replacement of a module's method. Several replacements may be removed in any order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,19 @@ from torch import nn
 __all__ = ["take_away"]
 
 _COVERED: "WeakKeyDictionary[Any, Any]" = WeakKeyDictionary()
-"""Removed replacement that a later one still covers, to the forward that it had replaced."""
+"""Removed replacement that a later one still covers, to the method that it had replaced."""
 
 
-def take_away(module: nn.Module, forward: Callable[..., Any], found: Callable[..., Any] | None) -> None:
-    """Remove a replacement of a module's forward. If a later replacement covers it, both go when that one is removed.
+def take_away(
+    module: nn.Module, method: Callable[..., Any], found: Callable[..., Any] | None, name: str = "forward"
+) -> None:
+    """Remove a replacement of a module's method. If a later replacement covers it, both go when that one is removed.
 
     Args:
         module: The module.
-        forward: The replacement, a function or a method, as it was put into the module's ``__dict__``.
-        found: The ``forward`` that the ``__dict__`` had before, None if it had none.
+        method: The replacement, a function or a method, as it was put into the module's ``__dict__``.
+        found: The method that the ``__dict__`` had before, None if it had none.
+        name: Name of the method.
 
     Example:
         >>> net = nn.Identity()
@@ -29,14 +32,14 @@ def take_away(module: nn.Module, forward: Callable[..., Any], found: Callable[..
         >>> net(3)
         3
     """
-    if vars(module).get("forward") is not forward:
-        _COVERED[_function(forward)] = found
+    if vars(module).get(name) is not method:
+        _COVERED[_function(method)] = found
         return
     while found is not None and _function(found) in _COVERED:
         found = _COVERED.pop(_function(found))
-    del vars(module)["forward"]
-    vars(module).update({} if found is None else {"forward": found})
+    del vars(module)[name]
+    vars(module).update({} if found is None else {name: found})
 
 
-def _function(forward: Any) -> Any:
-    return getattr(forward, "__func__", forward)
+def _function(method: Any) -> Any:
+    return getattr(method, "__func__", method)

@@ -1,0 +1,1 @@
+"""Noise on the data of the training: what the batch holds is changed before ``training_step`` sees it."""

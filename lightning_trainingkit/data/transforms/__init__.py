@@ -1,0 +1,1 @@
+"""Transforms of torchvision's v2: augmentations with a draw for each image."""
