@@ -2,7 +2,8 @@
 
 Each image of a row has its own random draws. The first rows are single transforms, with wide ranges so that their
 effect is seen. The last rows are the policies as `augment="NAME"` applies them. The images are cut from the two
-photographs that scikit-learn has, since digits have no colours. On grey images the transforms of colours are left out.
+photographs that scikit-learn has (`--data photos`), since digits have no colours. On grey images the transforms of
+colours are left out.
 
 Expected: augmentations.png with 24 rows. One thread, 96 x 96 pixels, ms an image: policy cifar 0.09, geometric 0.22,
           trivialaugment 0.12, randaugment 0.23, imagenet_resnet 0.58 (without the decoding of a file)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_trainingkit._lightning import L, rank_zero_info, refuse_other_package
+from lightning_trainingkit._notes import add_note
 from lightning_trainingkit.callbacks._lightning import fast_dev_run, refuse_twice
 from lightning_trainingkit.callbacks.diagnostics.recorded_verdict import record_verdict
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
@@ -83,9 +84,10 @@ class LearningRateTest(L.Callback):
         except Exception as error:
             names = [type(each).__name__ for each in trainer.callbacks if isinstance(each, BatchCallback)]  # type: ignore[attr-defined]
             if names:
-                error.add_note(
+                add_note(
+                    error,
                     f"LearningRateTest tries rates on the DataLoader's own batches, without {', '.join(names)}. Beside "
-                    "targets='soft' the step must take hard targets too, or LearningRateTest must be left out."
+                    "targets='soft' the step must take hard targets too, or LearningRateTest must be left out.",
                 )
             raise
         self.rate = self.found.rate

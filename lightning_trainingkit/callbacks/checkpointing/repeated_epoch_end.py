@@ -1,9 +1,9 @@
 """Explain exceptions of a resumed run that ends an epoch without a batch."""
 
-import sys
 from traceback import walk_tb
 
-from lightning_trainingkit._lightning import L, rank_zero_warn
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit._notes import add_note
 
 __all__ = ["explain_repeated_epoch_end"]
 
@@ -24,7 +24,4 @@ def explain_repeated_epoch_end(trainer: L.Trainer, exception: BaseException, res
         "batch: lists that `training_step` fills for `on_train_epoch_end` are empty there. Return early from the hook "
         "in that case, or resume from checkpoints of `BestCheckpoint(..., save_on_train_epoch_end=True)`."
     )
-    if sys.version_info >= (3, 11):
-        exception.add_note(note)
-    else:
-        rank_zero_warn(note)
+    add_note(exception, note)
