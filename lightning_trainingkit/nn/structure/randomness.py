@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["layers_that_draw", "rates"]
+__all__ = ["is_stochastic_depth", "layers_that_draw", "rates"]
 
 _FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 # Children whose rate their parent may read and apply in its own training mode, as fused attention does
@@ -51,6 +51,18 @@ def rates(module: nn.Module) -> list[str]:
         if isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
         if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
     ]
+
+
+def is_stochastic_depth(module: nn.Module) -> bool:
+    """Whether a module is a layer for stochastic depth, by the name of its class: torchvision's, timm's and others.
+
+    Example:
+        >>> from torchvision.ops import StochasticDepth
+        >>> is_stochastic_depth(StochasticDepth(0.1, "row")), is_stochastic_depth(nn.Dropout(0.1))
+        (True, False)
+    """
+    kind = type(module).__name__.lower().replace("_", "")
+    return "droppath" in kind or "stochasticdepth" in kind
 
 
 def _draws(module: nn.Module) -> bool:
