@@ -42,8 +42,8 @@ class Change:
 class Surgery(L.Callback):
     """Change layers of a finished model at the start of each stage, and print the changes before they are made.
 
-    A subclass overrides ``operate``. It is called in ``setup``, and again after the module's own ``setup`` and
-    ``configure_model``, which may make layers.
+    A subclass overrides ``operate``. It is called once a stage, after the module's own ``setup`` and
+    ``configure_model``, which may make layers, and before a checkpoint is restored.
 
     Args:
         verbose: Whether to print the changes.
@@ -56,14 +56,8 @@ class Surgery(L.Callback):
         self._put_back: Callable[[], None] | None = None
 
     @abstractmethod
-    def operate(self, trainer: L.Trainer, pl_module: L.LightningModule, *, last: bool) -> None:
-        """Change the layers that have not been changed yet. Call ``announce`` before.
-
-        Args:
-            trainer: The Trainer.
-            pl_module: The module.
-            last: Whether all layers are made. Until then a pattern without a match is no error.
-        """
+    def operate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the layers, call ``announce``, and change them. An error must leave the module as it was."""
 
     def announce(self, trainer: L.Trainer, changes: list[Change], *notes: str) -> None:
         """Add changes to the report, and print them with notes below."""
@@ -72,7 +66,7 @@ class Surgery(L.Callback):
             Console().print(_table(type(self).__name__, changes, notes))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Change the existing layers, and later the layers that the module's own hooks make."""
+        """Change the layers, or wait for the module's own hooks that may make layers."""
         refuse_other_package(self, trainer)
         refuse_twice(trainer, self, "Put all patterns into one dict.")
         self.teardown(trainer, pl_module, stage)
@@ -82,7 +76,8 @@ class Surgery(L.Callback):
         def operate() -> None:
             nonlocal turns
             turns -= 1
-            self.operate(trainer, pl_module, last=not turns)
+            if not turns:
+                self.operate(trainer, pl_module)
 
         self._put_back = after_build(pl_module, operate)
 
@@ -125,11 +120,11 @@ class NoiseSurgery(Surgery):
         self._compiled = False
 
     @abstractmethod
-    def find(self, pl_module: L.LightningModule, *, last: bool) -> dict[str, float]:
-        """Find the places without this noise, by name, and the full rate of each.
+    def find(self, pl_module: L.LightningModule) -> dict[str, float]:
+        """Find the places by name, and the full rate of each.
 
         Raises:
-            ValueError: If ``last``, and a pattern matches nothing. If a place must not be changed.
+            ValueError: If a pattern matches nothing, or a place must not be changed.
         """
 
     @abstractmethod
@@ -153,8 +148,8 @@ class NoiseSurgery(Surgery):
             torch.compiler.reset()
         self._noises, self._unproven = {}, []
 
-    def operate(self, trainer: L.Trainer, pl_module: L.LightningModule, *, last: bool) -> None:
-        """Put the noise into the places that have none yet."""
+    def operate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the noise into the places."""
         if self._moves:
             if self.schedule == "constant":
                 check_length(trainer, self.until)
@@ -163,12 +158,12 @@ class NoiseSurgery(Surgery):
                     f"`schedule` must be 'constant' where the training has no known length, got {self.schedule!r}. "
                     "Give the Trainer max_epochs or max_steps."
                 )
-            if last and is_compiled(pl_module):
+            if is_compiled(pl_module):
                 raise ValueError(
                     f"`schedule` must be 'constant' with until=1 for a compiled module, got {self.schedule!r} with "
                     f"until={self.until:g}: each new rate would compile it again. Leave the schedule out."
                 )
-        found = self.find(pl_module, last=last)
+        found = self.find(pl_module)
         layers = named(pl_module)
         self.announce(trainer, [self.describe(name, layers[name], rate) for name, rate in found.items()])
         for name, rate in found.items():
@@ -176,7 +171,7 @@ class NoiseSurgery(Surgery):
         self._compiled = is_compiled(pl_module)
         if found and self._compiled:
             torch.compiler.reset()  # code that is compiled already does not notice a new forward of a submodule
-        if trainer.training and last:
+        if trainer.training:
             self._unproven = list(self._noises)
 
     def on_train_batch_start(

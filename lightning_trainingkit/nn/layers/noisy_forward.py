@@ -23,8 +23,8 @@ class Rated(Protocol):
 class NoisyForward:
     """A forward that stands in a layer's ``__dict__``, before the forward of its class.
 
-    A subclass overrides ``__call__``, sets ``self.ran``, and runs ``self.inner``, with noise where ``self.noisy``. It is
-    copied and pickled with the layer, and a copy calls its own layer. The keys of the state dict do not change.
+    A subclass overrides ``__call__``, sets ``self.ran``, and runs ``self.inner``, with noise where ``self.noisy``.
+    It is copied and pickled with the layer, and a copy calls its own layer. The keys of the state dict do not change.
 
     Args:
         module: The layer.

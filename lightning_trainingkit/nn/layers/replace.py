@@ -39,7 +39,6 @@ def find_places(
     *,
     rule: str,
     hint: str = "",
-    strict: bool = True,
 ) -> dict[str, T]:
     """Find the places that name patterns choose, and the value of each. The last match wins.
 
@@ -50,7 +49,6 @@ def find_places(
         names: Names of the places to choose from.
         rule: What each pattern must do, for errors, such as ``"match a linear layer"``.
         hint: Sentence for errors that says what to do.
-        strict: Whether a pattern without a match is an error. It is none while layers may still be made.
 
     Returns:
         Name to value, in the order of ``names``.
@@ -62,9 +60,9 @@ def find_places(
     chosen: dict[str, T] = {}
     for pattern, value in values.items():
         found = match(pattern, known)
-        if pattern == "head" and "head" not in known and strict and known:
+        if pattern == "head" and "head" not in known and known:
             found = [name for name in [plain_name(find_head(model))] if name in known]
-        if strict and not found:
+        if not found:
             raise no_match(argument, rule, pattern, known, hint)
         chosen |= dict.fromkeys(found, value)
     return {name: chosen[name] for name in known if name in chosen}
@@ -102,9 +100,8 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
         if each is not None and any(kind.__name__ in _WRAPPERS for kind in type(each).__mro__):
             kind = type(each).__name__
             raise _refused(by, above, "a module without a wrapper", kind, "Do it before the model is wrapped.")
-        if each is not None and "quantiz" in type(each).__module__ + type(each).__name__.lower():
-            if type(each) is not nn.modules.linear.NonDynamicallyQuantizableLinear:
-                raise _refused(by, above, "in floating point", type(each).__name__, "Do it before quantisation.")
+        if each is not None and "quantiz" in type(each).__module__:
+            raise _refused(by, above, "in floating point", type(each).__name__, "Do it before quantisation.")
     module = named_modules[name]
     if earlier := surgery_on(module):
         raise ValueError(
