@@ -1,11 +1,15 @@
 """The one list of layers that draw random numbers, and of their rates."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["is_stochastic_depth", "layers_that_draw", "rates"]
+__all__ = ["NOISE", "is_stochastic_depth", "layers_that_draw", "noise_on", "rates"]
+
+NOISE = "_trainingkit_noise"
+"""Entry in a module's ``__dict__`` for the noise that stands in front of its forward."""
 
 _FRACTIONAL = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
 # Children whose rate their parent may read and apply in its own training mode, as fused attention does
@@ -25,6 +29,11 @@ def layers_that_draw(modules: Iterable[nn.Module]) -> set[nn.Module]:
     candidates = list(modules)
     drawing = {module for module in candidates if _draws(module)}
     return drawing | {module for module in candidates if _reads_rates(module, drawing)}
+
+
+def noise_on(module: nn.Module) -> Any:
+    """Return the noise that a surgery of the kit has put in front of a module's forward, or None."""
+    return vars(module).get(NOISE)
 
 
 def rates(module: nn.Module) -> list[str]:
@@ -67,6 +76,11 @@ def is_stochastic_depth(module: nn.Module) -> bool:
 
 def _draws(module: nn.Module) -> bool:
     """Whether a module draws random numbers in training mode."""
+    noise = noise_on(module)
+    if noise is not None and noise.draws and noise.rate > 0:
+        return True
+    if getattr(type(module), "draws", False):  # a layer of the kit
+        return bool(getattr(module, "rate", 1) > 0)
     if isinstance(module, nn.RReLU):
         return bool(module.lower < module.upper)
     if isinstance(module, _FRACTIONAL):

@@ -1,0 +1,97 @@
+"""A noisy forward in front of a layer's own, and rates that a schedule sets. Keys of the state dict never change."""
+
+from types import MethodType
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
+
+from lightning_trainingkit.nn.structure.randomness import NOISE
+from lightning_trainingkit.nn.structure.replaced_forward import take_away
+
+__all__ = ["NoisyForward", "Rated", "RatedAttribute"]
+
+
+class Rated(Protocol):
+    """A noise in a model, with a rate that a schedule sets."""
+
+    rate: float
+
+    def remove(self) -> None:
+        """Take the noise away. The weights stay."""
+
+
+class NoisyForward:
+    """A forward that stands in a layer's ``__dict__``, before the forward of its class.
+
+    A subclass overrides ``__call__``, sets ``self.ran``, and runs ``self.inner``, with noise where ``self.noisy``.
+    It is copied and pickled with the layer, and a copy calls its own layer. The keys of the state dict do not change.
+
+    Args:
+        module: The layer.
+        rate: Rate of the noise.
+        by: Name of the surgery, for errors.
+    """
+
+    draws: ClassVar[bool] = True
+    """Whether it draws random numbers in training mode. ``nn/structure/randomness`` reads this mark."""
+
+    def __init__(self, module: nn.Module, rate: float, by: str) -> None:
+        self.module, self.rate, self.by = module, rate, by
+        self.ran = False
+        """Whether the layer was called. A layer whose weight a function uses directly is not."""
+        self.active = True
+        self._found = vars(module).get("forward")
+        vars(module).update({"forward": self, NOISE: self})
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer with its noise."""
+        raise NotImplementedError
+
+    def inner(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the layer without this noise."""
+        if self._found is not None:
+            return self._found(*args, **kwargs)
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the noise is on: in training mode, with a positive rate, before ``remove``."""
+        return self.active and self.rate > 0 and self.module.training
+
+    @property
+    def __wrapped__(self) -> Any:
+        """The forward below, whose signature this one has."""
+        return self._found or MethodType(type(self.module).forward, self.module)
+
+    def remove(self) -> None:
+        """Take the noise away, also if a later replacement covers it. The weights stay."""
+        if self.active:
+            self.active = False
+            take_away(self.module, self, self._found)
+            vars(self.module).pop(NOISE, None)
+
+
+class RatedAttribute:
+    """A rate that a module reads from its own attribute, such as ``p`` of ``nn.Dropout``.
+
+    Args:
+        module: The module.
+        attribute: Name of the attribute.
+    """
+
+    def __init__(self, module: nn.Module, attribute: str) -> None:
+        self.module, self.attribute = module, attribute
+        self._found = getattr(module, attribute)
+
+    @property
+    def rate(self) -> float:
+        """The rate, as the module reads it."""
+        return float(getattr(self.module, self.attribute))
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        setattr(self.module, self.attribute, value)
+
+    def remove(self) -> None:
+        """Set the rate that the module had."""
+        setattr(self.module, self.attribute, self._found)

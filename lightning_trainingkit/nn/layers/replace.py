@@ -1,0 +1,233 @@
+"""Put modules in the place of others in a finished model, and put the old ones back."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from lightning_trainingkit.nn.structure.head import find_head
+from lightning_trainingkit.nn.structure.names import plain_name, plain_names
+from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
+from lightning_trainingkit.nn.structure.randomness import noise_on
+
+__all__ = ["Replacement", "check_place", "find_places", "mark", "named", "refuse_shared", "surgery_on"]
+
+_MARK = "_trainingkit_surgery"
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule")
+T = TypeVar("T")
+
+
+def named(model: nn.Module, skip: tuple[type[nn.Module], ...] = ()) -> dict[str, nn.Module]:
+    """Name each submodule of a model once, without the parts that ``torch.compile`` adds.
+
+    Args:
+        model: The model.
+        skip: Types of submodules to leave out, with all their parts.
+    """
+    outside = {part for each in model.modules() if isinstance(each, skip) for part in each.modules()}
+    return {name: each for name, each in plain_names(dict(model.named_modules())).items() if each not in outside}
+
+
+def find_places(
+    argument: str,
+    values: Mapping[str, T],
+    model: nn.Module,
+    names: Iterable[str],
+    *,
+    rule: str,
+    hint: str = "",
+) -> dict[str, T]:
+    """Find the places that name patterns choose, and the value of each. The last match wins.
+
+    Args:
+        argument: Name of the argument that holds the patterns, for errors.
+        values: Pattern to value. The pattern ``head`` is the last layer that the forward calls.
+        model: The model.
+        names: Names of the places to choose from.
+        rule: What each pattern must do, for errors, such as ``"match a linear layer"``.
+        hint: Sentence for errors that says what to do.
+
+    Returns:
+        Name to value, in the order of ``names``.
+
+    Raises:
+        ValueError: If a pattern matches none of the names.
+    """
+    known = list(names)
+    chosen: dict[str, T] = {}
+    for pattern, value in values.items():
+        found = match(pattern, known)
+        if pattern == "head" and "head" not in known and known:
+            found = [name for name in [plain_name(find_head(model))] if name in known]
+        if not found:
+            raise no_match(argument, rule, pattern, known, hint)
+        chosen |= dict.fromkeys(found, value)
+    return {name: chosen[name] for name in known if name in chosen}
+
+
+def surgery_on(module: nn.Module) -> str:
+    """Name the surgery that has changed a layer. Empty if there was none."""
+    noise = noise_on(module)
+    return str(noise.by if noise is not None else vars(module).get(_MARK, ""))
+
+
+def mark(module: nn.Module, by: str) -> None:
+    """Note on a layer which surgery made it. The mark is copied and pickled with the layer."""
+    vars(module)[_MARK] = by
+
+
+def check_place(model: nn.Module, name: str, *, by: str) -> None:
+    """Raise an error if a layer must not be changed.
+
+    Args:
+        model: The model.
+        name: Name of the layer in it.
+        by: Name of the surgery, for errors.
+
+    Raises:
+        TypeError: If the layer is TorchScript or quantised, or in a wrapper for several devices.
+        ValueError: If another surgery has changed the layer, or its shape is unknown yet.
+    """
+    named_modules = plain_names(dict(model.named_modules(remove_duplicate=False)))
+    parts = name.split(".")
+    for above in [".".join(parts[:end]) for end in range(len(parts) + 1)]:
+        each = named_modules.get(above)
+        if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+            raise _refused(by, above, "a module in Python", "TorchScript", "Do it before `torch.jit.script`.")
+        if each is not None and any(kind.__name__ in _WRAPPERS for kind in type(each).__mro__):
+            kind = type(each).__name__
+            raise _refused(by, above, "a module without a wrapper", kind, "Do it before the model is wrapped.")
+        if each is not None and "quantiz" in type(each).__module__:
+            raise _refused(by, above, "in floating point", type(each).__name__, "Do it before quantisation.")
+    module = named_modules[name]
+    if earlier := surgery_on(module):
+        raise ValueError(
+            f"`{name}` must be a layer without another surgery for {by}, got one that {earlier} has changed. "
+            "Leave the layer out of one of the two."
+        )
+    if any(is_lazy(each) for each in module.parameters(recurse=False)):
+        raise ValueError(
+            f"`{name}` must know its shapes for {by}, got a lazy layer. Call the model once on a batch before."
+        )
+
+
+def _refused(by: str, name: str, rule: str, got: str, hint: str) -> TypeError:
+    return TypeError(f"`{name or 'model'}` must be {rule} for {by}, got {got}. {hint}")
+
+
+def refuse_shared(model: nn.Module, name: str, module: nn.Module, *, by: str) -> None:
+    """Raise ValueError if a layer's weights are computed, or used by another layer too.
+
+    Args:
+        model: The model.
+        name: Name of the layer.
+        module: The layer.
+        by: Name of the surgery, for errors.
+    """
+    own = {id(each) for each in module.parameters()}
+    others = [
+        plain_name(each)
+        for each, parameter in model.named_parameters(remove_duplicate=False)
+        if id(parameter) in own and not plain_name(each).startswith(f"{name}.")
+    ]
+    if others:
+        raise ValueError(
+            f"`{name}` must have weights of its own for {by}, got weights that are shared as {', '.join(others[:4])}. "
+            "Leave the layer out."
+        )
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    if parametrize.is_parametrized(module) or hooks:
+        got = f"weights that {'a parametrisation computes' if not hooks else 'a forward hook may read or compute'}"
+        raise ValueError(f"`{name}` must be a plain layer for {by}, got {got}. Leave the layer out.")
+
+
+class Replacement:
+    """New modules in the place of old ones, in a finished model. The old modules are kept for ``undo``.
+
+    Args:
+        model: The model. It is changed at once, or not at all after an error.
+        modules: Name of an old module to the new one. A module with several names is replaced under all of them.
+        by: Name of the surgery.
+
+    Raises:
+        ValueError: If the model holds an old module outside of its registered children, too.
+    """
+
+    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module], by: str) -> None:
+        self.by = by
+        names = plain_names(dict(model.named_modules(remove_duplicate=False)))
+        self._pairs = [(names[name], new) for name, new in modules.items()]
+        for name in modules:
+            _refuse_hidden(model, name, names[name], by)
+        before = {plain_name(key): value.numel() for key, value in model.state_dict().items()}
+        parameters = sum(each.numel() for each in model.parameters())
+        for old, new in self._pairs:
+            new.train(old.training)
+            mark(new, by)
+        self._places = _put(model, self._pairs)
+        after = {plain_name(key): value.numel() for key, value in model.state_dict().items()}
+        self.removed_keys = [key for key in before if key not in after]
+        """Keys of the state dict that are gone."""
+        self.new_keys = [key for key in after if key not in before]
+        """New keys of the state dict."""
+        self.resized_keys = [key for key in before if after.get(key, before[key]) != before[key]]
+        """Keys of the state dict whose tensors have another size."""
+        self.added_parameters = sum(each.numel() for each in model.parameters()) - parameters
+        """Number of parameters that the model has gained."""
+        own = [each for _, new in self._pairs for each in new.parameters()]
+        self._versions = [(each, each._version) for each in own]
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether keys or sizes of the state dict differ from those before."""
+        return bool(self.removed_keys or self.new_keys or self.resized_keys)
+
+    def undo(self) -> None:
+        """Put the old modules back, with their modes and on the device of the new ones.
+
+        Raises:
+            ValueError: If new parameters were trained or loaded, which would be lost.
+        """
+        if any(parameter._version != version for parameter, version in self._versions):
+            raise ValueError(
+                f"`undo` must be called before the new layers of {self.by} are trained or loaded, got changed weights, "
+                "which would be lost. Build the model again."
+            )
+        for parent, key, old, new in self._places:
+            if parent._modules.get(key) is new:
+                parent._modules[key] = old.train(new.training)
+        for old, new in self._pairs:
+            tensor = next((each for each in (*new.parameters(), *new.buffers())), None)
+            if tensor is not None:
+                old.to(tensor.device)
+        self._places, self._pairs, self._versions = [], [], []
+
+
+def _put(model: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> list[tuple[nn.Module, str, Any, nn.Module]]:
+    new_of = {id(old): (old, new) for old, new in pairs}
+    places = []
+    for parent in list(model.modules()):
+        for key, child in parent._modules.items():
+            if child is not None and id(child) in new_of:
+                places.append((parent, key, *new_of[id(child)]))
+    for parent, key, _, new in places:
+        parent._modules[key] = new  # in place, so that the order of the children stays
+    return places
+
+
+def _refuse_hidden(model: nn.Module, name: str, old: nn.Module, by: str) -> None:
+    """Raise ValueError if the model holds a module outside of its registered children."""
+    for parent_name, parent in model.named_modules():
+        for key, value in vars(parent).items():
+            if key.startswith("_"):
+                continue
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            if any(each is old for each in held):
+                where = f"{plain_name(parent_name)}.{key}".strip(".")
+                raise ValueError(
+                    f"`{name}` must be held by registered children alone for {by}, got a module that `{where}` holds "
+                    "too. Use nn.ModuleList or nn.ModuleDict there."
+                )
