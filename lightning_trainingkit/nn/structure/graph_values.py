@@ -108,6 +108,8 @@ def projects(trace: Trace, node: fx.Node) -> bool:
     if node.target is operator.getitem:  # x[:, :, ::2, ::2] is a projection, one part of a split is none
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
         return any(isinstance(each, slice) and each.step not in (None, 1) for each in index)
+    if name in _SCALES and sum(not _is_lent(each) for each in node.all_input_nodes) == 1:
+        return True
     norms = ("batchnorm", "layernorm", "groupnorm", "pad", "conv2d", "linear", "concat", "cat")
     return name in _POOLS or name in _LAYOUT or name in _UNCHANGED or name in norms
 
@@ -141,7 +143,7 @@ def passes_scale(trace: Trace, node: fx.Node) -> str:
         return "rows" if isinstance(called, linear) or is_stochastic_depth(called) else ""
     name = name_of(node)
     if node.target is operator.getitem:
-        return "rows" if isinstance(node.args[1], int) else "moved"
+        return "moved" if node.args[1] != 0 else "rows"
     if name in _SCALES and len(node.args) > 1:
         numbers = [each for each in node.args if not isinstance(each, fx.Node)]
         lent = [each for each in node.all_input_nodes if _is_lent(each)]

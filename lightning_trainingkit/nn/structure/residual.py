@@ -241,4 +241,7 @@ class _Graph:
 
 def _stack(node: fx.Node) -> list[tuple[str, str]]:
     """Each call of a module around a node, outermost first, with the module's name."""
-    return [(key, str(entry[0])) for key, entry in node.meta.get("nn_module_stack", {}).items()]
+    found = [(key, str(entry[0])) for key, entry in node.meta.get("nn_module_stack", {}).items()]
+    if node.op == "call_module" and (not found or found[-1][1] != node.target):  # a part that could not be traced
+        found.append((f"{node.target}@{node.name}", str(node.target)))
+    return found
