@@ -91,7 +91,8 @@ class RandomMasks:
             name: noises[layer].by if layer in by_noise else type(layer).__name__ for name, layer in found.items()
         }
         self._wanted = [(layer, layer in on - by_noise) for layer in set(_named(module).values())]
-        self._wanted += [(noise, layer in on) for layer, noise in noises.items()]  # its BatchNorm stays in eval mode
+        # A layer with noise, which may be a BatchNorm, stays in eval mode
+        self._wanted += [(noise, layer in on) for layer, noise in noises.items()]
         if self._numbers is not None:
             self._numbers.devices = {each.device for each in chain(module.parameters(), module.buffers())}
         self._module = module
@@ -109,8 +110,7 @@ def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> d
     - **torchvision and timm**: each module with a rate as an attribute (Swin's attention, DenseNet's layers, timm's
       EfficientNet).
     - **Fractional max pooling**, which draws in eval mode too.
-    - **Noise of the kit's callbacks**: ``DropConnect``, ``StochasticDepth`` and others. It is on, and its layer stays in
-      eval mode.
+    - **Noise of the kit's callbacks**, such as ``DropConnect``. It is on, and its layer stays in eval mode.
 
     Other code that draws, such as ``F.dropout(x, training=self.training)``, does not show. Name such layers in
     ``layers``.

@@ -97,7 +97,7 @@ class BranchSkip(NoisyForward):
         if not self._parts:
             self.draw()
         if self.skips:
-            weights = [weight for weight in (getattr(owner, name) for owner, name in self.parameters)]
+            weights = dict.fromkeys(getattr(owner, name) for owner, name in self.parameters)
             trained = [weight for weight in weights if weight.requires_grad]
             zeros = _zeros(self, self._blanks, args, kwargs)
             return _first(zeros, lambda x: _NoGradient.apply(x, *trained)) if trained else zeros
@@ -131,12 +131,13 @@ class _NoGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(*parameters)
-        return x.view_as(x)
+        ctx.mark_dirty(x)  # no view, since the forward may add to it in place
+        ctx.places = [(_shape(each), each.device) for each in parameters]
+        return x
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return None, *(torch.zeros_like(each) for each in ctx.saved_tensors)
+        return None, *(_make(shape, device) for shape, device in ctx.places)
 
 
 def _first(result: Any, change: Callable[[Tensor], Tensor]) -> Any:

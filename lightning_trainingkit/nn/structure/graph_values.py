@@ -16,6 +16,7 @@ __all__ = [
     "describe",
     "is_branch",
     "is_layer",
+    "is_lent",
     "parameters_read",
     "passes_scale",
     "projects",
@@ -108,7 +109,7 @@ def projects(trace: Trace, node: fx.Node) -> bool:
     if node.target is operator.getitem:  # x[:, :, ::2, ::2] is a projection, one part of a split is none
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
         return any(isinstance(each, slice) and each.step not in (None, 1) for each in index)
-    if name in _SCALES and sum(not _is_lent(each) for each in node.all_input_nodes) == 1:
+    if name in _SCALES and sum(not is_lent(each) for each in node.all_input_nodes) == 1:
         return True
     norms = ("batchnorm", "layernorm", "groupnorm", "pad", "conv2d", "linear", "concat", "cat")
     return name in _POOLS or name in _LAYOUT or name in _UNCHANGED or name in norms
@@ -146,14 +147,14 @@ def passes_scale(trace: Trace, node: fx.Node) -> str:
         return "moved" if node.args[1] != 0 else "rows"
     if name in _SCALES and len(node.args) > 1:
         numbers = [each for each in node.args if not isinstance(each, fx.Node)]
-        lent = [each for each in node.all_input_nodes if _is_lent(each)]
+        lent = [each for each in node.all_input_nodes if is_lent(each)]
         return "rows" if len(numbers) + len(lent) == 1 else ""
     if name in _UNCHANGED or name in _HOMOGENEOUS:
         return "rows"
     return "moved" if name in _LAYOUT or name == "pad" else ""
 
 
-def _is_lent(node: fx.Node) -> bool:
+def is_lent(node: fx.Node) -> bool:
     """Whether a value comes from parameters alone, in few steps."""
     return _lent(node, 8)
 
@@ -179,7 +180,7 @@ def parameters_read(trace: Trace, nodes: list[fx.Node]) -> list[str]:
             each = queue.pop()
             if each.op == "get_attr":
                 found.update({str(each.target): None} if str(each.target) in known else {})
-            elif _is_lent(each):
+            elif is_lent(each):
                 queue += each.all_input_nodes
     return list(found)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["NOISE", "is_stochastic_depth", "layers_that_draw", "noise_on", "rates"]
+__all__ = ["NOISE", "is_stochastic_depth", "layers_that_draw", "noise_on", "rate_attribute", "rates"]
 
 NOISE = "_trainingkit_noise"
 """Entry in a module's ``__dict__`` for the noise that stands in front of its forward."""
@@ -72,6 +72,17 @@ def is_stochastic_depth(module: nn.Module) -> bool:
     """
     kind = type(module).__name__.lower().replace("_", "")
     return "droppath" in kind or "stochasticdepth" in kind
+
+
+def rate_attribute(module: nn.Module) -> str:
+    """Name the attribute with the rate of a layer for stochastic depth. Empty if it has none of the usual names.
+
+    Example:
+        >>> from torchvision.ops import StochasticDepth
+        >>> rate_attribute(StochasticDepth(0.0, "row"))
+        'p'
+    """
+    return next((name for name in ("p", "drop_prob", "drop_rate", "prob", "rate") if name in vars(module)), "")
 
 
 def _draws(module: nn.Module) -> bool:

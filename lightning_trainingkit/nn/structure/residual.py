@@ -1,5 +1,6 @@
 """Residual branches of a model, found by symbolic tracing and not by the names of classes."""
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -112,16 +113,11 @@ class _Graph:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        hidden = tuple(f"{name}." for name in trace.opaque)
         live: set[fx.Node] = set()
         for node in reversed(trace.graph.nodes):
             if node.op == "output" or not live.isdisjoint(node.users):
                 live.add(node)
-        self.nodes = [
-            node
-            for node in trace.graph.nodes
-            if node in live and not any(f"{name}.".startswith(hidden) for _, name in _stack(node))
-        ]
+        self.nodes = [node for node in trace.graph.nodes if node in live and not self._is_hidden(node)]
         self.place = {node: place for place, node in enumerate(self.nodes)}
         self.above: dict[fx.Node, int] = {}  # bits of the nodes whose values enter a node
         for node in self.nodes:
@@ -151,6 +147,13 @@ class _Graph:
         place = {node: number for number, node in enumerate(self.trace.graph.nodes)}
         return [(place[node], self._describe(each, inside[node])) for node, each in sums.items() if node in inner]
 
+    def _is_hidden(self, node: fx.Node) -> bool:
+        """Whether a node was made inside of a part that could not be traced."""
+        inside = [name for _, name in _stack(node)]
+        if node in self.trace.calls:
+            inside = inside[:-1]
+        return any(name in self.trace.opaque for name in inside)
+
     def _is_above(self, node: fx.Node, other: fx.Node) -> bool:
         return node is not other and bool(self.above.get(other, 0) >> self.place[node] & 1)
 
@@ -171,8 +174,8 @@ class _Graph:
                 node = sums[node].skip
                 continue
             layers += values.is_layer(self.trace, node)
-            before = [each for each in node.all_input_nodes if each.op != "get_attr" and each in self.place]
-            if layers > 1 or len(before) != 1 or not values.projects(self.trace, node):
+            before = [each for each in node.all_input_nodes if not values.is_lent(each)]
+            if layers > 1 or len(before) != 1 or not values.projects(self.trace, node) or before[0] not in self.place:
                 return None
             node = before[0]
         return node if node.op != "get_attr" and not values.asks(node) else None
@@ -214,6 +217,8 @@ class _Graph:
         )
 
     def _leaks(self, user: fx.Node, branch: set[fx.Node], total: fx.Node) -> bool:
+        if user.target is operator.getitem and isinstance(user.args[1], int) and user.args[1] > 0:
+            return False  # beside the branch itself, such as a height and a width
         return user in self.place and user not in branch and user is not total and not values.asks(user)
 
     def _end(self, found: _Sum, branch: set[fx.Node], depth: int, own: dict[str, None]) -> tuple[str, bool, str]:
