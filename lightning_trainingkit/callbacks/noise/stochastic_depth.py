@@ -105,10 +105,13 @@ class StochasticDepth(NoiseSurgery):
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
         """Find the branches whose blocks the patterns match, and the rate of each by the linear decay law."""
         branches = residual_branches(pl_module, skip=(Metric,))
-        if not branches:
+        if not any(each.modules for each in branches):
+            unknown = "".join(
+                f" Of `{plain_name(each.block)}` nothing is known: {each.fault}." for each in branches[:3]
+            )
             raise ValueError(
                 f"`{type(pl_module).__name__}` must have residual branches for StochasticDepth, got none: no block "
-                "adds a branch to its own input or to a projection of it. Leave the callback out."
+                f"adds a branch to its own input or to a projection of it.{unknown} Leave the callback out."
             )
         blocks = dict.fromkeys(plain_name(each.block) for each in branches)
         rule = "match residual blocks, which add a branch to their own input or to a projection of it"
@@ -134,7 +137,7 @@ class StochasticDepth(NoiseSurgery):
             if not fault and self.mode == "row" and not (branch.rows or branch.drops):
                 fault = "its last layer's output is reshaped, so that rows may not be examples (mode='batch' can)"
             if fault:
-                before = f"branch of {plain_name(branch.block)}"
+                before = f"branch of {plain_name(branch.block)}" if branch.modules else "unknown"
                 self._left.append(Change(plain_name(branch.block), before, f"left as it is: {fault}"))
             else:
                 usable.append(branch)

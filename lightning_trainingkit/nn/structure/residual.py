@@ -45,7 +45,8 @@ def residual_branches(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = 
     - **A branch** has weights and a nonlinearity. Sums of parallel layers, as in RepVGG, are none.
     - **No branches** are sums with position embeddings, and sums of the parts of a split, as in Res2Net.
     - **Branches around branches**, such as the skip over a whole network, do not count. The inner ones do.
-    - **A part that cannot be traced** (control flow that depends on data): the largest submodules below it are traced.
+    - **A part that cannot be traced** (control flow that depends on data) has one entry with a ``fault``, unless it is a
+      part of a branch. The largest submodules below it are traced.
 
     The module is left unchanged.
 
@@ -68,20 +69,29 @@ def _search(module: nn.Module, prefix: str, skip: tuple[type[nn.Module], ...]) -
         return
     try:
         trace = Trace(module, whole=lambda each: is_stochastic_depth(each) or isinstance(each, skip))
-    except UntraceableError:
+    except UntraceableError as error:
+        if prefix and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+            yield _unknown(prefix, str(error))
         for name, child in module.named_children():
             yield from _search(child, join(prefix, name), skip)
         return
     found: list[tuple[int, ResidualBranch]] = _Graph(trace).branches()
     order = {str(node.target): place for place, node in enumerate(trace.graph.nodes) if node.op == "call_module"}
-    for name in trace.opaque:
-        if not any(name.startswith(f"{outer}.") for outer in trace.opaque):
-            parts = trace.module.get_submodule(name).named_children()
-            found += [
-                (order.get(name, 0), each) for key, part in parts for each in _search(part, join(name, key), skip)
-            ]
+    inside = tuple(f"{name}." for _, branch in found for name in branch.modules)
+    for name, reason in trace.opaque.items():
+        if any(name.startswith(f"{outer}.") for outer in trace.opaque):
+            continue
+        place = order.get(name, 0)
+        if not f"{name}.".startswith(inside) or not inside:
+            found.append((place, _unknown(name, reason)))
+        for key, part in trace.module.get_submodule(name).named_children():
+            found += [(place, each) for each in _search(part, join(name, key), skip)]
     for _, branch in sorted(found, key=lambda each: each[0]):
         yield _renamed(branch, prefix)
+
+
+def _unknown(block: str, reason: str) -> ResidualBranch:
+    return ResidualBranch(block, (), "", (), fault=reason)
 
 
 def _renamed(branch: ResidualBranch, prefix: str) -> ResidualBranch:
