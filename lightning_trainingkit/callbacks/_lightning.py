@@ -29,6 +29,7 @@ __all__ = [
     "checks_each_epoch",
     "compiler_of",
     "fast_dev_run",
+    "holds_copy",
     "is_compiled",
     "is_sharded",
     "evaluation_loaders",
@@ -170,6 +171,12 @@ def average_waits(trainer: L.Trainer, what: str) -> bool:
             "that the fit began with."
         )
     return waits
+
+
+def holds_copy(trainer: L.Trainer) -> bool:
+    """Whether a callback has copied the module already, for an average of weights."""
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    return any(each._average_model is not None for each in averages)
 
 
 @torch.no_grad()

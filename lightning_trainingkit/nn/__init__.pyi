@@ -6,7 +6,9 @@ from .averaging.random_masks import random_layers as random_layers
 from .diagnostics.activation_statistics import ActivationRecorder as ActivationRecorder
 from .diagnostics.finding import Finding as Finding
 from .diagnostics.gradient_statistics import GradientRecorder as GradientRecorder
+from .layers.activation_swap import replace_activation as replace_activation
 from .layers.decorrelate import Decorrelate as Decorrelate
+from .layers.maxout import Maxout as Maxout
 from .layers.small_resnet import SmallResNet as SmallResNet
 from .layers.standardize import Standardize as Standardize
 from .structure.activation_after import activation_after as activation_after

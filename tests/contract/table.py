@@ -25,6 +25,7 @@ CALLBACKS = {
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
     "CutMix": {"num_classes": 2, "probability": 0.5},
     "Cutout": {"size": 2},
+    "DropoutOverride": {"rates": {"net.4": 0.3, "net.0": 0.1}, "verbose": False},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
@@ -35,6 +36,7 @@ CALLBACKS = {
     "Mixup": {"num_classes": 2, "until": 0.9},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},
+    "ReplaceActivation": {"to": {"net.2": "leaky_relu(0.1)"}, "verbose": False},
     "SnapshotCheckpoint": {"cycles": 2},
     "TestTimeAugmentation": {"views": "flip", "stages": ALWAYS},
     "TransferLearning": {
@@ -61,6 +63,7 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
         "BatchAugmentation": {"policy": {"padding": 1}, "mean": [0.5], "std": [0.1]},
         "Cutout": {"size": 1},
     },
+    "ReplaceActivation with Maxout": {"ReplaceActivation": {"to": "maxout", "verbose": False}},
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
         "BestCheckpoint": BY_LARGEST_LOSS,

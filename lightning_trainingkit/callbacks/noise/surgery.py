@@ -136,7 +136,7 @@ class NoiseSurgery(Surgery):
         """Describe the change of one place, before it is made."""
 
     @property
-    def rates(self) -> dict[str, float]:
+    def present_rates(self) -> dict[str, float]:
         """The present rate of each place."""
         return {name: noise.rate for name, (noise, _) in self._noises.items()}
 

@@ -94,26 +94,28 @@ class NoisyForward(ForwardInFront):
 
 
 class RatedAttribute:
-    """A rate that a module reads from its own attribute, such as ``p`` of ``nn.Dropout``.
+    """A rate that a module reads from its own attributes, such as ``p`` of ``nn.Dropout``.
 
     Args:
         module: The module.
-        attribute: Name of the attribute.
+        attributes: Names of the attributes. All get the same rate.
     """
 
-    def __init__(self, module: nn.Module, attribute: str) -> None:
-        self.module, self.attribute = module, attribute
-        self._found = getattr(module, attribute)
+    def __init__(self, module: nn.Module, *attributes: str) -> None:
+        self.module, self.attributes = module, attributes
+        self._found = {name: getattr(module, name) for name in attributes}
 
     @property
     def rate(self) -> float:
         """The rate, as the module reads it."""
-        return float(getattr(self.module, self.attribute))
+        return float(getattr(self.module, self.attributes[0]))
 
     @rate.setter
     def rate(self, value: float) -> None:
-        setattr(self.module, self.attribute, value)
+        for name in self.attributes:
+            setattr(self.module, name, value)
 
     def remove(self) -> None:
-        """Set the rate that the module had."""
-        setattr(self.module, self.attribute, self._found)
+        """Set the rates that the module had."""
+        for name, value in self._found.items():
+            setattr(self.module, name, value)

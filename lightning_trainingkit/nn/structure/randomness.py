@@ -6,7 +6,15 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-__all__ = ["NOISE", "is_stochastic_depth", "layers_that_draw", "noise_on", "rate_attribute", "rates"]
+__all__ = [
+    "NOISE",
+    "dropout_rates",
+    "is_stochastic_depth",
+    "layers_that_draw",
+    "noise_on",
+    "rate_attribute",
+    "rates",
+]
 
 NOISE = "_trainingkit_noise"
 """Entry in a module's ``__dict__`` for the noise that stands in front of its forward."""
@@ -43,23 +51,56 @@ def rates(module: nn.Module) -> list[str]:
         >>> rates(nn.Dropout(0.1)), rates(nn.Dropout(0.0)), rates(nn.MultiheadAttention(4, 1, dropout=0.1))
         (['p'], [], ['dropout'])
     """
-    if isinstance(module, _DropoutNd):
-        return ["p"] if module.p > 0 else []
-    if isinstance(module, nn.MultiheadAttention):
-        return ["dropout"] if module.dropout > 0 else []
-    if isinstance(module, nn.RNNBase):  # dropout stands between layers
-        return ["dropout"] if module.dropout > 0 and module.num_layers > 1 else []
-    if isinstance(module, (nn.RReLU, *_FRACTIONAL)):
+    return [name for name, value in _rate_attributes(module).items() if value > 0]
+
+
+def dropout_rates(module: nn.Module) -> list[str]:
+    """Name the attributes of a module that hold a rate of dropout, 0 included. Stochastic depth and DropBlock are none.
+
+    Attributes that a module only keeps, and that no method but ``__init__`` reads, do not count.
+
+    Example:
+        >>> dropout_rates(nn.Dropout(0.0)), dropout_rates(nn.Linear(2, 2))
+        (['p'], [])
+    """
+    kind = type(module).__name__.lower()
+    if any(word in kind for word in ("path", "depth", "block2d", "block3d")):
         return []
+    names = [name for name in _rate_attributes(module) if "path" not in name and "depth" not in name]
+    read = _names_in_methods(type(module))
+    return [name for name in names if isinstance(module, _DropoutNd) or name in read]
+
+
+def _rate_attributes(module: nn.Module) -> dict[str, float]:
+    if isinstance(module, _DropoutNd):
+        return {"p": module.p}
+    if isinstance(module, nn.MultiheadAttention):
+        return {"dropout": module.dropout}
+    if isinstance(module, nn.RNNBase):  # dropout stands between layers
+        return {"dropout": module.dropout} if module.num_layers > 1 else {}
+    if isinstance(module, (nn.RReLU, *_FRACTIONAL)):
+        return {}
     kind = type(module).__name__.lower()
     drops = "drop" in kind or "stochasticdepth" in kind
     known = str(type(module).forward.__module__).partition(".")[0] in ("torchvision", "timm")
-    return [
-        name
+    return {
+        name: value
         for name, value in vars(module).items()
-        if isinstance(value, int | float) and value > 0 and not isinstance(value, bool)
+        if isinstance(value, int | float) and value >= 0 and not isinstance(value, bool)
         if ((drops or known) and "drop" in name) or (drops and name in ("p", "prob", "probability", "rate"))
+    }
+
+
+def _names_in_methods(kind: type) -> set[str]:
+    """Names of the attributes that the methods of a class read, other than ``__init__`` and the like."""
+    methods = [
+        method
+        for each in kind.__mro__
+        if each is not nn.Module
+        for name, method in vars(each).items()
+        if name not in ("__init__", "__setstate__", "extra_repr", "reset_classifier")
     ]
+    return {name for each in methods for name in getattr(getattr(each, "__code__", None), "co_names", ())}
 
 
 def is_stochastic_depth(module: nn.Module) -> bool:
