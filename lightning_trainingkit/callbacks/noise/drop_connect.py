@@ -59,14 +59,17 @@ class DropConnect(NoiseSurgery):
         verbose: bool = True,
     ) -> None:
         super().__init__(schedule, until, verbose=verbose)
-        if not isinstance(layers, Mapping) or not layers:
-            raise TypeError(f"`layers` must be a dict of name patterns to rates, got {layers!r}. Try {{'*': 0.2}}.")
+        if not isinstance(layers, Mapping) or not layers or not all(isinstance(each, str) for each in layers):
+            raise TypeError(
+                f"`layers` must be a dict of name patterns to rates, got {layers!r}. Write {{'*': 0.2}}, say."
+            )
         hint = "It is the share of the weights to drop. To train without DropConnect, leave the callback out."
-        rates = {
-            str(pattern): _check.number("layers", rate, hint, least=0, below=1) for pattern, rate in layers.items()
+        self._rates = {
+            pattern: _check.number(f"layers[{pattern!r}]", rate, hint, least=0, below=1)
+            for pattern, rate in layers.items()
         }
         _check.one_of("mask", mask, ("batch", "sample"), "'batch' is cheap and works for convolutions too.")
-        self.layers = rates
+        self.layers = layers
         self.mask: Mask = mask
 
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
@@ -76,7 +79,7 @@ class DropConnect(NoiseSurgery):
             for name, layer in named(pl_module, skip=(Metric,)).items()
             if isinstance(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
         }
-        found = find_places("layers", self.layers, pl_module, layers, rule="match a linear or convolutional layer")
+        found = find_places("layers", self._rates, pl_module, layers, rule="match a linear or convolutional layer")
         for name in found:
             check_place(pl_module, name, by="DropConnect")
             self._check_type(name, layers[name])

@@ -116,7 +116,7 @@ class StochasticDepth(NoiseSurgery):
         blocks = dict.fromkeys(plain_name(each.block) for each in branches)
         rule = "match residual blocks, which add a branch to their own input or to a projection of it"
         chosen = find_places("layers", dict.fromkeys(self._patterns, True), pl_module, blocks, rule=rule)
-        branches = self._usable([each for each in branches if plain_name(each.block) in chosen])
+        branches = self._usable(pl_module, [each for each in branches if plain_name(each.block) in chosen])
         found: dict[str, float] = {}
         self._branches, self._pl_module = {}, pl_module
         for branch, rate in zip(branches, depth_rates(self.rate, len(branches)), strict=True):
@@ -128,12 +128,15 @@ class StochasticDepth(NoiseSurgery):
                     self._branches[name] = branch
         return found if self.rate else {}
 
-    def _usable(self, branches: list[ResidualBranch]) -> list[ResidualBranch]:
+    def _usable(self, pl_module: L.LightningModule, branches: list[ResidualBranch]) -> list[ResidualBranch]:
         """Return the branches that can be dropped. The pattern ``*`` leaves the others as they are, and says so."""
         usable = []
         self._left = []
         for branch in branches:
             fault = "" if branch.drops and self.mode == "row" else branch.fault
+            nameless = [each for each in branch.drops if not rate_attribute(pl_module.get_submodule(each))]
+            if nameless:
+                fault = f"{nameless[0]} keeps its rate under an unknown name"
             if not fault and self.mode == "row" and not (branch.rows or branch.drops):
                 fault = "its last layer's output is reshaped, so that rows may not be examples (mode='batch' can)"
             if fault:

@@ -45,8 +45,8 @@ def residual_branches(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = 
     - **A branch** has weights and a nonlinearity. Sums of parallel layers, as in RepVGG, are none.
     - **No branches** are sums with position embeddings, and sums of the parts of a split, as in Res2Net.
     - **Branches around branches**, such as the skip over a whole network, do not count. The inner ones do.
-    - **A part that cannot be traced** (control flow that depends on data) has one entry with a ``fault``, unless it is a
-      part of a branch. The largest submodules below it are traced.
+    - **A part that cannot be traced** (control flow that depends on data) has an entry with a ``fault``, unless it
+      belongs to a branch. The largest submodules below it are traced.
 
     The module is left unchanged.
 
