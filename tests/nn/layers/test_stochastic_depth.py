@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth as TorchvisionLayer
 
 from lightning_trainingkit.nn.layers.noisy_forward import RatedAttribute
@@ -110,6 +111,25 @@ def test_frozen_branches_and_copies():
     block.requires_grad_(False)
     block(x).sum().backward()
     assert all(each.grad is None for each in block.parameters())
+
+
+@pytest.mark.parametrize("number", [0.0, 0.9])
+def test_gradient_checkpointing_recomputes_the_same_call(number):
+    class Checkpointed(Block):
+        def forward(self, x):
+            y = self.norm(checkpoint(self.conv, x, use_reentrant=True))
+            y += x
+            return torch.relu(y)
+
+    block, x = Block(3), torch.randn(4, 3, 2, 2, requires_grad=True)
+    twin = Checkpointed(3)
+    twin.load_state_dict(block.state_dict())
+    for each in (block, twin):
+        skip(each).number = number
+        each(x).square().sum().backward()
+    assert all(
+        torch.equal(one.grad, other.grad) for one, other in zip(block.parameters(), twin.parameters(), strict=True)
+    )
 
 
 def test_the_first_module_of_attention_and_its_tuple():
