@@ -185,7 +185,8 @@ class NoiseSurgery(Surgery):
             share = training_share(trainer)
             for noise, full in self._noises.values():
                 noise.rate = scheduled_rate(full, share, self.schedule, self.until)
-            pl_module.log(f"noise/{type(self).__name__}", max(self.present_rates.values()))
+            # a tensor on the CPU: a float would be copied to the device
+            pl_module.log(f"noise/{type(self).__name__}", torch.tensor(max(self.present_rates.values(), default=0.0)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
