@@ -9,6 +9,7 @@ from .diagnostics.gradient_statistics import GradientRecorder as GradientRecorde
 from .layers.activation_swap import replace_activation as replace_activation
 from .layers.decorrelate import Decorrelate as Decorrelate
 from .layers.maxout import Maxout as Maxout
+from .layers.normalization_swap import replace_normalization as replace_normalization
 from .layers.small_resnet import SmallResNet as SmallResNet
 from .layers.standardize import Standardize as Standardize
 from .structure.activation_after import activation_after as activation_after

@@ -5,9 +5,9 @@ from typing import Any
 
 from torchmetrics import Metric
 
-from lightning_trainingkit._lightning import L, WeightAveraging
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks._broadcast import broadcast_module
-from lightning_trainingkit.callbacks._lightning import holds_copy
+from lightning_trainingkit.callbacks._lightning import averages_other_shapes
 from lightning_trainingkit.callbacks.noise.checkpoint_check import before_loading
 from lightning_trainingkit.callbacks.noise.surgery import Change, Surgery
 from lightning_trainingkit.functional import _check
@@ -79,11 +79,6 @@ class ReplaceActivation(Surgery):
                 "Leave `init` out to keep their weights."
             )
         replacement = Replacement(pl_module, plan.modules, by)
-        if replacement.rebuilds and holds_copy(trainer):
-            raise ValueError(
-                f"`callbacks` must hold {by} before {WeightAveraging.__name__}, whose copy of the model has the old "
-                "layers. Put it first in the list."
-            )
         self._remove_check = before_loading(pl_module, lambda checkpoint: self._check(replacement, checkpoint))
         self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
         replacement.put()
@@ -93,6 +88,15 @@ class ReplaceActivation(Surgery):
             broadcast_module(trainer, pl_module)
         changed = {name: each for name, each in named(pl_module).items() if surgery_on(each) == by}
         self._layers = {name: str(each) for name, each in changed.items() if not isinstance(each, (*LAYERS, *NORMS))}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse a copy of the model for an average of weights that has the old layers."""
+        if averages_other_shapes(trainer):
+            raise ValueError(
+                f"`callbacks` must hold {type(self).__name__} before callbacks that average weights, got one whose "
+                f"copy of the model has the old layers. Put {type(self).__name__} first, and make the layers in "
+                "the module's `__init__`."
+            )
 
     def undo(self) -> None:
         """Put the old layers back, to the last bit, before any training.

@@ -63,7 +63,10 @@ class Surgery(L.Callback):
         """Add changes to the report, and print them with notes below."""
         self.report += changes
         if changes and self.verbose and trainer.is_global_zero:
-            Console().print(_table(type(self).__name__, changes, notes))
+            console = Console()
+            console.print(_table(type(self).__name__, changes))
+            for note in notes:
+                console.print(note, markup=False, highlight=False, soft_wrap=True)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Change the layers, or wait for the module's own hooks that may make layers."""
@@ -182,6 +185,8 @@ class NoiseSurgery(Surgery):
             share = training_share(trainer)
             for noise, full in self._noises.values():
                 noise.rate = scheduled_rate(full, share, self.schedule, self.until)
+            # a tensor on the CPU: a float would be copied to the device
+            pl_module.log(f"noise/{type(self).__name__}", torch.tensor(max(self.present_rates.values(), default=0.0)))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -211,9 +216,8 @@ class NoiseSurgery(Surgery):
         return {**super().__getstate__(), "_noises": {}, "_unproven": []}
 
 
-def _table(title: str, changes: list[Change], notes: tuple[str, ...]) -> Table:
-    caption = escape("\n".join(notes)) or None
-    lines = Table(title=title, caption=caption, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+def _table(title: str, changes: list[Change]) -> Table:
+    lines = Table(title=title, box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("Layer", "Before", "After"):
         lines.add_column(heading, overflow="fold")
     for row in changes:

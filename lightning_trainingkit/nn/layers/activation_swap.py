@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_trainingkit.nn.layers.activation_modules import NewActivation, read_activations
-from lightning_trainingkit.nn.layers.maxout import widen_layer, widen_norm
+from lightning_trainingkit.nn.layers.maxout import Maxout, widen_layer, widen_norm
 from lightning_trainingkit.nn.layers.replace import Replacement, check_place, find_places, refuse_shared, surgery_on
 from lightning_trainingkit.nn.structure.activation_uses import (
     ActivationUses,
@@ -108,23 +108,24 @@ def plan_activations(
     uses = activation_uses(model)
     modules = {plain_name(name): each for name, each in activation_modules(model, skip).items()}
     use_of = plain_names(uses.modules)
+    everything = plain_names(dict(model.named_modules()))
+    made = {name: each for name, each in everything.items() if surgery_on(each) == by}
+    modules |= {name: each for name, each in made.items() if isinstance(each, Maxout | nn.Identity)}
     _refuse_functions(to, [each for each in uses.functions if not _inside(model, each.owner, skip)])
     rule, hint = "match an activation module", "Functions such as F.relu can't be replaced."
     places = find_places("to", to, model, modules, rule=rule, hint=hint)
     plan = ActivationPlan(notes=_untraced_notes(uses))
-    everything = plain_names(dict(model.named_modules()))
     for name, new in places.items():
         old = modules[name]
-        if use_of[name].is_gate and name not in to:
-            plan.notes.append(f"{name} ({type(old).__name__}) stays: it is a gate or an output.")
-            continue
-        wide = new.name == "maxout"
-        layers = use_of[name].layers if wide else ()
         if surgery_on(old) == by and _is_made(old, new):
             continue
         check_place(model, name, by=by)
-        if wide:
-            _check_maxout(model, name, use_of[name].calls, layers, use_of[name].source, by)
+        if use_of[name].is_gate and name not in to:
+            plan.notes.append(f"{name} ({type(old).__name__}) stays: it is a gate or an output.")
+            continue
+        layers = use_of[name].source.layers if new.name == "maxout" else ()
+        if new.name == "maxout":
+            _check_maxout(model, name, use_of[name].calls, layers, use_of[name].source.words, by)
         module = new.build(everything[layers[0]] if layers else None)
         if repr(module) == repr(old).replace("inplace=True", ""):
             continue
@@ -136,7 +137,7 @@ def plan_activations(
             plan.modules[layer] = wider
             plan.changes.append((layer, str(everything[layer]), str(wider)))
         if new.name == "selu":
-            _normalise(plan, everything, use_of[name].layers, use_of[name].dropouts, init=init)
+            _normalise(plan, everything, use_of[name].source.layers, use_of[name].dropouts, init=init)
     return plan
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from torch import fx, nn
 
 from lightning_trainingkit.functional.gain import ACTIVATIONS
+from lightning_trainingkit.nn.structure.layers_before import Source, all_traces, source_of, target_name
 from lightning_trainingkit.nn.structure.modes import evaluating
 from lightning_trainingkit.nn.structure.names import join
-from lightning_trainingkit.nn.structure.tracing import LAYERS, LEAVES, Trace, UntraceableError
+from lightning_trainingkit.nn.structure.tracing import LEAVES, Trace, UntraceableError
 
 __all__ = ["ActivationUses", "FunctionalUse", "ModuleUse", "activation_modules", "activation_uses"]
 
@@ -31,16 +32,13 @@ class ModuleUse:
     Args:
         calls: Number of calls that the trace shows, 0 where no trace reaches it.
         is_gate: Whether it is a bounded function whose output is a factor, or leaves the model.
-        layers: Names of the modules before it, each of which hands its output to the next one alone: a layer, or a
-            layer and its BatchNorm. Empty if the input comes from anything more.
-        source: What computes its input, in words.
+        source: Where its input comes from. Of several calls it is the last one's.
         dropouts: Names of the dropout layers after it, before the next layer with weights.
     """
 
     calls: int = 0
     is_gate: bool = False
-    layers: tuple[str, ...] = ()
-    source: str = "a forward that cannot be traced"
+    source: Source = field(default_factory=Source)
     dropouts: set[str] = field(default_factory=set)
 
 
@@ -82,7 +80,8 @@ def activation_name(module: nn.Module) -> str | None:
     if next(module.children(), None) is not None:
         return None
     kind = type(module)
-    name = _NAMES.get(kind.__name__.replace("_", "").lower().removesuffix("me"))
+    written = str(getattr(module, "original_name", kind.__name__))  # of TorchScript, so that it can be refused
+    name = _NAMES.get(written.replace("_", "").lower().removesuffix("me"))
     known = kind.__module__.partition(".")[0] in ("torch", "torchvision", "timm")
     return name if known else None
 
@@ -95,45 +94,38 @@ def activation_modules(model: nn.Module, skip: tuple[type[nn.Module], ...] = ())
 
 
 def activation_uses(model: nn.Module) -> ActivationUses:
-    """Find the activations of a model by tracing its forward, in training and in evaluation. No layer is run.
+    """Find the activations of a model by tracing its forward, in evaluation and in its own mode. No layer is run.
 
     Args:
         model: The model. It is left unchanged.
     """
-    found = ActivationUses({name: ModuleUse() for name in activation_modules(model)}, [], {})
+    names = {id(each): name for name, each in activation_modules(model).items()}
+    modules = {name: ModuleUse() for name in names.values()}
     with evaluating(model):
-        _search(model, "", found, model)
-    counted = {name: use.calls for name, use in found.modules.items()}
-    for use in found.modules.values():
-        use.calls = 0
-    found.untraced.clear()
-    _search(model, "", found, model)
-    for name, use in found.modules.items():
-        use.calls = max(use.calls, counted[name])
-    return ActivationUses(found.modules, list(dict.fromkeys(found.functions)), found.untraced)
+        found = _search(model, names)
+    own = _search(model, names)
+    for name in modules:
+        uses = [use for use in (found.modules.get(name), own.modules.get(name)) if use is not None]
+        modules[name] = max(uses, key=lambda use: use.calls, default=ModuleUse())
+    return ActivationUses(modules, list(dict.fromkeys([*found.functions, *own.functions])), own.untraced)
 
 
-def _search(module: nn.Module, prefix: str, found: ActivationUses, model: nn.Module) -> None:
-    if isinstance(module, LEAVES) or next(module.children(), None) is None:
-        return
-    try:
-        trace = Trace(module)
-    except UntraceableError as error:
-        if not isinstance(module, nn.ModuleList | nn.ModuleDict) and "has no forward" not in str(error):
-            found.untraced[prefix] = str(error)
-            found.functions.extend(FunctionalUse(name, prefix, "") for name in _named_in_code(module))
-        for name, child in module.named_children():
-            _search(child, join(prefix, name), found, model)
-        return
-    for node in trace.graph.nodes:
-        if node.op == "call_module":
-            name = join(prefix, str(node.target))
-            if str(node.target) in trace.opaque:
-                _search(trace.module.get_submodule(str(node.target)), name, found, model)
-            elif name in found.modules:
-                _note_module(trace, node, prefix, found.modules[name])
-        elif node.op in ("call_function", "call_method"):
-            _note_function(trace, node, prefix, found)
+def _search(model: nn.Module, names: dict[int, str]) -> ActivationUses:
+    found = ActivationUses({}, [], {})
+    for prefix, module, trace in all_traces(model, lambda each: id(each) in names):
+        if isinstance(trace, UntraceableError):
+            if not isinstance(module, nn.ModuleList | nn.ModuleDict) and "has no forward" not in str(trace):
+                found.untraced[prefix] = str(trace)
+                found.functions.extend(FunctionalUse(name, prefix, "") for name in _named_in_code(module))
+            continue
+        for node in trace.graph.nodes:
+            if node.op in ("call_function", "call_method"):
+                _note_function(node, prefix, found)
+            elif node.op == "call_module":
+                name = names.get(id(module.get_submodule(str(node.target))))
+                if name is not None:
+                    _note_module(trace, node, prefix, found.modules.setdefault(name, ModuleUse()))
+    return found
 
 
 def _named_in_code(module: nn.Module) -> list[str]:
@@ -148,24 +140,19 @@ def _note_module(trace: Trace, node: fx.Node, prefix: str, use: ModuleUse) -> No
     use.calls += 1
     kind = activation_name(trace.module.get_submodule(str(node.target)))
     use.is_gate = use.is_gate or (kind in _BOUNDED and _gates(node))
-    source = node.all_input_nodes[0]
-    use.layers, use.source = _alone_before(trace, source, prefix)
+    use.source = source_of(trace, node.all_input_nodes[0], prefix)
     use.dropouts |= {join(prefix, name) for name in _dropouts_after(trace, node)}
 
 
-def _note_function(trace: Trace, node: fx.Node, prefix: str, found: ActivationUses) -> None:
-    function = _NAMES.get(_target(node).replace("_", "").lower())
+def _note_function(node: fx.Node, prefix: str, found: ActivationUses) -> None:
+    function = _NAMES.get(target_name(node).replace("_", "").lower())
+    if function is None or (function in _BOUNDED and _gates(node)):
+        return
     stack = node.meta.get("nn_module_stack") or {}
-    inner = next(reversed(stack.values()), ("",))
-    owner = str(inner[0] if isinstance(inner, tuple) else "")
-    if join(prefix, owner) in found.modules:  # an activation module whose class is not torch's own
-        use = found.modules[join(prefix, owner)]
-        use.calls += 1
-        use.source = f"the forward of {type(trace.module.get_submodule(owner)).__name__}"
-    elif function is not None and not (function in _BOUNDED and _gates(node)):
-        source = node.all_input_nodes[0]
-        after = join(prefix, str(source.target)) if source.op == "call_module" else ""
-        found.functions.append(FunctionalUse(function, join(prefix, owner), after))
+    owner = str(next(reversed(stack.values()), ("",))[0])
+    source = node.all_input_nodes[0]
+    after = join(prefix, str(source.target)) if source.op == "call_module" else ""
+    found.functions.append(FunctionalUse(function, join(prefix, owner), after))
 
 
 def _gates(node: fx.Node) -> bool:
@@ -177,30 +164,6 @@ def _gates(node: fx.Node) -> bool:
         user.op == "output" or user.target in _PRODUCTS or name in ("mul", "multiply")
         for user, name in zip(node.users, names, strict=True)
     )
-
-
-def _alone_before(trace: Trace, node: fx.Node, prefix: str) -> tuple[tuple[str, ...], str]:
-    """Names of the layer and of the BatchNorm before an activation, and what computes its input."""
-    names: list[str] = []
-    while node.op == "call_module" and str(node.target) not in trace.opaque:
-        name = join(prefix, str(node.target))
-        called = trace.module.get_submodule(str(node.target))
-        if len(node.users) > 1:
-            others = " and ".join(str(user.target) for user in node.users)
-            return (), f"{name}, whose output {others} take"
-        if sum(other.target == node.target for other in trace.graph.nodes) > 1:
-            return (), f"{name}, which is called several times"
-        if type(called) in LAYERS:
-            return (name, *names), name
-        if not isinstance(called, nn.modules.batchnorm._BatchNorm) or names:
-            return (), f"{name} ({type(called).__name__})"
-        names.insert(0, name)
-        node = node.all_input_nodes[0]
-    return (), f"`{_target(node)}`"
-
-
-def _target(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", node.target))
 
 
 def _dropouts_after(trace: Trace, node: fx.Node) -> set[str]:
