@@ -19,7 +19,6 @@ from .structure.head import find_head as find_head
 from .structure.head import find_heads as find_heads
 from .structure.head import replace_head as replace_head
 from .structure.modes import evaluating as evaluating
-from .structure.residual import ResidualBranch as ResidualBranch
 from .structure.residual import residual_branches as residual_branches
 from .transfer.freezing import ParameterFreezer as ParameterFreezer
 from .transfer.linear_probe import linear_probe as linear_probe

@@ -36,7 +36,7 @@ class DroppedWeights(NoisyForward):
             return self.inner(x)
         layer: Any = self.module
         if isinstance(layer, CONVOLUTIONS):  # torch's own method, so that the padding mode counts
-            return layer._conv_forward(x, dropout(layer.weight, self.rate), layer.bias)  # type: ignore[operator]
+            return layer._conv_forward(x, dropout(layer.weight, self.rate), layer.bias)
         if self.mask == "batch" or x.dim() == 1:
             return linear(x, dropout(layer.weight, self.rate), layer.bias)
         kept = torch.empty(len(x), *layer.weight.shape, dtype=layer.weight.dtype, device=x.device)

@@ -106,8 +106,10 @@ class BranchSkip(NoisyForward):
 
     def remove(self) -> None:
         """Take the noise away from all modules of the branch. The weights stay."""
-        for each in [*self._parts, *self.drops]:
-            each.remove()
+        for part in self._parts:
+            part.remove()
+        for drop in self.drops:
+            drop.remove()
         self.drops = []
         super().remove()
 
@@ -130,13 +132,13 @@ class _NoGradient(torch.autograd.Function):
     """Pass a tensor on, and give parameters gradients of zero."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.mark_dirty(x)  # no view, since the forward may add to it in place
         ctx.places = [(_shape(each), each.device) for each in parameters]
         return x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return None, *(_make(shape, device) for shape, device in ctx.places)
 
 
