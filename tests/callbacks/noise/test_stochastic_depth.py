@@ -196,8 +196,44 @@ def test_compiled_modules_cannot_skip():
         fit(module, StochasticDepth(mode="batch"))
 
 
-def test_nets_without_layers_for_stochastic_depth_train():
-    for net in (torchvision.models.mobilenet_v3_small(num_classes=2), nn.Sequential(Branch(3), nn.Flatten())):
-        callback = StochasticDepth(0.5, mode="batch", verbose=False)
-        fit(Images(net), callback, loaders=[images()], max_epochs=1)
-        assert callback.report
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torchvision.models.mobilenet_v3_small(num_classes=2),
+        lambda: timm.create_model("vit_tiny_patch16_224", num_classes=2, img_size=32, depth=2),
+        lambda: timm.create_model("res2net50_14w_8s", num_classes=2),
+        lambda: nn.Sequential(Branch(3), nn.Flatten()),
+    ],
+)
+def test_every_parameter_has_a_gradient_where_all_branches_are_skipped(make):
+    module, kept, seen = Images(make()), [], []
+
+    class Skip(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            for each in pl_module.modules():
+                if hasattr(vars(each).get("forward"), "number"):
+                    kept.append(each.forward.number)
+                    each.forward.number = 0.0
+
+    module.on_after_backward = lambda: seen.append([each.grad for each in module.parameters()])
+    fit(module, StochasticDepth(0.5, mode="batch", verbose=False), Skip(), loaders=[images()], max_epochs=1)
+    assert kept
+    assert all(each is not None for each in seen[0])
+
+
+class Twice(Branch):
+    def forward(self, x):
+        return super().forward(super().forward(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_shared_and_scripted_blocks():
+    for block, reason in {Twice(4): "calls several times", torch.jit.script(Branch(4)): "TorchScript"}.items():
+        module = ResidualModule()
+        module.net[2] = block
+        callback = StochasticDepth(verbose=False)
+        fit(module, callback, max_epochs=1)
+        assert callback.report[0].layer == "net.4.relu"
+        assert reason in callback.report[-1].after
+        with pytest.raises(ValueError, match="whose branch can be dropped"):
+            fit(module, StochasticDepth(layers="net.2", verbose=False), max_epochs=1)
