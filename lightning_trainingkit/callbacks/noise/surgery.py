@@ -81,6 +81,8 @@ class Surgery(L.Callback):
             turns -= 1
             if not turns:
                 self.operate(trainer, pl_module)
+                if is_compiled(pl_module):
+                    torch.compiler.reset()  # code that is compiled already does not notice a new forward of a submodule
 
         self._put_back = after_build(pl_module, operate)
 
@@ -172,8 +174,6 @@ class NoiseSurgery(Surgery):
         for name, rate in found.items():
             self._noises[name] = self.put(name, layers[name], rate), rate
         self._compiled = is_compiled(pl_module)
-        if found and self._compiled:
-            torch.compiler.reset()  # code that is compiled already does not notice a new forward of a submodule
         if trainer.training:
             self._unproven = list(self._noises)
 
