@@ -80,7 +80,8 @@ class ReplaceActivation(Surgery):
             )
         replacement = Replacement(pl_module, plan.modules, by)
         self._remove_check = before_loading(pl_module, lambda checkpoint: self._check(replacement, checkpoint))
-        self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
+        if plan.changes or self._replacement is None:  # otherwise an earlier stage has printed them
+            self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
         replacement.put()
         if plan.modules:
             self._replacement, self._is_new = replacement, True

@@ -62,9 +62,9 @@ class Surgery(L.Callback):
     def announce(self, trainer: L.Trainer, changes: list[Change], *notes: str) -> None:
         """Add changes to the report, and print them with notes below."""
         self.report += changes
-        if changes and self.verbose and trainer.is_global_zero:
+        if (changes or notes) and self.verbose and trainer.is_global_zero:
             console = Console()
-            console.print(_table(type(self).__name__, changes))
+            console.print(_table(type(self).__name__, changes) if changes else f"{type(self).__name__}: no changes.")
             for note in notes:
                 console.print(note, markup=False, highlight=False, soft_wrap=True)
 

@@ -90,7 +90,7 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
     parts = name.split(".")
     for above in [".".join(parts[:end]) for end in range(len(parts) + 1)]:
         each = named_modules.get(above)
-        if isinstance(each, torch.jit.ScriptModule | torch.jit.ScriptFunction):
+        if isinstance(each, torch.jit.ScriptModule):
             raise _refused(by, above, "a module in Python", "TorchScript", "Do it before `torch.jit.script`.")
         if each is not None and any(kind.__name__ in _WRAPPERS for kind in type(each).__mro__):
             kind = type(each).__name__
@@ -133,10 +133,10 @@ def refuse_shared(model: nn.Module, name: str, module: nn.Module, *, by: str) ->
             f"`{name}` must have weights of its own for {by}, got weights that are shared as {', '.join(others[:4])}. "
             "Leave the layer out."
         )
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    if parametrize.is_parametrized(module) or hooks:
-        got = f"weights that {'a parametrisation computes' if not hooks else 'a forward hook may read or compute'}"
-        raise ValueError(f"`{name}` must be a plain layer for {by}, got {got}. Leave the layer out.")
+    if parametrize.is_parametrized(module):
+        raise ValueError(
+            f"`{name}` must be a plain layer for {by}, got weights that a parametrisation computes. Leave it out."
+        )
 
 
 class Replacement:
@@ -148,7 +148,7 @@ class Replacement:
         by: Name of the surgery.
 
     Raises:
-        ValueError: If the model holds an old module outside of its registered children, too.
+        ValueError: If the model holds an old module outside of its registered children, too, or if one has hooks.
     """
 
     def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module], by: str) -> None:
@@ -157,6 +157,7 @@ class Replacement:
         self._pairs = [(names[name], new) for name, new in modules.items()]
         for name in modules:
             _refuse_hidden(model, name, names[name], by)
+            _refuse_hooks(name, names[name], by)
         new_of = {id(old): new for old, new in self._pairs}
         places = [(name, each, new_of[id(each)]) for name, each in names.items() if id(each) in new_of]
         before = {join(name, key): value.shape for name, old, _ in places for key, value in old.state_dict().items()}
@@ -234,6 +235,16 @@ def _put(
     for parent, key, _, new in places:
         parent._modules[key] = new  # in place, so that the order of the children stays
     return places
+
+
+def _refuse_hooks(name: str, old: nn.Module, by: str) -> None:
+    """Raise ValueError if hooks of a module would be lost, among them the ones that compute its weights."""
+    hooks = (old._forward_hooks, old._forward_pre_hooks, old._backward_hooks, old._backward_pre_hooks)
+    if any(hooks):
+        raise ValueError(
+            f"`{name}` must have no hooks for {by}, got {sum(map(len, hooks))}, which would be lost. Register them "
+            "after the layers are replaced."
+        )
 
 
 def _refuse_hidden(model: nn.Module, name: str, old: nn.Module, by: str) -> None:
