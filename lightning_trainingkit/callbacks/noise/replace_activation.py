@@ -13,7 +13,8 @@ from lightning_trainingkit.callbacks.noise.surgery import Change, Surgery
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.layers.activation_modules import read_activations
 from lightning_trainingkit.nn.layers.activation_swap import plan_activations
-from lightning_trainingkit.nn.layers.replace import Replacement, named, surgery_on
+from lightning_trainingkit.nn.layers.replace import named, surgery_on
+from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.tracing import LAYERS, NORMS
 from lightning_trainingkit.nn.weights.surgery_record import SURGERY
 from lightning_trainingkit.nn.weights.trained import is_trained
