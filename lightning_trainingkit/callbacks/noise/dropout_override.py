@@ -31,7 +31,7 @@ class DropoutOverride(NoiseSurgery):
     Keys of the state dict never change. Each stage ends with the model's own rates. Stochastic depth stays.
 
     Args:
-        rates: A rate for all dropout, or a dict of name patterns to rates in [0, 1). The last match wins.
+        rates: A rate for all existing dropout, or a dict of name patterns to rates in [0, 1). The last match wins.
         schedule: ``constant``, ``rise`` from 0 to the rates (curriculum dropout), or ``fall`` to 0 (early dropout).
         until: Share of the training at which a rise or a fall ends. With ``constant`` there is no dropout after it.
         verbose: Whether to print the changes.
@@ -68,6 +68,11 @@ class DropoutOverride(NoiseSurgery):
         """Find the layers with dropout, and the layers that get it."""
         layers = named(pl_module, (Metric,))
         existing = [name for name, layer in layers.items() if dropout_rates(layer)]
+        if not isinstance(self.rates, Mapping) and not existing:
+            raise ValueError(
+                f"`rates` must name layers where a model has no dropout, got {self.rates}. "
+                "Write {'net.layer4.*': 0.1}, say, which inserts dropout there."
+            )
         wanted: dict[str, float] = {}
         for pattern, rate in self._by_pattern.items():
             names = match(pattern, existing) or self._without(pl_module, pattern, layers, existing)

@@ -13,7 +13,8 @@ from lightning_trainingkit.callbacks.noise.surgery import Change, Surgery
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.layers.activation_modules import read_activations
 from lightning_trainingkit.nn.layers.activation_swap import plan_activations
-from lightning_trainingkit.nn.layers.replace import Replacement, named, surgery_on
+from lightning_trainingkit.nn.layers.replace import named, surgery_on
+from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.tracing import LAYERS, NORMS
 from lightning_trainingkit.nn.weights.surgery_record import SURGERY
 from lightning_trainingkit.nn.weights.trained import is_trained
@@ -80,7 +81,8 @@ class ReplaceActivation(Surgery):
             )
         replacement = Replacement(pl_module, plan.modules, by)
         self._remove_check = before_loading(pl_module, lambda checkpoint: self._check(replacement, checkpoint))
-        self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
+        if plan.changes or self._replacement is None:  # otherwise an earlier stage has printed them
+            self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
         replacement.put()
         if plan.modules:
             self._replacement, self._is_new = replacement, True

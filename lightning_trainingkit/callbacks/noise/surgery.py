@@ -62,9 +62,9 @@ class Surgery(L.Callback):
     def announce(self, trainer: L.Trainer, changes: list[Change], *notes: str) -> None:
         """Add changes to the report, and print them with notes below."""
         self.report += changes
-        if changes and self.verbose and trainer.is_global_zero:
+        if (changes or notes) and self.verbose and trainer.is_global_zero:
             console = Console()
-            console.print(_table(type(self).__name__, changes))
+            console.print(_table(type(self).__name__, changes) if changes else f"{type(self).__name__}: no changes.")
             for note in notes:
                 console.print(note, markup=False, highlight=False, soft_wrap=True)
 
@@ -81,6 +81,8 @@ class Surgery(L.Callback):
             turns -= 1
             if not turns:
                 self.operate(trainer, pl_module)
+                if is_compiled(pl_module):
+                    torch.compiler.reset()  # code that is compiled already does not notice a new forward of a submodule
 
         self._put_back = after_build(pl_module, operate)
 
@@ -172,8 +174,6 @@ class NoiseSurgery(Surgery):
         for name, rate in found.items():
             self._noises[name] = self.put(name, layers[name], rate), rate
         self._compiled = is_compiled(pl_module)
-        if found and self._compiled:
-            torch.compiler.reset()  # code that is compiled already does not notice a new forward of a submodule
         if trainer.training:
             self._unproven = list(self._noises)
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from lightning_trainingkit.nn.layers.activation_modules import NewActivation, read_activations
 from lightning_trainingkit.nn.layers.maxout import Maxout, widen_layer, widen_norm
-from lightning_trainingkit.nn.layers.replace import Replacement, check_place, find_places, refuse_shared, surgery_on
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, refuse_shared, surgery_on
+from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.activation_uses import (
     ActivationUses,
     FunctionalUse,

@@ -11,7 +11,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.nn.layers.replace import Replacement, check_place, find_places, named, refuse_shared
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_shared
+from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.layers_before import Source, layers_before
 
 __all__ = ["replace_normalization"]

@@ -58,7 +58,7 @@ def layers_before(model: nn.Module, names: list[str]) -> dict[str, Source]:
     """Find the layer before each of some modules.
 
     Args:
-        model: The model. It is traced in evaluation, and left unchanged.
+        model: The model. It is traced in evaluation and, for modules that do not run there, in its own mode.
         names: Names of the modules.
 
     Example:
@@ -66,16 +66,26 @@ def layers_before(model: nn.Module, names: list[str]) -> dict[str, Source]:
         >>> layers_before(net, ["1"])["1"].layers
         ('0',)
     """
+    with evaluating(model):
+        found = _search(model, names)
+    trained = [name for name in names if name not in found]  # such as classifiers that help training alone
+    found |= _search(model, trained) if trained else {}
+    return {name: found.get(name, Source()) for name in names}
+
+
+def _search(model: nn.Module, names: list[str]) -> dict[str, Source]:
     modules = {id(model.get_submodule(name)): name for name in names}
     found: dict[str, Source] = {}
-    with evaluating(model):
-        for prefix, part, trace in all_traces(model, lambda each: id(each) in modules):
-            for node in trace.graph.nodes if isinstance(trace, Trace) else ():
-                name = modules.get(id(part.get_submodule(str(node.target)))) if node.op == "call_module" else None
-                if name is not None and isinstance(trace, Trace):
-                    again = Source(words=f"several calls, of which one follows {target_name(node.all_input_nodes[0])}")
-                    found[name] = again if name in found else source_of(trace, node.all_input_nodes[0], prefix)
-    return {name: found.get(name, Source()) for name in names}
+    for prefix, part, trace in all_traces(model, lambda each: id(each) in modules):
+        if isinstance(trace, UntraceableError):
+            continue
+        for node in trace.graph.nodes:
+            name = modules.get(id(part.get_submodule(str(node.target)))) if node.op == "call_module" else None
+            if name is not None:
+                before = node.all_input_nodes[0]
+                again = Source(words=f"several calls, of which one follows {target_name(before)}")
+                found[name] = again if name in found else source_of(trace, before, prefix)
+    return found
 
 
 def source_of(trace: Trace, node: fx.Node, prefix: str) -> Source:

@@ -186,6 +186,7 @@ class Bypass(nn.Module):
         ({"net.4": -0.1}, None, r"`rates\['net.4'\]` must be at least 0"),
         ({"net.4": "0.1"}, None, "must be a number"),
         ({}, None, "must be a rate or a dict"),
+        (0.1, Bypass(), "must name layers where a model has no dropout"),
         ({"layers.*": 0.1}, None, r"'layers\.\*', which matches none\. Nearest names: net"),
         ({"net.fc": 0.1}, Bypass(), "the first batch did not call: net.fc"),
         ({"net.attention.out_proj": 0.1}, Attention(), "the attention around it uses directly"),

@@ -59,6 +59,15 @@ def test_maxout_says_how_many_parameters_it_adds(capsys):
     assert module.net[0].weight.shape == (8, 1, 3, 3)
 
 
+def test_it_says_what_stays_where_nothing_changes(capsys):
+    module = ToyModule()
+    module.net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Sigmoid())
+    toy_trainer(ReplaceActivation("relu"), max_epochs=1).fit(module, *toy_loaders())
+    printed = capsys.readouterr().out
+    assert "ReplaceActivation: no changes." in printed
+    assert "net.2 (Sigmoid) stays: it is a gate or an output." in printed
+
+
 def test_a_second_stage_of_the_same_module_changes_nothing_more():
     module, callback = ToyModule(), ReplaceActivation({"net.2": "maxout"}, verbose=False)
     toy_trainer(callback, max_epochs=1).fit(module, *toy_loaders())

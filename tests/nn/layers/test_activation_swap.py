@@ -222,6 +222,13 @@ def test_refused_modules():
             replace_activation(nn.Sequential(net), {"0*": "silu"})
 
 
+def test_hooks_are_not_lost():
+    net = conv_net()
+    net[2].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"`2` must have no hooks .* got 1, which would be lost"):
+        replace_activation(net, "silu")
+
+
 def test_twice():
     net = conv_net()
     replace_activation(net, "silu")
