@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from lightning_trainingkit import FractionalMaxPool, MonteCarloDropout
+from lightning_trainingkit.nn.layers.fractional_pool import FractionalRegions
 from tests.toy import ResidualModule, ToyModule, toy_loaders, toy_trainer
 
 
@@ -67,12 +68,10 @@ def test_bad_layers():
         fit(module, FractionalMaxPool())
 
 
-def test_the_draws_are_the_same_in_compiled_code():
+def test_images_have_regions_of_their_own_in_compiled_code():
     """Torch's own draws are wrong there (pytorch #183249): the same regions for every image and batch."""
     pool = nn.MaxPool2d(2)
-    from lightning_trainingkit.nn.layers.fractional_pool import FractionalRegions
-
-    FractionalRegions(pool, by="FractionalMaxPool")
+        FractionalRegions(pool, by="FractionalMaxPool")
     compiled = torch.compile(pool, backend="aot_eager")
     x = torch.arange(64.0).view(1, 1, 8, 8).repeat(64, 1, 1, 1)
     assert len(compiled(x).unique(dim=0)) > 1
