@@ -71,7 +71,7 @@ def test_bad_layers():
 def test_images_have_regions_of_their_own_in_compiled_code():
     """Torch's own draws are wrong there (pytorch #183249): the same regions for every image and batch."""
     pool = nn.MaxPool2d(2)
-        FractionalRegions(pool, by="FractionalMaxPool")
+    FractionalRegions(pool, by="FractionalMaxPool")
     compiled = torch.compile(pool, backend="aot_eager")
     x = torch.arange(64.0).view(1, 1, 8, 8).repeat(64, 1, 1, 1)
     assert len(compiled(x).unique(dim=0)) > 1
