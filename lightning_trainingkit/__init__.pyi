@@ -22,7 +22,12 @@ from .callbacks.noise.batch_augmentation import BatchAugmentation as BatchAugmen
 from .callbacks.noise.blend import Blend as Blend
 from .callbacks.noise.cutmix import CutMix as CutMix
 from .callbacks.noise.cutout import Cutout as Cutout
+from .callbacks.noise.drop_connect import DropConnect as DropConnect
+from .callbacks.noise.dropout_override import DropoutOverride as DropoutOverride
+from .callbacks.noise.fractional_max_pool import FractionalMaxPool as FractionalMaxPool
 from .callbacks.noise.mixup import Mixup as Mixup
+from .callbacks.noise.replace_activation import ReplaceActivation as ReplaceActivation
+from .callbacks.noise.stochastic_depth import StochasticDepth as StochasticDepth
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.transfer.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule

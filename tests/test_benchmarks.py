@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lightning_trainingkit
+from lightning_trainingkit.callbacks.noise.surgery import Surgery
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
 from tests import process
 
@@ -43,8 +44,10 @@ def test_overhead_measures_every_public_callback():
     assert results["metrics"]["steps"] == {"on": 15, "off": 15, "control": 15}
     public = [getattr(lightning_trainingkit, name) for name in dir(lightning_trainingkit)]
     callbacks = [each for each in public if isinstance(each, type) and issubclass(each, L.Callback)]
-    # LearningRateTest trains by itself, and callbacks on batches work inside of the step: `noise.py` measures them
-    in_hooks = {each.__name__ for each in callbacks if not issubclass(each, BatchCallback)} - {"LearningRateTest"}
+    # LearningRateTest trains by itself. Callbacks on batches and on layers work inside of the step: `noise.py` and
+    # `surgery.py` measure them
+    inside = (BatchCallback, Surgery)
+    in_hooks = {each.__name__ for each in callbacks if not issubclass(each, inside)} - {"LearningRateTest"}
     assert in_hooks
     assert rows.keys() >= {f"{name} share" for name in in_hooks}
 

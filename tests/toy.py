@@ -45,6 +45,39 @@ class ToyModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.7)}
 
 
+class Branch(nn.Module):
+    """A residual block of the channels of its input."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv, self.norm, self.relu = (
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+        )
+
+    def forward(self, x):
+        return x + self.relu(self.norm(self.conv(x)))
+
+
+class ResidualModule(ToyModule):
+    """A net with two residual blocks and max pooling."""
+
+    def __init__(self, lr: float = 0.1):
+        super().__init__(lr)
+        self.net = nn.Sequential(
+            *(
+                nn.Conv2d(1, 4, 1),
+                nn.BatchNorm2d(4),
+                Branch(4),
+                nn.MaxPool2d(2),
+                Branch(4),
+                nn.Flatten(),
+                nn.Linear(16, 2),
+            )
+        )
+
+
 class ScriptedModule(ToyModule):
     """Logs the given values as ``val/loss``, one an epoch (the last one repeats), whatever the net does."""
 

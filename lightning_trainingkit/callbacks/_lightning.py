@@ -26,6 +26,7 @@ from lightning_trainingkit._lightning import (
 __all__ = [
     "after_build",
     "average_waits",
+    "averages_other_shapes",
     "checks_each_epoch",
     "compiler_of",
     "fast_dev_run",
@@ -170,6 +171,14 @@ def average_waits(trainer: L.Trainer, what: str) -> bool:
             "that the fit began with."
         )
     return waits
+
+
+def averages_other_shapes(trainer: L.Trainer) -> bool:
+    """Whether a callback averages weights of other shapes, since it has copied the module before layers changed."""
+    shapes = [each.shape for each in trainer.lightning_module.parameters()]
+    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    copies = [each._average_model.module for each in averages if each._average_model is not None]
+    return any([each.shape for each in copy.parameters()] != shapes for copy in copies)
 
 
 @torch.no_grad()

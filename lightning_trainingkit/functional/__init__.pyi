@@ -11,6 +11,7 @@ from .averaging import average_passes as average_passes
 from .curve_shape import CurveShape as CurveShape
 from .curve_shape import curve_shapes as curve_shapes
 from .decay import decay_groups as decay_groups
+from .drop_connect import drop_connect_linear as drop_connect_linear
 from .ensemble_selection import greedy_weights as greedy_weights
 from .gain import parse_activation as parse_activation
 from .improvement import is_better as is_better

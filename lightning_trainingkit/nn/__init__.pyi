@@ -6,7 +6,10 @@ from .averaging.random_masks import random_layers as random_layers
 from .diagnostics.activation_statistics import ActivationRecorder as ActivationRecorder
 from .diagnostics.finding import Finding as Finding
 from .diagnostics.gradient_statistics import GradientRecorder as GradientRecorder
+from .layers.activation_swap import replace_activation as replace_activation
 from .layers.decorrelate import Decorrelate as Decorrelate
+from .layers.maxout import Maxout as Maxout
+from .layers.normalization_swap import replace_normalization as replace_normalization
 from .layers.small_resnet import SmallResNet as SmallResNet
 from .layers.standardize import Standardize as Standardize
 from .structure.activation_after import activation_after as activation_after
@@ -16,6 +19,7 @@ from .structure.head import find_head as find_head
 from .structure.head import find_heads as find_heads
 from .structure.head import replace_head as replace_head
 from .structure.modes import evaluating as evaluating
+from .structure.residual import residual_branches as residual_branches
 from .transfer.freezing import ParameterFreezer as ParameterFreezer
 from .transfer.linear_probe import linear_probe as linear_probe
 from .weights.batch_norm_statistics import reestimate_batch_norm as reestimate_batch_norm

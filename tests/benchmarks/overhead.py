@@ -98,6 +98,8 @@ def callbacks() -> list[L.Callback]:
     """Every public callback that works in hooks, but LearningRateTest: it trains for up to 800 iterations first."""
     return [
         kit.InitOverride(),
+        kit.ReplaceActivation("leaky_relu(0.1)", verbose=False),
+        kit.DropoutOverride({"model.stem": 0.1}, verbose=False),
         kit.EpochSeed(0),
         kit.ChannelsLast(),
         kit.ActivationStats(),

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_trainingkit import ImageClassifier
-from tests.contract.table import CASES, build, write_members
+from tests.contract.table import CASES, build, module_of, write_members
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 if __name__ == "__main__":
@@ -19,14 +19,14 @@ if __name__ == "__main__":
     assert issubclass(ToyModule, pl.LightningModule)
     assert issubclass(ImageClassifier, pl.LightningModule)
     for case in CASES:
-        module, options = ToyModule(), {"default_root_dir": case}
+        module, options = module_of(case)(), {"default_root_dir": case}
         save = ModelCheckpoint(f"{case}/neutral", save_top_k=-1, save_on_train_epoch_end=False)
         first = toy_trainer(*build(case), save, **options)
         first.fit(module, *toy_loaders())
         callbacks = build(case)
         assert all(isinstance(each, pl.Callback) for each in callbacks)
         second = toy_trainer(*callbacks, save, max_epochs=3, **options)
-        second.fit(ToyModule(), *toy_loaders(), ckpt_path=save.best_model_path)
+        second.fit(module_of(case)(), *toy_loaders(), ckpt_path=save.best_model_path)
         assert (first.global_step, second.global_step) == (8, 12)
         second.test(module, toy_loaders()[1], ckpt_path="best", verbose=False)
         sys.stdout.write(f"{case}\n")

@@ -6,7 +6,7 @@ import torch
 
 import lightning_trainingkit
 from lightning_trainingkit._lightning import L
-from tests.toy import ToyModule
+from tests.toy import ResidualModule, ToyModule
 
 ALWAYS = ["validate", "test", "predict"]
 
@@ -25,9 +25,12 @@ CALLBACKS = {
     "CommandCenter": {"group": "contract", "tags": ["toy"]},
     "CutMix": {"num_classes": 2, "probability": 0.5},
     "Cutout": {"size": 2},
+    "DropoutOverride": {"rates": {"net.4": 0.3, "net.0": 0.1}, "verbose": False},
+    "DropConnect": {"layers": {"head": 0.2}, "verbose": False},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
+    "FractionalMaxPool": {"verbose": False},
     "GradientStats": {"layers": ["net.*"], "every_n_steps": 3},
     "HealthReport": {"every_n_steps": 2, "verbose": False},
     "InitOverride": {"scheme": {"net.*": "kaiming_normal"}, "verbose": False},
@@ -35,7 +38,9 @@ CALLBACKS = {
     "Mixup": {"num_classes": 2, "until": 0.9},
     "MonteCarloDropout": {"passes": 3, "stages": ALWAYS},
     "ReestimateBatchNorm": {"batches": 3},
+    "ReplaceActivation": {"to": {"net.2": "leaky_relu(0.1)"}, "verbose": False},
     "SnapshotCheckpoint": {"cycles": 2},
+    "StochasticDepth": {"rate": 0.5, "verbose": False},
     "TestTimeAugmentation": {"views": "flip", "stages": ALWAYS},
     "TransferLearning": {
         "phases": [{"train": "head"}, {"train": "all", "start": 1, "lr_scale": 0.5}, {"train": "net.0", "patience": 9}],
@@ -61,6 +66,8 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
         "BatchAugmentation": {"policy": {"padding": 1}, "mean": [0.5], "std": [0.1]},
         "Cutout": {"size": 1},
     },
+    "ReplaceActivation with Maxout": {"ReplaceActivation": {"to": "maxout", "verbose": False}},
+    "StochasticDepth skips branches": {"StochasticDepth": {"rate": 0.5, "mode": "batch", "verbose": False}},
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
         "BestCheckpoint": BY_LARGEST_LOSS,
@@ -71,6 +78,14 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
     },
 }
 """Each callback alone, and further ones: the class that the case is about, then those beside it, to their arguments."""
+
+
+RESIDUAL = ("FractionalMaxPool", "StochasticDepth")
+
+
+def module_of(case: str) -> type[ToyModule]:
+    """The class of the module that a case trains."""
+    return ResidualModule if case.startswith(RESIDUAL) else ToyModule
 
 
 def build(case: str) -> list[L.Callback]:

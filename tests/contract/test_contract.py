@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 
 import lightning_trainingkit
-from tests.contract.table import CALLBACKS, CASES, build, write_members
+from tests.contract.table import CALLBACKS, CASES, build, module_of, write_members
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
 every_case = pytest.mark.parametrize("case", CASES)
@@ -56,10 +56,10 @@ def test_the_table_holds_every_public_callback():
     assert callbacks == set(CALLBACKS)
 
 
-def evaluated(stage, raises, callbacks):
+def evaluated(stage, raises, callbacks, base):
     """What can be seen of a module before and after a stage, whose forward raises or not."""
 
-    class Raising(ToyModule):
+    class Raising(base):
         def forward(self, x):
             if raises:
                 raise ArithmeticError
@@ -76,18 +76,18 @@ def evaluated(stage, raises, callbacks):
 
 
 @functools.cache
-def modes_without(stage, raises):
+def modes_without(stage, raises, base):
     """The modes in which Lightning alone leaves the module."""
-    return evaluated(stage, raises, [])[1]["modes"]
+    return evaluated(stage, raises, [], base)[1]["modes"]
 
 
 @every_case
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 @pytest.mark.parametrize("raises", [False, True])
 def test_evaluation_leaves_the_module_as_found(case, stage, raises):
-    before, after = evaluated(stage, raises, build(case))
+    before, after = evaluated(stage, raises, build(case), module_of(case))
     # Lightning itself leaves the modes of a module whose step raised in eval: the callback changes nothing about that
-    assert_same(before | {"modes": modes_without(stage, raises)}, after)
+    assert_same(before | {"modes": modes_without(stage, raises, module_of(case))}, after)
 
 
 @every_case
@@ -96,7 +96,7 @@ def test_a_fit_that_raises_leaves_no_patch_behind(case, hook):
     def fail(self, *args, **kwargs):
         raise ArithmeticError
 
-    raising = type("Raising", (ToyModule,), {hook: fail})
+    raising = type("Raising", (module_of(case),), {hook: fail})
     module = raising()
     before = snapshot(module)
     with pytest.raises(ArithmeticError):
@@ -109,7 +109,7 @@ def test_a_fit_that_raises_leaves_no_patch_behind(case, hook):
 
 def train(case, folder, epochs, ckpt_path=None, module=None, **options):
     L.seed_everything(0, verbose=False)
-    module = module or ToyModule()
+    module = module or module_of(case)()
     callback, *beside = build(case)
     seed = [] if case == "EpochSeed" else build("EpochSeed")
     save = ModelCheckpoint(folder / "neutral", save_top_k=-1, save_on_train_epoch_end=False)
@@ -152,7 +152,7 @@ def test_state_dict_round_trips_and_the_callback_pickles(case, tmp_path):
 def test_a_second_fit_works(case, tmp_path):
     callbacks = build(case)
     for fit in range(2):
-        module = ToyModule()
+        module = module_of(case)()
         trainer = toy_trainer(*callbacks, default_root_dir=tmp_path / str(fit))
         trainer.fit(module, *toy_loaders())
         assert trainer.global_step == 8

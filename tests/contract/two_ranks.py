@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from lightning_trainingkit import BestCheckpoint, EarlyStopping
-from tests.contract.table import CASES, build
+from tests.contract.table import CASES, build, module_of
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
             use_distributed_sampler=False,
         )
         torch.manual_seed(trainer.global_rank)
-        module = RankModule()
+        module = type("Module", (RankModule, module_of(case)), {})()
         trainer.fit(module, *toy_loaders())
         found[case] = {
             "at_start": module.at_start,

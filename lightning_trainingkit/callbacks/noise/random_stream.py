@@ -13,20 +13,22 @@ class RandomStream:
     """A generator on the CPU for each batch, a pure function of (seed, name, rank, epoch, index of the batch).
 
     A resumed run draws the numbers of an unbroken run, with no other state than the seed. No other generator is read
-    or changed. Ranks draw different numbers.
+    or changed.
 
     Args:
         name: Name of the callback. Callbacks with different names draw different numbers.
         seed: Any non-negative integer. None takes the seed of torch on rank 0, when the first batch of a fit arrives.
+        by_rank: Whether ranks draw different numbers.
 
     Attributes:
         seed: The seed, None before it is known.
     """
 
-    def __init__(self, name: str, seed: int | None) -> None:
+    def __init__(self, name: str, seed: int | None, *, by_rank: bool = True) -> None:
         self.name = name
         self.seed = seed
         self._given = seed
+        self._by_rank = by_rank
         self._generator = torch.Generator()
 
     def restart(self) -> None:
@@ -37,7 +39,8 @@ class RandomStream:
         """Return the generator for the present batch. All ranks must call it for the first batch of a fit."""
         if self.seed is None:
             self.seed = int(trainer.strategy.broadcast(torch.initial_seed()))
-        place = (trainer.global_rank, trainer.current_epoch, max(trainer.fit_loop.batch_idx, 0))
+        rank = trainer.global_rank if self._by_rank else 0
+        place = (rank, trainer.current_epoch, max(trainer.fit_loop.batch_idx, 0))
         words = blake2b(repr((self.seed, self.name, *place)).encode(), digest_size=8).digest()
         return self._generator.manual_seed(int.from_bytes(words, "little"))
 

@@ -13,7 +13,7 @@ from lightning_trainingkit.nn.averaging.call_arguments import Arguments
 from lightning_trainingkit.nn.averaging.sources import Call
 from lightning_trainingkit.nn.structure.names import plain_names
 from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
-from lightning_trainingkit.nn.structure.randomness import layers_that_draw
+from lightning_trainingkit.nn.structure.randomness import layers_that_draw, noise_on, rates
 
 __all__ = ["RandomMasks", "random_layers"]
 
@@ -65,7 +65,7 @@ class RandomMasks:
         self.found: dict[str, str] = {}
         """Class of each layer that was random in the last pass, by the layer's name."""
         self._module: nn.Module | None = None
-        self._wanted: list[tuple[nn.Module, bool]] = []
+        self._wanted: list[tuple[Any, bool]] = []
         self._numbers = None if seed is None else _Numbers(seed)
 
     def around(self, index: int, call: Call) -> Call:
@@ -85,8 +85,14 @@ class RandomMasks:
     def _look_at(self, module: nn.Module) -> None:
         found = random_layers(module, self.layers)
         on = set(found.values())
-        self.found = {name: type(layer).__name__ for name, layer in found.items()}
-        self._wanted = [(layer, layer in on) for layer in set(_named(module).values())]
+        noises = {layer: noise for layer in set(_named(module).values()) if (noise := noise_on(layer)) is not None}
+        by_noise = {layer for layer in noises if layer in on and not rates(layer)}
+        self.found = {
+            name: noises[layer].by if layer in by_noise else type(layer).__name__ for name, layer in found.items()
+        }
+        self._wanted = [(layer, layer in on - by_noise) for layer in set(_named(module).values())]
+        # A layer with noise, which may be a BatchNorm, stays in eval mode
+        self._wanted += [(noise, layer in on) for layer, noise in noises.items()]
         if self._numbers is not None:
             self._numbers.devices = {each.device for each in chain(module.parameters(), module.buffers())}
         self._module = module
@@ -104,6 +110,7 @@ def random_layers(module: nn.Module, layers: str | list[str] | None = None) -> d
     - **torchvision and timm**: each module with a rate as an attribute (Swin's attention, DenseNet's layers, timm's
       EfficientNet).
     - **Fractional max pooling**, which draws in eval mode too.
+    - **Noise of the kit's callbacks**, such as ``DropConnect``. It is on, and its layer stays in eval mode.
 
     Other code that draws, such as ``F.dropout(x, training=self.training)``, does not show. Name such layers in
     ``layers``.
@@ -166,7 +173,7 @@ def _keeps_statistics(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _modes(wanted: list[tuple[nn.Module, bool]]) -> Iterator[None]:
+def _modes(wanted: list[tuple[Any, bool]]) -> Iterator[None]:
     before = [(layer, layer.training) for layer, training in wanted if layer.training != training]
     try:
         for layer, training in before:

@@ -49,13 +49,14 @@ class Trace:
 
     Args:
         module: The module, traced with the defaults of all arguments after the first. It is left unchanged.
+        whole: Tells which further submodules stay one call in the graph.
 
     Raises:
         UntraceableError: If the forward itself cannot be traced.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        tracer = _Tracer()
+    def __init__(self, module: nn.Module, whole: Callable[[nn.Module], bool] = lambda module: False) -> None:
+        tracer = _Tracer(whole)
         with _ONE_AT_A_TIME, _left_as_found(module):
             try:
                 parameters = list(inspect.signature(module.forward).parameters.values())
@@ -78,7 +79,7 @@ class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True  # otherwise `self.num_batches_tracked.add_(1)` would really count
     trace_asserts = True
 
-    def __init__(self) -> None:
+    def __init__(self, whole: Callable[[nn.Module], bool]) -> None:
         factories = (
             torch.arange,
             torch.empty,
@@ -92,6 +93,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=factories)
         self._autowrap_search.append(torch)  # their sizes may be proxies too
         self.opaque: dict[str, str] = {}
+        self._whole = whole
         self._thread = threading.get_ident()
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -102,7 +104,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a submodule stays one call in the graph."""
-        if isinstance(m, LEAVES):
+        if isinstance(m, LEAVES) or self._whole(m):
             return True
         return super().is_leaf_module(m, module_qualified_name) and not layer_names(m)
 
@@ -116,10 +118,12 @@ class _Tracer(fx.Tracer):
             name = self.path_of_module(m)
             self.opaque[name] = f"the forward of {type(m).__name__} is TorchScript"
             return self.create_proxy("call_module", name, args, kwargs)
+        around = self.module_stack.copy()
         try:
             # Without the user's hooks, which proxies would confuse.
             return super().call_module(m, m.forward, args, kwargs)
         except Exception as error:  # as above
+            self.module_stack = around  # fx takes a module off its stack only after a forward without an error
             name = self.path_of_module(m)
             self.opaque[name] = _reason(m, error)
             return self.create_proxy("call_module", name, args, kwargs)

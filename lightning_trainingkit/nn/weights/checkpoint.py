@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_trainingkit._files import write_json
 from lightning_trainingkit.nn.structure.names import plain_name
 from lightning_trainingkit.nn.weights.read_checkpoint import RUN, check_run, read_checkpoint
+from lightning_trainingkit.nn.weights.surgery_record import check_surgery
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
 __all__ = ["LEFT_OUT", "MANIFEST", "best_path", "load_best", "load_weights", "read_manifest", "write_manifest"]
@@ -151,6 +152,7 @@ def load_best(module: nn.Module, directory: str | Path) -> Path:
     path = best_path(directory)
     content = read_checkpoint(path)
     check_run(path, content, str(read_manifest(directory).get(RUN, "")))
+    check_surgery(path, content, module)
     _weights(path, content)
     before = copy.deepcopy(module.state_dict())
     try:

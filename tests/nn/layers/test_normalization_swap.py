@@ -1,0 +1,98 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_trainingkit.nn import replace_normalization
+
+
+def net(bias=True):
+    layers = [
+        nn.Conv2d(3, 8, 3, bias=bias),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 40, 1, groups=2),
+        nn.BatchNorm2d(40),
+    ]
+    made = nn.Sequential(*layers, nn.Flatten(), nn.Linear(40, 6, bias=bias), nn.BatchNorm1d(6)).eval()
+    for norm in made:
+        if hasattr(norm, "running_mean"):
+            (
+                norm.running_mean.normal_(),
+                norm.running_var.uniform_(0.5, 2),
+                norm.weight.data.normal_(),
+                norm.bias.data.normal_(),
+            )
+    return made
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_keeps_the_output_and_undo_every_bit(bias):
+    model, x = net(bias), torch.randn(4, 3, 3, 3)
+    output, keys = model(x), list(model.state_dict())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    done = replace_normalization(model, "none", fold=True)
+    assert torch.allclose(model(x), output, atol=1e-5)
+    assert done.new_keys == ([] if bias else ["0.bias", "6.bias"])
+    assert "1.running_mean" in done.removed_keys
+    assert all(each.requires_grad and each.is_leaf for each in model.parameters())
+    done.undo()
+    assert list(model.state_dict()) == keys
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(model(x), output)
+
+
+@pytest.mark.parametrize(("to", "groups"), [("group", [8, 20, 6]), ("layer", [1, 1, 1])])
+def test_group_and_layer_keep_scale_and_shift(to, groups):
+    model = net()
+    weight, x = model[1].weight.clone(), torch.randn(4, 3, 3, 3)
+    done = replace_normalization(model, to)
+    assert [each.num_groups for each in model if isinstance(each, nn.GroupNorm)] == groups
+    assert torch.equal(model[1].weight, weight)
+    assert done.added_parameters == 0
+    assert done.removed_keys[:3] == ["1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    reference = nn.functional.layer_norm(z := model[0](x), z.shape[1:]) if to == "layer" else None
+    if reference is not None:
+        scaled = reference * weight[:, None, None] + model[1].bias[:, None, None]
+        assert torch.allclose(model[1](z), scaled, atol=1e-5)
+
+
+def test_a_norm_of_the_wanted_kind_stays():
+    model = net()
+    norm = model[1]
+    assert not replace_normalization(model, "batch").rebuilds
+    assert model[1] is norm
+
+
+def test_layers_that_also_apply_an_activation_keep_it():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("regnetx_002", num_classes=3).eval()
+    x = torch.randn(1, 3, 32, 32)
+    output = model(x)
+    done = replace_normalization(model, "none", fold=True)
+    assert torch.allclose(model(x), output, rtol=1e-4, atol=1e-4 * output.abs().max().item())
+    done.undo()
+    replace_normalization(model, "group")
+    assert isinstance(model.stem.bn.act, nn.ReLU)
+
+
+@pytest.mark.parametrize(
+    ("model", "to", "fold", "rule"),
+    [
+        (net(), "batchnorm", False, "`to` must be one of 'batch', 'group', 'layer', 'none'"),
+        (net(), {"norm.*": "group"}, False, "which matches none"),
+        (net(), "group", True, "`fold` must be False unless"),
+        (nn.Sequential(nn.ReLU(), nn.BatchNorm2d(3)), "none", True, r"comes from 0 \(ReLU\)"),
+        (
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4)),
+            "none",
+            True,
+            "must be a BatchNorm with running statistics",
+        ),
+        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), {"1": "group"}, False, "whose channels come last"),
+    ],
+)
+def test_bad_input(model, to, fold, rule):
+    before = str(model)
+    with pytest.raises(ValueError, match=rule):
+        replace_normalization(model, to, fold=fold)
+    assert str(model) == before
