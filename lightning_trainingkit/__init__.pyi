@@ -23,6 +23,7 @@ from .callbacks.noise.blend import Blend as Blend
 from .callbacks.noise.cutmix import CutMix as CutMix
 from .callbacks.noise.cutout import Cutout as Cutout
 from .callbacks.noise.mixup import Mixup as Mixup
+from .callbacks.noise.weight_penalty import WeightPenalty as WeightPenalty
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.transfer.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule

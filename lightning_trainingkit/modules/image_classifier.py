@@ -10,7 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit._lightning import L, OptimizerLRScheduler
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.functional.decay import decay_groups
+from lightning_trainingkit.nn.weights.decay import decay_groups
 from lightning_trainingkit.functional.losses import multiclass_hinge
 from lightning_trainingkit.modules.build import (
     build_model,

@@ -43,6 +43,7 @@ CALLBACKS = {
         "restore_best": True,
         "verbose": False,
     },
+    "WeightPenalty": {"l1": 1e-3, "l2": 1e-3, "layers": ["net.0", "net.5"], "verbose": False},
 }
 
 
@@ -61,6 +62,7 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
         "BatchAugmentation": {"policy": {"padding": 1}, "mean": [0.5], "std": [0.1]},
         "Cutout": {"size": 1},
     },
+    "WeightPenalty by proximal steps": {"WeightPenalty": {"l1": 0.05, "proximal": True, "verbose": False}},
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
         "BestCheckpoint": BY_LARGEST_LOSS,
