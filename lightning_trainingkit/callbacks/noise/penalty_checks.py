@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from lightning_trainingkit._lightning import L
 
-__all__ = ["refuse_double_decay", "refuse_optimizer"]
+__all__ = ["decayed_weights", "listed", "refuse_double_decay", "refuse_optimizer"]
 
 
 def refuse_optimizer(trainer: L.Trainer, optimizer: Optimizer, *, proximal: bool) -> None:
@@ -45,19 +45,31 @@ def refuse_double_decay(optimizer: Optimizer, named: Mapping[nn.Parameter, str],
         named: The penalised parameters, with their names.
         l2: Strength of the squares.
     """
-    decayed = [
-        (named[each], group["weight_decay"])
-        for group in optimizer.param_groups
-        if group.get("weight_decay")
-        for each in group["params"]
-        if each in named
-    ]
+    decayed = decayed_weights(optimizer, named)
     if l2 and decayed:
-        names = ", ".join(name for name, _ in decayed[:4]) + (
-            f" and {len(decayed) - 4} more" if len(decayed) > 4 else ""
-        )
         raise ValueError(
             f"`l2` must be 0 where the optimizer's weight decay acts on the same weights, got {l2:g} beside "
-            f"weight_decay={decayed[0][1]:g} on {names}: their squares would be counted twice. "
+            f"weight decay on {listed(decayed)}: their squares would be counted twice. "
             "Set weight_decay=0, or leave l2 out."
         )
+
+
+def decayed_weights(optimizer: Optimizer, named: Mapping[nn.Parameter, str]) -> list[str]:
+    """Names of the penalised parameters on which an optimizer's weight decay acts.
+
+    Args:
+        optimizer: The optimizer.
+        named: The penalised parameters, with their names.
+    """
+    decaying = [group for group in optimizer.param_groups if group.get("weight_decay")]
+    return [named[each] for group in decaying for each in group["params"] if each in named]
+
+
+def listed(names: list[str]) -> str:
+    """The first of some names, and the number of the others.
+
+    Example:
+        >>> listed(["a", "b", "c", "d", "e", "f"])
+        'a, b, c, d and 2 more'
+    """
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -1,6 +1,7 @@
 """Penalise the size of chosen weights: L1, L2 or elastic net."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 from lightning_trainingkit._lightning import BaseFinetuning, L, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import is_sharded, refuse_twice
 from lightning_trainingkit.callbacks.noise.after_step import AfterStep
-from lightning_trainingkit.callbacks.noise.penalty_checks import refuse_double_decay, refuse_optimizer
+from lightning_trainingkit.callbacks.noise.penalty_checks import decayed_weights, listed, refuse_double_decay, refuse_optimizer
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.penalty import (
     add_penalty_gradient_,
@@ -117,24 +118,26 @@ class WeightPenalty(L.Callback):
         if not trained and not opened_later:
             raise ValueError(
                 f"`layers` must name a weight that the optimizer trains, got {self._patterns}, which matches "
-                f"{', '.join(list(named)[:8])}: all frozen, or not in the optimizer. Set requires_grad=True."
+                f"{listed(list(named))}: all frozen, or not in the optimizer. Set requires_grad=True."
             )
         for optimizer in trainer.optimizers:
             refuse_double_decay(optimizer, self._named, self.l2)
         if self.verbose and trainer.is_global_zero:
-            Console().print(self._description(trained), markup=False, highlight=False)
+            decayed = [each for optimizer in trainer.optimizers for each in decayed_weights(optimizer, self._named)]
+            Console().print(self._description(trained, decayed), markup=False, highlight=False)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Follow the optimizer, whose settings may come from a checkpoint since ``on_fit_start``."""
-        for optimizer in trainer.optimizers:
-            refuse_double_decay(optimizer, self._named, self.l2)
-            if self.proximal:
-                self._watches.append(AfterStep(optimizer, lambda optimizer=optimizer: self._shrink(optimizer)))
+        """Follow the optimizer's steps."""
+        if self.proximal:
+            self._watches = [AfterStep(each, partial(self._shrink, each)) for each in trainer.optimizers]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Forget the batch before."""
+        """Forget the batch before, and check groups that a checkpoint or a callback has changed."""
+        if batch_idx == 0:
+            for optimizer in trainer.optimizers:
+                refuse_double_decay(optimizer, self._named, self.l2)
         self._value = None
         for watch in self._watches:
             watch.start_batch()
@@ -192,12 +195,15 @@ class WeightPenalty(L.Callback):
         for group, active in zip(optimizer.param_groups, self._active(optimizer), strict=True):
             proximal_step_(active, group["lr"], self.l1, self.l2)
 
-    def _description(self, trained: Mapping[str, nn.Parameter]) -> str:
+    def _description(self, trained: Mapping[str, nn.Parameter], decayed: Sequence[str]) -> str:
         parts = [f"{name}={value:g}" for name, value in (("l1", self.l1), ("l2", self.l2)) if value]
         how = "proximal steps" if self.proximal else "gradients"
         count = sum(each.numel() for each in trained.values())
-        names = ", ".join(list(trained)[:4]) + (", ..." if len(trained) > 4 else "")
-        return f"WeightPenalty: {' and '.join(parts)} by {how} on {len(trained)} weights ({count:,} elements): {names}"
+        beside = f" The optimizer's weight decay acts on {len(decayed)} of them too." if decayed else ""
+        return (
+            f"WeightPenalty: {' and '.join(parts)} by {how} on {len(trained)} weights with {count:,} elements: "
+            f"{listed(list(trained))}.{beside}"
+        )
 
 
 def _dense(parameter: nn.Parameter, named: Mapping[nn.Parameter, str]) -> Tensor:
