@@ -65,7 +65,7 @@ def test_low_precision_is_summed_in_float32():
 @pytest.mark.parametrize("call", [penalty_value, lambda w, l1, l2: add_penalty_gradient_(w, w, l1, l2)])
 @pytest.mark.parametrize("strength", [(-0.1, 0), (0, -1e-9), (float("nan"), 0), (0, float("inf"))])
 def test_bad_strengths(call, strength):
-    with pytest.raises(ValueError, match="`l[12]` must be .*at least 0"):
+    with pytest.raises(ValueError, match=r"`l[12]` must be .*at least 0"):
         call([torch.ones(1)], *strength)
 
 

@@ -12,7 +12,12 @@ from torch.optim import Optimizer
 from lightning_trainingkit._lightning import BaseFinetuning, L, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import is_sharded, refuse_twice
 from lightning_trainingkit.callbacks.noise.after_step import AfterStep
-from lightning_trainingkit.callbacks.noise.penalty_checks import decayed_weights, listed, refuse_double_decay, refuse_optimizer
+from lightning_trainingkit.callbacks.noise.penalty_checks import (
+    decayed_weights,
+    listed,
+    refuse_double_decay,
+    refuse_optimizer,
+)
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.penalty import (
     add_penalty_gradient_,
@@ -48,9 +53,9 @@ class WeightPenalty(L.Callback):
 
     Raises:
         TypeError: If the optimizer is LBFGS, or fused beside a gradient scaler. At a step, if gradients are sparse.
-        ValueError: If a strength is negative, or both are 0. At the start of the fit, if a pattern matches no weight, if
-            nothing chosen is trained, if the optimizer's weight decay acts on the same weights as ``l2``, or if the
-            module optimizes by itself or is sharded.
+        ValueError: If a strength is negative, or both are 0. At the start of the fit, if a pattern matches no weight,
+            if nothing chosen is trained, if the optimizer's weight decay acts on the same weights as ``l2``, or if
+            the module optimizes by itself or is sharded.
 
     Example:
         >>> import lightning as L
@@ -83,7 +88,10 @@ class WeightPenalty(L.Callback):
         self.proximal = _check.flag("proximal", proximal)
         self.norms_and_biases = _check.flag("norms_and_biases", norms_and_biases)
         self.verbose = _check.flag("verbose", verbose)
-        self._clear()
+        self._named: dict[nn.Parameter, str] = {}  # the penalised parameters and their names
+        self._watches: list[AfterStep] = []
+        self._value: Tensor | None = None  # of the step in this batch
+        self._backwards = 0  # since the last step
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Refuse Trainers and modules for which the penalty would be wrong."""
@@ -109,7 +117,9 @@ class WeightPenalty(L.Callback):
             refuse_optimizer(trainer, optimizer, proximal=self.proximal)
         named = penalised_parameters(pl_module, self._patterns, norms_and_biases=self.norms_and_biases)
         self._named = {parameter: name for name, parameter in named.items()}
-        held = {each for optimizer in trainer.optimizers for group in optimizer.param_groups for each in group["params"]}
+        held = {
+            each for optimizer in trainer.optimizers for group in optimizer.param_groups for each in group["params"]
+        }
         trained = {name: each for each, name in self._named.items() if each in held and each.requires_grad}
         opened_later = any(
             hasattr(each, "first_trainable") or isinstance(each, BaseFinetuning)
@@ -142,15 +152,22 @@ class WeightPenalty(L.Callback):
         for watch in self._watches:
             watch.start_batch()
 
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the batches whose gradients a step adds up."""
+        self._backwards += 1
+
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         """Compute the penalty of the weights that the loss has seen, and add its gradient."""
+        share = self._backwards / trainer.accumulate_grad_batches  # the last steps of an epoch may have fewer batches
+        self._backwards = 0
         active = [each for group in self._active(optimizer) for each in group]
-        if not active:
+        if not active:  # frozen, or a batch without a loss
             return
         with torch.no_grad():
             self._value = penalty_value(active, self.l1, self.l2)
         if not self.proximal:
-            add_penalty_gradient_([_dense(each, self._named) for each in active], active, self.l1, self.l2)
+            gradients = [_dense(each, self._named) for each in active]
+            add_penalty_gradient_(gradients, active, share * self.l1, share * self.l2)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -178,11 +195,9 @@ class WeightPenalty(L.Callback):
         self._clear()
 
     def _clear(self) -> None:
-        for watch in getattr(self, "_watches", []):
+        for watch in self._watches:
             watch.remove()
-        self._watches: list[AfterStep] = []
-        self._named: dict[nn.Parameter, str] = {}
-        self._value: Tensor | None = None
+        self._named, self._watches, self._value, self._backwards = {}, [], None, 0
 
     def _active(self, optimizer: Optimizer) -> list[list[nn.Parameter]]:
         """The penalised parameters that have a gradient, by group of the optimizer."""
