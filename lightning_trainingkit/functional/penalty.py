@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
 from lightning_trainingkit.functional import _check
 
@@ -42,7 +43,7 @@ def penalty_value(parameters: Sequence[Tensor], l1: float = 0.0, l2: float = 0.0
     kind = torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
     parts = []
     if l1:
-        parts += [norm * l1 for norm in torch._foreach_norm(tensors, 1, dtype=kind)]
+        parts += [each * l1 for each in _absolute_sums(tensors, kind)]
     if l2:
         parts += [norm.square() * l2 for norm in torch._foreach_norm(tensors, 2, dtype=kind)]
     if not parts:
@@ -73,13 +74,12 @@ def add_penalty_gradient_(
         tensor([ 1.5000,  0.0000, -1.0000])
     """
     l1, l2 = check_strength(l1, l2)
-    if not parameters:
-        return
     with torch.no_grad():
-        if l2:
-            torch._foreach_add_(list(gradients), list(parameters), alpha=2 * l2)
-        if l1:
-            torch._foreach_add_(list(gradients), torch._foreach_sign(list(parameters)), alpha=l1)
+        for sums, weights in zip(_batches(gradients), _batches(parameters), strict=True):
+            if l2:
+                torch._foreach_add_(sums, weights, alpha=2 * l2)
+            if l1:
+                torch._foreach_add_(sums, torch._foreach_sign(weights), alpha=l1)
 
 
 def proximal_step_(parameters: Sequence[Tensor], rate: float, l1: float = 0.0, l2: float = 0.0) -> None:
@@ -108,16 +108,12 @@ def proximal_step_(parameters: Sequence[Tensor], rate: float, l1: float = 0.0, l
     """
     l1, l2 = check_strength(l1, l2)
     rate = _check.number("rate", rate, "Give the learning rate of the step.", least=0)
-    tensors = list(parameters)
-    if not tensors:
-        return
     with torch.no_grad():
         if rate * l1:
-            within = torch._foreach_clamp_max(tensors, rate * l1)
-            torch._foreach_clamp_min_(within, -rate * l1)
-            torch._foreach_sub_(tensors, within)  # w - w is exactly zero
-        if rate * l2:
-            torch._foreach_div_(tensors, 1 + 2 * rate * l2)
+            for each in parameters:
+                each.copy_(softshrink(each, rate * l1))
+        if rate * l2 and parameters:
+            torch._foreach_div_(list(parameters), 1 + 2 * rate * l2)
 
 
 def check_strength(l1: float, l2: float) -> tuple[float, float]:
@@ -133,3 +129,14 @@ def check_strength(l1: float, l2: float) -> tuple[float, float]:
     """
     hint = "A penalty makes weights small; use 0 for none."
     return _check.number("l1", l1, hint, least=0), _check.number("l2", l2, hint, least=0)
+
+
+def _batches(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """All tensors at once on a GPU. One by one on a CPU, which reuses the memory of temporary copies (5 times faster)."""
+    return [list(tensors)] if any(each.is_cuda for each in tensors) else [[each] for each in tensors]
+
+
+def _absolute_sums(tensors: list[Tensor], kind: torch.dtype) -> Sequence[Tensor]:
+    if any(each.is_cuda for each in tensors):
+        return torch._foreach_norm(tensors, 1, dtype=kind)
+    return [each.abs().sum(dtype=kind) for each in tensors]  # a norm takes 2.5 times as long on a CPU
