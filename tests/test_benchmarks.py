@@ -160,3 +160,12 @@ def test_help(name, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
     assert "--output" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_surgery_compares_the_penalties_with_the_plain_step_and_the_formula_in_the_loss():
+    _, rows = run("surgery", "--rounds", "2", "--batch-size", "4")
+    judged = {f"WeightPenalty, {name}: step overhead" for name in ("elastic net", "L2", "L1", "L1, proximal")}
+    shown = {f"WeightPenalty, {name}: step overhead" for name in ("formula in the loss", "control")}
+    assert {name for name, row in rows.items() if row["goal"] == 1.03} == judged
+    assert {name for name, row in rows.items() if row["goal"] is None} == shown
