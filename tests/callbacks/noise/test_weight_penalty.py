@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader
 
-from lightning_trainingkit import WeightPenalty
+from lightning_trainingkit import TransferLearning, WeightPenalty
 from lightning_trainingkit._lightning import BaseFinetuning, L
+from lightning_trainingkit.callbacks.command_center.settings import settings_of
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
 CHOSEN = ("net.0.weight", "net.5.weight")
@@ -335,3 +336,29 @@ def test_weights_that_a_callback_adds_later(capsys):
 def test_two_penalties():
     with pytest.raises(ValueError, match="`callbacks` must hold one WeightPenalty, got 2"):
         fitted(toy(), WeightPenalty(l1=1e-3), WeightPenalty(l2=1e-3))
+
+
+def test_layers_that_transfer_learning_opens_later():
+    class Spy(ToyModule):
+        moved = ()
+
+        def on_train_epoch_start(self):
+            self.before = self.net[0].weight.detach().clone()
+
+        def on_train_epoch_end(self):
+            self.moved += (not torch.equal(self.before, self.net[0].weight),)
+
+    module = toy(Spy)
+    phases = TransferLearning([{"train": "head"}, {"train": "all", "start": 1}], verbose=False)
+    fitted(module, phases, WeightPenalty(l1=10.0, layers="net.0", proximal=True, verbose=False))
+    assert module.moved == (False, True)
+    assert (module.net[0].weight == 0).any()
+
+
+def test_the_arguments_stand_in_the_config_of_a_run():
+    trainer = toy_trainer(WeightPenalty(l1=1e-3, layers=("net.*",), proximal=True, verbose=False), max_epochs=1)
+    trainer.fit(toy(), *toy_loaders())
+    config = settings_of(trainer)["callbacks"]["WeightPenalty"]
+    assert config["l1"] == 1e-3
+    assert config["layers"] == ["net.*"]
+    assert config["proximal"] is True
