@@ -29,7 +29,7 @@ from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
 
 VIEWS = {"digits": ["shifts(1)"], "fashion-mnist": ["flip", "shifts(1)"]}  # a flipped digit is no digit
-EPOCHS = {"digits": 60, "fashion-mnist": 20}
+EPOCHS = {"digits": 40, "fashion-mnist": 20}
 
 
 @dataclass(frozen=True)

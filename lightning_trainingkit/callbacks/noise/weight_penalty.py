@@ -44,7 +44,7 @@ class WeightPenalty(L.Callback):
     - **Logged**: ``penalty/value``, ``penalty/loss`` (the step's own) and ``penalty/loss_with``, their sum.
 
     Args:
-        l1: Strength of ``|W|``, at least 0. 1e-5 is a usual start.
+        l1: Strength of ``|W|``, at least 0. It is per element, so that small values such as 1e-5 matter.
         l2: Strength of ``W^2``, at least 0. SGD's ``weight_decay`` is twice this number.
         layers: Pattern of ``fnmatch`` over the names of layers and parameters, or a list of patterns. All by default.
         proximal: Whether to make a proximal step instead of adding a gradient. L1 then makes exact zeros.
