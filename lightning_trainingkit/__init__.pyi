@@ -28,6 +28,7 @@ from .callbacks.noise.fractional_max_pool import FractionalMaxPool as Fractional
 from .callbacks.noise.mixup import Mixup as Mixup
 from .callbacks.noise.replace_activation import ReplaceActivation as ReplaceActivation
 from .callbacks.noise.stochastic_depth import StochasticDepth as StochasticDepth
+from .callbacks.noise.weight_penalty import WeightPenalty as WeightPenalty
 from .callbacks.reestimate_batch_norm import ReestimateBatchNorm as ReestimateBatchNorm
 from .callbacks.transfer.transfer_learning import TransferLearning as TransferLearning
 from .data.cifar10 import CIFAR10DataModule as CIFAR10DataModule

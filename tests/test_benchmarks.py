@@ -14,6 +14,7 @@ import torch
 import lightning_trainingkit
 from lightning_trainingkit.callbacks.noise.surgery import Surgery
 from lightning_trainingkit.callbacks.noise.training_batch import BatchCallback
+from lightning_trainingkit.callbacks.noise.weight_penalty import WeightPenalty
 from tests import process
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -44,9 +45,9 @@ def test_overhead_measures_every_public_callback():
     assert results["metrics"]["steps"] == {"on": 15, "off": 15, "control": 15}
     public = [getattr(lightning_trainingkit, name) for name in dir(lightning_trainingkit)]
     callbacks = [each for each in public if isinstance(each, type) and issubclass(each, L.Callback)]
-    # LearningRateTest trains by itself. Callbacks on batches and on layers work inside of the step: `noise.py` and
-    # `surgery.py` measure them
-    inside = (BatchCallback, Surgery)
+    # LearningRateTest trains by itself. Callbacks on batches and on layers work inside of the step, and WeightPenalty's
+    # work grows with the weights: `noise.py` and `surgery.py` measure them
+    inside = (BatchCallback, Surgery, WeightPenalty)
     in_hooks = {each.__name__ for each in callbacks if not issubclass(each, inside)} - {"LearningRateTest"}
     assert in_hooks
     assert rows.keys() >= {f"{name} share" for name in in_hooks}
@@ -161,3 +162,12 @@ def test_help(name, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         runpy.run_path(str(BENCHMARKS / f"{name}.py"), run_name="__main__")
     assert "--output" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_surgery_compares_the_penalties_with_the_plain_step_and_the_formula_in_the_loss():
+    _, rows = run("surgery", "--rounds", "2", "--batch-size", "4")
+    judged = {f"WeightPenalty, {name}: step overhead" for name in ("elastic net", "L2", "L1", "L1, proximal")}
+    shown = {f"WeightPenalty, {name}: step overhead" for name in ("formula in the loss", "control")}
+    assert {name for name, row in rows.items() if row["goal"] == 1.03} == judged
+    assert {name for name, row in rows.items() if row["goal"] is None} == shown

@@ -10,7 +10,6 @@ from .averaging import AVERAGES as AVERAGES
 from .averaging import average_passes as average_passes
 from .curve_shape import CurveShape as CurveShape
 from .curve_shape import curve_shapes as curve_shapes
-from .decay import decay_groups as decay_groups
 from .drop_connect import drop_connect_linear as drop_connect_linear
 from .ensemble_selection import greedy_weights as greedy_weights
 from .gain import parse_activation as parse_activation
@@ -31,6 +30,9 @@ from .mixing_draws import kept_share as kept_share
 from .mixing_draws import random_boxes as random_boxes
 from .mixing_draws import random_partners as random_partners
 from .moments import Moments as Moments
+from .penalty import add_penalty_gradient_ as add_penalty_gradient_
+from .penalty import penalty_value as penalty_value
+from .penalty import proximal_step_ as proximal_step_
 from .phases import layer_factor as layer_factor
 from .phases import read_phases as read_phases
 from .phases import warmup_factor as warmup_factor

@@ -10,7 +10,6 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_trainingkit._lightning import L, OptimizerLRScheduler
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.functional.decay import decay_groups
 from lightning_trainingkit.functional.losses import multiclass_hinge
 from lightning_trainingkit.modules.build import (
     build_model,
@@ -21,6 +20,7 @@ from lightning_trainingkit.modules.build import (
 from lightning_trainingkit.modules.first_batch import check_target, first_forward, unpack
 from lightning_trainingkit.modules.schedule import Schedule
 from lightning_trainingkit.nn.structure.head import replace_head
+from lightning_trainingkit.nn.weights.decay import decay_groups
 
 __all__ = ["ImageClassifier"]
 

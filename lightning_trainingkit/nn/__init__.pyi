@@ -27,6 +27,7 @@ from .weights.checkpoint import best_path as best_path
 from .weights.checkpoint import load_best as load_best
 from .weights.checkpoint import load_weights as load_weights
 from .weights.checkpoint import read_manifest as read_manifest
+from .weights.decay import decay_groups as decay_groups
 from .weights.read_checkpoint import explain_failure as explain_failure
 from .weights.soup import average_weights as average_weights
 from .weights.soup import greedy_soup as greedy_soup

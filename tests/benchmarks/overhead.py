@@ -20,7 +20,8 @@ The training: scikit-learn's digits, SmallResNet, batches of 128, one thread; a 
    the first fit of a process. Shares are of the fit without these two parts. Of several fits the row has the median,
    with the smallest and the largest. The diagnostics are apart too, without a goal: most of their time is in the first
    steps and in one rehearsal, however long the fit is. `diagnostics.py` judges their steps. Callbacks that change
-   batches (Cutout, Mixup) work inside of the training step, so that `noise.py` measures them.
+   batches (Cutout, Mixup) work inside of the training step, so that `noise.py` measures them. What changes the model
+   or its gradients (WeightPenalty) is measured by `surgery.py`.
 3. Import. Python that imports the kit against Python that does nothing, in turns.
 
 The other intervals are 95 % bootstrap intervals over threes of blocks and pairs of imports. A step's ratio meets its
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def callbacks() -> list[L.Callback]:
-    """Every public callback that works in hooks, but LearningRateTest: it trains for up to 800 iterations first."""
+    """Every public callback that works in hooks alone, but LearningRateTest: it trains for up to 800 iterations."""
     return [
         kit.InitOverride(),
         kit.ReplaceActivation("leaky_relu(0.1)", verbose=False),

@@ -48,6 +48,7 @@ CALLBACKS = {
         "restore_best": True,
         "verbose": False,
     },
+    "WeightPenalty": {"l1": 1e-3, "l2": 1e-3, "layers": ["net.0", "net.5"], "verbose": False},
 }
 
 
@@ -68,6 +69,7 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
     },
     "ReplaceActivation with Maxout": {"ReplaceActivation": {"to": "maxout", "verbose": False}},
     "StochasticDepth skips branches": {"StochasticDepth": {"rate": 0.5, "mode": "batch", "verbose": False}},
+    "WeightPenalty by proximal steps": {"WeightPenalty": {"l1": 0.05, "proximal": True, "verbose": False}},
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
         "BestCheckpoint": BY_LARGEST_LOSS,

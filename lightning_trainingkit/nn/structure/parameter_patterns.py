@@ -10,7 +10,7 @@ from lightning_trainingkit.functional.phases import last_blocks
 from lightning_trainingkit.nn.structure.blocks import Block
 from lightning_trainingkit.nn.structure.names import plain_names
 
-__all__ = ["match", "no_match", "parameter_names", "select"]
+__all__ = ["match", "match_parameters", "no_match", "parameter_names", "select"]
 
 
 def match(pattern: str, names: Iterable[str]) -> list[str]:
@@ -49,6 +49,31 @@ def parameter_names(module: nn.Module) -> dict[str, nn.Parameter]:
     return plain_names(dict(found))
 
 
+def match_parameters(argument: str, rule: str, pattern: str, names: Iterable[str], hint: str = "") -> list[str]:
+    """List the parameters that a pattern matches: by their own name, or by the name of a module around them.
+
+    Args:
+        argument: Name of the argument that holds the pattern, for the error.
+        rule: What the argument must do, such as ``"name trainable layers"``.
+        pattern: Pattern of ``fnmatch``.
+        names: Names of parameters.
+        hint: Sentence that says what to do.
+
+    Raises:
+        ValueError: If the pattern matches nothing.
+
+    Example:
+        >>> match_parameters("layers", "name a layer", "net", ["net.0.weight", "net.0.bias", "head.weight"])
+        ['net.0.weight', 'net.0.bias']
+    """
+    known = {name: _above(name) for name in names}
+    matched = set(match(pattern, dict.fromkeys(part for parts in known.values() for part in parts)))
+    if not matched:
+        modules_first = dict.fromkeys(part for parts in known.values() for part in parts[::-1])
+        raise no_match(argument, rule, pattern, modules_first, hint)
+    return [name for name, parts in known.items() if not matched.isdisjoint(parts)]
+
+
 def select(
     argument: str, selectors: Iterable[str], names: dict[str, nn.Parameter], blocks: list[Block]
 ) -> dict[str, list[nn.Parameter]]:
@@ -75,13 +100,8 @@ def _choose(argument: str, selector: str, names: dict[str, nn.Parameter], blocks
         return list(dict.fromkeys(names.values()))
     count = 0 if selector == "head" else last_blocks(selector)
     if count is None:
-        known = {name: parts for name in names for parts in [_above(name)]}
-        matched = set(match(selector, dict.fromkeys(part for parts in known.values() for part in parts)))
-        if not matched:
-            modules_first = dict.fromkeys(part for parts in known.values() for part in parts[::-1])
-            hint = "Or use 'all', 'head' or 'last 2'."
-            raise no_match(argument, "name trainable layers", selector, modules_first, hint)
-        chosen = {names[name] for name, parts in known.items() if not matched.isdisjoint(parts)}
+        hint = "Or use 'all', 'head' or 'last 2'."
+        chosen = {names[name] for name in match_parameters(argument, "name trainable layers", selector, names, hint)}
     else:
         chosen = {parameter for block in blocks[-1 - count :] for parameter in block.parameters}
     found = [parameter for parameter in dict.fromkeys(names.values()) if parameter in chosen]

@@ -1,10 +1,10 @@
-"""The parameters on which weight decay acts."""
+"""The parameters on which weight decay and penalties act."""
 
 from typing import Any
 
 from torch import nn
 
-__all__ = ["decay_groups"]
+__all__ = ["decay_groups", "spared_parameters"]
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
@@ -39,15 +39,24 @@ def decay_groups(module: nn.Module, weight_decay: float, *, include_frozen: bool
     """
     if weight_decay < 0:
         raise ValueError(f"`weight_decay` must not be negative, got {weight_decay}. Use 0 for no decay.")
-    spared = {
-        parameter
-        for owner in module.modules()
-        for name, parameter in owner.named_parameters(recurse=False)
-        if parameter.ndim < 2 or "bias" in name or isinstance(owner, _NORMS)
-    }
+    spared = spared_parameters(module)
     wanted = [parameter for parameter in module.parameters() if include_frozen or parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in wanted if parameter not in spared], "weight_decay": weight_decay},
         {"params": [parameter for parameter in wanted if parameter in spared], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def spared_parameters(module: nn.Module) -> set[nn.Parameter]:
+    """Parameters without weight decay: of normalisation layers, biases, and those with fewer than two dimensions.
+
+    Args:
+        module: The model.
+    """
+    return {
+        parameter
+        for owner in module.modules()
+        for name, parameter in owner.named_parameters(recurse=False)
+        if parameter.ndim < 2 or "bias" in name or isinstance(owner, _NORMS)
+    }

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 
-from lightning_trainingkit.functional.decay import decay_groups
+from lightning_trainingkit.nn.weights.decay import decay_groups
 
 
 class Tied(nn.Module):

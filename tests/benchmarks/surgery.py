@@ -1,0 +1,61 @@
+"""Noise in the model and penalties on its weights: what a training step pays for them.
+
+Expected: exit 0. A step with WeightPenalty 0.99 to 1.03 (control 0.99 to 1.01), with the formula in the loss 1.1
+Cost:     2 min on 2 CPU cores
+Command:  python tests/benchmarks/surgery.py
+
+Part `penalties`: a training step of torchvision's ResNet-18 at 64 px with WeightPenalty, against the plain step. The
+value of the penalty is computed and logged at every step.
+
+- **Times** are of this process on one thread (`process_time`), since other programs disturb them less. On a GPU they
+  are of the clock.
+- **Order**: competitors take turns in a random order.
+- **Ratio**: the median over turns of ours over the plain step, with its 95 % bootstrap interval.
+- **Goal**: it is met if the better end of the interval meets it. The middle would miss a tight goal by chance.
+- **Control**: the same call against itself.
+"""
+
+import random
+import sys
+import time
+from importlib import import_module
+
+import torch
+from measuring import DEVICE
+
+from lightning_trainingkit import experiments
+
+PARTS = ("penalties",)
+
+
+def main() -> None:
+    parser = experiments.argument_parser("surgery", __doc__, trains=False)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may be repeated")
+    parser.add_argument("--rounds", type=experiments.at_least(2), default=20, help="of each comparison (%(default)s)")
+    parser.add_argument("--batch-size", type=experiments.at_least(2), default=64, help="images of a step (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the data, the orders and the bootstrap (%(default)s)")
+    args = parser.parse_args()
+    folder = experiments.open_folder("surgery", args.output)
+    experiments.quiet()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    rows, seconds = [], {}
+    for part in args.only or PARTS:
+        begun = time.perf_counter()
+        torch.manual_seed(args.seed)
+        rows += import_module(f"surgery_bench.{part}").rows(args, random.Random(args.seed))
+        seconds[part] = round(time.perf_counter() - begun, 1)
+    experiments.print_table(
+        "Noise in the model and penalties",
+        rows,
+        f"ours, peer: milliseconds of a step. {DEVICE}, one thread.",
+        f"Files: {folder}/results.json",
+    )
+    experiments.write_results(
+        folder, vars(args), {"seconds": seconds, "device": DEVICE}, rows, time.perf_counter() - start
+    )
+    sys.exit(int(not all(row["ok"] for row in rows)))
+
+
+if __name__ == "__main__":
+    main()
