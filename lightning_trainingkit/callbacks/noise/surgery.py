@@ -199,8 +199,8 @@ class NoiseSurgery(Surgery):
         self._unproven = []
         if silent:
             raise ValueError(
-                f"`layers` must be called in training for {type(self).__name__}, got layers that the first batch did "
-                f"not call: {', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
+                f"`{silent[0]}` must be called in training for {type(self).__name__}, got layers that the first batch "
+                f"did not call: {', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
             )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
