@@ -60,7 +60,9 @@ class DropConnect(NoiseSurgery):
     ) -> None:
         super().__init__(schedule, until, verbose=verbose)
         if not isinstance(rates, Mapping) or not rates or not all(isinstance(each, str) for each in rates):
-            raise TypeError(f"`rates` must be a dict of name patterns to rates, got {rates!r}. Write {{'*': 0.2}}, say.")
+            raise TypeError(
+                f"`rates` must be a dict of name patterns to rates, got {rates!r}. Write {{'*': 0.2}}, say."
+            )
         hint = "It is the share of the weights to drop. To train without DropConnect, leave the callback out."
         self._by_pattern = {
             pattern: _check.number(f"rates[{pattern!r}]", rate, hint, least=0, below=1)
