@@ -11,7 +11,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.noise_schedule import Schedule
 from lightning_trainingkit.nn.layers.drop_connect import CONVOLUTIONS, DroppedWeights, Mask
 from lightning_trainingkit.nn.layers.noisy_forward import Rated
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, is_kind, named
 
 __all__ = ["DropConnect"]
 
@@ -77,7 +77,7 @@ class DropConnect(NoiseSurgery):
         layers = {
             name: layer
             for name, layer in named(pl_module, skip=(Metric,)).items()
-            if isinstance(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
+            if is_kind(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
         }
         found = find_places("rates", self._by_pattern, pl_module, layers, rule="match a linear or convolutional layer")
         for name in found:

@@ -1,7 +1,7 @@
 """The base of the callbacks that change the model: places found, printed, changed, and put back."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,7 +191,7 @@ class NoiseSurgery(Surgery):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Raise ValueError after the first batch if a layer was never called, so that it had no noise."""
+        """Raise ValueError after the first batch if a layer had no noise: it was not called, or was in eval mode."""
         if not self._unproven:
             return
         noises = {name: self._noises[name][0] for name in self._unproven if name in self._noises}
@@ -201,6 +201,14 @@ class NoiseSurgery(Surgery):
             raise ValueError(
                 f"`{silent[0]}` must be called in training for {type(self).__name__}, got layers that the first batch "
                 f"did not call: {', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
+            )
+        layers = named(pl_module)
+        still = [name for name in noises if _evaluates(layers, name)]
+        if still:
+            raise ValueError(
+                f"`{still[0]}` must be in training mode for {type(self).__name__}, got eval mode in the first batch, "
+                "so that it had no noise. Call `train()` before the fit, or leave out the layers in eval mode: "
+                f"{', '.join(still[:8])}."
             )
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -214,6 +222,15 @@ class NoiseSurgery(Surgery):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_noises": {}, "_unproven": []}
+
+
+def _evaluates(layers: Mapping[str, nn.Module], name: str) -> bool:
+    """Whether a layer is in eval mode although it is not frozen. One without parameters is frozen with its parent."""
+    if name not in layers or layers[name].training:
+        return False
+    while name and next(layers[name].parameters(), None) is None:
+        name = name.rpartition(".")[0]
+    return not layers[name].training and any(each.requires_grad for each in layers[name].parameters())
 
 
 def _table(title: str, changes: list[Change]) -> Table:

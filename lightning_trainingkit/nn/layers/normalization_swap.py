@@ -14,6 +14,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_shared
 from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.layers_before import Source, layers_before
+from lightning_trainingkit.nn.structure.names import plain_name
 
 __all__ = ["replace_normalization"]
 
@@ -166,7 +167,7 @@ def _folded(
             f"`{name}` must follow one linear or convolutional layer, whose output it alone takes, to be folded, got "
             f"one whose input comes from {source.words}. Leave `fold` out, or give patterns that leave it out."
         )
-    (before,) = source.layers
+    before = plain_name(source.layers[0])
     check_place(model, before, by=_BY)
     refuse_shared(model, before, layers[before], by=_BY)
     layer: Any = layers[before]
