@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_trainingkit.nn.layers.activation_modules import NewActivation, read_activations
 from lightning_trainingkit.nn.layers.maxout import Maxout, widen_layer, widen_norm
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, refuse_shared, surgery_on
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, refuse_replaced, refuse_shared, surgery_on
 from lightning_trainingkit.nn.layers.replacement import Replacement, refuse_hooks
 from lightning_trainingkit.nn.structure.activation_uses import (
     ActivationUses,
@@ -121,6 +121,7 @@ def plan_activations(
         if surgery_on(old) == by and _is_made(old, new):
             continue
         check_place(model, name, by=by)
+        refuse_replaced(name, old, by=by)
         if use_of[name].is_gate and name not in to:
             plan.notes.append(f"{name} ({type(old).__name__}) stays: it is a gate or an output.")
             continue
@@ -134,6 +135,7 @@ def plan_activations(
         redrawn = before[:1] if new.name == "selu" and init else ()
         for layer in (*layers, *redrawn):
             check_place(model, layer, by=by)
+            refuse_replaced(layer, everything[layer], by=by)
             refuse_shared(model, layer, everything[layer], by=by)
             refuse_hooks(layer, everything[layer], by)
         _like(module, old, model)

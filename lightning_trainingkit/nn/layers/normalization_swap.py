@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_shared
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_replaced, refuse_shared
 from lightning_trainingkit.nn.layers.replacement import Replacement
 from lightning_trainingkit.nn.structure.layers_before import Source, layers_before
 from lightning_trainingkit.nn.structure.names import plain_name
@@ -74,6 +74,7 @@ def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fo
     for name, kind in places.items():
         old = norms[name]
         check_place(model, name, by=_BY)
+        refuse_replaced(name, old, by=_BY)
         refuse_shared(model, name, old, by=_BY)
         if _is_kind(old, kind):
             continue
@@ -169,6 +170,7 @@ def _folded(
         )
     before = plain_name(source.layers[0])
     check_place(model, before, by=_BY)
+    refuse_replaced(before, layers[before], by=_BY)
     refuse_shared(model, before, layers[before], by=_BY)
     layer: Any = layers[before]
     transposed = isinstance(layer, _ConvTransposeNd)

@@ -13,7 +13,7 @@ from lightning_trainingkit.nn.structure.names import plain_name, plain_names
 from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
 from lightning_trainingkit.nn.structure.randomness import noise_on
 
-__all__ = ["MARK", "check_place", "find_places", "is_kind", "named", "refuse_shared", "surgery_on"]
+__all__ = ["MARK", "check_place", "find_places", "is_kind", "named", "refuse_replaced", "refuse_shared", "surgery_on"]
 
 MARK = "_trainingkit_surgery"
 """Entry in the ``__dict__`` of a layer that a surgery has made."""
@@ -92,9 +92,8 @@ def _is_quantised(module: nn.Module) -> bool:
 
 
 def surgery_on(module: nn.Module) -> str:
-    """Name the surgery that has changed a layer. Empty if there was none."""
-    noise = noise_on(module)
-    return str(noise.by if noise is not None else vars(module).get(MARK, ""))
+    """Name the surgery that has made a layer. Empty if there was none."""
+    return str(vars(module).get(MARK, ""))
 
 
 def check_place(model: nn.Module, name: str, *, by: str) -> None:
@@ -107,7 +106,7 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
 
     Raises:
         TypeError: If the layer is TorchScript or quantised, or in a wrapper for several devices.
-        ValueError: If another surgery has changed the layer, or its shape is unknown yet.
+        ValueError: If the layer has noise already, or its shape is unknown yet.
     """
     named_modules = plain_names(dict(model.named_modules(remove_duplicate=False)))
     parts = name.split(".")
@@ -121,15 +120,23 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
         if each is not None and _is_quantised(each):
             raise _refused(by, above, "in floating point", type(each).__name__, "Do it before quantisation.")
     module = named_modules[name]
-    if earlier := surgery_on(module):
-        raise ValueError(
-            f"`{name}` must be a layer without another surgery for {by}, got one that {earlier} has changed. "
-            "Leave the layer out of one of the two."
-        )
+    if (noise := noise_on(module)) is not None:
+        raise _twice(name, by, noise.by, "Leave the layer out of one of the two, or replace layers first.")
     if any(is_lazy(each) for each in module.parameters(recurse=False)):
         raise ValueError(
             f"`{name}` must know its shapes for {by}, got a lazy layer. Call the model once on a batch before."
         )
+
+
+def refuse_replaced(name: str, module: nn.Module, *, by: str) -> None:
+    """Raise ValueError if a surgery has made a layer, so that another one must not replace it."""
+    if earlier := surgery_on(module):
+        raise _twice(name, by, earlier, "Leave the layer out of one of the two.")
+
+
+def _twice(name: str, by: str, earlier: str, hint: str) -> ValueError:
+    rule = f"a layer without another surgery for {by}"
+    return ValueError(f"`{name}` must be {rule}, got one that {earlier} has changed. {hint}")
 
 
 def _refused(by: str, name: str, rule: str, got: str, hint: str) -> TypeError:
