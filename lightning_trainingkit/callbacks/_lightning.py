@@ -176,8 +176,12 @@ def average_waits(trainer: L.Trainer, what: str) -> bool:
 def averages_other_shapes(trainer: L.Trainer) -> bool:
     """Whether a callback averages weights of other shapes, since it has copied the module before layers changed."""
     shapes = [each.shape for each in trainer.lightning_module.parameters()]
-    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    copies = [each._average_model.module for each in averages if each._average_model is not None]
+    copies: list[nn.Module] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            copies.append(callback._average_model.module)
+        elif isinstance(callback, StochasticWeightAveraging) and callback._average_model is not None:
+            copies.append(callback._average_model)
     return any([each.shape for each in copy.parameters()] != shapes for copy in copies)
 
 

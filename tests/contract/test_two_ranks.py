@@ -21,6 +21,7 @@ def found(tmp_path_factory):
 def test_ranks_end_equal(found, case):
     assert found[case]["weights"] == 0
     assert found[case]["steps"]
+    assert found[case]["noises"]
     assert found[case]["state"]
     assert found[case]["summaries"]
 

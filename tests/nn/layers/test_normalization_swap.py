@@ -96,3 +96,12 @@ def test_bad_input(model, to, fold, rule):
     with pytest.raises(ValueError, match=rule):
         replace_normalization(model, to, fold=fold)
     assert str(model) == before
+
+
+def test_a_norm_inside_of_a_compiled_part_is_folded():
+    part, x = net(), torch.randn(4, 3, 3, 3)
+    model = nn.Sequential(torch.compile(part, backend="eager"))
+    before = part(x)
+    replace_normalization(model, "none", fold=True)
+    assert isinstance(part[1], nn.Identity)
+    assert torch.allclose(part(x), before, atol=1e-5)
