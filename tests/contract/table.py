@@ -68,9 +68,7 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
         "Cutout": {"size": 1},
     },
     "ReplaceActivation with Maxout": {"ReplaceActivation": {"to": "maxout", "verbose": False}},
-    "StochasticDepth skips branches": {
-        "StochasticDepth": {"rate": 0.5, "mode": "batch", "schedule": "rise", "verbose": False}
-    },
+    "StochasticDepth skips branches": {"StochasticDepth": {"rate": 0.5, "mode": "batch", "verbose": False}},
     "WeightPenalty by proximal steps": {"WeightPenalty": {"l1": 0.05, "proximal": True, "verbose": False}},
     "EarlyStopping beside BestCheckpoint": {
         "EarlyStopping": {"patience": 20, **BY_LARGEST_LOSS},
@@ -83,6 +81,9 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
 }
 """Each callback alone, and further ones: the class that the case is about, then those beside it, to their arguments."""
 
+
+SCHEDULED = "StochasticDepth and DropConnect with schedules"
+"""A further case for two ranks."""
 
 RESIDUAL = ("FractionalMaxPool", "StochasticDepth")
 

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
-from lightning_trainingkit import BestCheckpoint, EarlyStopping
+from lightning_trainingkit import BestCheckpoint, DropConnect, EarlyStopping, StochasticDepth
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.nn.structure.randomness import noise_on
-from tests.contract.table import CASES, build, module_of
+from tests.contract.table import CASES, SCHEDULED, build, module_of
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
@@ -47,6 +47,12 @@ class OpposedModule(ToyModule):
         self.log("val/loss", ([1.0, 2.0, 3.0, 4.0], [3.0, 2.0, 1.5, 4.0])[self.global_rank][self.current_epoch])
 
 
+def scheduled() -> list[L.Callback]:
+    """Noises whose rates move. The length of the training is part of a schedule, so that no other case has one."""
+    depth = StochasticDepth(0.5, mode="batch", schedule="rise", verbose=False)
+    return [depth, DropConnect({"*": 0.2}, schedule="fall", until=0.5, verbose=False)]
+
+
 def disagreeing(folder: Path) -> dict:
     """Callbacks whose files have, on each rank, another name or another order."""
     top_3 = ModelCheckpoint(folder / "top_3", monitor="val/loss", save_top_k=3)
@@ -73,8 +79,8 @@ def agree(value) -> bool:
 
 def main(folder: Path) -> None:
     found = {}
-    for case in CASES:
-        callback, *beside = build(case)
+    for case in (*CASES, SCHEDULED):
+        callback, *beside = scheduled() if case == SCHEDULED else build(case)
         noises = Noises()
         trainer = toy_trainer(
             callback,
