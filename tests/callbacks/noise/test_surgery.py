@@ -127,6 +127,15 @@ def test_activations_with_numbers_that_are_not_finite(to):
         ReplaceActivation(to)
 
 
+def test_lazy_layers():
+    module = Module()
+    module.net[-1] = nn.LazyLinear(2)
+    with pytest.raises(ValueError, match=r"`net\.7` must know its shapes for DropConnect, got a lazy layer"):
+        fit(module, DropConnect({"*": 0.4}, verbose=False))
+    fit(module, ReplaceActivation("silu", verbose=False))
+    assert isinstance(module.net[2].relu, nn.SiLU)
+
+
 def test_a_copy_for_an_average_of_the_last_epochs_comes_after_a_rebuild():
     with pytest.raises(ValueError, match="before callbacks that average weights"):
         fit(Module(), StochasticWeightAveraging(0.1), ReplaceActivation("maxout", verbose=False))
