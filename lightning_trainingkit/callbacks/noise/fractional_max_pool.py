@@ -1,5 +1,7 @@
 """Train with max pooling over random regions."""
 
+from typing import Any
+
 from torch import nn
 from torchmetrics import Metric
 
@@ -51,7 +53,9 @@ class FractionalMaxPool(NoiseSurgery):
 
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
         """Find the max pooling layers that the patterns match."""
-        pools = {n: e for n, e in named(pl_module, skip=(Metric,)).items() if is_kind(e, (nn.MaxPool2d,))}
+        pools: dict[str, Any] = {
+            n: e for n, e in named(pl_module, skip=(Metric,)).items() if is_kind(e, (nn.MaxPool2d,))
+        }
         functions = calls_of_functions(pl_module, _FUNCTIONS, skip=(Metric,))
         if functions and (not pools or "*" in self._patterns):
             raise ValueError(
