@@ -11,8 +11,15 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_replaced, refuse_shared
-from lightning_trainingkit.nn.layers.replacement import Replacement
+from lightning_trainingkit.nn.layers.replace import (
+    check_place,
+    find_places,
+    is_kind,
+    named,
+    refuse_replaced,
+    refuse_shared,
+)
+from lightning_trainingkit.nn.layers.replacement import Replacement, refuse_hooks
 from lightning_trainingkit.nn.structure.layers_before import Source, layers_before
 from lightning_trainingkit.nn.structure.names import plain_name
 
@@ -21,6 +28,8 @@ __all__ = ["replace_normalization"]
 Kind = Literal["batch", "group", "layer", "none"]
 _KINDS = ("batch", "group", "layer", "none")
 _BY = "replace_normalization"
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm)
+_NORMS += (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fold: bool = False) -> Replacement:
@@ -89,7 +98,7 @@ def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fo
 
 
 def _is_norm(module: nn.Module, *, by_name: bool) -> bool:
-    if isinstance(module, _NormBase | nn.GroupNorm):
+    if isinstance(module, _NormBase) or is_kind(module, _NORMS):
         return True
     return isinstance(module, nn.LayerNorm) and (by_name or type(module).__name__ == "LayerNorm2d")
 
@@ -172,6 +181,7 @@ def _folded(
     check_place(model, before, by=_BY)
     refuse_replaced(before, layers[before], by=_BY)
     refuse_shared(model, before, layers[before], by=_BY)
+    refuse_hooks(before, layers[before], _BY)
     layer: Any = layers[before]
     transposed = isinstance(layer, _ConvTransposeNd)
     if transposed and layer.groups > 1:
