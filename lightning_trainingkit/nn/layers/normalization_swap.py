@@ -28,8 +28,10 @@ __all__ = ["replace_normalization"]
 Kind = Literal["batch", "group", "layer", "none"]
 _KINDS = ("batch", "group", "layer", "none")
 _BY = "replace_normalization"
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.GroupNorm)
-_NORMS += (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
+)
 
 
 def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fold: bool = False) -> Replacement:
