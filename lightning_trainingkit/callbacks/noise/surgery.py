@@ -1,7 +1,7 @@
 """The base of the callbacks that change the model: places found, printed, changed, and put back."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,11 @@ from torch import nn
 
 from lightning_trainingkit._lightning import L, is_overridden, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import after_build, is_compiled, refuse_twice
+from lightning_trainingkit.callbacks.noise.silent_noise import refuse_silent_noise
 from lightning_trainingkit.callbacks.noise.training_share import check_length, training_share
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.noise_schedule import Schedule, check_schedule, scheduled_rate
-from lightning_trainingkit.nn.layers.noisy_forward import NoisyForward, Rated
+from lightning_trainingkit.nn.layers.noisy_forward import Rated
 from lightning_trainingkit.nn.layers.replace import named
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
@@ -195,21 +196,8 @@ class NoiseSurgery(Surgery):
         if not self._unproven:
             return
         noises = {name: self._noises[name][0] for name in self._unproven if name in self._noises}
-        silent = [name for name, each in noises.items() if isinstance(each, NoisyForward) and not each.ran]
         self._unproven = []
-        if silent:
-            raise ValueError(
-                f"`{silent[0]}` must be called in training for {type(self).__name__}, got layers that the first batch "
-                f"did not call: {', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
-            )
-        layers = named(pl_module)
-        still = [name for name in noises if _evaluates(layers, name)]
-        if still:
-            raise ValueError(
-                f"`{still[0]}` must be in training mode for {type(self).__name__}, got eval mode in the first batch, "
-                "so that it had no noise. Call `train()` before the fit, or leave out the layers in eval mode: "
-                f"{', '.join(still[:8])}."
-            )
+        refuse_silent_noise(noises, named(pl_module), type(self).__name__)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put back the module's hooks, and take the noise away."""
@@ -222,15 +210,6 @@ class NoiseSurgery(Surgery):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_noises": {}, "_unproven": []}
-
-
-def _evaluates(layers: Mapping[str, nn.Module], name: str) -> bool:
-    """Whether a layer is in eval mode although it is not frozen. One without parameters is frozen with its parent."""
-    if name not in layers or layers[name].training:
-        return False
-    while name and next(layers[name].parameters(), None) is None:
-        name = name.rpartition(".")[0]
-    return not layers[name].training and any(each.requires_grad for each in layers[name].parameters())
 
 
 def _table(title: str, changes: list[Change]) -> Table:
