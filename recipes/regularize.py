@@ -1,6 +1,16 @@
 """Regularisers, each alone and all together: what each gains on test images, and what it costs.
 
-TODO
+- **The base**: a small residual network with max pooling, without BatchNorm, on which all regularisers have a place, and
+  AdamW without weight decay. BatchNorm's strength is the number of residual blocks with norms.
+- **Fair**: the split is fixed. A seed has the same training images, first weights and order for all, so that gains are
+  paired. Of three strengths the first three seeds choose, by validation error. Test images serve in no choice. The
+  learning rate and the epochs suit the base on validation; a regulariser might like others.
+- **Both sides**: `gain` is of a test without noise, `averaging gains` what its average adds: masks, branches and regions
+  by `MonteCarloDropout`, flips and shifts by `TestTimeAugmentation`. BatchNorm's running statistics are its average.
+- **All together**: each with its own strength. An elastic net is L1 and L2, and mixup stands for CutMix, too.
+- **Beside the table**: dropout in a perceptron, and cutout and mixup for a second number of images, with as many steps.
+
+Intervals are over seeds: they hold for these test images.
 
 Expected: not measured yet
 Cost:     not measured yet
@@ -41,7 +51,7 @@ SEEDS = {"digits": 10, "fashion-mnist": 5}
 EPOCHS = {"digits": 80, "fashion-mnist": 20}
 BATCH = {"digits": 32, "fashion-mnist": 64}
 CHOOSING = 3  # seeds whose validation error chooses a strength
-PASSES = 10  # of MonteCarloDropout
+PASSES, FEW_PASSES = 10, 2  # of MonteCarloDropout, and for each view of TestTimeAugmentation
 
 
 def main() -> None:
@@ -93,16 +103,17 @@ def main() -> None:
     if args.wandb != "disabled":
         for each in rows:
             wandb_runs.record(args, folder, "eval", f"{each['regulariser']}, {each['case']}", each)
-    experiments.print_table(
-        f"Regularisers on {args.data}: {seconds:.0f} s",
-        [shown(each) for each in rows],
-        f"Percent, means of {args.seeds} seeds, +-: 95 % interval, paired by seed",
+    for label in found:
+        experiments.print_table(f"{args.data}, {label}", [shown(each) for each in rows if each["case"] == label])
+    notes = (
+        f"{seconds:.0f} s. Percent, means of {args.seeds} seeds, +-: 95 % interval, paired by seed",
         "gain: test error of none less test error. averaging gains: by averaging over the noise at test time",
         "gap: test less train error. gap less: how much smaller it is than for none",
         "time: of a training step, as a multiple of none's. strength: the choice of validation",
         f"Files: {folder}/regularize.png, {folder}/results.json",
         *wandb_runs.center(args, folder),
     )
+    print(*notes, sep="\n")
 
 
 def cases(args: argparse.Namespace, size: int) -> dict[str, tuple[Case, list[str]]]:
@@ -200,7 +211,8 @@ def train(
     for part, loader in loaders.items():
         scores |= tested(plain, model, loader, part)
     views = [kit.TestTimeAugmentation(list(each.views)) for each in setups if each.views]
-    averages = [*views, *([kit.MonteCarloDropout(PASSES)] if noise else [])]
+    passes = FEW_PASSES if views else PASSES
+    averages = [*views, *([kit.MonteCarloDropout(passes)] if noise else [])]
     if averages:
         averaging = experiments.new_trainer(args, folder, *fast, *noise, *averages)
         scores |= tested(averaging, model, loaders["test"], "averaged")

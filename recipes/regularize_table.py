@@ -50,7 +50,7 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
             plain = found["regulariser"] == "none"
             sign = "" if key == "time" else "+"
             cells[key] = None if plain else f"{value:{sign}.2f} +- {found[f'{key} +-']:.2f}"
-        elif not key.endswith("+-"):
+        elif key != "case" and not key.endswith("+-"):
             cells[key] = f"{value:.2f}" if key in ("test error", "gap") else value
     return cells
 
