@@ -1,12 +1,12 @@
 """Regularisers, each alone and all together: what each gains on test images, and what it costs.
 
-- **The base**: a small residual network with max pooling, without BatchNorm, on which all regularisers have a place, and
-  AdamW without weight decay. BatchNorm's strength is the number of residual blocks with norms.
+- **The base**: a small residual network with max pooling and without BatchNorm, on which all regularisers have a
+  place, and AdamW without weight decay. BatchNorm's strength is the number of residual blocks with norms.
 - **Fair**: the split is fixed. A seed has the same training images, first weights and order for all, so that gains are
   paired. Of three strengths the first three seeds choose, by validation error. Test images serve in no choice. The
   learning rate and the epochs suit the base on validation; a regulariser might like others.
-- **Both sides**: `gain` is of a test without noise, `averaging gains` what its average adds: masks, branches and regions
-  by `MonteCarloDropout`, flips and shifts by `TestTimeAugmentation`. BatchNorm's running statistics are its average.
+- **Both sides**: `gain` is of a test without noise, and `averaging gains` is what its average adds: masks, branches and
+  regions by `MonteCarloDropout`, flips and shifts by `TestTimeAugmentation`. BatchNorm's statistics are an average.
 - **All together**: each with its own strength. An elastic net is L1 and L2, and mixup stands for CutMix, too.
 - **Beside the table**: dropout in a perceptron, and cutout and mixup for a second number of images, with as many steps.
 
@@ -126,9 +126,8 @@ def cases(args: argparse.Namespace, size: int) -> dict[str, tuple[Case, list[str
         mlp = Case(args.data, "MLP", count, args.epochs)
         found[f"MLP, {count} images"] = mlp, ["dropout", "vanilla dropout"]
     blends = [name for name in ("cutout", "mixup") if name in names]
-    if blends:
-        # As many steps as in the table.
-        epochs = max(1, round(args.epochs * count / other))
+    if blends and other != count:
+        epochs = max(1, round(args.epochs * count / other))  # as many steps as in the table
         found[f"CNN, {other} images"] = Case(args.data, "CNN", other, epochs), blends
     return found
 

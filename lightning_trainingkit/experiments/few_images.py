@@ -4,7 +4,7 @@ import copy
 from typing import TypeVar, cast
 
 import torch
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from lightning_trainingkit.data._base import ImageDataModule
 
@@ -34,8 +34,6 @@ def few_images(data: T, count: int, generator: torch.Generator) -> T:
         raise ValueError(f"`--images` must be from 1 to {size}, the images of the training set, got {count}.")
     chosen = torch.randperm(size, generator=generator)[:count]
     few = copy.copy(data)
-    few.train_set = cast(
-        Dataset[tuple[torch.Tensor, torch.Tensor]],
-        TensorDataset(*default_collate([images[index] for index in chosen.tolist()])),
-    )
+    pairs = Subset(images, chosen.tolist()).__getitems__(list(range(count)))  # in one call where the data allow it
+    few.train_set = cast(Dataset[tuple[torch.Tensor, torch.Tensor]], TensorDataset(*default_collate(pairs)))
     return few
