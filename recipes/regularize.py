@@ -5,7 +5,7 @@
 - **Fair**: the split is fixed. A seed has the same training images, first weights and order for all, so that gains are
   paired. Of three strengths the first three seeds choose, by validation error. Test images serve in no choice. The
   learning rate and the epochs suit the base on validation; a regulariser might like others.
-- **Both sides**: `gain` is of a test without noise, and `averaging gains` is what its average adds: masks, branches and
+- **Both sides**: `gain` is of a test without noise, and `averaged` of a test that averages over it: masks, branches and
   regions by `MonteCarloDropout`, flips and shifts by `TestTimeAugmentation`. BatchNorm's statistics are an average.
 - **All together**: each with its own strength. An elastic net is L1 and L2, and mixup stands for CutMix, too.
 - **Beside the table**: dropout in a perceptron, and cutout and mixup for a second number of images, with as many steps.
@@ -21,29 +21,15 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
-import lightning as L
-import torch
 from lightning.pytorch.utilities import rank_zero_only
-from regularize_setups import (
-    ALL,
-    REGULARISERS,
-    TOGETHER,
-    Case,
-    Setup,
-    VanillaDropout,
-    apart_from_inverted,
-    combined,
-    new_model,
-)
+from regularize_setups import ALL, REGULARISERS, TOGETHER, Case, combined
 from regularize_table import claims, draw, row, shown, verdict
-from torch.utils.data import DataLoader
+from regularize_training import step_times, trained
 
-import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import at_least, wandb_runs
 
@@ -51,7 +37,6 @@ SEEDS = {"digits": 10, "fashion-mnist": 5}
 EPOCHS = {"digits": 80, "fashion-mnist": 20}
 BATCH = {"digits": 32, "fashion-mnist": 64}
 CHOOSING = 3  # seeds whose validation error chooses a strength
-PASSES, FEW_PASSES = 10, 2  # of MonteCarloDropout, and for each view of TestTimeAugmentation
 
 
 def main() -> None:
@@ -80,15 +65,16 @@ def main() -> None:
     data.setup()
 
     # 1. Each case: all strengths of each regulariser, then all together, each with its own best strength.
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    found, times = {}, {}
     for label, (case, names) in cases(args, len(data.train_set)).items():
-        found[label] = compare(args, folder, data, case, names)
+        found[label], chosen = compare(args, folder, data, case, names)
+        times[label] = step_times(args, folder, data, case, chosen)
 
     # 2. Differences to the training without a regulariser, paired by seed.
-    rows = [row(label, name, runs, each["none"]) for label, each in found.items() for name, runs in each.items()]
+    rows = [row(label, name, each, times[label]) for label, each in found.items() for name in each]
     for each in rows:
         if each["regulariser"] != "none":
-            print(f"{each['regulariser']}, {each['case']}: {verdict(each)}")
+            print(f"{each['case']}, {each['regulariser']}: {verdict(each)}")
     judged = claims(parser, args, found)
     for each in judged:
         print(f"{each['claim']}: {each['verdict']}. {each['measured']}")
@@ -99,7 +85,7 @@ def main() -> None:
     rank_zero_only(figure.savefig)(folder / "regularize.png", dpi=150)
 
     seconds = time.perf_counter() - start
-    experiments.write_results(folder, vars(args), {"trainings": found}, rows, seconds, judged)
+    experiments.write_results(folder, vars(args), {"trainings": found, "step ms": times}, rows, seconds, judged)
     if args.wandb != "disabled":
         for each in rows:
             wandb_runs.record(args, folder, "eval", f"{each['regulariser']}, {each['case']}", each)
@@ -107,7 +93,7 @@ def main() -> None:
         experiments.print_table(f"{args.data}, {label}", [shown(each) for each in rows if each["case"] == label])
     notes = (
         f"{seconds:.0f} s. Percent, means of {args.seeds} seeds, +-: 95 % interval, paired by seed",
-        "gain: test error of none less test error. averaging gains: by averaging over the noise at test time",
+        "gain: test error of none less test error. averaged: the same after averaging over the noise at test time",
         "gap: test less train error. gap less: how much smaller it is than for none",
         "time: of a training step, as a multiple of none's. strength: the choice of validation",
         f"Files: {folder}/regularize.png, {folder}/results.json",
@@ -134,28 +120,29 @@ def cases(args: argparse.Namespace, size: int) -> dict[str, tuple[Case, list[str
 
 def compare(
     args: argparse.Namespace, folder: Path, data: Any, case: Case, names: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Choose each regulariser's strength on the first seeds, and train it with all seeds."""
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, float]]]:
+    """Choose each regulariser's strength on the first seeds, and train it with all seeds.
+
+    Returns:
+        The scores of each seed, and the chosen strengths. Both by row of the table.
+    """
     seeds = range(args.seed, args.seed + args.seeds)
     own = folder / f"{case.network}-{case.images}"
-    chosen: dict[str, float] = {}
+    chosen: dict[str, dict[str, float]] = {}
     found = {}
     for name in ("none", *names):
         if name == TOGETHER:
-            strengths = combined(chosen)
+            chosen[name] = combined({key: value for each in chosen.values() for key, value in each.items()})
         else:
             tried = {
                 value: [trained(args, own, data, case, seed, {name: value}) for seed in seeds[:CHOOSING]]
                 for value in REGULARISERS[name].strengths
             }
-            chosen[name] = min(tried, key=lambda value: on_validation(tried[value]))
-            strengths = {name: chosen[name]}
-        found[name] = [trained(args, own, data, case, seed, strengths) for seed in seeds]
-        print(
-            f"{case.network}, {case.images} images, {name}: {', '.join(f'{x:g}' for x in strengths.values())}",
-            flush=True,
-        )
-    return found
+            chosen[name] = {name: min(tried, key=lambda value: on_validation(tried[value]))}
+        found[name] = [trained(args, own, data, case, seed, chosen[name]) for seed in seeds]
+        values = ", ".join(f"{value:g}" for value in chosen[name].values())
+        print(f"{case.network}, {case.images} images, {name}: {values}", flush=True)
+    return found, chosen
 
 
 def on_validation(runs: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -163,87 +150,6 @@ def on_validation(runs: Sequence[dict[str, Any]]) -> tuple[float, float]:
     losses = [run["val/loss"] for run in runs]
     lost = any(loss is None or math.isnan(loss) for loss in losses)
     return fmean(run["val/error"] for run in runs), math.inf if lost else fmean(losses)
-
-
-def trained(
-    args: argparse.Namespace, folder: Path, data: Any, case: Case, seed: int, strengths: dict[str, float]
-) -> dict[str, Any]:
-    """Train once with these regularisers, or read the scores from a run that finished this training."""
-    own = folder / f"seed-{seed}" / ",".join(f"{name.replace(' ', '_')}={value:g}" for name, value in strengths.items())
-    precision = experiments.default_precision(args.data, args.precision, args.accelerator)
-    settings = {**asdict(case), "split": args.seed, "precision": precision, "strengths": strengths}
-    done = experiments.finished_metrics(own, settings)
-    if done is None:
-        start = time.perf_counter()
-        done = train(
-            args, own, data, case, seed, [REGULARISERS[name].build(value, case) for name, value in strengths.items()]
-        )
-        done["strength"] = next(iter(strengths.values())) if len(strengths) == 1 else None
-        experiments.write_results(own, settings, done, [], time.perf_counter() - start)
-    return done
-
-
-def train(
-    args: argparse.Namespace, folder: Path, data: Any, case: Case, seed: int, setups: Sequence[Setup]
-) -> dict[str, Any]:
-    """Train once. Return the loss on validation, the errors on test and training images, and the time of a step."""
-    few = experiments.few_images(data, case.images, torch.Generator().manual_seed(seed))
-    L.seed_everything(seed, verbose=False)
-    model = new_model(case.network, data.image_shape, data.num_classes, setups)
-    penalty = {key: value for each in setups for key, value in each.penalty.items()}
-    noise = [each for setup in setups for each in setup.noise]
-    fast = [kit.ChannelsLast()] if args.data != "digits" else []
-    steps = StepTimes()
-    callbacks = [*fast, kit.EpochSeed(seed), *(each for setup in setups for each in setup.callbacks), *noise, steps]
-    if penalty:
-        callbacks.append(kit.WeightPenalty(**penalty, proximal=True, verbose=False))
-    # Only early stopping looks at validation images during the training.
-    unseen = {} if any(isinstance(each, kit.EarlyStopping) for each in callbacks) else {"limit_val_batches": 0}
-    options = {"max_epochs": case.epochs, "num_sanity_val_steps": 0, **unseen}
-    experiments.new_trainer(args, folder, *callbacks, **options).fit(model, few)
-
-    # The last weights, or those that EarlyStopping has restored, without the noise.
-    plain = experiments.new_trainer(args, folder, *fast)
-    sets = {"train": few.train_set, "val": data.val_set, "test": data.test_set}
-    loaders = {part: DataLoader(images, 500) for part, images in sets.items()}
-    scores: dict[str, Any] = {}
-    for part, loader in loaders.items():
-        scores |= tested(plain, model, loader, part)
-    views = [kit.TestTimeAugmentation(list(each.views)) for each in setups if each.views]
-    passes = FEW_PASSES if views else PASSES
-    averages = [*views, *([kit.MonteCarloDropout(passes)] if noise else [])]
-    if averages:
-        averaging = experiments.new_trainer(args, folder, *fast, *noise, *averages)
-        scores |= tested(averaging, model, loaders["test"], "averaged")
-    if any(each.vanilla is not None for each in setups):
-        scores["apart"] = apart_from_inverted(model.model, next(iter(loaders["test"]))[0])
-        for layer in model.modules():
-            if isinstance(layer, VanillaDropout):
-                layer.forgotten = True
-        scores |= tested(plain, model, loaders["test"], "forgotten")
-    return {**scores, "ms": 1000 * median(steps.seconds)}
-
-
-def tested(trainer: L.Trainer, model: L.LightningModule, loader: DataLoader[Any], name: str) -> dict[str, float]:
-    """Return the error and the loss."""
-    scores = trainer.test(model, loader, verbose=False)[0]
-    return {f"{name}/error": 1 - scores["test/acc"], f"{name}/loss": scores["test/loss"]}
-
-
-class StepTimes(L.Callback):
-    """Measure the time of this process from the start of each step to the start of the next one in its epoch."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """End a step and begin one."""
-        now = time.process_time()
-        if batch_idx:
-            self.seconds.append(now - self.begun)
-        self.begun = now
 
 
 if __name__ == "__main__":

@@ -11,19 +11,23 @@ from lightning_trainingkit.experiments import comparison
 Runs = Sequence[Mapping[str, Any]]
 
 
-def row(case: str, name: str, runs: Runs, plain: Runs) -> dict[str, Any]:
+def row(case: str, name: str, found: Mapping[str, Runs], times: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """Summarise a regulariser over seeds, errors in percent."""
-    strengths = [run["strength"] for run in runs]
+    runs, plain = found[name], found["none"]
     test, train = (100 * fmean(run[f"{part}/error"] for run in runs) for part in ("test", "train"))
-    found = {"regulariser": name, "case": case, "strength": strengths[0], "test error": test}
-    found |= difference("gain", gains(runs, plain))
     noisy = all("averaged/error" in run for run in runs)
-    averaging = [100 * (run["test/error"] - run["averaged/error"]) for run in runs] if noisy else None
-    found |= difference("averaging gains", averaging)
-    found["gap"] = test - train
-    found |= difference("gap less", [gap(one) - gap(run) for run, one in zip(runs, plain, strict=True)])
-    found |= difference("time", [run["ms"] / one["ms"] for run, one in zip(runs, plain, strict=True)])
-    return found
+    return {
+        "regulariser": name,
+        "case": case,
+        "strength": runs[0]["strength"],
+        "test error": test,
+        **difference("gain", gains(runs, plain)),
+        **difference("averaged", gains(runs, plain, "averaged/error") if noisy else None),
+        **difference("averaging adds", gains(runs, runs, "averaged/error") if noisy else None),
+        "gap": test - train,
+        **difference("gap less", [gap(one) - gap(run) for run, one in zip(runs, plain, strict=True)]),
+        **difference("time", [one / other for one, other in zip(times[name], times["none"], strict=True)]),
+    }
 
 
 def gains(runs: Runs, plain: Runs, kind: str = "test/error") -> list[float]:
@@ -46,20 +50,27 @@ def shown(found: Mapping[str, Any]) -> dict[str, Any]:
     """Join each mean and its interval in one cell."""
     cells = {}
     for key, value in found.items():
-        if f"{key} +-" in found and value is not None:
+        if key != "averaging adds" and f"{key} +-" in found and value is not None:
             plain = found["regulariser"] == "none"
             sign = "" if key == "time" else "+"
             cells[key] = None if plain else f"{value:{sign}.2f} +- {found[f'{key} +-']:.2f}"
-        elif key != "case" and not key.endswith("+-"):
+        elif key not in ("case", "averaging adds") and not key.endswith("+-"):
             cells[key] = f"{value:.2f}" if key in ("test error", "gap") else value
     return cells
 
 
 def verdict(found: Mapping[str, Any]) -> str:
-    """Say whether the test error without averaging is better than without a regulariser."""
-    if abs(found["gain"]) <= found["gain +-"]:
-        return "not to be told from none"
-    return "better than none" if found["gain"] > 0 else "worse than none"
+    """Say whether the test error is better than without a regulariser, and whether averaging over the noise helps."""
+
+    def word(key: str, equal: str) -> str:
+        value, half = found[key], found[f"{key} +-"]
+        sign = equal if abs(value) <= half else "better" if value > 0 else "worse"
+        return f"{sign} ({value:+.2f} +- {half:.2f} points)"
+
+    said = f"{word('gain', 'not to be told from none')} without averaging"
+    if found["averaged"] is None:
+        return said.removesuffix(" without averaging")
+    return f"{said}, {word('averaged', 'not to be told from none')} with it"
 
 
 def claims(
@@ -90,7 +101,9 @@ def claims(
         judge("Dropout for large fully-connected layers", [("MLP's gain", large), ("more than CNN's", more)])
     always = [name for name in ("BatchNorm", "flips and shifts") if name in main]
     if len(always) == 2:
-        judge("BatchNorm and augmentation almost always", [(name, gains(main[name], main["none"])) for name in always])
+        measured = [(name, gains(main[name], main["none"])) for name in always]
+        measured.append(("averaged over views", gains(main[always[1]], main["none"], "averaged/error")))
+        judge("BatchNorm and augmentation almost always", measured)
     if other is not None:
         less, more_images = sorted((first, other), key=lambda each: int(each.split()[1]))
         measured = []
@@ -126,20 +139,18 @@ def scaling(parser: argparse.ArgumentParser, args: argparse.Namespace, found: Ma
 
 
 def draw(figure: Any, rows: Runs) -> None:
-    """Draw each gain with its interval, the best at the top, in a colour for each case."""
+    """Draw each gain with its interval, the best at the top, in a colour for each case. Hollow: averaged over noise."""
     axes = figure.subplots()
     ordered = sorted((each for each in rows if each["regulariser"] != "none"), key=lambda each: each["gain"])
     for number, case in enumerate(dict.fromkeys(each["case"] for each in rows)):
         places = [place for place, each in enumerate(ordered) if each["case"] == case]
         mine = [ordered[place] for place in places]
-        axes.errorbar(
-            [each["gain"] for each in mine],
-            places,
-            xerr=[each["gain +-"] for each in mine],
-            fmt="osD^"[number],
-            capsize=3,
-            label=case,
-        )
+        style = {"fmt": "osD^"[number], "color": f"C{number}", "capsize": 3}
+        for key, shift, more in (("gain", 0.0, {"label": case}), ("averaged", 0.3, {"markerfacecolor": "white"})):
+            shown = [(place, each) for place, each in zip(places, mine, strict=True) if each[key] is not None]
+            if shown:
+                heights, values = [place - shift for place, _ in shown], [each[key] for _, each in shown]
+                axes.errorbar(values, heights, xerr=[each[f"{key} +-"] for _, each in shown], **style, **more)
     axes.set_yticks(range(len(ordered)), [each["regulariser"] for each in ordered])
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_xlabel("gain in test error over none of the same case, points (95 % interval, paired by seed)")

@@ -77,7 +77,7 @@ def test_differences_are_paired_by_seed_and_noise_is_averaged(folder):
         assert row["gain +-"] == pytest.approx(12.7062 * abs(gains[0] - gains[1]) / 2, abs=1e-3)  # Student's t
         assert row["gap"] == pytest.approx(50 * sum(run["test/error"] - run["train/error"] for run in runs))
         noisy = row["regulariser"] in ("dropout", "flips and shifts", "all together")
-        assert (row["averaging gains"] is not None) == noisy
+        assert (row["averaged"] is not None) == noisy
     assert (folder / "regularize.png").stat().st_size > 5000
 
 
@@ -100,7 +100,7 @@ def test_a_resumed_run_reads_what_is_finished(folder):
     out = run("--output", str(folder), "--resume")
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/seed-*/*/results.json")} == before
     assert results(folder)["rows"] == rows
-    assert f"L2, {CNN}: " in out
+    assert f"{CNN}, L2: " in out
 
 
 def test_all_regularisers_begin_with_the_same_weights_and_fit_both_networks(setups):
