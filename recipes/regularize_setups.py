@@ -86,8 +86,9 @@ def cutout(share: float, case: Case) -> Setup:
 
 
 def early_stopping(share: float, case: Case) -> Setup:
-    """Stop after a share of the epochs without a better validation loss, and restore the best weights."""
-    return Setup([kit.EarlyStopping("val/loss", patience=max(1, round(share * case.epochs)))])
+    """Stop after a share of the epochs without a better validation accuracy, and restore the best weights."""
+    patience = max(1, round(share * case.epochs))
+    return Setup([kit.EarlyStopping("val/acc", mode="max", patience=patience)])
 
 
 def dropped_features(rate: float, case: Case) -> Setup:
@@ -98,9 +99,9 @@ def dropped_features(rate: float, case: Case) -> Setup:
 
 REGULARISERS = {
     "none": Regulariser([0], lambda s, case: Setup()),
-    "L2": Regulariser([0.1, 0.5, 2.0], lambda s, case: Setup(penalty={"l2": s})),
-    "L1": Regulariser([0.01, 0.03, 0.1], lambda s, case: Setup(penalty={"l1": s})),
-    "elastic net": Regulariser([0.003, 0.01, 0.03], lambda s, case: Setup(penalty={"l1": s, "l2": 30 * s})),
+    "L2": Regulariser([0.005, 0.02, 0.1], lambda s, case: Setup(penalty={"l2": s})),
+    "L1": Regulariser([0.003, 0.01, 0.03], lambda s, case: Setup(penalty={"l1": s})),
+    "elastic net": Regulariser([0.003, 0.01, 0.03], lambda s, case: Setup(penalty={"l1": s, "l2": s})),
     "dropout": Regulariser([0.1, 0.3, 0.5], dropped_features),
     "DropConnect": Regulariser(
         [0.05, 0.1, 0.2], lambda s, case: Setup(noise=[kit.DropConnect({"model.*": s}, verbose=False)])
