@@ -153,6 +153,12 @@ def draw(figure: Any, rows: Runs) -> None:
                 axes.errorbar(values, heights, xerr=[each[f"{key} +-"] for _, each in shown], **style, **more)
     axes.set_yticks(range(len(ordered)), [each["regulariser"] for each in ordered])
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_xlabel("gain in test error over none of the same case, points (95 % interval, paired by seed)")
+    axes.set_xscale("symlog", linthresh=5)  # linear up to 5 points: one bad row must not squeeze the others
+    axes.set_xticks([-20, -10, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5], minor=False)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel(
+        "gain in test error over none of the same case, points, with 95 % interval, paired by seed\n"
+        "hollow: averaged over the noise at test time. The axis is logarithmic beyond 5 points"
+    )
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
