@@ -98,7 +98,7 @@ def main() -> None:
     for label in found:
         experiments.print_table(f"{args.data}, {label}", [shown(each) for each in rows if each["case"] == label])
     notes = (
-        f"{seconds:.0f} s. Percent, means of {args.seeds} seeds, +-: 95 % interval, paired by seed",
+        f"{seconds:.0f} s in this process. Percent, means of {args.seeds} seeds, +-: 95 % interval, paired by seed",
         "gain: test error of none less test error. averaged: the same after averaging over the noise at test time",
         "gap: test less train error. gap less: how much smaller it is than for none",
         "time: of a training step, as a multiple of none's. strength: the choice of validation",
