@@ -4,6 +4,7 @@ from .arguments import argument_parser as argument_parser
 from .arguments import at_least as at_least
 from .arguments import data_module as data_module
 from .claims import claim as claim
+from .few_images import few_images as few_images
 from .folders import newest_checkpoint as newest_checkpoint
 from .folders import open_folder as open_folder
 from .results import finished_metrics as finished_metrics

@@ -23,7 +23,6 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
-from torch.utils.data import TensorDataset, default_collate
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
@@ -114,7 +113,7 @@ def train_twice(args: argparse.Namespace, folder: Path, seed: int) -> dict[str, 
 
 def train(args: argparse.Namespace, folder: Path, seed: int, *stopping: L.Callback) -> tuple[list[Any], dict[str, Any]]:
     """Train once; return the curves, and the test scores of the weights after the fit."""
-    data = few_images(args, seed)
+    data = noisy_images(args, seed)
     L.seed_everything(seed, verbose=False)
     layers = [nn.Linear(math.prod(data.image_shape), 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU()]
     net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(512, data.num_classes))
@@ -140,17 +139,14 @@ class Curves(L.Callback):
         self.rows.append({"epoch": trainer.current_epoch + 1, **row})
 
 
-def few_images(args: argparse.Namespace, seed: int) -> Any:
+def noisy_images(args: argparse.Namespace, seed: int) -> Any:
     """Load the data with a small training set, and shuffle some of its labels among themselves if asked."""
-    data = experiments.data_module(args.data, args.data_dir, batch_size=32, seed=seed)
-    data.prepare_data()
-    data.setup()
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(data.train_set), generator=generator)[: args.images]  # type: ignore[arg-type]
-    images, labels = default_collate([data.train_set[index] for index in chosen.tolist()])
+    whole = experiments.data_module(args.data, args.data_dir, batch_size=32, seed=seed)
+    data: Any = experiments.few_images(whole, args.images, generator)
+    _, labels = data.train_set.tensors
     shuffled = torch.randperm(round(args.shuffled * len(labels)), generator=generator)
     labels[: len(shuffled)] = labels[shuffled]
-    data.train_set = TensorDataset(images, labels)
     return data
 
 

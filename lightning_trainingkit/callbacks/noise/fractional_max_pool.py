@@ -22,8 +22,8 @@ class FractionalMaxPool(NoiseSurgery):
     """Let max pooling take the largest values of random regions in training; evaluation is untouched.
 
     The number and the size of the regions are the plain pooling's, so that all later layers fit. The regions begin at
-    ``floor(a (i + u)) - floor(a u)`` for a draw ``u`` for each image and channel, in an image with a border of one more
-    pixel. So a region moves by about one pixel.
+    ``floor(a (i + u)) - floor(a u)`` for a draw ``u`` for each image and channel, in an image with one more pixel of
+    border on a random side. So a region moves by about one pixel. A single region stays.
 
     The paper has larger outputs (ratios from 1 to 2) and a deeper network. ``nn.FractionalMaxPool2d`` is for such a
     network. ``MonteCarloDropout`` averages the regions at test time. The changes are printed before they are made.

@@ -15,8 +15,9 @@ class FractionalRegions(NoisyForward):
     """Pool over random regions in training, in the number and the size of the plain pooling's.
 
     Each image and each channel has regions of its own. Pass ``i`` of ``n`` begins at ``floor(a (i + u)) - floor(a u)``
-    with a draw ``u`` and the ratio ``a``. A border of one more pixel leaves room for the regions where the plain ones
-    fill the image.
+    with a draw ``u`` and the ratio ``a``. One more pixel of border, on a side drawn for each image and channel, leaves
+    room where the plain regions fill the image. Borders on both sides would spoil small images: of four pixels, two
+    regions would see the first and the last alone. A single region stays.
 
     The draws are made here and given to torch's operation, whose own draws are wrong under ``torch.compile``
     (pytorch #183249).
@@ -38,19 +39,38 @@ class FractionalRegions(NoisyForward):
         kernel, border = _pair(pool.kernel_size), _pair(pool.padding)
         stride = _pair(pool.stride if pool.stride is not None else pool.kernel_size)
         images = x if x.dim() == 4 else x.unsqueeze(0)
-        sizes, widths = [], []
-        for side, width, step, edge in zip(images.shape[-2:], kernel, stride, border, strict=True):
+        draws = torch.rand(*images.shape[:2], 4, dtype=images.dtype, device=images.device)
+        wide, sizes = images, []
+        for number, (side, width, step, edge) in enumerate(zip(images.shape[-2:], kernel, stride, border, strict=True)):
             span = side + 2 * edge - width
             count = -(-span // step) + 1 if pool.ceil_mode else span // step + 1
             if pool.ceil_mode and (count - 1) * step >= side + edge:  # torch's rule: a region begins in the image
                 count -= 1
             beyond = max((count - 1) * step - span, 0)  # of the last region, in `ceil_mode`
             sizes.append(count)
-            widths.append((edge + 1, edge + beyond if pool.ceil_mode else edge + 1))
-        draws = torch.rand(*images.shape[:2], 2, dtype=images.dtype, device=images.device)
-        wide = pad(images, (*widths[1], *widths[0]), value=-torch.inf)
-        y = fractional_max_pool2d(wide, kernel, output_size=tuple(sizes), _random_samples=draws)
+            first = draws[:, :, 2 + number, None, None] < 0.5
+            wide = _widened(wide, number - 2, edge, beyond, first if count > 1 else None)
+        y = fractional_max_pool2d(wide, kernel, output_size=tuple(sizes), _random_samples=draws[..., :2])
         return y if x.dim() == 4 else y.squeeze(0)
+
+
+def _widened(images: Tensor, dim: int, edge: int, beyond: int, first: Tensor | None) -> Tensor:
+    """Add the plain border in one direction, and one more pixel at the beginning or the end of each image and channel.
+
+    Args:
+        images: Images ``(N, C, H, W)``.
+        dim: -2 or -1.
+        edge: The plain border.
+        beyond: Pixels that the last plain region needs behind it. There is no room for one more.
+        first: Whether the pixel is at the beginning, ``(N, C, 1, 1)``. None adds none.
+    """
+    more = 0 if first is None else 1
+    widths = (edge + more, edge + (beyond or more))
+    wide = pad(images, widths if dim == -1 else (0, 0, *widths), value=-torch.inf)
+    if first is None or beyond:
+        return wide
+    length = wide.shape[dim] - 1
+    return torch.where(first, wide.narrow(dim, 0, length), wide.narrow(dim, 1, length))
 
 
 def pool_fault(module: nn.MaxPool2d) -> str:

@@ -40,17 +40,26 @@ def test_the_regions_are_those_of_the_paper():
     torch.manual_seed(5)
     y = pool(x)
     torch.manual_seed(5)
-    draws = torch.rand(2, 3, 2)
-    wide = nn.functional.pad(x, (1, 1, 1, 1), value=-torch.inf)
-    ratio = (10 - 2) / (4 - 1)
+    draws = torch.rand(2, 3, 4)
+    ratio = (9 - 2) / (4 - 1)
     for image, channel in itertools.product(range(2), range(3)):
-        first = [
-            [int((i + u) * ratio) - int(u * ratio) for i in range(3)] + [8] for u in draws[image, channel].tolist()
-        ]
+        *starts, before_rows, before_columns = draws[image, channel].tolist()
+        left, top = [[int((i + u) * ratio) - int(u * ratio) for i in range(3)] + [7] for u in starts]
+        more = [int(before_columns < 0.5), int(before_columns >= 0.5), int(before_rows < 0.5), int(before_rows >= 0.5)]
+        wide = nn.functional.pad(x[image, channel], more, value=-torch.inf)
         for row, column in itertools.product(range(4), range(4)):
-            top, left = first[1][row], first[0][column]
-            region = wide[image, channel, top : top + 2, left : left + 2]
+            region = wide[top[row] : top[row] + 2, left[column] : left[column] + 2]
             assert y[image, channel, row, column] == region.max()
+
+
+def test_small_images_keep_all_their_pixels():
+    """Training must resemble evaluation: a pixel that training never sees would be new in evaluation."""
+    pool = nn.MaxPool2d(2)
+    FractionalRegions(pool, by="FractionalMaxPool")
+    x = torch.eye(16).view(16, 1, 4, 4)  # one bright pixel in each image
+    seen = torch.stack([pool(x).amax(dim=(1, 2, 3)) for _ in range(200)]).mean(dim=0)
+    assert seen.min() > 0.1
+    assert torch.equal(pool(x[:, :, :2, :2]), nn.MaxPool2d(2)(x[:, :, :2, :2]))  # a single region has no room
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
