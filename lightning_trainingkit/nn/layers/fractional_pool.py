@@ -55,6 +55,8 @@ class FractionalRegions(NoisyForward):
 
 def pool_fault(module: nn.MaxPool2d) -> str:
     """Say why a max pooling cannot have random regions. Empty if it can."""
+    if type(module).forward is not nn.MaxPool2d.forward:
+        return f"{type(module).__name__} pools in its own way"
     if module.return_indices:
         return "it returns indices"
     if any(step != 1 for step in _pair(module.dilation)):

@@ -1,0 +1,77 @@
+"""All surgeries on one model, and the file that keeps what became of them."""
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_trainingkit import experiments
+from surgery_bench.operations import Plain, perform
+from surgery_bench.small_fit import Net, fit_one_step
+from surgery_bench.zoo import Model
+
+__all__ = ["Results", "examine", "quiet"]
+
+
+def quiet() -> None:
+    """One thread, and no messages."""
+    torch.set_num_threads(1)
+    experiments.quiet()
+
+
+def examine(model: Model, surgeries: Sequence[str]) -> dict[str, Any]:
+    """Do the surgeries on a model. A model that does not train without them is an error of this benchmark."""
+    start = time.process_time()
+    torch.manual_seed(0)
+    net = Net(model.build())
+    batch = model.batch()
+    fit_one_step(net, batch, [])  # also moves running statistics away from their start
+    plain = Plain(net, batch)
+    parameters = sum(each.numel() for each in net.parameters())
+    outcomes, seconds = {}, {}
+    for name in surgeries:
+        begun = time.process_time()
+        outcomes[name] = asdict(perform(name, plain))
+        seconds[name] = round(time.process_time() - begun, 2)
+    return {
+        "parameters": parameters,
+        "outcomes": outcomes,
+        "seconds_of": seconds,
+        "seconds": round(time.process_time() - start, 2),
+    }
+
+
+class Results:
+    """Results by model, kept in ``results.jsonl``. A failure is not kept, so that a run that goes on tries again.
+
+    Args:
+        folder: Folder of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "results.jsonl"
+        self._known: dict[str, dict[str, Any]] = {}
+        for line in self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else ():
+            with contextlib.suppress(json.JSONDecodeError):  # a killed run may leave half a line
+                entry = json.loads(line)
+                self._known[entry["model"]] = entry["result"]
+
+    def __getitem__(self, model: Model) -> dict[str, Any]:
+        return self._known[model.name]
+
+    def missing(self, models: Sequence[Model], surgeries: Sequence[str]) -> list[Model]:
+        """The models without a result of these surgeries."""
+        known = {name for name, result in self._known.items() if set(surgeries) <= set(result["outcomes"])}
+        return [each for each in models if each.name not in known]
+
+    def add(self, model: Model, result: dict[str, Any]) -> None:
+        """Keep a result, in the file too."""
+        self._known[model.name] = result
+        if all(each["state"] != "failed" for each in result["outcomes"].values()):
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"model": model.name, "result": result}) + "\n")
