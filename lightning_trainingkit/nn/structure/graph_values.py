@@ -17,6 +17,8 @@ __all__ = [
     "is_branch",
     "is_layer",
     "is_lent",
+    "moves",
+    "name_of",
     "parameters_read",
     "passes_scale",
     "projects",
@@ -136,22 +138,23 @@ def _bends(trace: Trace, node: fx.Node) -> bool:
     return name_of(node).strip("_") in _NONLINEAR
 
 
-def passes_scale(trace: Trace, node: fx.Node) -> str:
-    """Whether a scaled or zero input scales the output: ``"rows"``, ``"moved"`` if rows may move, or empty."""
+def passes_scale(trace: Trace, node: fx.Node) -> bool:
+    """Whether a scaled or zero input scales the output. Its elements may move."""
     called = module_of(trace, node)
     if called is not None:
         linear = (nn.ReLU, nn.LeakyReLU, nn.Identity, _DropoutNd)
-        return "rows" if isinstance(called, linear) or is_stochastic_depth(called) else ""
+        return isinstance(called, linear) or is_stochastic_depth(called)
     name = name_of(node)
-    if node.target is operator.getitem:
-        return "moved" if node.args[1] != 0 else "rows"
     if name in _SCALES and len(node.args) > 1:
         numbers = [each for each in node.args if not isinstance(each, fx.Node)]
         lent = [each for each in node.all_input_nodes if is_lent(each)]
-        return "rows" if len(numbers) + len(lent) == 1 else ""
-    if name in _UNCHANGED or name in _HOMOGENEOUS:
-        return "rows"
-    return "moved" if name in _LAYOUT or name == "pad" else ""
+        return len(numbers) + len(lent) == 1
+    return name in _UNCHANGED or name in _HOMOGENEOUS or moves(node)
+
+
+def moves(node: fx.Node) -> bool:
+    """Whether a function moves elements, or takes some of them."""
+    return node.target is operator.getitem or name_of(node) in _LAYOUT or name_of(node) == "pad"
 
 
 def is_lent(node: fx.Node) -> bool:

@@ -55,6 +55,8 @@ class Model:
             weights |= {"weights_backbone": None}
         if self.key in ("googlenet", "inception_v3"):
             weights |= {"init_weights": False}  # it takes a minute
+        if self.key == "inception_v3":
+            weights |= {"aux_logits": False}  # its second head needs 299 pixels
         if self.kind != "pair":
             weights |= {"num_classes": CLASSES}
         size = {"image_size": self.pixels} if self.sized else {}
@@ -106,7 +108,6 @@ _VIDEOS = """
     video r3d_18 32
     video mc3_18 32
     video r2plus1d_18 32
-    video s3d 64
     video swin3d_t 64
 """
 _PAIRS = """
@@ -163,7 +164,7 @@ _TIMM = """
     iformer iformer_t 64
     inception_next inception_next_atto 64
     inception_resnet_v2 inception_resnet_v2 96
-    inception_v3 inception_v3 96
+    inception_v3 inception_v3 128
     inception_v4 inception_v4 96
     lcnetv2 lcnetv2_small 64
     levit levit_128s =64
@@ -243,7 +244,6 @@ NOT_RESIDUAL = {
     "torchvision/densenet121": "concatenates",
     "torchvision/googlenet": "concatenates",
     "torchvision/inception_v3": "concatenates",
-    "torchvision/s3d": "concatenates",
     "torchvision/shufflenet_v2_x0_5": "concatenates",
     "torchvision/squeezenet1_0": "concatenates",
     "torchvision/squeezenet1_1": "concatenates",
