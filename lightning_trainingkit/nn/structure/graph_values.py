@@ -96,7 +96,8 @@ def summands(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
 def is_layer(trace: Trace, node: fx.Node) -> bool:
     """Whether a node multiplies with weights."""
     if node.op == "call_module":
-        return isinstance(module_of(trace, node), LEAVES) or str(node.target) in trace.opaque
+        called = module_of(trace, node)
+        return isinstance(called, LEAVES) or (str(node.target) in trace.opaque and _weights(trace, node))
     return name_of(node) in ("linear", "conv1d", "conv2d", "conv3d")
 
 
@@ -106,7 +107,8 @@ def projects(trace: Trace, node: fx.Node) -> bool:
     if called is not None:
         kind = type(called).__name__.lower()
         linear = isinstance(called, (*_LINEAR_MODULES, *NORMS)) or "pool" in kind or "pad" in kind
-        return (linear or is_stochastic_depth(called)) and str(node.target) not in trace.opaque
+        known = str(node.target) not in trace.opaque or not any(True for _ in called.parameters())
+        return (linear or is_stochastic_depth(called)) and known
     name = name_of(node)
     if node.target is operator.getitem:  # x[:, :, ::2, ::2] is a projection, one part of a split is none
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)

@@ -21,8 +21,8 @@ def residual_branches(module: nn.Module, *, skip: tuple[type[nn.Module], ...] = 
     - **A branch** has weights and a nonlinearity. Sums of parallel layers, as in RepVGG, are none.
     - **No branches** are sums with position embeddings, and sums of the parts of a split, as in Res2Net.
     - **Branches around branches**, such as the skip over a whole network, do not count. The inner ones do.
-    - **A part that cannot be traced** (control flow that depends on data) has an entry with a ``fault``, unless it
-      belongs to a branch. The largest submodules below it are traced.
+    - **A part with weights that cannot be traced** (control flow that depends on data) has an entry with a ``fault``,
+      unless it belongs to a branch. The largest submodules below it are traced.
 
     The module is left unchanged.
 
@@ -46,7 +46,7 @@ def _search(module: nn.Module, prefix: str, skip: tuple[type[nn.Module], ...]) -
     try:
         trace = Trace(module, whole=lambda each: is_stochastic_depth(each) or isinstance(each, skip))
     except UntraceableError as error:
-        if prefix and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+        if prefix and _has_weights(module) and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             yield _unknown(prefix, str(error))
         for name, child in module.named_children():
             yield from _search(child, join(prefix, name), skip)
@@ -58,12 +58,17 @@ def _search(module: nn.Module, prefix: str, skip: tuple[type[nn.Module], ...]) -
         if any(name.startswith(f"{outer}.") for outer in trace.opaque):
             continue
         place = order.get(name, 0)
-        if not f"{name}.".startswith(inside) or not inside:
+        outside = not inside or not f"{name}.".startswith(inside)
+        if outside and _has_weights(trace.module.get_submodule(name)):
             found.append((place, _unknown(name, reason)))
         for key, part in trace.module.get_submodule(name).named_children():
             found += [(place, each) for each in _search(part, join(name, key), skip)]
     for _, branch in sorted(found, key=lambda each: each[0]):
         yield _renamed(branch, prefix)
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
 
 
 def _unknown(block: str, reason: str) -> ResidualBranch:

@@ -1,6 +1,7 @@
 """All surgeries on one model, and the file that keeps what became of them."""
 
 import contextlib
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ __all__ = ["Results", "examine", "quiet"]
 
 
 def quiet() -> None:
-    """One thread, and no messages."""
+    """One thread, no messages, and quick garbage collections."""
     torch.set_num_threads(1)
     experiments.quiet()
+    gc.freeze()  # so that each `gc.collect` has little to look at
 
 
 def examine(model: Model, surgeries: Sequence[str]) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def examine(model: Model, surgeries: Sequence[str]) -> dict[str, Any]:
     for name in surgeries:
         begun = time.process_time()
         outcomes[name] = asdict(perform(name, plain))
+        gc.collect()  # a Trainer and its module hold each other, which would keep all copies of large models
         seconds[name] = round(time.process_time() - begun, 2)
     return {
         "parameters": parameters,

@@ -249,8 +249,17 @@ NOT_RESIDUAL = {
     "torchvision/squeezenet1_1": "concatenates",
     "torchvision/vgg11": "a chain",
     "torchvision/vgg11_bn": "a chain",
+    "timm/densenet121": "concatenates",
+    "timm/ese_vovnet19b_slim_dw": "concatenates; its shortcuts begin with the second block of a stage, which it lacks",
+    "timm/inception_v3": "concatenates",
+    "timm/inception_v4": "concatenates",
+    "timm/lcnet_035": "a chain",
+    "timm/rdnet_tiny": "concatenates",
+    "timm/selecsls42": "concatenates",
+    "timm/vgg11": "a chain",
 }
-"""Models without residual blocks, with the reason."""
+"""Models without residual blocks, with the reason. RepVGG and MobileOne, whose blocks add their input to linear layers,
+count as residual."""
 
 
 def choose(patterns: list[str]) -> list[Model]:
