@@ -183,7 +183,7 @@ def test_surgery_models_keeps_the_promises_on_a_dozen_models():
     results, rows = run("surgery_models", "--workers", "1", "--only", *names)
     models = {row["model"]: row for row in results["metrics"]["models"]}
     assert len(models) == 12
-    promised = [row for name, row in rows.items() if name.endswith("as promised or refused")]
+    promised = [row for name, row in rows.items() if name.endswith("kept or refused")]
     assert len(promised) == 11
     assert all(row["ratio"] == 1 for row in promised)
     assert models["timm/resnet10t"]["row"] == models["timm/resnet10t"]["batch"] == "4"

@@ -50,7 +50,7 @@ def examine(model: Model, surgeries: Sequence[str]) -> dict[str, Any]:
 
 
 class Results:
-    """Results by model, kept in ``results.jsonl``. A failure is not kept, so that a run that goes on tries again.
+    """Results by model, kept in ``results.jsonl``. A run that goes on tries models with a failure again.
 
     Args:
         folder: Folder of the run.
@@ -69,12 +69,14 @@ class Results:
 
     def missing(self, models: Sequence[Model], surgeries: Sequence[str]) -> list[Model]:
         """The models without a result of these surgeries."""
-        known = {name for name, result in self._known.items() if set(surgeries) <= set(result["outcomes"])}
-        return [each for each in models if each.name not in known]
+        return [each for each in models if not self._is_finished(each.name, surgeries)]
 
     def add(self, model: Model, result: dict[str, Any]) -> None:
         """Keep a result, in the file too."""
         self._known[model.name] = result
-        if all(each["state"] != "failed" for each in result["outcomes"].values()):
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"model": model.name, "result": result}) + "\n")
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps({"model": model.name, "result": result}))
+
+    def _is_finished(self, name: str, surgeries: Sequence[str]) -> bool:
+        outcomes = self._known.get(name, {"outcomes": {}})["outcomes"]
+        return all(each in outcomes and outcomes[each]["state"] != "failed" for each in surgeries)

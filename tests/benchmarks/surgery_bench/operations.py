@@ -41,19 +41,24 @@ class BrokenPromiseError(Exception):
 
 @dataclass
 class Plain:
-    """A model without surgery, its batch, and its output in eval mode."""
+    """A model without surgery, its batch, and its outputs in eval mode and in a training step."""
 
     net: Net
     batch: Any
     output: list[Tensor] = field(default_factory=list)
+    trained: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.keys = list(self.net.state_dict())
         self.output = output_of(self.net, self.batch)
+        copied = copy.deepcopy(self.net).train()
+        torch.manual_seed(0)
+        copied.training_step(self.batch, 0)
+        self.trained = copied.outputs
 
 
 def noise(make: Callable[[], NoiseSurgery]) -> Callable[[Plain], Outcome]:
-    """Noise for one step. It must keep keys and eval outputs, and be gone after the fit."""
+    """Noise for one step. It must change the outputs of the step, keep keys and eval outputs, and be gone after."""
 
     def operate(plain: Plain) -> Outcome:
         net, callback = copy.deepcopy(plain.net), make()
@@ -67,6 +72,8 @@ def noise(make: Callable[[], NoiseSurgery]) -> Callable[[Plain], Outcome]:
             fit_one_step(net, plain.batch, [callback], look)
         expect(during["keys"] == plain.keys, "keys differ while there is noise")
         equal(during["output"], plain.output, "eval output while there is noise")
+        differ = (not torch.equal(*pair) for pair in zip(net.outputs, plain.trained, strict=True))
+        expect(any(differ), "the noise changes no output in training")
         same_as_fresh(plain, net, copy.deepcopy(plain.net))
         left = [row for row in callback.report if row.after.startswith("left as it is")]
         return Outcome("done", len(callback.report) - len(left), len(left), left[0].after if left else "")

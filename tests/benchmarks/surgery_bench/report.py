@@ -89,7 +89,7 @@ def goals(models: Sequence[Model], surgeries: Sequence[str], results: Results, *
         states = [results[model]["outcomes"][name]["state"] for model in models]
         kept = sum(state != "failed" for state in states)
         done = sum(state == "done" for state in states)
-        rows.append(measured(f"{name}: as promised or refused", kept, len(models), kept / len(models), 1.0))
+        rows.append(measured(f"{name}: kept or refused", kept, len(models), kept / len(models), 1.0))
         rows.append(measured(f"{name}: done", done, len(models), done / len(models), None))
         if name.startswith("StochasticDepth"):
             rows += _depth_goals(name, models, results)

@@ -22,12 +22,15 @@ class Net(L.LightningModule):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+        self.outputs: list[Tensor] = []  # of the last training batch
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.net(*inputs)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return torch.stack([each.float().square().mean() for each in _tensors(self(*batch))]).sum()
+        outputs = _tensors(self(*batch))
+        self.outputs = [each.detach() for each in outputs]
+        return torch.stack([each.float().square().mean() for each in outputs]).sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 1e-3)
