@@ -194,7 +194,8 @@ def undone(plain: Plain, net: Net, change: Callable[[nn.Module], Any]) -> set[st
 def same_as_fresh(plain: Plain, net: Net, fresh: Net) -> None:
     """Compare keys and eval output with those of a fresh model with the same weights."""
     expect(list(net.state_dict()) == list(fresh.state_dict()), "keys differ from those of a fresh model")
-    expect(not any("forward" in vars(each) for each in net.modules()), "a forward stays on a layer")
+    replaced = [{name for name, each in model.named_modules() if "forward" in vars(each)} for model in (net, plain.net)]
+    expect(replaced[0] <= replaced[1], "a forward stays on a layer")  # timm's FasterNet replaces some by itself
     if fresh is not plain.net:
         fresh.load_state_dict(net.state_dict())
     else:
