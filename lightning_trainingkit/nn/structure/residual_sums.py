@@ -68,12 +68,10 @@ def residual_sums(trace: Trace) -> list[tuple[int, ResidualBranch]]:
     place = {node: number for number, node in enumerate(trace.graph.nodes)}
     found = [(place[each.node], _describe(flow, each, inside[each.node], sums)) for each in inner]
     ends = Counter(branch.end for _, branch in found)
-    return [
-        (number, replace(branch, end="", fault=branch.inseparable, inseparable=""))
-        if branch.end and ends[branch.end] < len(flow.calls[branch.end])  # a call is no end of a branch
-        else (number, branch)
-        for number, branch in found
-    ]
+    for index, (number, branch) in enumerate(found):
+        if branch.end and ends[branch.end] < len(flow.calls[branch.end]):  # some call is not the end of a branch
+            found[index] = number, replace(branch, end="", fault=branch.inseparable, inseparable="")
+    return found
 
 
 def _source(flow: ValueFlow, skip: fx.Node, result: fx.Node, sums: dict[fx.Node, _Sum]) -> fx.Node | None:
@@ -149,7 +147,7 @@ def _leaks(flow: ValueFlow, user: fx.Node, branch: set[fx.Node], total: fx.Node)
     if user.target is operator.getitem and user.users:
         beside = [values.name_of(each) in ("cat", "concat") and total in each.all_input_nodes for each in user.users]
         if all(beside):
-            return False  # channels beyond those of the input, which is padded with zeros so to say
+            return False  # channels beyond those of the input, as if zeros were appended to the input
     return user in flow.place and user not in branch and user is not total and not values.asks(user)
 
 
@@ -172,7 +170,7 @@ def _end(
     own: dict[str, None],
     examples: set[fx.Node],
 ) -> _End:
-    """Walk back from the sum to the submodule whose output is the branch, or else to one that has several calls."""
+    """Walk back from the sum to the submodule whose output is the branch, at second best one with several calls."""
     node, rows, shared = found.result, True, None
     while True:
         stack = stack_of(node)

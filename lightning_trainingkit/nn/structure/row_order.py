@@ -23,8 +23,8 @@ def keeps_rows(node: fx.Node, examples: Collection[fx.Node]) -> bool:
     """
     name = name_of(node)
     if node.target is operator.getitem:
-        index = node.args[1]
-        return index == 0 or (isinstance(index, tuple) and index[0] == slice(None))  # 0: the first of several outputs
+        index: Any = node.args[1]  # 0: the first of several outputs
+        return bool(index == 0 or (isinstance(index, tuple) and index[0] == slice(None)))
     given = [*node.args[1:], *node.kwargs.values()]
     numbers: list[Any] = [part for each in given for part in (each if isinstance(each, tuple | list) else [each])]
     if name == "permute":
