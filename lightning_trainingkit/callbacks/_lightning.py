@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
 from lightning_trainingkit._lightning import (
     DDPStrategy,
@@ -175,10 +176,18 @@ def average_waits(trainer: L.Trainer, what: str) -> bool:
 
 def averages_other_shapes(trainer: L.Trainer) -> bool:
     """Whether a callback averages weights of other shapes, since it has copied the module before layers changed."""
-    shapes = [each.shape for each in trainer.lightning_module.parameters()]
-    averages = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
-    copies = [each._average_model.module for each in averages if each._average_model is not None]
-    return any([each.shape for each in copy.parameters()] != shapes for copy in copies)
+    copies: list[nn.Module] = []
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            copies.append(callback._average_model.module)
+        elif isinstance(callback, StochasticWeightAveraging) and callback._average_model is not None:
+            copies.append(callback._average_model)
+    return any(_shapes(copy) != _shapes(trainer.lightning_module) for copy in copies)
+
+
+def _shapes(module: nn.Module) -> list[torch.Size | None]:
+    """Shapes of the parameters, None for lazy ones."""
+    return [None if is_lazy(each) else each.shape for each in module.parameters()]
 
 
 @torch.no_grad()

@@ -114,8 +114,9 @@ def split_call(text: str) -> tuple[str, str | None]:
 
 
 def number(text: str | None) -> float | None:
-    """Read a number. Return None if the text is none."""
+    """Read a finite number. Return None if the text is none."""
     try:
-        return None if text is None else float(text)
+        value = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

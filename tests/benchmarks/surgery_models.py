@@ -1,21 +1,25 @@
 """Surgery on finished models: every kind, on 33 models of torchvision and 118 of timm, with one training step each.
 
-Expected: to be measured
-Cost:     to be measured
+Expected: exit 0. StochasticDepth is applied on 129 (rows) and 128 (batches) of 134 residual models. Done or refused, of
+          151: ELU and PReLU 145/6, Maxout 60/91, group norm 112/39, folded 60/91, DropoutOverride 151/0, DropConnect
+          140/11, FractionalMaxPool 38/113, WeightPenalty 151/0
+Cost:     1,230 s of CPU time (of a busy machine) in two processes, with up to 7 GB of memory each
 Command:  python tests/benchmarks/surgery_models.py
 
 Each model has random weights and stands inside of a small LightningModule. Each surgery acts on a copy of it by the
 callback's own path, a fit of one step.
 
-- **Noise** (DropoutOverride, DropConnect, StochasticDepth, FractionalMaxPool): the keys of the state dict and the
-  output in eval mode stay while there is noise. After the fit the output is, to the last bit, that of a fresh model
-  with the same weights.
+- **Noise** (DropoutOverride, DropConnect, StochasticDepth, FractionalMaxPool): it changes the outputs in training. The
+  keys of the state dict and the output in eval mode stay while there is noise. After the fit the output is, to the
+  last bit, that of a fresh model with the same weights.
 - **Swap** (ELU): the keys stay. **Rebuild** (PReLU, Maxout, group norm, folded BatchNorm): the keys are the ones that
   were said. Both are undone before training: weights, layers and outputs are the old ones to the last bit.
 - **WeightPenalty**: the penalty is logged, and the model is as a fresh one with the same weights.
-- **Refused**: a ValueError or TypeError with a rule in it. The model must be as it was. The reasons are listed.
+- **Refused**: a ValueError or TypeError with a rule in it. The model must be as it was, except
+  that a refusal at the end of the first batch comes after a step. The reasons are listed.
 - **Failed**: any other error, or a broken promise.
-- **Residual models** are a list by hand (``surgery_bench/zoo.py``), from papers and sources.
+- **Residual models** are a list by hand (``surgery_bench/zoo.py``), from papers and sources. StochasticDepth is applied
+  on one if it changes more branches than it leaves as they are.
 
 Each result is kept in ``results.jsonl`` as soon as it is known. ``--resume --output FOLDER`` goes on. ``--only`` runs
 few models, and their results are not judged as a whole.

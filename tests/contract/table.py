@@ -26,7 +26,7 @@ CALLBACKS = {
     "CutMix": {"num_classes": 2, "probability": 0.5},
     "Cutout": {"size": 2},
     "DropoutOverride": {"rates": {"net.4": 0.3, "net.0": 0.1}, "verbose": False},
-    "DropConnect": {"layers": {"head": 0.2}, "verbose": False},
+    "DropConnect": {"rates": {"head": 0.2}, "verbose": False},
     "EarlyStopping": {"monitor": "val/loss", "patience": 20, "smoothing": 0.5},
     "EnsembleAverage": {"members": "members/*.ckpt", "stages": ALWAYS},
     "EpochSeed": {"seed": 1},
@@ -81,6 +81,9 @@ CASES = {name: {name: arguments} for name, arguments in CALLBACKS.items()} | {
 }
 """Each callback alone, and further ones: the class that the case is about, then those beside it, to their arguments."""
 
+
+SCHEDULED = "StochasticDepth and DropConnect with schedules"
+"""A further case for two ranks."""
 
 RESIDUAL = ("FractionalMaxPool", "StochasticDepth")
 

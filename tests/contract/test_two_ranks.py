@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import process
-from tests.contract.table import CASES, write_members
+from tests.contract.table import CASES, SCHEDULED, write_members
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +17,11 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, SCHEDULED])
 def test_ranks_end_equal(found, case):
     assert found[case]["weights"] == 0
     assert found[case]["steps"]
+    assert found[case]["noises"]
     assert found[case]["state"]
     assert found[case]["summaries"]
 

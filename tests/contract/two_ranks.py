@@ -11,8 +11,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
-from lightning_trainingkit import BestCheckpoint, EarlyStopping
-from tests.contract.table import CASES, build, module_of
+from lightning_trainingkit import BestCheckpoint, DropConnect, EarlyStopping, StochasticDepth
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit.nn.structure.randomness import noise_on
+from tests.contract.table import CASES, SCHEDULED, build, module_of
 from tests.toy import ToyModule, toy_loaders, toy_trainer
 
 
@@ -27,11 +29,28 @@ class RankModule(ToyModule):
         self.log("val/loss", float((self.global_rank + 1) * (self.current_epoch - 2) ** 2))
 
 
+class Noises(L.Callback):
+    """Keeps the rates of each batch, and the draws that all ranks share."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        noises = [noise for each in pl_module.modules() if (noise := noise_on(each)) is not None]
+        self.seen.append([(each.rate, getattr(each, "number", None)) for each in noises])
+
+
 class OpposedModule(ToyModule):
     """Logs a metric by which the ranks disagree on which epoch was best."""
 
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", ([1.0, 2.0, 3.0, 4.0], [3.0, 2.0, 1.5, 4.0])[self.global_rank][self.current_epoch])
+
+
+def scheduled() -> list[L.Callback]:
+    """Noises whose rates move. The length of the training is part of a schedule, so that no other case has one."""
+    depth = StochasticDepth(0.5, mode="batch", schedule="rise", verbose=False)
+    return [depth, DropConnect({"*": 0.2}, schedule="fall", until=0.5, verbose=False)]
 
 
 def disagreeing(folder: Path) -> dict:
@@ -60,11 +79,13 @@ def agree(value) -> bool:
 
 def main(folder: Path) -> None:
     found = {}
-    for case in CASES:
-        callback, *beside = build(case)
+    for case in (*CASES, SCHEDULED):
+        callback, *beside = scheduled() if case == SCHEDULED else build(case)
+        noises = Noises()
         trainer = toy_trainer(
             callback,
             *beside,
+            noises,
             max_epochs=4,
             strategy=DDPStrategy(init_sync=False) if case == "InitOverride" else "ddp",  # it makes ranks equal itself
             devices=2,
@@ -78,6 +99,7 @@ def main(folder: Path) -> None:
             "at_start": module.at_start,
             "weights": spread(module.state_dict().values()),
             "steps": agree(trainer.global_step),
+            "noises": agree(noises.seen),
             "state": agree(repr(callback.state_dict())),
             "summaries": agree(repr(getattr(callback, "summaries", None))),
             "files": [path.name for path in (folder / case).glob("**/*") if path.suffix in (".ckpt", ".pt")],

@@ -11,7 +11,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.noise_schedule import Schedule
 from lightning_trainingkit.nn.layers.drop_connect import CONVOLUTIONS, DroppedWeights, Mask
 from lightning_trainingkit.nn.layers.noisy_forward import Rated
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, is_kind, named
 
 __all__ = ["DropConnect"]
 
@@ -29,7 +29,7 @@ class DropConnect(NoiseSurgery):
     weights. Masks come from torch's generator.
 
     Args:
-        layers: Name patterns of layers to rates in [0, 1), such as ``{"head": 0.5}``. The last match wins.
+        rates: Name patterns of layers to rates in [0, 1), such as ``{"head": 0.5}``. The last match wins.
         mask: ``"batch"`` draws a mask for each forward pass. ``"sample"`` draws one for each example, as in the paper,
             for linear layers alone.
         schedule: ``"constant"``, ``"rise"`` from 0 to the rate, or ``"fall"`` to 0, over the training.
@@ -37,7 +37,7 @@ class DropConnect(NoiseSurgery):
         verbose: Whether to print the changes.
 
     Raises:
-        TypeError: If ``layers`` is no dict of numbers. In ``setup``, if a layer is TorchScript, quantised or wrapped.
+        TypeError: If ``rates`` is no dict of numbers. In ``setup``, if a layer is TorchScript, quantised or wrapped.
         ValueError: If a rate is outside [0, 1). In ``setup``, if a pattern matches no layer, or a layer cannot have
             such masks.
 
@@ -52,7 +52,7 @@ class DropConnect(NoiseSurgery):
 
     def __init__(
         self,
-        layers: Mapping[str, float],
+        rates: Mapping[str, float],
         *,
         mask: Mask = "batch",
         schedule: Schedule = "constant",
@@ -60,17 +60,17 @@ class DropConnect(NoiseSurgery):
         verbose: bool = True,
     ) -> None:
         super().__init__(schedule, until, verbose=verbose)
-        if not isinstance(layers, Mapping) or not layers or not all(isinstance(each, str) for each in layers):
+        if not isinstance(rates, Mapping) or not rates or not all(isinstance(each, str) for each in rates):
             raise TypeError(
-                f"`layers` must be a dict of name patterns to rates, got {layers!r}. Write {{'*': 0.2}}, say."
+                f"`rates` must be a dict of name patterns to rates, got {rates!r}. Write {{'*': 0.2}}, say."
             )
         hint = "It is the share of the weights to drop. To train without DropConnect, leave the callback out."
-        self._rates = {
-            pattern: _check.number(f"layers[{pattern!r}]", rate, hint, least=0, below=1)
-            for pattern, rate in layers.items()
+        self._by_pattern = {
+            pattern: _check.number(f"rates[{pattern!r}]", rate, hint, least=0, below=1)
+            for pattern, rate in rates.items()
         }
         _check.one_of("mask", mask, ("batch", "sample"), "'batch' is cheap and works for convolutions too.")
-        self.layers = layers
+        self.rates = rates
         self.mask: Mask = mask
 
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
@@ -78,9 +78,9 @@ class DropConnect(NoiseSurgery):
         layers = {
             name: layer
             for name, layer in named(pl_module, skip=(Metric,)).items()
-            if isinstance(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
+            if is_kind(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
         }
-        found = find_places("layers", self._rates, pl_module, layers, rule="match a linear or convolutional layer")
+        found = find_places("rates", self._by_pattern, pl_module, layers, rule="match a linear or convolutional layer")
         for name in found:
             check_place(pl_module, name, by="DropConnect")
             self._check_type(name, layers[name])

@@ -1,5 +1,7 @@
 """Train with max pooling over random regions."""
 
+from typing import Any
+
 from torch import nn
 from torchmetrics import Metric
 
@@ -7,8 +9,9 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.noise.surgery import Change, NoiseSurgery
 from lightning_trainingkit.nn.layers.fractional_pool import FractionalRegions, pool_fault
 from lightning_trainingkit.nn.layers.noisy_forward import Rated
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, is_kind, named
 from lightning_trainingkit.nn.structure.function_calls import calls_of_functions
+from lightning_trainingkit.nn.structure.parameter_patterns import read_patterns
 
 __all__ = ["FractionalMaxPool"]
 
@@ -46,13 +49,13 @@ class FractionalMaxPool(NoiseSurgery):
     def __init__(self, layers: str | list[str] = "*", *, verbose: bool = True) -> None:
         super().__init__(verbose=verbose)
         self.layers = layers
-        self._patterns = [layers] if isinstance(layers, str) else layers
-        if not isinstance(self._patterns, list) or not all(isinstance(each, str) for each in self._patterns):
-            raise TypeError(f"`layers` must be a name pattern or a list of them, got {layers!r}. Try '*'.")
+        self._patterns = read_patterns("layers", layers, "Try '*'.")
 
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
         """Find the max pooling layers that the patterns match."""
-        pools = {n: e for n, e in named(pl_module, skip=(Metric,)).items() if isinstance(e, nn.MaxPool2d)}
+        pools: dict[str, Any] = {
+            n: e for n, e in named(pl_module, skip=(Metric,)).items() if is_kind(e, (nn.MaxPool2d,))
+        }
         functions = calls_of_functions(pl_module, _FUNCTIONS, skip=(Metric,))
         if functions and (not pools or "*" in self._patterns):
             raise ValueError(

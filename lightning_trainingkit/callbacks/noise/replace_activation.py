@@ -1,6 +1,5 @@
 """Replace the activations of a finished model for a training."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torchmetrics import Metric
@@ -8,7 +7,7 @@ from torchmetrics import Metric
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks._broadcast import broadcast_module
 from lightning_trainingkit.callbacks._lightning import averages_other_shapes
-from lightning_trainingkit.callbacks.noise.checkpoint_check import before_loading
+from lightning_trainingkit.callbacks.noise.checkpoint_check import BeforeLoading
 from lightning_trainingkit.callbacks.noise.surgery import Change, Surgery
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.layers.activation_modules import read_activations
@@ -64,7 +63,7 @@ class ReplaceActivation(Surgery):
         self._is_new = False  # whether this stage has replaced layers
         self._has_loaded = False
         self._layers: dict[str, str] = {}
-        self._remove_check: Callable[[], None] | None = None
+        self._before_loading: BeforeLoading | None = None
 
     def operate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Replace the activations, unless an earlier stage has."""
@@ -80,7 +79,7 @@ class ReplaceActivation(Surgery):
                 "Leave `init` out to keep their weights."
             )
         replacement = Replacement(pl_module, plan.modules, by)
-        self._remove_check = before_loading(pl_module, lambda checkpoint: self._check(replacement, checkpoint))
+        self._before_loading = BeforeLoading(pl_module, lambda checkpoint: self._check(replacement, checkpoint))
         if plan.changes or self._replacement is None:  # otherwise an earlier stage has printed them
             self.announce(trainer, [Change(*each) for each in plan.changes], *plan.notes, *_differences(replacement))
         replacement.put()
@@ -121,9 +120,9 @@ class ReplaceActivation(Surgery):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put back the module's hooks. Put back the old layers after an evaluation that loaded no checkpoint."""
         super().teardown(trainer, pl_module, stage)
-        if self._remove_check is not None:
-            self._remove_check()
-            self._remove_check = None
+        if self._before_loading is not None:
+            self._before_loading.remove()
+            self._before_loading = None
         if stage != "fit":
             self._undo_if_unused()
         self._is_new = False
@@ -164,7 +163,7 @@ class ReplaceActivation(Surgery):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_replacement": None, "_remove_check": None}
+        return {**super().__getstate__(), "_replacement": None, "_before_loading": None}
 
 
 def _differences(replacement: Replacement) -> list[str]:

@@ -16,6 +16,7 @@ from lightning_trainingkit.nn.layers.noisy_forward import Rated, RatedAttribute
 from lightning_trainingkit.nn.layers.replace import check_place, find_places
 from lightning_trainingkit.nn.layers.stochastic_depth import BranchDrop, BranchSkip, depth_rates
 from lightning_trainingkit.nn.structure.names import plain_name, plain_names
+from lightning_trainingkit.nn.structure.parameter_patterns import read_patterns
 from lightning_trainingkit.nn.structure.randomness import rate_attribute
 from lightning_trainingkit.nn.structure.residual import ResidualBranch, residual_branches
 
@@ -74,9 +75,7 @@ class StochasticDepth(NoiseSurgery):
         _check.one_of("mode", mode, ("row", "batch"), "'row' draws for each example, 'batch' for the whole batch.")
         self.mode = mode
         self.layers = layers
-        self._patterns = [layers] if isinstance(layers, str) else layers
-        if not isinstance(self._patterns, list) or not all(isinstance(each, str) for each in self._patterns):
-            raise TypeError(f"`layers` must be a name pattern or a list of them, got {layers!r}. Try 'layer4.*'.")
+        self._patterns = read_patterns("layers", layers, "Try 'layer4.*'.")
         self._stream = RandomStream(type(self).__name__, None, by_rank=False)
         self._branches: dict[str, ResidualBranch] = {}
         self._left: list[Change] = []

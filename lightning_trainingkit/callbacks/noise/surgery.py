@@ -14,10 +14,11 @@ from torch import nn
 
 from lightning_trainingkit._lightning import L, is_overridden, refuse_other_package
 from lightning_trainingkit.callbacks._lightning import after_build, is_compiled, refuse_twice
+from lightning_trainingkit.callbacks.noise.silent_noise import refuse_silent_noise
 from lightning_trainingkit.callbacks.noise.training_share import check_length, training_share
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.noise_schedule import Schedule, check_schedule, scheduled_rate
-from lightning_trainingkit.nn.layers.noisy_forward import NoisyForward, Rated
+from lightning_trainingkit.nn.layers.noisy_forward import Rated
 from lightning_trainingkit.nn.layers.replace import named
 from lightning_trainingkit.nn.weights.trained import mark_trained
 
@@ -191,17 +192,12 @@ class NoiseSurgery(Surgery):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Raise ValueError after the first batch if a layer was never called, so that it had no noise."""
+        """Raise ValueError after the first batch if a layer had no noise: it was not called, or was in eval mode."""
         if not self._unproven:
             return
         noises = {name: self._noises[name][0] for name in self._unproven if name in self._noises}
-        silent = [name for name, each in noises.items() if isinstance(each, NoisyForward) and not each.ran]
         self._unproven = []
-        if silent:
-            raise ValueError(
-                f"`layers` must be called in training for {type(self).__name__}, got layers that the first batch did "
-                f"not call: {', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
-            )
+        refuse_silent_noise(noises, named(pl_module), type(self).__name__)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Put back the module's hooks, and take the noise away."""

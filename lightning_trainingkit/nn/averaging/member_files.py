@@ -13,13 +13,14 @@ from lightning_trainingkit.nn.structure.names import plain_names
 from lightning_trainingkit.nn.weights.checkpoint import LEFT_OUT
 from lightning_trainingkit.nn.weights.find_files import find_files
 from lightning_trainingkit.nn.weights.read_checkpoint import read_checkpoint
+from lightning_trainingkit.nn.weights.surgery_record import SURGERY, surgeries_in
 
 __all__ = ["MemberFile", "as_list", "find_members", "read_members"]
 
 
 @dataclass(frozen=True)
 class MemberFile:
-    """The content of a checkpoint, without the optimizer and callback state."""
+    """The content of a checkpoint, without the optimizer and callback state, but for the layers that were replaced."""
 
     path: Path
     content: dict[str, Any]
@@ -89,8 +90,11 @@ def _read(path: Path) -> MemberFile:
     weights = content.get("state_dict", content)
     if not isinstance(weights, Mapping) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"`{path}` must hold the weights of a model, alone or under `state_dict`, got none.")
+    surgeries = surgeries_in(content)
     for name in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
         content.pop(name, None)
+    if surgeries:
+        content["callbacks"] = {key: {SURGERY: layers} for key, layers in surgeries.items()}
     return MemberFile(path, content)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_trainingkit.nn.averaging.member_files import MemberFile
 from lightning_trainingkit.nn.averaging.member_weights import Slots
 from lightning_trainingkit.nn.structure.submodule import find_target
+from lightning_trainingkit.nn.weights.surgery_record import check_surgery
 
 __all__ = ["match"]
 
@@ -22,9 +23,10 @@ def match(file: MemberFile, module: nn.Module, target: str | None) -> nn.Module 
     - **Other hyperparameters**: the module's class builds a module. Its target is returned, unless it differs from the
       tested target in the weights alone.
     - **Building fails**: the weights, if they fit the target.
-    - **Neither works**, or the number of classes differs: a ValueError.
+    - **Neither works**, the number of classes differs, or the file's training had other layers: a ValueError.
     """
     place = find_target(module, target)
+    check_surgery(file.path, file.content, module)
     weights, fault = _weights(file, module, place, target)
     saved, own = file.hyper_parameters, getattr(module, "hparams", None)
     own = dict(own) if isinstance(own, Mapping) else {}
@@ -85,6 +87,7 @@ def _build(file: MemberFile, kind: type[nn.Module], saved: dict[str, Any] | None
             for name, arguments in (("configure_model", ()), ("on_load_checkpoint", (file.content,))):
                 if callable(hook := getattr(module, name, None)):
                     hook(*arguments)
+            check_surgery(file.path, file.content, module)
             module.load_state_dict(file.weights, strict=getattr(module, "strict_loading", True))
     except Exception as error:  # the class is the user's
         said = f"({type(error).__name__}: {' '.join(str(error).split())})"

@@ -11,8 +11,8 @@ from torch import nn
 
 from lightning_trainingkit.nn.layers.activation_modules import NewActivation, read_activations
 from lightning_trainingkit.nn.layers.maxout import Maxout, widen_layer, widen_norm
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, refuse_shared, surgery_on
-from lightning_trainingkit.nn.layers.replacement import Replacement
+from lightning_trainingkit.nn.layers.replace import check_place, find_places, refuse_replaced, refuse_shared, surgery_on
+from lightning_trainingkit.nn.layers.replacement import Replacement, refuse_hooks
 from lightning_trainingkit.nn.structure.activation_uses import (
     ActivationUses,
     FunctionalUse,
@@ -121,15 +121,23 @@ def plan_activations(
         if surgery_on(old) == by and _is_made(old, new):
             continue
         check_place(model, name, by=by)
+        refuse_replaced(name, old, by=by)
         if use_of[name].is_gate and name not in to:
             plan.notes.append(f"{name} ({type(old).__name__}) stays: it is a gate or an output.")
             continue
-        layers = use_of[name].source.layers if new.name == "maxout" else ()
+        before = tuple(map(plain_name, use_of[name].source.layers))
+        layers = before if new.name == "maxout" else ()
         if new.name == "maxout":
-            _check_maxout(model, name, use_of[name].calls, layers, use_of[name].source.words, by)
+            _check_maxout(name, use_of[name].calls, layers, use_of[name].source.words)
         module = new.build(everything[layers[0]] if layers else None)
         if repr(module) == repr(old).replace("inplace=True", ""):
             continue
+        redrawn = before[:1] if new.name == "selu" and init else ()
+        for layer in (*layers, *redrawn):
+            check_place(model, layer, by=by)
+            refuse_replaced(layer, everything[layer], by=by)
+            refuse_shared(model, layer, everything[layer], by=by)
+            refuse_hooks(layer, everything[layer], by)
         _like(module, old, model)
         plan.modules[name] = module
         plan.changes.append((name, str(old), str(module)))
@@ -138,7 +146,9 @@ def plan_activations(
             plan.modules[layer] = wider
             plan.changes.append((layer, str(everything[layer]), str(wider)))
         if new.name == "selu":
-            _normalise(plan, everything, use_of[name].source.layers, use_of[name].dropouts, init=init)
+            _normalise(plan, everything, redrawn, set(map(plain_name, use_of[name].dropouts)))
+            if init and not redrawn:
+                plan.notes.append(f"{name}: no new weights, since its input comes from {use_of[name].source.words}.")
     return plan
 
 
@@ -164,16 +174,13 @@ def _refuse_functions(to: Mapping[str, NewActivation], functions: list[Functiona
         )
 
 
-def _check_maxout(model: nn.Module, name: str, calls: int, layers: tuple[str, ...], source: str, by: str) -> None:
+def _check_maxout(name: str, calls: int, layers: tuple[str, ...], source: str) -> None:
     if calls != 1 or not layers:
         got = f"one that the forward calls {calls} times" if calls > 1 else f"one whose input comes from {source}"
         raise ValueError(
             f"`{name}` must follow one linear or convolutional layer, whose output nothing but a BatchNorm takes, to "
             f"become Maxout, got {got}. Give patterns that leave it out."
         )
-    for layer in layers:
-        check_place(model, layer, by=by)
-        refuse_shared(model, layer, model.get_submodule(layer), by=by)
 
 
 def _is_made(old: nn.Module, new: NewActivation) -> bool:
@@ -190,18 +197,18 @@ def _like(new: nn.Module, old: nn.Module, model: nn.Module) -> None:
 
 
 def _normalise(
-    plan: ActivationPlan, everything: dict[str, nn.Module], layers: tuple[str, ...], dropouts: set[str], *, init: bool
+    plan: ActivationPlan, everything: dict[str, nn.Module], redrawn: tuple[str, ...], dropouts: set[str]
 ) -> None:
     """Add what belongs to SELU: alpha dropout after it, and new weights before it."""
     for name in sorted(dropouts):
-        old = everything[plain_name(name)]
+        old = everything[name]
         if name not in plan.modules:
             plan.modules[name] = _ALPHA[type(old)](old.p)  # type: ignore[index,arg-type]
             plan.changes.append((name, str(old), str(plan.modules[name])))
-    if init and layers and layers[0] not in plan.modules:
-        new = _redrawn(everything[layers[0]])
-        plan.modules[layers[0]] = new
-        plan.changes.append((layers[0], "its weights", "LeCun-normal weights, zero biases"))
+    for name in redrawn:
+        if name not in plan.modules:
+            plan.modules[name] = _redrawn(everything[name])
+            plan.changes.append((name, "its weights", "LeCun-normal weights, zero biases"))
 
 
 @torch.no_grad()

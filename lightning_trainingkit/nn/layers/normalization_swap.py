@@ -11,15 +11,27 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.nn.layers.replace import check_place, find_places, named, refuse_shared
-from lightning_trainingkit.nn.layers.replacement import Replacement
+from lightning_trainingkit.nn.layers.replace import (
+    check_place,
+    find_places,
+    is_kind,
+    named,
+    refuse_replaced,
+    refuse_shared,
+)
+from lightning_trainingkit.nn.layers.replacement import Replacement, refuse_hooks
 from lightning_trainingkit.nn.structure.layers_before import Source, layers_before
+from lightning_trainingkit.nn.structure.names import plain_name
 
 __all__ = ["replace_normalization"]
 
 Kind = Literal["batch", "group", "layer", "none"]
 _KINDS = ("batch", "group", "layer", "none")
 _BY = "replace_normalization"
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm),
+)
 
 
 def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fold: bool = False) -> Replacement:
@@ -73,6 +85,7 @@ def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fo
     for name, kind in places.items():
         old = norms[name]
         check_place(model, name, by=_BY)
+        refuse_replaced(name, old, by=_BY)
         refuse_shared(model, name, old, by=_BY)
         if _is_kind(old, kind):
             continue
@@ -87,7 +100,7 @@ def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fo
 
 
 def _is_norm(module: nn.Module, *, by_name: bool) -> bool:
-    if isinstance(module, _NormBase | nn.GroupNorm):
+    if isinstance(module, _NormBase) or is_kind(module, _NORMS):
         return True
     return isinstance(module, nn.LayerNorm) and (by_name or type(module).__name__ == "LayerNorm2d")
 
@@ -166,9 +179,11 @@ def _folded(
             f"`{name}` must follow one linear or convolutional layer, whose output it alone takes, to be folded, got "
             f"one whose input comes from {source.words}. Leave `fold` out, or give patterns that leave it out."
         )
-    (before,) = source.layers
+    before = plain_name(source.layers[0])
     check_place(model, before, by=_BY)
+    refuse_replaced(before, layers[before], by=_BY)
     refuse_shared(model, before, layers[before], by=_BY)
+    refuse_hooks(before, layers[before], _BY)
     layer: Any = layers[before]
     transposed = isinstance(layer, _ConvTransposeNd)
     if transposed and layer.groups > 1:

@@ -13,7 +13,7 @@ from lightning_trainingkit.nn.structure.names import plain_name, plain_names
 from lightning_trainingkit.nn.structure.parameter_patterns import match, no_match
 from lightning_trainingkit.nn.structure.randomness import noise_on
 
-__all__ = ["MARK", "check_place", "find_places", "named", "refuse_shared", "surgery_on"]
+__all__ = ["MARK", "check_place", "find_places", "is_kind", "named", "refuse_replaced", "refuse_shared", "surgery_on"]
 
 MARK = "_trainingkit_surgery"
 """Entry in the ``__dict__`` of a layer that a surgery has made."""
@@ -62,6 +62,7 @@ def find_places(
     for pattern, value in values.items():
         found = match(pattern, known)
         if pattern == "head" and "head" not in known and known:
+            _refuse_quantised_head(model)
             found = [name for name in [plain_name(find_head(model))] if name in known]
         if not found:
             raise no_match(argument, rule, pattern, known, hint)
@@ -69,10 +70,30 @@ def find_places(
     return {name: chosen[name] for name in known if name in chosen}
 
 
+def is_kind(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a layer is of one of some types. A layer in TorchScript is, so that ``check_place`` can refuse it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module.original_name in {each.__name__ for each in kinds}
+    return isinstance(module, kinds)
+
+
+def _refuse_quantised_head(model: nn.Module) -> None:
+    """Raise TypeError if the last layer may be a quantised one, which is not known as a layer."""
+    quantised = [name for name, each in model.named_modules() if _is_quantised(each)]
+    if quantised:
+        raise TypeError(
+            f"`head` must be looked for in a model in floating point, got {quantised[0]}, which is quantised. Give "
+            "the name of the layer."
+        )
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    return "quantiz" in type(module).__module__
+
+
 def surgery_on(module: nn.Module) -> str:
-    """Name the surgery that has changed a layer. Empty if there was none."""
-    noise = noise_on(module)
-    return str(noise.by if noise is not None else vars(module).get(MARK, ""))
+    """Name the surgery that has made a layer. Empty if there was none."""
+    return str(vars(module).get(MARK, ""))
 
 
 def check_place(model: nn.Module, name: str, *, by: str) -> None:
@@ -85,7 +106,7 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
 
     Raises:
         TypeError: If the layer is TorchScript or quantised, or in a wrapper for several devices.
-        ValueError: If another surgery has changed the layer, or its shape is unknown yet.
+        ValueError: If the layer has noise already, or its shape is unknown yet.
     """
     named_modules = plain_names(dict(model.named_modules(remove_duplicate=False)))
     parts = name.split(".")
@@ -96,18 +117,26 @@ def check_place(model: nn.Module, name: str, *, by: str) -> None:
         if each is not None and any(kind.__name__ in _WRAPPERS for kind in type(each).__mro__):
             kind = type(each).__name__
             raise _refused(by, above, "a module without a wrapper", kind, "Do it before the model is wrapped.")
-        if each is not None and "quantiz" in type(each).__module__:
+        if each is not None and _is_quantised(each):
             raise _refused(by, above, "in floating point", type(each).__name__, "Do it before quantisation.")
     module = named_modules[name]
-    if earlier := surgery_on(module):
-        raise ValueError(
-            f"`{name}` must be a layer without another surgery for {by}, got one that {earlier} has changed. "
-            "Leave the layer out of one of the two."
-        )
+    if (noise := noise_on(module)) is not None:
+        raise _twice(name, by, noise.by, "Leave the layer out of one of the two, or replace layers first.")
     if any(is_lazy(each) for each in module.parameters(recurse=False)):
         raise ValueError(
             f"`{name}` must know its shapes for {by}, got a lazy layer. Call the model once on a batch before."
         )
+
+
+def refuse_replaced(name: str, module: nn.Module, *, by: str) -> None:
+    """Raise ValueError if a surgery has made a layer, so that another one must not replace it."""
+    if earlier := surgery_on(module):
+        raise _twice(name, by, earlier, "Leave the layer out of one of the two.")
+
+
+def _twice(name: str, by: str, earlier: str, hint: str) -> ValueError:
+    rule = f"a layer without another surgery for {by}"
+    return ValueError(f"`{name}` must be {rule}, got one that {earlier} has changed. {hint}")
 
 
 def _refused(by: str, name: str, rule: str, got: str, hint: str) -> TypeError:

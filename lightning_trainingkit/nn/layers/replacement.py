@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightning_trainingkit.nn.layers.replace import MARK
 from lightning_trainingkit.nn.structure.names import join, plain_name, plain_names
 
-__all__ = ["Replacement"]
+__all__ = ["Replacement", "refuse_hooks"]
 
 
 class Replacement:
@@ -28,7 +28,7 @@ class Replacement:
         self._pairs = [(names[name], new) for name, new in modules.items()]
         for name in modules:
             _refuse_hidden(model, name, names[name], by)
-            _refuse_hooks(name, names[name], by)
+            refuse_hooks(name, names[name], by)
         new_of = {id(old): new for old, new in self._pairs}
         places = [(name, each, new_of[id(each)]) for name, each in names.items() if id(each) in new_of]
         before = {join(name, key): value.shape for name, old, _ in places for key, value in old.state_dict().items()}
@@ -108,7 +108,7 @@ def _put(
     return places
 
 
-def _refuse_hooks(name: str, old: nn.Module, by: str) -> None:
+def refuse_hooks(name: str, old: nn.Module, by: str) -> None:
     """Raise ValueError if hooks of a module would be lost, among them the ones that compute its weights."""
     hooks = (old._forward_hooks, old._forward_pre_hooks, old._backward_hooks, old._backward_pre_hooks)
     if any(hooks):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import nn
 
@@ -10,7 +11,7 @@ from lightning_trainingkit.functional.phases import last_blocks
 from lightning_trainingkit.nn.structure.blocks import Block
 from lightning_trainingkit.nn.structure.names import plain_names
 
-__all__ = ["match", "match_parameters", "no_match", "parameter_names", "select"]
+__all__ = ["match", "match_parameters", "no_match", "parameter_names", "read_patterns", "select"]
 
 
 def match(pattern: str, names: Iterable[str]) -> list[str]:
@@ -25,6 +26,23 @@ def match(pattern: str, names: Iterable[str]) -> list[str]:
         ['layer1.0.conv1', 'layer2.0.conv1']
     """
     return [name for name in names if fnmatchcase(name, pattern)]
+
+
+def read_patterns(argument: str, value: Any, hint: str) -> list[str]:
+    """List name patterns that a user gave, as one string or a list of them.
+
+    Args:
+        argument: Name of the argument, for errors.
+        value: What the user gave.
+        hint: Sentence that says what to do.
+
+    Raises:
+        TypeError: If the value is neither a string nor a list of strings, or is an empty list.
+    """
+    patterns = [value] if isinstance(value, str) else value
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(each, str) for each in patterns):
+        raise TypeError(f"`{argument}` must be a name pattern or a list of them, got {value!r}. {hint}")
+    return patterns
 
 
 def no_match(argument: str, rule: str, pattern: str, names: Iterable[str], hint: str = "") -> ValueError:

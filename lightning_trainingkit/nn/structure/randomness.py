@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -57,12 +58,15 @@ def rates(module: nn.Module) -> list[str]:
 def dropout_rates(module: nn.Module) -> list[str]:
     """Name the attributes of a module that hold a rate of dropout, 0 included. Stochastic depth and DropBlock are none.
 
-    Attributes that a module only keeps, and that no method but ``__init__`` reads, do not count.
+    Attributes that a module only keeps, and that no method but ``__init__`` reads, do not count. Dropout in
+    TorchScript, whose rate is fixed, counts.
 
     Example:
         >>> dropout_rates(nn.Dropout(0.0)), dropout_rates(nn.Linear(2, 2))
         (['p'], [])
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        return ["p"] if module.original_name in {each.__name__ for each in _DropoutNd.__subclasses__()} else []
     kind = type(module).__name__.lower()
     if any(word in kind for word in ("path", "depth", "block2d", "block3d")):
         return []

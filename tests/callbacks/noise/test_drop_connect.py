@@ -64,12 +64,12 @@ def test_monte_carlo_dropout_averages_the_masks():
 
 @pytest.mark.parametrize("rate", [1, -0.1, "0.5", float("nan")])
 def test_a_bad_rate(rate):
-    with pytest.raises((TypeError, ValueError), match=r"`layers\['head'\]` must be"):
+    with pytest.raises((TypeError, ValueError), match=r"`rates\['head'\]` must be"):
         DropConnect({"head": rate})
 
 
 def test_bad_arguments():
-    with pytest.raises(TypeError, match="`layers` must be a dict"):
+    with pytest.raises(TypeError, match="`rates` must be a dict"):
         DropConnect(0.5)
     with pytest.raises(ValueError, match="`mask` must be one of"):
         DropConnect({"head": 0.5}, mask="row")

@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
-from lightning_trainingkit import BestCheckpoint, DropoutOverride, ReplaceActivation, load_best
+from lightning_trainingkit import BestCheckpoint, DropoutOverride, EnsembleAverage, ReplaceActivation, load_best
 from lightning_trainingkit.nn import replace_activation
 from tests.toy import ToyModule, difference, toy_loaders, toy_trainer
 
@@ -109,6 +109,15 @@ def test_the_best_weights_of_replaced_activations_are_not_loaded_into_the_old_mo
     module = ToyModule()
     replace_activation(module, "silu")
     load_best(module, tmp_path)
+
+
+def test_ensemble_members_with_replaced_activations_are_no_members_of_the_old_model(tmp_path):
+    _, path = saved(tmp_path, ReplaceActivation("silu", verbose=False))
+    average = EnsembleAverage(path)
+    with pytest.raises(ValueError, match=r"where ReplaceActivation had made `net\.2` SiLU\(\), got ReLU"):
+        toy_trainer(average).test(ToyModule(), toy_loaders()[1])
+    swap = ReplaceActivation("silu", verbose=False)
+    toy_trainer(swap, average).test(ToyModule(), toy_loaders()[1], verbose=False)
 
 
 @pytest.mark.parametrize("to", ["silu", "maxout"])

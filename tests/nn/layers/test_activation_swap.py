@@ -245,3 +245,13 @@ def test_a_shared_module_is_replaced_in_all_its_places_and_a_compiled_model_work
     assert net[1] is net[3]
     assert torch.equal(compiled(x), net(x))
     assert not torch.equal(compiled(x), before)
+
+
+@pytest.mark.parametrize("to", ["maxout", "selu"])
+def test_layers_inside_of_a_compiled_part_are_found(to):
+    part = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Dropout(0.1))
+    net = nn.Sequential(torch.compile(part, backend="eager"), nn.Linear(4, 2))
+    done = replace_activation(net, to, init=True)
+    assert type(part[1]) is {"maxout": Maxout, "selu": nn.SELU}[to]
+    done.undo()
+    assert type(part[1]) is nn.ReLU

@@ -96,3 +96,24 @@ def test_bad_input(model, to, fold, rule):
     with pytest.raises(ValueError, match=rule):
         replace_normalization(model, to, fold=fold)
     assert str(model) == before
+
+
+def test_a_norm_inside_of_a_compiled_part_is_folded():
+    part, x = net(), torch.randn(4, 3, 3, 3)
+    model = nn.Sequential(torch.compile(part, backend="eager"))
+    before = part(x)
+    replace_normalization(model, "none", fold=True)
+    assert isinstance(part[1], nn.Identity)
+    assert torch.allclose(part(x), before, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_norms_in_torchscript_and_layers_with_hooks_are_refused():
+    model = net()
+    model[1] = torch.jit.script(model[1])
+    with pytest.raises(TypeError, match="`1` must be a module in Python"):
+        replace_normalization(model, "group")
+    model = net()
+    nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
+    with pytest.raises(ValueError, match="`0` must have no hooks for replace_normalization"):
+        replace_normalization(model, "none", fold=True)
