@@ -64,13 +64,13 @@ def residual_sums(trace: Trace) -> list[tuple[int, ResidualBranch]]:
             if values.is_branch(trace, branch, skip is source or not flow.layers_between(source, skip)):
                 sums[node], inside[node] = _Sum(node, skip, result, source), branch
                 break
-    inner = [each for each in sums.values() if not any(other in inside[each.node] for other in sums)]
+    inner = [total for total in sums.values() if not any(other in inside[total.node] for other in sums)]
     place = {node: number for number, node in enumerate(trace.graph.nodes)}
-    found = [(place[each.node], _describe(flow, each, inside[each.node], sums)) for each in inner]
-    ends = Counter(branch.end for _, branch in found)
-    for index, (number, branch) in enumerate(found):
-        if branch.end and ends[branch.end] < len(flow.calls[branch.end]):  # some call is not the end of a branch
-            found[index] = number, replace(branch, end="", fault=branch.inseparable, inseparable="")
+    found = [(place[total.node], _describe(flow, total, inside[total.node], sums)) for total in inner]
+    ends = Counter(each.end for _, each in found)
+    for index, (number, each) in enumerate(found):
+        if each.end and ends[each.end] < len(flow.calls[each.end]):  # some call is not the end of a branch
+            found[index] = number, replace(each, end="", fault=each.inseparable, inseparable="")
     return found
 
 
