@@ -154,7 +154,11 @@ def test_noise_measures_the_parts_that_are_asked_for():
 
 
 @pytest.mark.parametrize(
-    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "transfer"]
+    "name",
+    [
+        *("averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "surgery_models"),
+        "transfer",
+    ],
 )
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
@@ -178,3 +182,19 @@ def test_surgery_compares_noise_and_penalties_with_the_plain_step_and_layers_by_
     public = {name for name in dir(lightning_trainingkit) if isinstance(getattr(lightning_trainingkit, name), type)}
     noises = {name for name in public if issubclass(getattr(lightning_trainingkit, name), Surgery)}
     assert noises == {name for name in noises if any(row.startswith(name) for row in goals)}
+
+
+@pytest.mark.slow
+def test_surgery_models_keeps_the_promises_on_a_dozen_models():
+    names = ("timm/test_*", "*/squeezenet1_1", "*/resnet10t", "*/starnet_s050", "*/lcnet_035")
+    results, rows = run("surgery_models", "--workers", "1", "--only", *names)
+    models = {row["model"]: row for row in results["metrics"]["models"]}
+    assert len(models) == 12
+    promised = [row for name, row in rows.items() if name.endswith("kept or refused")]
+    assert len(promised) == 11
+    assert all(row["ratio"] == 1 for row in promised)
+    assert models["timm/resnet10t"]["row"] == models["timm/resnet10t"]["batch"] == "4"
+    for mode in ("row", "batch"):
+        assert rows[f"StochasticDepth {mode}: applied on residual models"]["ratio"] == 1
+        assert rows[f"StochasticDepth {mode}: refused without residual blocks"]["ratio"] == 1
+    assert {row["state"] for row in results["metrics"]["reasons"]} == {"refused", "left"}

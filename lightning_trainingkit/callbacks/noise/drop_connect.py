@@ -16,6 +16,7 @@ from lightning_trainingkit.nn.layers.replace import check_place, find_places, is
 __all__ = ["DropConnect"]
 
 _READ_BY_PARENT = nn.modules.linear.NonDynamicallyQuantizableLinear  # attention reads the weight of its projection
+_PLAIN = ("timm.layers.linear.Linear",)  # its forward differs from that of nn.Linear in TorchScript alone
 
 
 class DropConnect(NoiseSurgery):
@@ -87,7 +88,9 @@ class DropConnect(NoiseSurgery):
 
     def _check_type(self, name: str, layer: nn.Module) -> None:
         """Raise ValueError if a layer uses its weight in its own way, or cannot have a mask for each example."""
-        if type(layer).forward not in {kind.forward for kind in (nn.Linear, *CONVOLUTIONS)}:
+        forwards = {kind.forward for kind in (nn.Linear, *CONVOLUTIONS)}
+        full_name = f"{type(layer).__module__}.{type(layer).__qualname__}"
+        if type(layer).forward not in forwards and full_name not in _PLAIN:
             raise ValueError(
                 f"`{name}` must have the forward of nn.Linear or nn.Conv2d for DropConnect, got "
                 f"{type(layer).__name__}, which uses its weight in its own way. Leave the layer out."

@@ -132,7 +132,9 @@ class StochasticDepth(NoiseSurgery):
         usable = []
         self._left = []
         for branch in branches:
-            fault = "" if branch.drops and self.mode == "row" else branch.fault
+            fault = branch.fault or branch.inseparable
+            if self.mode == "row":
+                fault = "" if branch.drops else branch.fault
             nameless = [each for each in branch.drops if not rate_attribute(pl_module.get_submodule(each))]
             if nameless:
                 fault = f"{nameless[0]} keeps its rate under an unknown name"

@@ -75,6 +75,8 @@ def _widened(images: Tensor, dim: int, edge: int, beyond: int, first: Tensor | N
 
 def pool_fault(module: nn.MaxPool2d) -> str:
     """Say why a max pooling cannot have random regions. Empty if it can."""
+    if type(module).forward is not nn.MaxPool2d.forward:
+        return f"{type(module).__name__} pools in its own way"
     if module.return_indices:
         return "it returns indices"
     if any(step != 1 for step in _pair(module.dilation)):

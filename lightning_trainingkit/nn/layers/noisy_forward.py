@@ -96,6 +96,9 @@ class NoisyForward(ForwardInFront):
 class RatedAttribute:
     """A rate that a module reads from its own attributes, such as ``p`` of ``nn.Dropout``.
 
+    The module does not work in place until ``remove``: with a rate of 0 that did no harm, with another one it may
+    overwrite a softmax that the backward pass needs.
+
     Args:
         module: The module.
         attributes: Names of the attributes. All get the same rate.
@@ -103,7 +106,7 @@ class RatedAttribute:
 
     def __init__(self, module: nn.Module, *attributes: str) -> None:
         self.module, self.attributes = module, attributes
-        self._found = {name: getattr(module, name) for name in attributes}
+        self._found = {name: getattr(module, name) for name in (*attributes, "inplace") if hasattr(module, name)}
 
     @property
     def rate(self) -> float:
@@ -114,6 +117,8 @@ class RatedAttribute:
     def rate(self, value: float) -> None:
         for name in self.attributes:
             setattr(self.module, name, value)
+        if "inplace" in self._found:
+            setattr(self.module, "inplace", False)  # noqa: B010
 
     def remove(self) -> None:
         """Set the rates that the module had."""

@@ -17,6 +17,8 @@ __all__ = [
     "is_branch",
     "is_layer",
     "is_lent",
+    "moves",
+    "name_of",
     "parameters_read",
     "passes_scale",
     "projects",
@@ -94,7 +96,8 @@ def summands(node: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
 def is_layer(trace: Trace, node: fx.Node) -> bool:
     """Whether a node multiplies with weights."""
     if node.op == "call_module":
-        return isinstance(module_of(trace, node), LEAVES) or str(node.target) in trace.opaque
+        called = module_of(trace, node)
+        return isinstance(called, LEAVES) or (str(node.target) in trace.opaque and _weights(trace, node))
     return name_of(node) in ("linear", "conv1d", "conv2d", "conv3d")
 
 
@@ -104,7 +107,8 @@ def projects(trace: Trace, node: fx.Node) -> bool:
     if called is not None:
         kind = type(called).__name__.lower()
         linear = isinstance(called, (*_LINEAR_MODULES, *NORMS)) or "pool" in kind or "pad" in kind
-        return (linear or is_stochastic_depth(called)) and str(node.target) not in trace.opaque
+        known = str(node.target) not in trace.opaque or not any(True for _ in called.parameters())
+        return (linear or is_stochastic_depth(called)) and known
     name = name_of(node)
     if node.target is operator.getitem:  # x[:, :, ::2, ::2] is a projection, one part of a split is none
         index = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
@@ -136,22 +140,23 @@ def _bends(trace: Trace, node: fx.Node) -> bool:
     return name_of(node).strip("_") in _NONLINEAR
 
 
-def passes_scale(trace: Trace, node: fx.Node) -> str:
-    """Whether a scaled or zero input scales the output: ``"rows"``, ``"moved"`` if rows may move, or empty."""
+def passes_scale(trace: Trace, node: fx.Node) -> bool:
+    """Whether a scaled or zero input scales the output. Its elements may move."""
     called = module_of(trace, node)
     if called is not None:
         linear = (nn.ReLU, nn.LeakyReLU, nn.Identity, _DropoutNd)
-        return "rows" if isinstance(called, linear) or is_stochastic_depth(called) else ""
+        return isinstance(called, linear) or is_stochastic_depth(called)
     name = name_of(node)
-    if node.target is operator.getitem:
-        return "moved" if node.args[1] != 0 else "rows"
     if name in _SCALES and len(node.args) > 1:
         numbers = [each for each in node.args if not isinstance(each, fx.Node)]
         lent = [each for each in node.all_input_nodes if is_lent(each)]
-        return "rows" if len(numbers) + len(lent) == 1 else ""
-    if name in _UNCHANGED or name in _HOMOGENEOUS:
-        return "rows"
-    return "moved" if name in _LAYOUT or name == "pad" else ""
+        return len(numbers) + len(lent) == 1
+    return name in _UNCHANGED or name in _HOMOGENEOUS or moves(node)
+
+
+def moves(node: fx.Node) -> bool:
+    """Whether a function moves elements, or takes some of them."""
+    return node.target is operator.getitem or name_of(node) in _LAYOUT or name_of(node) == "pad"
 
 
 def is_lent(node: fx.Node) -> bool:

@@ -1,4 +1,5 @@
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -82,6 +83,13 @@ def test_a_pattern_without_a_match_names_the_nearest_layers():
 def test_a_mask_for_each_example_of_a_convolution_is_refused_with_its_size():
     with pytest.raises(ValueError, match=r"'sample' and `net\.0`, where each example would need its own copy of 40"):
         fit(ToyModule(), DropConnect({"*": 0.5}, mask="sample"))
+
+
+def test_the_linear_layer_of_timm_is_an_ordinary_one():
+    module = NoDropout()
+    module.net[5] = timm.layers.Linear(16, 2)
+    fit(module, DropConnect({"head": 0.5}, verbose=False))
+    assert not any(torch.equal(*pair) for pair in module.pairs["training"])
 
 
 def test_layers_with_a_forward_of_their_own_are_refused():

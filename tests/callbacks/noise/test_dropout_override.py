@@ -209,3 +209,17 @@ def test_bad_input(rates, net, rule):
 def test_a_training_without_a_length_has_no_schedule():
     with pytest.raises(ValueError, match="`schedule` must be 'constant' where the training has no known length"):
         toy_trainer(DropoutOverride(0.1, schedule="rise", verbose=False), max_epochs=-1).fit(Spy(), *toy_loaders())
+
+
+def test_dropout_in_place_spares_what_the_backward_pass_needs():
+    class Softmax(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.0, inplace=True)  # as in timm's TNT
+
+        def forward(self, x):
+            return self.drop(x.softmax(1))
+
+    module = with_net(nn.Sequential(nn.Flatten(), nn.Linear(16, 4), Softmax(), nn.Linear(4, 2)))
+    fit({"net.2.drop": 0.5}, module)
+    assert (module.net[2].drop.p, module.net[2].drop.inplace) == (0.0, True)

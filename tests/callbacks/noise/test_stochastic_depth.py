@@ -227,13 +227,23 @@ class Twice(Branch):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_shared_and_scripted_blocks():
-    for block, reason in {Twice(4): "calls several times", torch.jit.script(Branch(4)): "TorchScript"}.items():
-        module = ResidualModule()
-        module.net[2] = block
-        callback = StochasticDepth(verbose=False)
-        fit(module, callback, max_epochs=1)
-        assert callback.report[0].layer == "net.4.relu"
-        assert reason in callback.report[-1].after
-        with pytest.raises(ValueError, match="whose branch can be dropped"):
-            fit(module, StochasticDepth(layers="net.2", verbose=False), max_epochs=1)
+def test_a_scripted_block_stays_as_it_is():
+    module = ResidualModule()
+    module.net[2] = torch.jit.script(Branch(4))
+    callback = StochasticDepth(verbose=False)
+    fit(module, callback, max_epochs=1)
+    assert callback.report[0].layer == "net.4.relu"
+    assert "TorchScript" in callback.report[-1].after
+    with pytest.raises(ValueError, match="whose branch can be dropped"):
+        fit(module, StochasticDepth(layers="net.2", verbose=False), max_epochs=1)
+
+
+def test_each_call_of_a_shared_block_drops_its_own_rows_and_none_skips_a_batch():
+    torch.manual_seed(0)
+    module, dropped = ResidualModule(), []
+    module.net[2] = Twice(4)
+    module.net[2].relu.register_forward_hook(lambda *args: dropped.append((args[2] == 0).flatten(1).all(1).tolist()))
+    fit(module, StochasticDepth(0.5, layers="net.2", verbose=False), max_epochs=1)
+    assert any(first != second for first, second in zip(dropped[::2], dropped[1::2], strict=True))
+    with pytest.raises(ValueError, match="calls several times"):
+        fit(module, StochasticDepth(layers="net.2", mode="batch", verbose=False), max_epochs=1)

@@ -71,6 +71,9 @@ class Block(nn.Module):
                 return x + branch * self.other(x)
             case "used outside":
                 return x + branch, branch
+            case "half used outside":
+                half = self.relu(self.one(x))
+                return x + self.two(half), half
 
 
 @pytest.mark.parametrize("kind", ["identity", "projection", "in place", "scaled"])
@@ -92,6 +95,38 @@ def test_branches_that_no_module_stands_for():
     for kind, fault in {"gate": "it ends in the function mul", "used outside": "is used outside of it"}.items():
         (branch,) = residual_branches(Block(kind))
         assert fault in branch.fault
+
+
+def test_a_branch_whose_inside_is_used_can_be_dropped_but_not_skipped():
+    (branch,) = residual_branches(Block("half used outside"))
+    assert (branch.end, branch.fault) == ("two", "")
+    assert "is used outside of it too" in branch.inseparable
+
+
+def test_an_end_of_several_branches_can_be_dropped_but_not_skipped():
+    class Shared(nn.Module):
+        def __init__(self, once_outside):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.relu, self.drop = nn.ReLU(), nn.Identity()
+            self.once_outside = once_outside
+
+        def forward(self, x):
+            x = x + self.drop(self.relu(self.one(x)) * self.relu(x))
+            x = x + self.drop(self.relu(self.two(x)) * self.relu(x))
+            return self.drop(x) if self.once_outside else x
+
+    branches = residual_branches(Shared(once_outside=False))
+    assert [(branch.end, branch.fault) for branch in branches] == [("drop", "")] * 2
+    assert all("it ends in the function mul" in branch.inseparable for branch in branches)
+    branches = residual_branches(Shared(once_outside=True))
+    assert [branch.end for branch in branches] == [""] * 2
+    assert all("it ends in the function mul" in branch.fault for branch in branches)
+
+
+def test_a_branch_with_more_channels_than_its_input():
+    (branch, *_) = residual_branches(without_weights(lambda: timm.create_model("rexnet_100")))
+    assert (branch.end, branch.fault, branch.inseparable) == ("features.2.conv_pwl", "", "")
 
 
 def test_a_part_that_cannot_be_traced_is_named_and_searched():
