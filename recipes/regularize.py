@@ -58,6 +58,7 @@ def main() -> None:
         parser.error(f"--data must be {' or '.join(EPOCHS)}, got {args.data}.")
     if args.share is not None and not 0 < args.share <= 1:
         parser.error(f"--share must be above 0 and at most 1, got {args.share}.")
+    parser.set_defaults(epochs=EPOCHS[args.data], seeds=SEEDS[args.data])
     args.epochs, args.seeds = args.epochs or EPOCHS[args.data], args.seeds or SEEDS[args.data]
     try:
         from matplotlib.figure import Figure

@@ -98,7 +98,7 @@ def claims(
         large = gains(found[mlp]["dropout"], found[mlp]["none"])
         small = gains(main["dropout"], main["none"])
         more = [one - two for one, two in zip(large, small, strict=True)]
-        judge("Dropout for large fully-connected layers", [("MLP's gain", large), ("more than CNN's", more)])
+        judge("Dropout for large fully-connected layers", [("the MLP's gain", large), ("less the CNN's", more)])
     always = [name for name in ("BatchNorm", "flips and shifts") if name in main]
     if len(always) == 2:
         measured = [(name, gains(main[name], main["none"])) for name in always]
@@ -110,8 +110,8 @@ def claims(
         for name in (each for each in ("cutout", "mixup") if each in main):
             one, two = (gains(found[each][name], found[each]["none"]) for each in (less, more_images))
             measured += [
-                (f"{name} on {less}", one),
-                (f"more than on {more_images}", [a - b for a, b in zip(one, two, strict=True)]),
+                (f"{name}'s gain on {less}", one),
+                (f"less that on {more_images}", [a - b for a, b in zip(one, two, strict=True)]),
             ]
         judge("Cutout and mixup for small sets", measured)
     return judged
