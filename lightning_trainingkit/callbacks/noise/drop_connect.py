@@ -12,6 +12,7 @@ from lightning_trainingkit.functional.noise_schedule import Schedule
 from lightning_trainingkit.nn.layers.drop_connect import CONVOLUTIONS, DroppedWeights, Mask
 from lightning_trainingkit.nn.layers.noisy_forward import Rated
 from lightning_trainingkit.nn.layers.replace import check_place, find_places, is_kind, named
+from lightning_trainingkit.nn.structure.parameter_patterns import match
 
 __all__ = ["DropConnect"]
 
@@ -72,6 +73,7 @@ class DropConnect(NoiseSurgery):
         _check.one_of("mask", mask, ("batch", "sample"), "'batch' is cheap and works for convolutions too.")
         self.rates = rates
         self.mask: Mask = mask
+        self._left: list[Change] = []
 
     def find(self, pl_module: L.LightningModule) -> dict[str, float]:
         """Find the layers that the patterns match."""
@@ -81,10 +83,20 @@ class DropConnect(NoiseSurgery):
             if is_kind(layer, (nn.Linear, *CONVOLUTIONS)) and not isinstance(layer, _READ_BY_PARENT)
         }
         found = find_places("rates", self._by_pattern, pl_module, layers, rule="match a linear or convolutional layer")
+        attention = {name: each for name, each in named(pl_module).items() if isinstance(each, nn.MultiheadAttention)}
+        self._left = [
+            Change(name, "MultiheadAttention", "left as it is: functions use its weights directly")
+            for name in attention
+            if any(match(pattern, [name, f"{name}.out_proj"]) for pattern in self._by_pattern)
+        ]
         for name in found:
             check_place(pl_module, name, by="DropConnect")
             self._check_type(name, layers[name])
         return {name: rate for name, rate in found.items() if rate > 0}
+
+    def announce(self, trainer: L.Trainer, changes: list[Change], *notes: str) -> None:
+        """Print the attention that is left as it is, too."""
+        super().announce(trainer, [*changes, *self._left], *notes)
 
     def _check_type(self, name: str, layer: nn.Module) -> None:
         """Raise ValueError if a layer uses its weight in its own way, or cannot have a mask for each example."""
@@ -110,5 +122,5 @@ class DropConnect(NoiseSurgery):
         """Say how many weights are dropped."""
         weight = layer.get_parameter("weight") if "weight" in layer._parameters else next(layer.parameters())
         count = f"{rate:.4g} of {weight.numel():,} weights dropped"
-        each = " for each example" if self.mask == "sample" else ""
+        each = " for each row of its input" if self.mask == "sample" else ""
         return Change(name, repr(layer), count + each)

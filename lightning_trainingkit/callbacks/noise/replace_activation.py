@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torchmetrics import Metric
 
 from lightning_trainingkit._lightning import L
@@ -70,7 +71,10 @@ class ReplaceActivation(Surgery):
         by = type(self).__name__
         self._has_loaded = False
         init = self.init and trainer.state.fn == "fit"
-        plan = plan_activations(pl_module, self._activations, by, init=init, skip=(Metric,))
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the draws of later layers stay those of a training without this callback
+            plan = plan_activations(pl_module, self._activations, by, init=init, skip=(Metric,))
         layers = named(pl_module)
         trained = [name for name, _, after in plan.changes if "weights" in after and is_trained(layers[name])]
         if trained:

@@ -25,7 +25,7 @@ def refuse_silent_noise(noises: Mapping[str, Rated], layers: Mapping[str, nn.Mod
             f"`{silent[0]}` must be called in training for {by}, got layers that the first batch did not call: "
             f"{', '.join(silent[:8])}. A function may use their weights directly. Leave them out."
         )
-    still = [name for name in noises if _evaluates(layers, name)]
+    still = [name for name, each in noises.items() if _evaluates(layers, name, each)]
     if still:
         raise ValueError(
             f"`{still[0]}` must be in training mode for {by}, got eval mode in the first batch, so that it had no "
@@ -34,10 +34,12 @@ def refuse_silent_noise(noises: Mapping[str, Rated], layers: Mapping[str, nn.Mod
         )
 
 
-def _evaluates(layers: Mapping[str, nn.Module], name: str) -> bool:
+def _evaluates(layers: Mapping[str, nn.Module], name: str, noise: Rated) -> bool:
     """Whether a layer is in eval mode although it is not frozen. One without parameters is frozen with its parent."""
-    if name not in layers or layers[name].training:
-        return False
-    while name and next(layers[name].parameters(), None) is None:
+    module = noise.within if isinstance(noise, NoisyForward) else layers.get(name)
+    while module is not None and name and next(module.parameters(), None) is None:
+        if module.training:
+            return False
         name = name.rpartition(".")[0]
-    return not layers[name].training and any(each.requires_grad for each in layers[name].parameters())
+        module = layers.get(name)
+    return module is not None and not module.training and any(each.requires_grad for each in module.parameters())

@@ -125,7 +125,8 @@ class StochasticDepth(NoiseSurgery):
                     check_place(pl_module, name, by=type(self).__name__)
                     found[name] = rate
                     self._branches[name] = branch
-        return found if self.rate else {}
+        # At a rate of 0 the model's own stochastic depth is switched off, too
+        return {name: each for name, each in found.items() if self.rate or self._branches[name].drops}
 
     def _usable(self, pl_module: L.LightningModule, branches: list[ResidualBranch]) -> list[ResidualBranch]:
         """Return the branches that can be dropped. The pattern ``*`` leaves the others as they are, and says so."""
@@ -140,6 +141,8 @@ class StochasticDepth(NoiseSurgery):
                 fault = f"{nameless[0]} keeps its rate under an unknown name"
             if not fault and self.mode == "row" and not (branch.rows or branch.drops):
                 fault = "its last layer's output is reshaped, so that rows may not be examples (mode='batch' can)"
+            if not fault and self.mode == "row" and not branch.drops and _is_sequence_first(pl_module, branch):
+                fault = "its attention has batch_first=False, so that rows are positions (mode='batch' can)"
             if fault:
                 before = f"branch of {plain_name(branch.block)}" if branch.modules else "unknown"
                 self._left.append(Change(plain_name(branch.block), before, f"left as it is: {fault}"))
@@ -162,18 +165,19 @@ class StochasticDepth(NoiseSurgery):
         branch, module = self._branches[name], self._pl_module
         assert module is not None
         layers = plain_names(dict(module.named_modules(remove_duplicate=False)))
+        block = layers[plain_name(branch.block)]
         held = [layers[plain_name(each)] for each in branch.drops]
         drops = [RatedAttribute(each, rate_attribute(each)) for each in held]
         if self.mode == "batch":
             parts = [layers[plain_name(each)] for each in branch.modules]
             owners = [plain_name(each).rpartition(".") for each in branch.parameters]
             weights = [(layers[owner], key) for owner, _, key in owners]
-            return BranchSkip(parts, weights, drops, rate, by=type(self).__name__)
+            return BranchSkip(parts, weights, drops, rate, by=type(self).__name__, within=block)
         if drops:
             drop = RatedAttribute(layer, rate_attribute(layer))
             drop.rate = rate
             return drop
-        return BranchDrop(layer, rate, by=type(self).__name__)
+        return BranchDrop(layer, rate, by=type(self).__name__, within=block)
 
     def describe(self, name: str, layer: nn.Module, rate: float) -> Change:
         """Say how often the branch is dropped."""
@@ -208,3 +212,9 @@ class StochasticDepth(NoiseSurgery):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_branches": {}, "_pl_module": None}
+
+
+def _is_sequence_first(pl_module: L.LightningModule, branch: ResidualBranch) -> bool:
+    """Whether torch's attention in the block of a branch takes positions first, and examples second."""
+    block = plain_names(dict(pl_module.named_modules(remove_duplicate=False)))[plain_name(branch.block)]
+    return any(isinstance(each, nn.MultiheadAttention) and not each.batch_first for each in block.modules())

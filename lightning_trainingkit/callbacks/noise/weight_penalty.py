@@ -134,7 +134,8 @@ class WeightPenalty(L.Callback):
             refuse_double_decay(optimizer, self._named, self.l2)
         if self.verbose and trainer.is_global_zero:
             decayed = [each for optimizer in trainer.optimizers for each in decayed_weights(optimizer, self._named)]
-            Console().print(self._description(trained, decayed), markup=False, highlight=False)
+            later = len(self._named) - len(trained) if opened_later else 0
+            Console().print(self._description(trained, decayed, later), markup=False, highlight=False)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Follow the optimizer's steps."""
@@ -210,11 +211,12 @@ class WeightPenalty(L.Callback):
         for group, active in zip(optimizer.param_groups, self._active(optimizer), strict=True):
             proximal_step_(active, group["lr"], self.l1, self.l2)
 
-    def _description(self, trained: Mapping[str, nn.Parameter], decayed: Sequence[str]) -> str:
+    def _description(self, trained: Mapping[str, nn.Parameter], decayed: Sequence[str], later: int) -> str:
         parts = [f"{name}={value:g}" for name, value in (("l1", self.l1), ("l2", self.l2)) if value]
         how = "proximal steps" if self.proximal else "gradients"
         count = sum(each.numel() for each in trained.values())
         beside = f" The optimizer's weight decay acts on {len(decayed)} of them too." if decayed else ""
+        beside += f" {later} more join when they train." if later else ""
         return (
             f"WeightPenalty: {' and '.join(parts)} by {how} on {len(trained)} weights with {count:,} elements: "
             f"{listed(list(trained))}.{beside}"

@@ -213,10 +213,9 @@ def _normalise(
 
 @torch.no_grad()
 def _redrawn(layer: nn.Module) -> nn.Module:
-    """Copy a layer, with weights of mean 0 and variance ``1 / fan_in``. The state of torch's generator stays."""
+    """Copy a layer, with weights of mean 0 and variance ``1 / fan_in``, from torch's generator on the CPU."""
     new: Any = copy.deepcopy(layer)
-    with torch.random.fork_rng(devices=[]):
-        drawn = torch.randn(new.weight.shape)
+    drawn = torch.randn(new.weight.shape)
     new.weight.copy_(drawn / math.sqrt(new.weight[0].numel()))
     if new.bias is not None:
         new.bias.zero_()

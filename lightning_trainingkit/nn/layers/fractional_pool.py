@@ -39,6 +39,8 @@ class FractionalRegions(NoisyForward):
         kernel, border = _pair(pool.kernel_size), _pair(pool.padding)
         stride = _pair(pool.stride if pool.stride is not None else pool.kernel_size)
         images = x if x.dim() == 4 else x.unsqueeze(0)
+        if x.dtype in (torch.bfloat16, torch.float16):  # torch finds the places of regions in the type of the images
+            images = images.float()
         draws = torch.rand(*images.shape[:2], 4, dtype=images.dtype, device=images.device)
         wide, sizes = images, []
         for number, (side, width, step, edge) in enumerate(zip(images.shape[-2:], kernel, stride, border, strict=True)):
@@ -51,7 +53,7 @@ class FractionalRegions(NoisyForward):
             first = draws[:, :, 2 + number, None, None] < 0.5
             wide = _widened(wide, number - 2, edge, beyond, first if count > 1 else None)
         y = fractional_max_pool2d(wide, kernel, output_size=tuple(sizes), _random_samples=draws[..., :2])
-        return y if x.dim() == 4 else y.squeeze(0)
+        return (y if x.dim() == 4 else y.squeeze(0)).to(x.dtype)
 
 
 def _widened(images: Tensor, dim: int, edge: int, beyond: int, first: Tensor | None) -> Tensor:

@@ -58,8 +58,8 @@ class Maxout(nn.Module):
 def widen_layer(layer: nn.Module, pieces: int) -> nn.Module:
     """Make a linear or convolutional layer with ``pieces`` outputs for each output of a layer.
 
-    The first piece has the old weights. The others are drawn with their mean and standard deviation, on the CPU, and
-    the state of torch's generator stays. All pieces have the old bias.
+    The first piece has the old weights. The others are drawn with their mean and standard deviation, from torch's
+    generator on the CPU. All pieces have the old bias.
 
     Args:
         layer: ``nn.Linear`` or a plain convolution. It stays as it is.
@@ -79,8 +79,7 @@ def widen_layer(layer: nn.Module, pieces: int) -> nn.Module:
         kept = {key: getattr(old, key) for key in same}
         new = _empty(type(old), old.in_channels, pieces * old.out_channels, **kept, **options)
     std, mean = torch.std_mean(old.weight.float(), correction=0)
-    with torch.random.fork_rng(devices=[]):
-        drawn = torch.randn(old.weight.shape[0], pieces, *old.weight.shape[1:])
+    drawn = torch.randn(old.weight.shape[0], pieces, *old.weight.shape[1:])
     drawn = (drawn.to(old.weight.device) * std + mean).to(old.weight.dtype)
     drawn[:, 0] = old.weight
     new.weight.copy_(drawn.flatten(0, 1))

@@ -69,14 +69,16 @@ class NoisyForward(ForwardInFront):
         module: The layer.
         rate: Rate of the noise.
         by: Name of the surgery, for errors.
+        within: Module whose mode counts, such as the block of a residual branch. None is the layer.
     """
 
     draws: ClassVar[bool] = True
     """Whether it draws random numbers in training mode. ``nn/structure/randomness`` reads this mark."""
 
-    def __init__(self, module: nn.Module, rate: float, by: str) -> None:
+    def __init__(self, module: nn.Module, rate: float, by: str, within: nn.Module | None = None) -> None:
         super().__init__(module)
         self.rate, self.by = rate, by
+        self.within = module if within is None else within
         self.training = False
         """Whether the noise is on in eval mode too. The layer, which may be a BatchNorm, then stays in eval mode."""
         vars(module)[NOISE] = self
@@ -84,7 +86,7 @@ class NoisyForward(ForwardInFront):
     @property
     def noisy(self) -> bool:
         """Whether the noise is on: with a positive rate, before ``remove``, in training mode of one of the two."""
-        return self.active and self.rate > 0 and (self.training or self.module.training)
+        return self.active and self.rate > 0 and (self.training or self.within.training)
 
     def remove(self) -> None:
         """Take the noise away, also if a later replacement covers it. The weights stay."""

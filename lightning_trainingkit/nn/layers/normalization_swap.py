@@ -37,8 +37,8 @@ _NORMS = (
 def replace_normalization(model: nn.Module, to: Kind | Mapping[str, Kind], *, fold: bool = False) -> Replacement:
     """Replace the normalisation layers of a finished model, in place. The model is not run.
 
-    - **group** has 32 groups, or the largest number below that divides the channels. **layer** has one group: each
-      example is normalised over channels and positions. Scales and shifts of the old layers stay.
+    - **group** has at most 32 groups, each of at least 4 channels where that divides them, and one group in the place
+      of a 1d norm, which may have no positions. **layer** has one group. Scales and shifts of the old layers stay.
     - **batch** starts with running statistics of mean 0 and variance 1.
     - **none** removes the layers, with their scales and shifts. With ``fold=True`` a BatchNorm becomes part of the
       layer before it, and the output in eval mode stays, but for rounding.
@@ -136,7 +136,9 @@ def _norm(name: str, old: nn.Module, kind: str) -> nn.Module:
     if kind == "batch":
         new = _batch_norm(name, old)(channels, eps=source.eps, affine=affine, **where)
     else:
-        groups = 1 if kind == "layer" else max(n for n in range(1, min(32, channels) + 1) if channels % n == 0)
+        is_flat = type(old).__name__.endswith("1d")  # without positions a group of one channel would be all zeros
+        most = 1 if kind == "layer" or is_flat else max(1, min(32, channels // 4))
+        groups = max(n for n in range(1, most + 1) if channels % n == 0)
         new = nn.GroupNorm(groups, channels, eps=source.eps, affine=affine, **where)
     for key, value in {"weight": weight, "bias": bias}.items():
         mine = getattr(new, key)

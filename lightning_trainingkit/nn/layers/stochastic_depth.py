@@ -58,6 +58,7 @@ class BranchSkip(NoisyForward):
         drops: Rates of the layers for stochastic depth in the branch. They are 0 until ``remove``.
         rate: Probability that the branch is skipped.
         by: Name of the surgery, for errors.
+        within: The block. Its mode counts, since a BatchNorm at the end of the branch may be frozen in eval mode.
     """
 
     def __init__(
@@ -67,8 +68,9 @@ class BranchSkip(NoisyForward):
         drops: Sequence[RatedAttribute],
         rate: float,
         by: str,
+        within: nn.Module | None = None,
     ) -> None:
-        super().__init__(modules[-1], rate, by)
+        super().__init__(modules[-1], rate, by, within)
         self.parameters = list(parameters)
         self.drops = list(drops)
         for each in self.drops:
@@ -84,11 +86,11 @@ class BranchSkip(NoisyForward):
         """Whether this call of the branch is skipped. With a number it does not depend on earlier calls."""
         if not self.noisy:
             return False
-        return self._drawn if self.number is None or not self.module.training else self.number < self.rate
+        return self._drawn if self.number is None or not self.within.training else self.number < self.rate
 
     def draw(self) -> None:
         """Draw for one call of the branch."""
-        if self.noisy and (self.number is None or not self.module.training):
+        if self.noisy and (self.number is None or not self.within.training):
             self._drawn = float(torch.rand(())) < self.rate
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

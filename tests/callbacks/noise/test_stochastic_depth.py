@@ -247,3 +247,60 @@ def test_each_call_of_a_shared_block_drops_its_own_rows_and_none_skips_a_batch()
     assert any(first != second for first, second in zip(dropped[::2], dropped[1::2], strict=True))
     with pytest.raises(ValueError, match="calls several times"):
         fit(module, StochasticDepth(layers="net.2", mode="batch", verbose=False), max_epochs=1)
+
+
+@pytest.mark.parametrize("mode", ["row", "batch"])
+def test_a_frozen_batch_norm_at_the_end_of_a_branch_does_not_stop_the_noise(mode):
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+
+        def forward(self, x):
+            return x + self.branch(x)
+
+    class Frozen(ResidualModule):
+        def __init__(self):
+            super().__init__()
+            self.net[2] = Block()
+
+        def on_train_epoch_start(self):
+            for each in self.modules():
+                if isinstance(each, nn.BatchNorm2d):
+                    each.eval().requires_grad_(False)
+
+        def training_step(self, batch, batch_idx):
+            self.outputs = [self(batch[0]) for _ in range(8)]
+            return super().training_step(batch, batch_idx)
+
+    module, plain = Frozen(), Frozen()
+    plain.load_state_dict(module.state_dict())
+    for each, callbacks in ((module, [StochasticDepth(0.9, layers="net.2", mode=mode, verbose=False)]), (plain, [])):
+        fit(each, *callbacks, max_epochs=1, limit_train_batches=4)
+    assert all(torch.equal(one, plain.outputs[0]) for one in plain.outputs)
+    if mode == "row":
+        assert not all(torch.equal(one, module.outputs[0]) for one in module.outputs)
+    else:
+        assert not torch.equal(module.outputs[0], plain.outputs[0])
+
+
+def test_a_rate_of_0_switches_the_models_own_stochastic_depth_off():
+    module, rates = Images(torchvision.models.efficientnet_b0(num_classes=2)), []
+    drops = [each for each in module.modules() if isinstance(each, torchvision.ops.StochasticDepth)]
+    own = [each.p for each in drops]
+    for each in drops:
+        each.register_forward_hook(lambda drop, *args: rates.append(drop.p))
+    toy_trainer(StochasticDepth(0, verbose=False), max_epochs=1, limit_train_batches=1).fit(module, images())
+    assert len(rates) == 9
+    assert not any(rates)
+    assert [each.p for each in drops] == own
+
+
+def test_attention_with_positions_first_has_no_rows_of_examples():
+    class Tokens(Images):
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0].flatten(2).permute(2, 0, 1)).square().mean()
+
+    module = Tokens(nn.Sequential(*(nn.TransformerEncoderLayer(3, 1, 8, batch_first=False) for _ in range(2))))
+    with pytest.raises(ValueError, match="batch_first=False"):
+        toy_trainer(StochasticDepth(0.5, verbose=False), max_epochs=1).fit(module, images(4))

@@ -41,7 +41,7 @@ def test_folding_keeps_the_output_and_undo_every_bit(bias):
     assert torch.equal(model(x), output)
 
 
-@pytest.mark.parametrize(("to", "groups"), [("group", [8, 20, 6]), ("layer", [1, 1, 1])])
+@pytest.mark.parametrize(("to", "groups"), [("group", [2, 10, 1]), ("layer", [1, 1, 1])])
 def test_group_and_layer_keep_scale_and_shift(to, groups):
     model = net()
     weight, x = model[1].weight.clone(), torch.randn(4, 3, 3, 3)
@@ -117,3 +117,19 @@ def test_norms_in_torchscript_and_layers_with_hooks_are_refused():
     nn.utils.prune.l1_unstructured(model[0], "weight", 0.5)
     with pytest.raises(ValueError, match="`0` must have no hooks for replace_normalization"):
         replace_normalization(model, "none", fold=True)
+
+
+@pytest.mark.parametrize(
+    ("norm", "groups"), [(nn.BatchNorm2d(8), 2), (nn.BatchNorm2d(2), 1), (nn.BatchNorm2d(256), 32)]
+)
+def test_groups_have_at_least_four_channels_where_there_are_as_many(norm, groups):
+    model = nn.Sequential(norm)
+    replace_normalization(model, "group")
+    assert model[0].num_groups == groups
+
+
+def test_a_group_norm_behind_a_linear_layer_tells_examples_apart():
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8))
+    replace_normalization(model, "group")
+    y = model(torch.randn(3, 5))
+    assert not torch.allclose(y[0], y[1], atol=0.1)
