@@ -1,0 +1,303 @@
+"""Run the trials of a study in processes of their own, together with all other workers of the study."""
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.liveness import Watch
+from lightning_trainingkit.tuning.source import Source
+from lightning_trainingkit.tuning.study import Study
+from lightning_trainingkit.tuning.tickets import HEARTBEAT
+from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
+from lightning_trainingkit.tuning.trial_server import trial_context
+from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
+from lightning_trainingkit.tuning.trial_table import TrialTable
+from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
+
+__all__ = ["run_trials"]
+
+_FIRST = 3  # so many failed trials, and no value yet, end the search
+_LEAVE = 60.0  # seconds for the process of a finished trial to end
+
+
+def run_trials(
+    study: Study,
+    source: Source,
+    job: TrialJob,
+    *,
+    folder: str | Path,
+    jobs: int | None = None,
+    devices: int = 1,
+    accelerator: str = "auto",
+    stop: Callable[[Study], bool] | None = None,
+    heartbeat: float = 5.0,
+    grace: float = 30.0,
+    verbose: bool = True,
+) -> None:
+    """Work on a study until all its trials are done, also those that other workers run now.
+
+    Each attempt trains in processes of its own, one for each device. Ctrl-C kills them, gives their trials back to the
+    study, and raises KeyboardInterrupt: the same program goes on later, from the last checkpoints.
+
+    Args:
+        study: The study.
+        source: Builds the module and the data.
+        job: What every trial does.
+        folder: Folder for the checkpoints and the W&B runs of the trials. Workers on several machines need a shared one,
+            or retries begin again.
+        jobs: Trials at once, by default one, or with GPUs as many as they have room for.
+        devices: Devices of each trial.
+        accelerator: ``"auto"``, ``"cpu"``, ``"gpu"`` or another one of Lightning's.
+        stop: Asked before each trial is started; True starts no more, and the running ones finish.
+        heartbeat: Seconds between the heartbeats of this worker.
+        grace: Seconds without a heartbeat after which another worker counts as dead.
+        verbose: Show the progress.
+
+    Raises:
+        WrongSetupError: If the first trial shows what no hyperparameters would mend, such as a metric that is never
+            logged.
+        RuntimeError: If the first trials all fail, with the traceback of the first.
+        ValueError: If the space has names that the module and the data do not have.
+
+    Example:
+        >>> from lightning_trainingkit.tuning.space import Space
+        >>> study = Study(None, "demo", Space({"width": [1, 2]}), trials=2)
+        >>> source = Source(dict, given={}, names=("lr",), describe="nothing")
+        >>> run_trials(study, source, TrialJob(max_epochs=1), folder="runs/demo")
+        Traceback (most recent call last):
+        ValueError: `space` must name hyperparameters of the module or the data, got 'width'. There are: lr.
+    """
+    study.space.check_names(source.names)
+    _check.integer("devices", devices, "Give the devices of each trial.", least=1)
+    _check.number("grace", grace, "Give at least three heartbeats.", least=2 * heartbeat)
+    worker = _Worker(study, source, job, Path(folder), jobs, devices, accelerator, heartbeat, grace)
+    with ExitStack() as stack:
+        table = stack.enter_context(TrialTable(study, job.monitor, job.max_epochs)) if verbose else None
+        worker.run(stop or (lambda _: False), table)
+
+
+class _Worker:
+    """The event loop of one worker."""
+
+    def __init__(
+        self,
+        study: Study,
+        source: Source,
+        job: TrialJob,
+        folder: Path,
+        jobs: int | None,
+        devices: int,
+        accelerator: str,
+        heartbeat: float,
+        grace: float,
+    ) -> None:
+        self.study = study
+        self.job = job
+        self.folder = folder
+        self.devices = devices
+        self.source = pickle.dumps(source)
+        self.modules = source.modules
+        self.with_main = b"__main__" in self.source or b"__main__" in pickle.dumps(job)
+        gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+        self.gpus = _visible(gpus)
+        self.accelerator = accelerator if accelerator != "auto" else "gpu" if gpus else "cpu"
+        if devices > gpus > 0:
+            raise ValueError(f"`devices` must be at most {gpus}, got {devices}. This machine has no more GPUs.")
+        self.jobs = _check.integer("jobs", jobs or max(1, gpus // devices), "Give the trials at once.", least=1)
+        self.heartbeat = heartbeat
+        self.watch = Watch(grace)
+        self.slots: dict[int, TrialSlot] = {}
+        self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
+        self.wrong: WrongSetupError | None = None
+
+    def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
+        """Work until all is done."""
+        beat = look = 0.0
+        with trial_context(self.modules, self.with_main) as context:
+            try:
+                while True:
+                    now = time.monotonic()
+                    if now >= beat:
+                        self._beat()
+                        beat = now + self.heartbeat
+                    if now >= look:
+                        self._look()
+                        look = now + self.heartbeat / 2
+                    stopping = self._fill(context, stop)
+                    if table is not None:
+                        table.show(list(self.slots.values()), self.study.results(), self.study.counts())
+                    if not self.slots and (stopping or self.study.is_done()):
+                        break
+                    self._wait(max(0.05, min(beat, look) - time.monotonic()))
+            except BaseException:
+                self._give_back()
+                raise
+        self._check_failures(at_end=True)
+
+    def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
+        """Start attempts on the free slots. True if no more are to be started."""
+        for number in range(self.jobs):
+            if number in self.slots:
+                continue
+            if self.wrong is not None:
+                raise self.wrong
+            self._check_failures()
+            if stop(self.study):
+                return True
+            attempt = self.study.claim()
+            if attempt is None:
+                return False
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            crowded = self.accelerator == "cpu" and self.jobs * self.devices > 1 and "OMP_NUM_THREADS" not in os.environ
+            order = make_order(
+                attempt,
+                self.source,
+                self.job,
+                study=self.study.name,
+                folder=self.folder,
+                accelerator=self.accelerator,
+                ranks=self.devices,
+                threads=max(1, cores // (self.jobs * self.devices)) if crowded else 0,
+                environment=self._environment(number),
+            )
+            try:
+                self.slots[number] = TrialSlot(attempt, order, context, self.with_main)
+            except BaseException:
+                self.study.interrupt(attempt)
+                raise
+        return False
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        found = {**os.environ, "WANDB_MODE": self.job.wandb_mode, "WANDB_SILENT": "true"}
+        if self.job.project is not None:
+            found["WANDB_PROJECT"] = self.job.project
+        if self.accelerator == "gpu" and self.gpus:
+            mine = [self.gpus[(slot * self.devices + each) % len(self.gpus)] for each in range(self.devices)]
+            found["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
+        return found
+
+    def _wait(self, seconds: float) -> None:
+        waitables = [each for slot in self.slots.values() for each in slot.waitables]
+        if waitables:
+            wait(waitables, seconds)
+        else:
+            time.sleep(min(seconds, 1.0))
+        for number, slot in list(self.slots.items()):
+            for pipe, message in slot.messages():
+                self._handle(slot, pipe, message)
+            died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
+            if died and (slot.is_over or any(slot.exit_codes)):
+                slot.kill()
+                self.study.die(slot.attempt, slot.how_it_died())
+                slot.ended = True
+            if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
+                slot.kill()
+            if slot.ended and slot.is_over:
+                slot.close()
+                self._clean(slot)
+                del self.slots[number]
+                self.leaving.pop(number, None)
+
+    def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
+        kind, *content = message
+        attempt = slot.attempt
+        if slot.ended:
+            return
+        if kind == "began":
+            slot.resumed = slot.epoch = content[0]
+            for epoch, value in attempt.reports.items():
+                if epoch <= slot.resumed:
+                    self.study.report(attempt, epoch, value)
+        elif kind == "report":
+            slot.epoch, slot.value = content
+            answer = self.study.report(attempt, *content)
+            try:
+                pipe.send(answer)
+            except OSError:
+                return  # its end is seen next
+        elif kind == "done":
+            (outcome,) = content
+            if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
+                self.study.prune(attempt, outcome)
+            else:
+                self.study.complete(attempt, outcome["value"], outcome)
+            slot.ended = True
+        else:
+            said = str(content[0])
+            self.study.fail(attempt, said)
+            slot.ended = True
+            if kind == "wrong":
+                self.wrong = WrongSetupError(said)
+            if len(slot.processes) > 1:
+                slot.kill()  # the other ranks wait for this one
+
+    def _beat(self) -> None:
+        running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
+        for attempt in self.study.heartbeat([each.attempt for each in running.values()]):
+            running[attempt.trial].ended = True  # another worker has taken the ticket over
+            running[attempt.trial].kill()
+
+    def _look(self) -> None:
+        """Declare the attempts of dead workers dead."""
+        mine = {each.attempt.trial for each in self.slots.values()}
+        running = [
+            each.last
+            for each in self.study.tickets().values()
+            if each.state == "running" and each.last.number not in mine
+        ]
+        counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
+        for number in self.watch.look(counters):
+            self.study.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
+
+    def _clean(self, slot: TrialSlot) -> None:
+        """Remove the checkpoints of a ticket that is done."""
+        ticket = self.study.tickets()[slot.attempt.ticket]
+        if ticket.is_done:
+            for attempt in range(slot.attempt.number + 1):
+                (attempt_folder(self.folder, ticket.number, attempt) / LAST).unlink(missing_ok=True)
+
+    def _give_back(self) -> None:
+        for slot in self.slots.values():
+            slot.kill()
+        for slot in self.slots.values():
+            if not slot.ended:
+                self.study.interrupt(slot.attempt)
+        self.study.tidy()
+        self.slots.clear()
+
+    def _check_failures(self, at_end: bool = False) -> None:
+        """Raise with the first traceback if the first trials all failed, and none has reported a value."""
+        tickets = self.study.tickets().values()
+        failed = [each for each in self.study.results() if each.state == "failed"]
+        if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
+            return
+        if len(failed) >= min(_FIRST, len(tickets)) or at_end:
+            first = min(failed, key=lambda each: each.trial)
+            raise RuntimeError(
+                f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
+                f"{first.params}, and give the study another name:\n{first.error}"
+            )
+
+
+def _visible(count: int) -> list[str]:
+    """The GPUs of this worker, as CUDA_VISIBLE_DEVICES names them."""
+    given = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    return given[:count] if given else [str(each) for each in range(count)]
+
+
+def _more(slot: TrialSlot) -> bool:
+    """Whether a message of a process that has ended still waits."""
+    return any(not pipe.closed and pipe.poll() for pipe in slot.pipes)
+
+
+def _end() -> float:
+    return time.monotonic() + _LEAVE
