@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
@@ -63,9 +62,10 @@ def _open_database(url: str) -> "BaseStorage":
         extra = "lightning-trainingkit[postgres]" if "postgres" in scheme else "the driver of the database"
         raise ImportError(f"`storage` {hidden} needs a driver. Run: pip install '{extra}'.") from error
     except Exception as error:
+        said = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ConnectionError(
-            f"`storage` must be within reach, got {hidden}: {str(error.__cause__ or error).strip().splitlines()[0]}. Start the database, and check the "
-            "address, the name and the password."
+            f"`storage` must be within reach, got {hidden}: {said}. Start the database, and check the address, the "
+            "name and the password."
         ) from error
     return database
 

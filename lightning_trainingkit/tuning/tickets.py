@@ -55,8 +55,8 @@ class Ticket:
     def state(self) -> str:
         """The state of the ticket.
 
-        ``waiting``, ``running``, ``completed`` or ``pruned``; ``failed`` after an exception or too many deaths; ``open``
-        if the last attempt ended early and has no successor yet.
+        ``waiting``, ``running``, ``completed`` or ``pruned``; ``failed`` after an exception or too many deaths;
+        ``open`` if the last attempt ended early and has no successor yet.
         """
         state = self.last.state.name
         if state != "FAIL":

@@ -80,7 +80,7 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
     report = ReportToStudy(job.monitor, job.mode, ask)
     center = None if job.wandb_mode == "disabled" else CommandCenter(order.study, job.job_type, name=order.label)
     record = None if center is None else RecordTrial(order, report)
-    own = [each for each in (center, record, report) if each is not None]
+    own: list[L.Callback] = [each for each in (center, record, report) if each is not None]
     if not any(isinstance(each, EpochSeed) for each in job.callbacks):
         own.insert(0, EpochSeed(order.seed))
     trainer = L.Trainer(
@@ -96,7 +96,7 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
             "max_epochs": job.max_epochs,
             "enable_checkpointing": True,
             "callbacks": [*own, *job.callbacks, KeepLast(order.home, report, job.keep_best)],
-            "default_root_dir": order.folder,
+            "default_root_dir": order.home,
         }
     )
     checkpoint = order.earlier

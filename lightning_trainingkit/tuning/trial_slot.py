@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit.tuning.study import Attempt
+from lightning_trainingkit.tuning.attempts import Attempt
 from lightning_trainingkit.tuning.trial_job import TrialOrder
 from lightning_trainingkit.tuning.trial_process import run_trial
 from lightning_trainingkit.tuning.trial_server import without_main

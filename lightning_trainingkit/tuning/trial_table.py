@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lightning_trainingkit.tuning.study import Result, Study
+from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_slot import TrialSlot, label
 
 __all__ = ["TrialTable"]

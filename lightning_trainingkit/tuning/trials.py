@@ -14,6 +14,7 @@ import torch
 
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.tuning.liveness import Watch
+from lightning_trainingkit.tuning.signals import Signals
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.tickets import HEARTBEAT
@@ -52,8 +53,8 @@ def run_trials(
         study: The study.
         source: Builds the module and the data.
         job: What every trial does.
-        folder: Folder for the checkpoints and the W&B runs of the trials. Workers on several machines need a shared one,
-            or retries begin again.
+        folder: Folder for checkpoints and W&B runs. Workers on several machines need a shared one, or retries begin
+            again.
         jobs: Trials at once, by default one, or with GPUs as many as they have room for.
         devices: Devices of each trial.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"`` or another one of Lightning's.
@@ -117,30 +118,39 @@ class _Worker:
         self.watch = Watch(grace)
         self.slots: dict[int, TrialSlot] = {}
         self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
-        self.wrong: WrongSetupError | None = None
+        self.changed = True  # whether a slot is free, or another worker may have changed the study
 
     def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
         """Work until all is done."""
         beat = look = 0.0
-        with trial_context(self.modules, self.with_main) as context:
+        with trial_context(self.modules, self.with_main) as context, Signals() as signals:
             try:
                 while True:
+                    signals.check()
                     now = time.monotonic()
                     if now >= beat:
                         self._beat()
                         beat = now + self.heartbeat
-                    if now >= look:
+                    if now >= look:  # what other workers did is seen here
                         self._look()
-                        look = now + self.heartbeat / 2
-                    stopping = self._fill(context, stop)
+                        look, self.changed = now + self.heartbeat / 2, True
+                    if self.changed:
+                        self.changed = False
+                        stopping = self._fill(context, stop)
+                        results, counts = self.study.results(), self.study.counts()
+                        if not self.slots and (stopping or len(results) == counts["total"]):
+                            break
                     if table is not None:
-                        table.show(list(self.slots.values()), self.study.results(), self.study.counts())
-                    if not self.slots and (stopping or self.study.is_done()):
-                        break
-                    self._wait(max(0.05, min(beat, look) - time.monotonic()))
+                        table.show(list(self.slots.values()), results, counts)
+                    with signals.at_once():
+                        self._sleep(max(0.0, min(beat, look) - time.monotonic()))
+                    self._receive()
             except BaseException:
                 self._give_back()
                 raise
+            finally:
+                if table is not None:
+                    table.show(list(self.slots.values()), self.study.results(), self.study.counts())
         self._check_failures(at_end=True)
 
     def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
@@ -148,12 +158,10 @@ class _Worker:
         for number in range(self.jobs):
             if number in self.slots:
                 continue
-            if self.wrong is not None:
-                raise self.wrong
             self._check_failures()
             if stop(self.study):
                 return True
-            attempt = self.study.claim()
+            attempt = self.study.attempts.claim()
             if attempt is None:
                 return False
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -172,7 +180,7 @@ class _Worker:
             try:
                 self.slots[number] = TrialSlot(attempt, order, context, self.with_main)
             except BaseException:
-                self.study.interrupt(attempt)
+                self.study.attempts.interrupt(attempt)
                 raise
         return False
 
@@ -185,19 +193,23 @@ class _Worker:
             found["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
         return found
 
-    def _wait(self, seconds: float) -> None:
+    def _sleep(self, seconds: float) -> None:
+        """Wait for a message, the end of a process, or the next heartbeat."""
         waitables = [each for slot in self.slots.values() for each in slot.waitables]
         if waitables:
             wait(waitables, seconds)
         else:
             time.sleep(min(seconds, 1.0))
+
+    def _receive(self) -> None:
+        """Handle what has arrived, and free the slots of attempts that have ended."""
         for number, slot in list(self.slots.items()):
             for pipe, message in slot.messages():
                 self._handle(slot, pipe, message)
             died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
             if died and (slot.is_over or any(slot.exit_codes)):
                 slot.kill()
-                self.study.die(slot.attempt, slot.how_it_died())
+                self.study.attempts.die(slot.attempt, slot.how_it_died())
                 slot.ended = True
             if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
                 slot.kill()
@@ -205,6 +217,7 @@ class _Worker:
                 slot.close()
                 self._clean(slot)
                 del self.slots[number]
+                self.changed = True
                 self.leaving.pop(number, None)
 
     def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
@@ -216,10 +229,10 @@ class _Worker:
             slot.resumed = slot.epoch = content[0]
             for epoch, value in attempt.reports.items():
                 if epoch <= slot.resumed:
-                    self.study.report(attempt, epoch, value)
+                    self.study.attempts.report(attempt, epoch, value)
         elif kind == "report":
             slot.epoch, slot.value = content
-            answer = self.study.report(attempt, *content)
+            answer = self.study.attempts.report(attempt, *content)
             try:
                 pipe.send(answer)
             except OSError:
@@ -227,22 +240,22 @@ class _Worker:
         elif kind == "done":
             (outcome,) = content
             if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
-                self.study.prune(attempt, outcome)
+                self.study.attempts.prune(attempt, outcome)
             else:
-                self.study.complete(attempt, outcome["value"], outcome)
+                self.study.attempts.complete(attempt, outcome["value"], outcome)
             slot.ended = True
         else:
             said = str(content[0])
-            self.study.fail(attempt, said)
+            if kind == "wrong":  # the ticket is given back
+                raise WrongSetupError(said)
+            self.study.attempts.fail(attempt, said)
             slot.ended = True
-            if kind == "wrong":
-                self.wrong = WrongSetupError(said)
             if len(slot.processes) > 1:
                 slot.kill()  # the other ranks wait for this one
 
     def _beat(self) -> None:
         running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
-        for attempt in self.study.heartbeat([each.attempt for each in running.values()]):
+        for attempt in self.study.attempts.heartbeat([each.attempt for each in running.values()]):
             running[attempt.trial].ended = True  # another worker has taken the ticket over
             running[attempt.trial].kill()
 
@@ -256,7 +269,7 @@ class _Worker:
         ]
         counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
         for number in self.watch.look(counters):
-            self.study.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
+            self.study.attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
 
     def _clean(self, slot: TrialSlot) -> None:
         """Remove the checkpoints of a ticket that is done."""
@@ -270,8 +283,8 @@ class _Worker:
             slot.kill()
         for slot in self.slots.values():
             if not slot.ended:
-                self.study.interrupt(slot.attempt)
-        self.study.tidy()
+                self.study.attempts.interrupt(slot.attempt)
+        self.study.attempts.tidy()
         self.slots.clear()
 
     def _check_failures(self, at_end: bool = False) -> None:
