@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -79,6 +80,8 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
     order.home.mkdir(parents=True, exist_ok=True)
     report = ReportToStudy(job.monitor, job.mode, ask)
     center = None if job.wandb_mode == "disabled" else CommandCenter(order.study, job.job_type, name=order.label)
+    if center is not None:
+        signal.signal(signal.SIGINT, partial(_interrupted, center))
     record = None if center is None else RecordTrial(order, report)
     own: list[L.Callback] = [each for each in (center, record, report) if each is not None]
     if not any(isinstance(each, EpochSeed) for each in job.callbacks):
@@ -126,6 +129,14 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
     }
 
 
+def _interrupted(center: Any, *_: Any) -> None:
+    """End the W&B run as killed: the worker was interrupted, and kills this process soon."""
+    try:
+        center.finish(255)
+    finally:
+        os._exit(1)
+
+
 def _epochs(checkpoint: Path) -> int:
     import torch
 
@@ -147,7 +158,7 @@ def _become(order: TrialOrder) -> None:
     os.environ.update(kept)
     with contextlib.suppress(OSError):  # a session of its own: Ctrl-C is the worker's alone
         os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     if order.threads:
         torch.set_num_threads(order.threads)
     order.home.mkdir(parents=True, exist_ok=True)

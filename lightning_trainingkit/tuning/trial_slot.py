@@ -85,6 +85,13 @@ class TrialSlot:
         """Whether all processes have ended."""
         return all(code is not None for code in self.exit_codes)
 
+    def interrupt(self) -> None:
+        """Let the processes end their W&B runs as killed. ``kill`` must follow."""
+        for process in self.processes:
+            if process.is_alive() and process.pid is not None:
+                with suppress(OSError):
+                    os.kill(process.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """Kill all processes and what they have started, such as the workers of a DataLoader."""
         for process in self.processes:

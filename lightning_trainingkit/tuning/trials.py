@@ -27,6 +27,7 @@ from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 __all__ = ["run_trials"]
 
 _FIRST = 3  # so many failed trials, and no value yet, end the search
+_SOON = 5.0  # seconds for the processes of trials to end their W&B runs after Ctrl-C
 _LEAVE = 60.0  # seconds for the process of a finished trial to end
 
 
@@ -279,9 +280,14 @@ class _Worker:
                 (attempt_folder(self.folder, ticket.number, attempt) / LAST).unlink(missing_ok=True)
 
     def _give_back(self) -> None:
+        """End the running attempts. Their tickets wait for the next worker."""
+        for slot in self.slots.values():
+            slot.interrupt()
+        end = time.monotonic() + _SOON
+        while not all(slot.is_over for slot in self.slots.values()) and time.monotonic() < end:
+            time.sleep(0.02)
         for slot in self.slots.values():
             slot.kill()
-        for slot in self.slots.values():
             if not slot.ended:
                 self.study.attempts.interrupt(slot.attempt)
         self.study.attempts.tidy()
