@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import import_module
 
 _OURS = (
-    *("torch", "torchvision", "torchmetrics", "lightning_trainingkit._lightning"),
+    *("torch", "torchvision", "torchmetrics", "omegaconf", "lightning_trainingkit._lightning"),
     *(
         f"lightning_trainingkit.tuning.{name}"
         for name in ("trial_process", "trial_checkpoint", "trial_record", "source")
