@@ -126,15 +126,15 @@ def test_no_two_workers_draw_the_same(join):
     assert len(set(params)) == 3
 
 
-def test_a_study_of_another_space_mode_or_program(join, tmp_path):
+def test_a_study_of_another_space_mode_or_program(join, tmp_path, monkeypatch):
     join()
     with pytest.raises(ValueError, match="got another mode for 'demo': max; stored is min"):
         join(mode="max")
     with pytest.raises(ValueError, match="got another space for 'demo'"):
         Study(tmp_path / "study.log", "demo", Space({"lr": [1, 2]}), 3)
     optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="theirs")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="which another program made"):
-        patch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+    monkeypatch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+    with pytest.raises(ValueError, match="which another program made"):
         Study(f"sqlite:///{tmp_path}/foreign.db", "theirs", SPACE, 3)
 
 
@@ -144,7 +144,7 @@ def test_loading_a_study_by_its_name(join, tmp_path):
     assert loaded.space.version == SPACE.version
     assert loaded.counts()["completed"] == 3
     assert [each.value for each in loaded.ranked()] == sorted(each.value for each in loaded.results())
-    with pytest.raises(ValueError, match="got 'dmo'. There are: demo"):
+    with pytest.raises(ValueError, match=r"got 'dmo'\. There are: demo"):
         Study.load(tmp_path / "study.log", "dmo")
 
 
