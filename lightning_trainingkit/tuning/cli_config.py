@@ -43,7 +43,10 @@ def cli_sections(source: Source) -> dict[str, Any]:
         odd = [name for name, value in arguments.items() if not _is_plain(value)]
         if odd:
             return {"missing": f"{kind.__name__} has arguments that YAML does not hold: {', '.join(odd)}."}
-        found[section] = {"class_path": _path(kind), "init_args": {name: _plain(each) for name, each in arguments.items()}}
+        found[section] = {
+            "class_path": _path(kind),
+            "init_args": {name: _plain(each) for name, each in arguments.items()},
+        }
     return found if "model" in found else {"missing": "the module is made by a function. Give its class."}
 
 
@@ -86,7 +89,10 @@ def write_config(
         "max_epochs": epochs,
         **{name: value for name, value in trainer_options.items() if _is_plain(value)},
         "callbacks": [
-            {"class_path": "lightning_trainingkit.EarlyStopping", "init_args": watch | {"patience": max(5, epochs // 4)}},
+            {
+                "class_path": "lightning_trainingkit.EarlyStopping",
+                "init_args": watch | {"patience": max(5, epochs // 4)},
+            },
             {"class_path": "lightning_trainingkit.BestCheckpoint", "init_args": watch},
         ],
     }

@@ -177,9 +177,7 @@ def edges_of(space: Space, done: Sequence[Result], mode: str, noise: float | Non
     params = [each.params for each in done]
     middle = edges(space, [_centre(space, params[: max(1, len(params) // 8)])], share=0.25)
     flat = _without_effect(space, done, mode, noise)
-    return {
-        name: side for name, side in edges(space, params).items() if middle.get(name) == side and name not in flat
-    }
+    return {name: side for name, side in edges(space, params).items() if middle.get(name) == side and name not in flat}
 
 
 def _edges(space: Space, done: Sequence[Result], mode: str, noise: float | None) -> Verdict:
@@ -194,7 +192,9 @@ def _edges(space: Space, done: Sequence[Result], mode: str, noise: float | None)
         domain = space[name]
         assert isinstance(domain, Range)
         end = domain.low if side == "low" else domain.high
-        said.append(f"the best `{name}` {params[0][name]:.3g} lies at the {'lower' if side == 'low' else 'upper'} end {end:.3g}")
+        said.append(
+            f"the best `{name}` {params[0][name]:.3g} lies at the {'lower' if side == 'low' else 'upper'} end {end:.3g}"
+        )
         widen.append(f"`{name}` {'below' if side == 'low' else 'above'} {end:.3g}")
     message = "; ".join(said)
     return Verdict(

@@ -10,7 +10,7 @@ import numpy as np
 from lightning_trainingkit.tuning.isolation import isolate
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.search_result import SearchResult
-from lightning_trainingkit.tuning.space import Range
+from lightning_trainingkit.tuning.space import Choices, Range
 
 __all__ = ["save_picture"]
 
@@ -72,7 +72,9 @@ def _draw_isolation(axes: Any, name: str, searches: Sequence[SearchResult]) -> N
         domain, done = search.space.get(name), _done(search)
         if domain is None or not done:
             continue
-        choices = not isinstance(domain, Range)
+        choices = isinstance(domain, Choices)
+        if isinstance(domain, Choices):  # in their order, also those without a trial
+            axes.plot(list(map(str, domain.values)), [math.nan] * len(domain.values))
         where = [str(each.params[name]) if choices else each.params[name] for each in done]
         found = [float(each.value or 0.0) for each in done]
         axes.scatter(where, found, s=12, color=f"C{number}", alpha=0.7)

@@ -26,7 +26,8 @@ class SearchResult(Verdict):
         lines: The tuning playbook's verdicts.
         space: The space that was searched.
         next_space: The space that holds the best results. None if too few trials were finished.
-        trials: What came of each trial.
+        trials: What came of each trial that has ended.
+        planned: Number of trials of the study.
         settings: Settings of the search, among them ``monitor``, ``mode``, ``epochs`` and ``module``.
         folder: Folder of the search.
 
@@ -43,6 +44,7 @@ class SearchResult(Verdict):
     space: Space
     next_space: Space | None = None
     trials: tuple[Result, ...] = ()
+    planned: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     folder: Path = Path()
 
@@ -106,7 +108,9 @@ class SearchResult(Verdict):
             ValueError: If no trial was finished, or if a function makes the module or an argument is an object.
         """
         if not self.best:
-            raise ValueError("`best` must be known, got no finished trial. Search again, by the advice of the verdicts.")
+            raise ValueError(
+                "`best` must be known, got no finished trial. Search again, by the advice of the verdicts."
+            )
         write_config(
             path,
             self.settings.get("sections", {"missing": "the study does not have them."}),
@@ -135,5 +139,8 @@ class SearchResult(Verdict):
 
 def trained_epochs(result: Result) -> int:
     """Epochs that a trial trained, over all its attempts."""
-    known: Sequence[int] = [*result.reports, int(result.outcome.get("epochs", 0)) + int(result.outcome.get("resumed", 0))]
+    known: Sequence[int] = [
+        *result.reports,
+        int(result.outcome.get("epochs", 0)) + int(result.outcome.get("resumed", 0)),
+    ]
     return max(known, default=0)

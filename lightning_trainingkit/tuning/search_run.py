@@ -161,7 +161,9 @@ def search_result(study: Study, settings: Mapping[str, Any], folder: Path) -> Se
     said = f" ({', '.join(numbers)})" if numbers else ""
     if ranked:
         best = ranked[0]
-        message = f"The best of {counts['total']} trials{said} has {monitor} {best.value:.4g} with {_listed(best.params)}."
+        message = (
+            f"The best of {counts['total']} trials{said} has {monitor} {best.value:.4g} with {_listed(best.params)}."
+        )
         bad = any(each.verdict != "pass" for each in lines)
         advice = " ".join(each.advice for each in lines if each.verdict != "pass" and each.advice)
     else:
@@ -180,11 +182,14 @@ def search_result(study: Study, settings: Mapping[str, Any], folder: Path) -> Se
         space=study.space,
         next_space=narrow(study.space, [each.params for each in ranked]) if len(ranked) >= 3 else None,
         trials=tuple(results),
+        planned=counts["total"],
         settings=settings,
         folder=folder,
     )
 
 
 def _listed(params: Mapping[str, Any]) -> str:
-    shown = [f"`{name}={value:.3g}`" if isinstance(value, float) else f"`{name}={value}`" for name, value in params.items()]
+    shown = [
+        f"`{name}={value:.3g}`" if isinstance(value, float) else f"`{name}={value}`" for name, value in params.items()
+    ]
     return ", ".join(shown)
