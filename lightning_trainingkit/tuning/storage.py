@@ -12,6 +12,7 @@ __all__ = ["import_optuna", "open_storage", "patient"]
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for a database to come back
+OPENING = 5.0  # seconds for a database to answer at first
 
 
 def import_optuna() -> Any:
@@ -56,18 +57,23 @@ def _open_database(url: str) -> "BaseStorage":
     if scheme in ("postgres", "postgresql"):
         url = f"postgresql+psycopg://{rest}"
     hidden = _without_password(url)
-    try:
-        database: BaseStorage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except ImportError as error:
-        extra = "lightning-trainingkit[postgres]" if "postgres" in scheme else "the driver of the database"
-        raise ImportError(f"`storage` {hidden} needs a driver. Run: pip install '{extra}'.") from error
-    except Exception as error:
-        said = str(error.__cause__ or error).strip().partition("\n")[0]
-        raise ConnectionError(
-            f"`storage` must be within reach, got {hidden}: {said}. Start the database, and check the address, the "
-            "name and the password."
-        ) from error
-    return database
+    end = time.monotonic() + OPENING
+    while True:
+        try:
+            database: BaseStorage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        except ImportError as error:
+            extra = "lightning-trainingkit[postgres]" if "postgres" in scheme else "the driver of the database"
+            raise ImportError(f"`storage` {hidden} needs a driver. Run: pip install '{extra}'.") from error
+        except Exception as error:  # the database restarts, or another worker makes the tables at this moment
+            if time.monotonic() > end:
+                said = str(error.__cause__ or error).strip().partition("\n")[0]
+                raise ConnectionError(
+                    f"`storage` must be within reach, got {hidden}: {said}. Start the database, and check the address, "
+                    "the name and the password."
+                ) from error
+            time.sleep(0.5)
+        else:
+            return database
 
 
 def _without_password(url: str) -> str:
