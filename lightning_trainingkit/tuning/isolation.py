@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lightning_trainingkit.tuning.result import Result
@@ -64,7 +65,7 @@ def _parts(domain: Domain, bins: int) -> list[tuple[Any, Any]]:
     if isinstance(domain, Choices):
         return [(value, value) for value in domain.values]
     ends = [_at(domain, place / bins) for place in range(bins + 1)]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))
 
 
 def _at(domain: Range, share: float) -> float:

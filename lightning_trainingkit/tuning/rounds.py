@@ -53,8 +53,8 @@ def candidates(results: Sequence[Result], mode: str) -> list[Candidate]:
     return sorted(found, key=lambda each: (sign * each.estimate, sign * sum(each.values) / len(each.values)))
 
 
-def gained(rounds: Sequence[Sequence[Result]], mode: str) -> tuple[bool, float, float]:
-    """Whether the new configurations of the last round are better than all earlier ones.
+def gained(rounds: Sequence[Sequence[Result]], mode: str) -> str:
+    """Whether the new configurations of the last round are better than all earlier ones, in words.
 
     The gain must be above half of the noise. If no configuration was trained twice, it must be above 1 % of the way
     from the best value to the median.
@@ -64,18 +64,24 @@ def gained(rounds: Sequence[Sequence[Result]], mode: str) -> tuple[bool, float, 
         mode: Better end of the metric.
 
     Returns:
-        Whether the round gained, the gain, and the least gain that counts.
+        An empty text if the round gained. Otherwise why it did not.
     """
     everything = [each for part in rounds for each in part]
     known = [params for params, _ in configurations([each for part in rounds[:-1] for each in part])]
     ranked = candidates(everything, mode)
     old = [each.estimate for each in ranked if each.params in known]
     new = [each.estimate for each in ranked if each.params not in known]
-    if not old or not new:
-        return bool(new), 0.0, 0.0
+    if not old:
+        return ""
+    if not new:
+        return f"In round {len(rounds)} no new configuration was trained to its end."
     pick, sign = (min, 1) if mode == "min" else (max, -1)
     gain = sign * (pick(old) - pick(new))
     noise = noise_of(everything)
     middle = ranked[len(ranked) // 2].estimate
     least = _HALF * noise if noise is not None else _SMALL * abs(middle - ranked[0].estimate)
-    return gain > least, gain, least
+    if gain > least:
+        return ""
+    if gain <= 0:
+        return f"No new configuration of round {len(rounds)} was better than the earlier ones."
+    return f"Round {len(rounds)} gained {gain:.2g}. A gain counts above {least:.2g}, half of the noise."

@@ -85,7 +85,7 @@ def choose_sampling(
     return Sampling(points, make)
 
 
-def choose_pruner(pruner: Pruner, epochs: int) -> Any:
+def choose_pruner(pruner: Pruner, epochs: int, kept: Sequence[Mapping[str, Any]] = ()) -> Any:
     """Make a pruner.
 
     - **median**: stops a trial that is worse than the median of earlier trials at the same epoch, after the first
@@ -96,6 +96,7 @@ def choose_pruner(pruner: Pruner, epochs: int) -> Any:
     Args:
         pruner: A name, or one of Optuna's pruners.
         epochs: Epochs of a trial.
+        kept: Configurations that are trained to their end: their mean over seeds would be too good without the bad ones.
 
     Raises:
         TypeError: If the pruner is of another type.
@@ -103,14 +104,27 @@ def choose_pruner(pruner: Pruner, epochs: int) -> Any:
     """
     pruners = import_optuna().pruners
     if isinstance(pruner, pruners.BasePruner):
-        return pruner
+        return _kept(pruner, kept)
     if not isinstance(pruner, str):
         raise TypeError(
             f"`pruner` must be a name or one of Optuna's pruners, got {pruner!r}. Names: {', '.join(PRUNERS)}."
         )
     _check.one_of("pruner", pruner, PRUNERS, "Or give one of Optuna's pruners.")
     if pruner == "median":
-        return pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 5))
+        return _kept(pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 5)), kept)
     if pruner == "hyperband":
-        return pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
+        return _kept(pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3), kept)
     return pruners.NopPruner()
+
+
+def _kept(pruner: Any, kept: Sequence[Mapping[str, Any]]) -> Any:
+    """The pruner, which stops none of some configurations."""
+    if not kept:
+        return pruner
+    points = [dict(each) for each in kept]
+
+    class _Keeping(import_optuna().pruners.BasePruner):  # type: ignore[misc]
+        def prune(self, study: Any, trial: Any) -> bool:
+            return trial.params not in points and bool(pruner.prune(study, trial))
+
+    return _Keeping()

@@ -78,8 +78,8 @@ class Search:
             wandb=wandb,
         )
         first = [each for each in first if self._is_inside(each)]
-        earlier = [each for each in earlier if self._is_inside(each.params)]
-        sampling = choose_sampling(sampler, self.space, trials, seed, first, len(earlier))
+        self.earlier = [each for each in earlier if self._is_inside(each.params)]
+        sampling = choose_sampling(sampler, self.space, trials, seed, first, len(self.earlier))
         if storage is None:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.study = Study(
@@ -90,7 +90,7 @@ class Search:
             mode=self.job.mode,
             seed=seed,
             sampler=sampling.sampler,
-            pruner=choose_pruner(pruner, epochs),
+            pruner=choose_pruner(pruner, epochs, first if self.earlier else ()),
             points=sampling.points,
         )
         self.settings = agree(
@@ -112,7 +112,7 @@ class Search:
                 **({"trials": trials} if sampler == "grid" else {}),
             },
         )
-        add_earlier(self.study, self.space, earlier)
+        add_earlier(self.study, self.space, self.earlier)
 
     def run(
         self,
@@ -136,7 +136,7 @@ class Search:
                 stop=stop,
                 verbose=verbose,
             )
-        return search_result(self.study, self.settings, self.folder)
+        return search_result(self.study, self.settings, self.folder, self.earlier)
 
     def _is_inside(self, point: Mapping[str, Any]) -> bool:
         return set(point) == set(self.space) and all(self.space.holds(name, each) for name, each in point.items())
@@ -149,11 +149,20 @@ def as_space(space: Space | Mapping[str, Any] | str | Path) -> Space:
     return Space.from_yaml(space) if isinstance(space, str | Path) else Space(space)
 
 
-def search_result(study: Study, settings: Mapping[str, Any], folder: Path) -> SearchResult:
-    """Judge the trials of a study that have ended."""
+def search_result(
+    study: Study, settings: Mapping[str, Any], folder: Path, earlier: Sequence[Result] = ()
+) -> SearchResult:
+    """Judge the trials of a study that have ended.
+
+    Args:
+        study: The study.
+        settings: Its settings.
+        folder: Its folder.
+        earlier: Results of earlier rounds in the same space, which the playbook's verdicts count too.
+    """
     results, monitor, mode = study.results(), str(settings["monitor"]), study.mode
     ranked = study.ranked()
-    lines = playbook(study.space, results, "min" if mode == "min" else "max", monitor, study.seed)
+    lines = playbook(study.space, [*earlier, *results], "min" if mode == "min" else "max", monitor, study.seed)
     counts = study.counts()
     numbers = [f"{counts[name]} {name}" for name in ("pruned", "failed") if counts[name]]
     left = counts["total"] - len(results)

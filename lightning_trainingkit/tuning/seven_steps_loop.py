@@ -22,14 +22,14 @@ from lightning_trainingkit.tuning.search_settings import fixed_values
 from lightning_trainingkit.tuning.seven_steps import SevenSteps
 from lightning_trainingkit.tuning.seven_steps_files import write_files
 from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
-from lightning_trainingkit.tuning.shared_note import write_note
+from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Range, Space
 from lightning_trainingkit.tuning.space_moves import RATES, default_space
 from lightning_trainingkit.tuning.space_points import middle
 from lightning_trainingkit.tuning.verdict import Verdict
 
-__all__ = ["Loop", "studies_of"]
+__all__ = ["Loop"]
 
 _SEEDS = 1000  # between the seeds of two searches: a configuration is trained again with another seed
 _MOST_ROUNDS = 100
@@ -93,6 +93,7 @@ class Loop:
             ended = f"Step {1 + steps.index(first.failed)} failed. Nothing was searched."
         else:
             ended = self._search(first, steps, coarse, rounds, sampler)
+            write_ended(self.storage, self.name, ended)
         found = seven_steps_result(steps, ended, self.budget.used_epochs, self.mode, self.folder)
         return write_files(found, self.search["monitor"], self.mode, self.seed, self._records())
 
@@ -136,10 +137,8 @@ class Loop:
             ranked = candidates(earlier, self.mode)
             if not ranked:
                 return "Step 5 failed: no trial was finished."
-            if len(results) > 1:
-                more, gain, least = gained(results, self.mode)
-                if not more:
-                    return f"Round {number} gained {max(gain, 0.0):.2g}. A gain counts above {least:.2g}."
+            if len(results) > 1 and (ended := gained(results, self.mode)):
+                return ended
             done = [each for each in earlier if each.state == "completed" and each.value is not None]
             done.sort(key=lambda each: (1 if self.mode == "min" else -1) * float(each.value or 0.0))
             inside = [each for each in done if all(space.holds(name, value) for name, value in each.params.items())]
@@ -241,13 +240,6 @@ class Loop:
     def _records(self) -> bool:
         """Whether trials are recorded by W&B."""
         return (self.search["wandb"] or os.environ.get("WANDB_MODE", "offline")) != "disabled"
-
-
-def studies_of(name: str, names: list[str]) -> list[str]:
-    """The studies of a loop among all names in a storage, in their order."""
-    mine = [each for each in names if each == f"{name}-coarse"]
-    rounds = [each for each in names if each.rpartition("-refine-")[0] == name and each.rpartition("-")[2].isdigit()]
-    return mine + sorted(rounds, key=lambda each: int(each.rpartition("-")[2]))
 
 
 def _start(source: Source) -> Space:

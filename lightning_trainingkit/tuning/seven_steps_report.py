@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from lightning_trainingkit.tuning.search_result import SearchResult
 from lightning_trainingkit.tuning.study_report import markdown_table, search_section
 from lightning_trainingkit.tuning.verdict import Verdict
 

@@ -63,7 +63,7 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
 
 
 def _best(searches: Sequence[SearchResult], mode: str) -> Candidate | None:
-    """The best configuration of all rounds of step 5. Step 4's trials are shorter: they count where there is no other."""
+    """The best configuration of all rounds of step 5, or of step 4, whose trials are shorter, if there is none."""
     refined = [result for each in searches if each.step == "refine_search" for result in each.trials]
     coarse = [result for each in searches if each.step == "coarse_search" for result in each.trials]
     return next(iter(candidates(refined, mode) or candidates(coarse, mode)), None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_trainingkit.tuning.storage import import_optuna, open_storage, patient
 
-__all__ = ["read_note", "write_note"]
+__all__ = ["read_note", "write_ended", "write_note"]
 
 _NOTE = "trainingkit_note"
 _WAIT = 10.0  # seconds for the worker that made the note to fill it
@@ -23,6 +23,13 @@ def read_note(storage: str | Path, name: str) -> dict[str, Any] | None:
         return None
     found = patient(lambda: study.user_attrs).get(_NOTE)
     return None if found is None else dict(found)
+
+
+def write_ended(storage: str | Path, name: str, ended: str) -> None:
+    """Add to a note why the search ended."""
+    optuna = import_optuna()
+    study = patient(lambda: optuna.load_study(study_name=name, storage=open_storage(storage)))
+    patient(lambda: study.set_user_attr(_NOTE, {**study.user_attrs[_NOTE], "ended": ended}))
 
 
 def write_note(storage: str | Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def quasi_random_points(space: Space, count: int, seed: int = 0) -> list[dict[st
         >>> [point["act"] for point in quasi_random_points(space, 4)].count("gelu")
         2
     """
+    if count == 0:
+        return []
     engine = SobolEngine(len(space), scramble=True, seed=seed)
     return [_point(space, shares) for shares in engine.draw(count, dtype=torch.float64).tolist()]
 

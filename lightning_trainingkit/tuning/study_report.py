@@ -86,5 +86,5 @@ def _shown(domain: Domain) -> str:
 
 
 def _cell(value: Any) -> str:
-    text = "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")
