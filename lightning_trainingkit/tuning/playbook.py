@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from lightning_trainingkit.dashboards.checks import SEARCHES
 from lightning_trainingkit.functional.expected_best import expected_best
 from lightning_trainingkit.functional.repeated_values import noise_of_repeats
 from lightning_trainingkit.tuning.isolation import Bin, isolate
@@ -16,15 +17,7 @@ from lightning_trainingkit.tuning.verdict import Verdict
 
 __all__ = ["PLAYBOOK", "configurations", "edges_of", "importances", "playbook"]
 
-PLAYBOOK = {
-    "edges": "edge of the space",
-    "samples": "sampled enough",
-    "isolation": "isolation",
-    "importance": "importance",
-    "divergence": "divergence",
-    "failures": "failures",
-    "noise": "noise of the training",
-}
+PLAYBOOK = {name: title for name, title in SEARCHES.items() if name != "search"}
 """Each question to its title."""
 
 _MANY = 0.1  # of the way from the best value to the median: a smaller gain by more trials does not count

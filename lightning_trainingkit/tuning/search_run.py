@@ -1,5 +1,6 @@
 """One search from its arguments to its result."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning_trainingkit.tuning.earlier_results import add_earlier
 from lightning_trainingkit.tuning.playbook import playbook
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.samplers import Pruner, Sampler, choose_pruner, choose_sampling
+from lightning_trainingkit.tuning.search_record import record_search
 from lightning_trainingkit.tuning.search_result import SearchResult
 from lightning_trainingkit.tuning.search_settings import agree, fixed_values
 from lightning_trainingkit.tuning.source import Source, make_source
@@ -124,7 +126,8 @@ class Search:
         stop: Callable[[Study], bool] | None = None,
     ) -> SearchResult:
         """Train the trials that are left, and judge all."""
-        if not self.study.is_done():
+        trained = not self.study.is_done()
+        if trained:
             run_trials(
                 self.study,
                 self.source,
@@ -136,7 +139,10 @@ class Search:
                 stop=stop,
                 verbose=verbose,
             )
-        return search_result(self.study, self.settings, self.folder, self.earlier)
+        found = search_result(self.study, self.settings, self.folder, self.earlier)
+        if trained:
+            record_search(found, self.job.wandb_mode, os.environ.get("WANDB_PROJECT", "lightning_trainingkit"))
+        return found
 
     def _is_inside(self, point: Mapping[str, Any]) -> bool:
         return set(point) == set(self.space) and all(self.space.holds(name, each) for name, each in point.items())

@@ -93,7 +93,7 @@ class Loop:
             ended = f"Step {1 + steps.index(first.failed)} failed. Nothing was searched."
         else:
             ended = self._search(first, steps, coarse, rounds, sampler)
-            write_ended(self.storage, self.name, ended)
+        write_ended(self.storage, self.name, ended)
         found = seven_steps_result(steps, ended, self.budget.used_epochs, self.mode, self.folder)
         return write_files(found, self.search["monitor"], self.mode, self.seed, self._records())
 
