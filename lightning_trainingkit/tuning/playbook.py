@@ -23,6 +23,7 @@ PLAYBOOK = {name: title for name, title in SEARCHES.items() if name != "search"}
 _MANY = 0.1  # of the way from the best value to the median: a smaller gain by more trials does not count
 _DIVERGED = 0.25  # share of diverged trials that wastes the search
 _LEAST = 4  # finished trials that allow an answer
+_MANY_TRIALS = 8  # finished trials that allow an answer about the importance
 
 
 def playbook(
@@ -265,7 +266,7 @@ def _best_and_worse(bins: Sequence[Bin], mode: str) -> tuple[Bin, float]:
 
 def _importance(space: Space, done: Sequence[Result], sign: int, seed: int) -> Verdict | None:
     found = importances(space, done, "min" if sign == 1 else "max", seed)
-    if not found or len(space) < 2:
+    if not found or len(space) < 2 or len(done) < _MANY_TRIALS:
         return None
     said = ", ".join(f"`{name}` {share:.0%}" for name, share in found.items())
     little = [name for name, share in found.items() if share < 0.05]

@@ -96,7 +96,7 @@ def choose_pruner(pruner: Pruner, epochs: int, kept: Sequence[Mapping[str, Any]]
     Args:
         pruner: A name, or one of Optuna's pruners.
         epochs: Epochs of a trial.
-        kept: Configurations that are trained to their end: their mean over seeds would be too good without the bad ones.
+        kept: Configurations that are trained to their end: without the bad ones, their mean would be too good.
 
     Raises:
         TypeError: If the pruner is of another type.

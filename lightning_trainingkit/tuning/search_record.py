@@ -32,7 +32,7 @@ def record_search(found: SearchResult, mode: str, project: str) -> None:
         name=found.name,
         id=hashlib.sha1(f"{found.folder.resolve()} {found.name}".encode()).hexdigest()[:12],
         resume="allow",
-        config={"search": lines, "study": found.name},
+        config={"search": lines},
         reinit="create_new",
         settings=wandb.Settings(silent=True),
     ):

@@ -1,4 +1,4 @@
-"""Run by the tests of searches: ``python searches_in_processes.py FOLDER`` writes what was found to FOLDER/found.json."""
+"""Run by the tests of searches: ``searches_in_processes.py FOLDER`` writes what was found to FOLDER/found.json."""
 
 import json
 import sys
