@@ -1,8 +1,8 @@
 """Random against grid: the lecture's picture of random search and grid search, by numbers.
 
-A perceptron on digits has one important hyperparameter, the learning rate, and an unimportant one, the weight decay. Each
-repeat trains nine configurations of a grid, three rates by three decays at a random place, nine random ones, and nine
-quasi-random ones. The best of nine on validation is chosen. Repeats share nothing: data split, weights and points are
+A perceptron on digits has one important hyperparameter, the learning rate, and an unimportant one, the weight decay.
+Each repeat trains nine configurations of a grid, three rates by three decays at a random place, nine random ones, and
+nine quasi-random ones. The best of nine on validation is chosen. Repeats share nothing: data split, weights and points are
 new.
 
 Expected: EXPECTED

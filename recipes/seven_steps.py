@@ -1,7 +1,8 @@
 """Seven steps: choose the quickstart's learning rate and weight decay as the lecture does, from a check to the loop.
 
-Steps 1 to 3 check the module, 4 and 5 search, 6 looks at curves, and 7 goes to step 5 until nothing is gained. Then the
-best configuration and the quickstart's default are trained with the quickstart's schedule, each on the same fresh seeds.
+Steps 1 to 3 check the module, 4 and 5 search, 6 looks at curves, and 7 goes to step 5 until nothing is gained. Then
+the best configuration and the quickstart's default are trained with the quickstart's schedule, on the same fresh
+seeds.
 
 Expected: EXPECTED
 Cost:     COST, nothing to download
