@@ -2,8 +2,8 @@
 
 A perceptron on digits has one important hyperparameter, the learning rate, and an unimportant one, the weight decay.
 Each repeat trains nine configurations of a grid, three rates by three decays at a random place, nine random ones, and
-nine quasi-random ones. The best of nine on validation is chosen. Repeats share nothing: data split, weights and points are
-new.
+nine quasi-random ones. The best of nine on validation is chosen. Repeats share nothing: data split, weights and points
+are new.
 
 Expected: EXPECTED
 Cost:     COST, nothing to download

@@ -21,7 +21,6 @@ import lightning as L
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments, tuning
 from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
-from lightning_trainingkit.tuning.seven_steps_report import title_of
 
 DEFAULT = {"lr": 3e-3, "weight_decay": 0.01}  # the quickstart's
 
@@ -61,9 +60,6 @@ def main() -> None:
         wandb=args.wandb,
         **short,
     )
-    for step in found.steps:
-        print(f"Step {title_of(step)}: {step.line}")
-    print(f"Step 7: {found.ended}")
     if not found.best:
         parser.exit(1, f"{found.line}\n")
     searched = time.perf_counter() - start

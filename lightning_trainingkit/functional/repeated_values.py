@@ -43,7 +43,7 @@ def drawn_to_the_mean(groups: Sequence[Sequence[float]], noise: float) -> list[f
 
     Example:
         >>> [round(each, 2) for each in drawn_to_the_mean([[0.0, 0.0], [0.0], [4.0]], noise=1.0)]
-        [0.11, 0.21, 3.46]
+        [0.13, 0.24, 3.52]
 
     References:
         Robinson, "That BLUP is a Good Thing", Statistical Science 6(1), 1991.

@@ -31,6 +31,11 @@ def load_report(storage: str | Path, name: str, folder: str | Path | None = None
 
     Raises:
         ValueError: If the storage has no such search. The names of others are listed.
+
+    Example:
+        >>> load_report("sqlite://", "seven_steps")
+        Traceback (most recent call last):
+        ValueError: `study` must be the name of a search in the storage, got 'seven_steps'. There are: none.
     """
     optuna = import_optuna()
     folder = Path("runs", name) if folder is None else Path(folder)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.budget import Budget
@@ -21,6 +23,7 @@ from lightning_trainingkit.tuning.search_run import Search, as_space
 from lightning_trainingkit.tuning.search_settings import fixed_values
 from lightning_trainingkit.tuning.seven_steps import SevenSteps
 from lightning_trainingkit.tuning.seven_steps_files import write_files
+from lightning_trainingkit.tuning.seven_steps_report import title_of
 from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
 from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
@@ -87,12 +90,14 @@ class Loop:
             sampler: Sampler of step 5.
         """
         first = self._first_steps()
-        steps: list[Verdict] = list(first.verdicts)
+        steps: list[Verdict] = []
+        self._add(steps, *first.verdicts)
         self.budget.used_epochs = first.epochs
         if first.failed is not None:
             ended = f"Step {1 + steps.index(first.failed)} failed. Nothing was searched."
         else:
             ended = self._search(first, steps, coarse, rounds, sampler)
+        self._say(f"Step 7: {ended}")
         write_ended(self.storage, self.name, ended)
         found = seven_steps_result(steps, ended, self.budget.used_epochs, self.mode, self.folder)
         return write_files(found, self.search["monitor"], self.mode, self.seed, self._records())
@@ -112,7 +117,7 @@ class Loop:
         if ended := self.budget.spent(epochs):
             return ended
         found = self._one("coarse_search", "coarse", space, self.budget.left_trials(trials), epochs, "quasi-random", 1)
-        steps.append(found)
+        self._add(steps, found)
         if not found.best:
             return "Step 4 failed: no trial was finished."
         space, again = found.next_space or space, [each.params for each in found.ranked[:_AGAIN]]
@@ -131,7 +136,7 @@ class Loop:
             )
             results.append(list(found.trials))
             earlier += found.trials
-            steps += [found, self._look(found)]
+            self._add(steps, found, self._look(found))
             if len(found.trials) < found.planned and (ended := self.budget.spent(epochs)):
                 return ended
             ranked = candidates(earlier, self.mode)
@@ -178,6 +183,15 @@ class Loop:
         self.budget.used_trials += len(found.trials)
         self.budget.used_epochs += found.epochs
         return found
+
+    def _add(self, steps: list[Verdict], *found: Verdict) -> None:
+        for each in found:
+            steps.append(each)
+            self._say(f"Step {title_of(each)}: {each.line}")
+
+    def _say(self, text: str) -> None:
+        if self.run_options["verbose"]:
+            Console().print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _first_steps(self) -> FirstSteps:
         options = dict(self.search["trainer_options"] or {})
