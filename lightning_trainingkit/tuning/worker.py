@@ -164,7 +164,7 @@ class Worker:
             slot.epoch, slot.value = content
             answer = self.study.attempts.report(attempt, *content)
             try:
-                pipe.send(answer)
+                pipe.send(answer and slot.epoch < self.job.max_epochs)  # a whole training is not pruned at its end
             except OSError:
                 return  # its end is seen next
         elif kind == "done":
