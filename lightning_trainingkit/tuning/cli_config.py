@@ -97,6 +97,9 @@ def write_config(
         ],
     }
     for section, given in sections.items():
+        if section not in ("model", "data"):  # an optimizer or a schedule that LightningCLI makes
+            content[section] = given
+            continue
         mine = {
             (name.removeprefix(_DATA) if section == "data" else name): value
             for name, value in hyperparameters.items()

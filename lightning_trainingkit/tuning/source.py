@@ -10,7 +10,7 @@ from typing import Any
 from lightning_trainingkit._lightning import L, is_overridden
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["Source", "make_source"]
+__all__ = ["Source", "make_source", "parameters_of"]
 
 _DATA = "data."
 
@@ -160,11 +160,11 @@ def _built(make_module: Any, make_data: Any, hyperparameters: Mapping[str, Any])
 def _maker(name: str, value: Any) -> Any:
     base = L.LightningModule if name == "module" else L.LightningDataModule
     if isinstance(value, type) and issubclass(value, base):
-        parameters = _parameters(value)
+        parameters = parameters_of(value)
         return _Maker(value, _defaults(parameters), tuple(parameters), value.__name__)
     if isinstance(value, base):
         kind, saved = type(value), dict(value.hparams)
-        parameters = _parameters(kind)
+        parameters = parameters_of(kind)
         arguments = {key: saved[key] for key in parameters if key in saved}
         missing = [
             key for key, each in parameters.items() if key not in saved and each.default is inspect.Parameter.empty
@@ -179,7 +179,7 @@ def _maker(name: str, value: Any) -> Any:
             )
         return _Maker(kind, _defaults(parameters) | arguments, tuple(parameters), kind.__name__)
     if name == "module" and callable(value) and not isinstance(value, type):
-        parameters = _parameters(value)
+        parameters = parameters_of(value)
         return _Maker(value, _defaults(parameters), tuple(parameters), getattr(value, "__name__", type(value).__name__))
     raise TypeError(
         f"`{name}` must be a LightningModule of {L.__name__}, its class or a function, got "
@@ -187,7 +187,8 @@ def _maker(name: str, value: Any) -> Any:
     )
 
 
-def _parameters(call: Any) -> dict[str, inspect.Parameter]:
+def parameters_of(call: Any) -> dict[str, inspect.Parameter]:
+    """The arguments of a class or a function that can be given by name."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     found: dict[str, inspect.Parameter] = {}
     # A `**kwargs` that a class passes on stands for the arguments of its base class.

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from unittest.mock import patch
 
+from lightning_trainingkit._lightning import L
+
 __all__ = ["start_method", "trial_context", "without_main"]
 
 start_method = "forkserver"
@@ -32,7 +34,8 @@ def trial_context(modules: Sequence[str], with_main: bool) -> Iterator[BaseConte
         main = ["__main__"] if with_main else []
         context.set_forkserver_preload([*main, "lightning_trainingkit.tuning.trial_preload"])
     preload = json.dumps({"path": sys.path, "modules": list(modules)})
-    with patch.dict(os.environ, {VARIABLE: preload}):
+    package = L.__name__.partition(".")[0]  # the server imports the kit before the user's module
+    with patch.dict(os.environ, {VARIABLE: preload, "TRAININGKIT_LIGHTNING": package}):
         yield context
 
 
