@@ -71,10 +71,14 @@ def _tune(args: argparse.Namespace) -> int:
 
     from lightning_trainingkit import experiments
     from lightning_trainingkit.commands.tune_source import command_source
+    from lightning_trainingkit.functional.metric_name import resolve_mode
     from lightning_trainingkit.tuning import seven_steps
     from lightning_trainingkit.tuning.space import Space
+    from lightning_trainingkit.tuning.trial_job import TrialJob
 
     experiments.quiet()
+    if args.space is not None and not args.space.is_file():
+        raise ValueError(f"`--space` must be a YAML file that exists, got {args.space}. Name another.")
     space = Space.from_yaml(args.space) if args.space is not None else None
     source, built = command_source(args.module, args.data, args.others, args.config, space)
     if built.left_out:
@@ -82,6 +86,8 @@ def _tune(args: argparse.Namespace) -> int:
     options = dict(built.trainer_options)
     devices, accelerator = options.pop("devices", "auto"), options.pop("accelerator", "auto")
     name = args.name or getattr(kind, "__name__", "search")
+    mode = resolve_mode(args.monitor, args.mode)
+    TrialJob(max_epochs=args.epochs, mode=mode, trainer_options=options)  # refuses before steps 1 to 3 train
     try:
         found = seven_steps(
             source,
@@ -91,7 +97,7 @@ def _tune(args: argparse.Namespace) -> int:
             coarse_epochs=min(3, args.epochs),
             round_epochs=args.epochs,
             monitor=args.monitor,
-            mode=args.mode,
+            mode=mode,
             storage=args.storage,
             name=name,
             output=args.output,
