@@ -154,7 +154,8 @@ def test_noise_measures_the_parts_that_are_asked_for():
 
 
 @pytest.mark.parametrize(
-    "name", ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "transfer"]
+    "name",
+    ["averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "transfer", "tuning"],
 )
 def test_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])

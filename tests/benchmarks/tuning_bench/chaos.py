@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuning_bench.rows import row
-from tuning_bench.toys import RATES
-from tuning_bench.workers import go, start
+from rich.console import Console
 
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
+from tuning_bench.rows import row
+from tuning_bench.toys import RATES
+from tuning_bench.workers import go, start
 
 LONGEST = 1800  # seconds of one run
 
@@ -94,7 +95,7 @@ class Chaos:
             self._disturb()
             codes = [worker.wait(LONGEST) for worker in self.workers]
             if any(codes):
-                print((self.folder / "workers.log").read_text()[-4000:], flush=True)
+                Console().print((self.folder / "workers.log").read_text()[-4000:], markup=False)
         finally:
             for worker in self.workers:
                 worker.kill()  # its trials end by themselves
@@ -166,7 +167,7 @@ class Chaos:
         resumed = [ticket for ticket in retried if results[ticket].outcome.get("resumed")]
         killed = {what: sum(each.what == what for each in self.kills) for what in ("worker", "trial")}
         restarts = self.args.restarts if self.server is not None else 0
-        print(f"{self.name}: {len(completed)} completed, {killed}, {seconds:.0f} s", flush=True)
+        Console().print(f"{self.name}: {len(completed)} completed, {killed}, {seconds:.0f} s", highlight=False)
         return [
             row(f"{self.name}: completed trials", len(completed), goal=total, ok=len(completed) == total),
             row(f"{self.name}: lost", total - len(completed), goal=0, ok=len(completed) == total),

@@ -10,16 +10,17 @@ import statistics
 import tempfile
 import time
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from tuning_bench.rows import row
-from tuning_bench.toys import RATES, ToyData, ToyModule
-from tuning_bench.worker import work
 
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
+from tuning_bench.rows import row
+from tuning_bench.toys import RATES, ToyData, ToyModule
+from tuning_bench.worker import work
 
 GOALS = {"memory": 0.3, "journal": 0.3, "PostgreSQL": 1.0}
 
@@ -40,7 +41,7 @@ def rows(args: Any) -> list[dict]:
             ends = sorted(each.datetime_complete.timestamp() for each in study.optuna.trials)
             inside = [each.outcome["seconds"] for each in study.results()][1:]
         usual = statistics.median(plain)
-        cycles = [later - earlier for earlier, later in zip(ends, ends[1:], strict=False)]
+        cycles = [later - earlier for earlier, later in pairwise(ends)]
         cost = [cycle - usual for cycle in cycles]
         low, high = interval(cost, args.seed)
         middle = statistics.median(cost)

@@ -9,14 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from tuning_bench.toys import RATES, ToyData, ToyModule
-
 from lightning_trainingkit import experiments
 from lightning_trainingkit.tuning.source import make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import TrialJob
 from lightning_trainingkit.tuning.trials import run_trials
+from tuning_bench.toys import RATES, ToyData, ToyModule
 
 HEARTBEAT, GRACE = 1.0, 15.0  # shorter than by default: a death is then seen within one trial
 

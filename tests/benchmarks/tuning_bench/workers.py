@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuning_bench.rows import row
-from tuning_bench.toys import RATES
-
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
+from tuning_bench.rows import row
+from tuning_bench.toys import RATES
 
 HERE = Path(__file__).parents[1]
 TRIALS, EPOCHS, SECONDS = 16, 2, 1.0
@@ -52,7 +51,9 @@ def seconds(storage: str, name: str, count: int) -> float:
                 worker.kill()
         done = [each for each in study.optuna.trials if each.state.name == "COMPLETE"]
         assert len(done) == TRIALS, study.counts()
-        return (max(each.datetime_complete for each in done) - min(each.datetime_start for each in done)).total_seconds()
+        return (
+            max(each.datetime_complete for each in done) - min(each.datetime_start for each in done)
+        ).total_seconds()
 
 
 def start(storage: str, name: str, folder: Path, trials: int, epochs: int, seconds: float) -> subprocess.Popen:
