@@ -66,7 +66,7 @@ def start(storage: str, name: str, folder: Path, trials: int, epochs: int, secon
         )
 
 
-def go(folder: Path, workers: list[subprocess.Popen], timeout: float = 300) -> None:
+def go(folder: Path, workers: list[subprocess.Popen], timeout: float = 1200) -> None:
     """Let the workers begin, once all are ready."""
     end = time.monotonic() + timeout
     while not all((folder / f"ready-{each.pid}").exists() for each in workers):
