@@ -34,6 +34,16 @@ SPACE = {
 }
 
 
+class AveragedWeights(EMAWeightAveraging):
+    """Validates the average of the weights over about 20 steps. Each trial makes its own: Lightning's is not picklable."""
+
+    def __init__(self) -> None:
+        super().__init__(decay=0.95)
+
+    def __reduce__(self) -> Any:
+        return AveragedWeights, ()
+
+
 def main() -> None:
     """Run all steps, print their verdicts, and compare the best configuration with the default."""
     parser = experiments.argument_parser("seven_steps", __doc__)
@@ -61,7 +71,7 @@ def main() -> None:
         module,
         data,
         space=SPACE,
-        callbacks=[EMAWeightAveraging(decay=0.95)],
+        callbacks=[AveragedWeights()],
         max_trials=args.trials,
         jobs=args.jobs,
         output=folder,
