@@ -36,7 +36,7 @@ WAYS = ("grid", "random", "quasi-random")
 def main() -> None:
     """Train all points of all repeats, compare the best of nine, and draw the lecture's picture."""
     parser = experiments.argument_parser("random_vs_grid", __doc__)
-    parser.add_argument("--repeats", type=at_least(2), default=30, help="of nine points each (%(default)s)")
+    parser.add_argument("--repeats", type=at_least(2), default=40, help="of nine points each (%(default)s)")
     parser.add_argument("--epochs", type=at_least(1), default=3, help="of each training (%(default)s)")
     args = parser.parse_args()
     try:

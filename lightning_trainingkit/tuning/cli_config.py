@@ -107,7 +107,7 @@ def write_config(
         }
         content[section] = {**given, "init_args": {**given.get("init_args", {}), **mine}}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_bytes(path, f"# {command_of(path)}\n{text}".encode())
+    write_bytes(Path(path), f"# {command_of(path)}\n{text}".encode())
 
 
 def command_of(path: str | os.PathLike[str]) -> str:

@@ -22,7 +22,9 @@ def widen(space: Space, at: Mapping[str, str], outer: Space | None = None) -> Sp
         >>> widen(Space({"lr": {"low": 1e-4, "high": 1e-2, "log": True}}), {"lr": "high"})["lr"].high
         0.1
     """
-    return Space({name: _widened(each, at.get(name), outer and outer.get(name)) for name, each in space.items()})
+    return Space(
+        {name: _widened(each, at.get(name), None if outer is None else outer.get(name)) for name, each in space.items()}
+    )
 
 
 def _widened(domain: Domain, side: str | None, outer: Domain | None) -> Domain:

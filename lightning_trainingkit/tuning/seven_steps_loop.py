@@ -149,7 +149,7 @@ class Loop:
             inside = [each for each in done if all(space.holds(name, value) for name, value in each.params.items())]
             if len(inside) > 3:
                 space = widen(space, edges_of(space, inside, self.mode, noise_of(earlier)), self.given)
-            again = [each.params for each in ranked[:_AGAIN]]
+            again = [dict(each.params) for each in ranked[:_AGAIN]]
         return f"{_MOST_ROUNDS} rounds were searched."
 
     def _one(
@@ -230,7 +230,7 @@ class Loop:
     def _beside(self, step: Verdict, first: FirstSteps) -> Verdict:
         """Step 3's verdict, with a note if its rate lies outside of the given space."""
         name, rate = self._rate_name(), self._rate(first)
-        domain = (self.given or {}).get(name or "")
+        domain = self.given.get(name or "") if self.given is not None else None
         if rate is None or not isinstance(domain, Range) or domain.low <= rate <= domain.high:
             return step
         note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ def quasi_random_points(space: Space, count: int, seed: int = 0) -> list[dict[st
     """
     if count == 0:
         return []
-    engine = SobolEngine(len(space), scramble=True, seed=seed)
+    engine: Any = cast(Any, SobolEngine)(len(space), scramble=True, seed=seed)
     return [_point(space, shares) for shares in engine.draw(count, dtype=torch.float64).tolist()]
 
 
