@@ -110,24 +110,21 @@ def test_a_trial_builds_the_classes_with_its_hyperparameters_and_its_own_seed(pr
 
 
 @pytest.mark.slow
-def test_a_project_with_pytorch_lightning_and_dict_batches_is_tuned_and_its_report_is_read(tmp_path):
-    (tmp_path / "theirs.py").write_text(PLAIN.format(package="pytorch_lightning") + DICTS)
+def test_a_project_with_pytorch_lightning_and_dict_batches_is_tuned_and_its_report_is_read(project, tune):
+    (project / "theirs.py").write_text(PLAIN.format(package="pytorch_lightning") + DICTS)
+    command = [sys.executable, "-m", "lightning_trainingkit.cli", "tune", "theirs.py:OnDicts"]
+    command += ["--data", "theirs.py:MyDicts", "--module.classes", "3", "--monitor", "val_loss"]
+    command += ["--trials", "4", "--epochs", "1", "--trainer.accelerator", "cpu", "--wandb", "disabled"]
     env = environment(PYTHONWARNINGS="ignore", PYTHONPATH=str(ROOT))
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "lightning_trainingkit.cli", "tune", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-
-    search = ("theirs.py:OnDicts", "--data", "theirs.py:MyDicts", "--module.classes", "3", "--monitor", "val_loss")
-    small = ("--trials", "4", "--epochs", "1", "--trainer.accelerator", "cpu", "--wandb", "disabled")
-    done = run(*search, *small)
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Step 4: coarse search: " in done.stdout
     assert "Train the best configuration to the end:" in done.stdout
     assert "from pytorch_lightning.cli import LightningCLI" in done.stdout
-    written = yaml.safe_load((tmp_path / "runs/OnDicts/best.yaml").read_text())
+    written = yaml.safe_load((project / "runs/OnDicts/best.yaml").read_text())
     assert written["model"]["class_path"] == "theirs.OnDicts"
     assert written["model"]["init_args"]["classes"] == 3
-    told = run("--report", "OnDicts")
-    assert told.stdout.startswith("# OnDicts on MyDicts\n")
-    assert "| 4: coarse search |" in told.stdout
+    code, out, _ = tune("--report", "OnDicts")
+    assert code == 0
+    assert out.startswith("# OnDicts on MyDicts\n")
+    assert "| 4: coarse search |" in out
