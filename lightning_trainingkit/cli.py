@@ -8,6 +8,7 @@ from typing import NoReturn
 from lightning_trainingkit.commands.check import add_check
 from lightning_trainingkit.commands.dashboard import add_dashboard
 from lightning_trainingkit.commands.read import add_read
+from lightning_trainingkit.commands.tune import add_tune
 from lightning_trainingkit.commands.workspace import add_workspace
 from lightning_trainingkit.dashboards.printable import printable
 
@@ -19,11 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="trainingkit", description="Checks, curves and command centers of your trainings.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the versions that matter")
     commands = parser.add_subparsers(dest="command", required=True)
-    for add in (add_check, add_read, add_dashboard, add_workspace):
+    for add in (add_check, add_tune, add_read, add_dashboard, add_workspace):
         add(commands)
     args, others = parser.parse_known_args(arguments)
     args.others = others
-    if others and args.command != "check":  # whose arguments depend on the classes of the user
+    if others and args.command not in ("check", "tune"):  # whose arguments depend on the classes of the user
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         return int(args.run(args))

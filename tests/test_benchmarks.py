@@ -158,6 +158,7 @@ def test_noise_measures_the_parts_that_are_asked_for():
     [
         *("averaging", "curves", "dashboard", "diagnostics", "learning_rate", "noise", "overhead", "surgery_models"),
         "transfer",
+        "tuning",
     ],
 )
 def test_help(name, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """Build the user's module and data from arguments and files, as LightningCLI does."""
 
+import json
 import re
 import sys
 import warnings
@@ -23,6 +24,7 @@ _NOT_IN_TRIALS = (
     *("callbacks", "logger", "fast_dev_run", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps"),
     *("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "default_root_dir", "profiler"),
 )
+_SECTIONS = ("model", "data", "optimizer", "lr_scheduler")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Built:
         trainer_options: Arguments of the Trainer that differ from Lightning's.
         settings: Arguments of the module's class.
         left_out: Arguments of the Trainer that a short trial has no use for.
+        sections: All arguments of module and data, and of an optimizer and a schedule that LightningCLI makes, as plain
+            values by section.
     """
 
     module: Any
@@ -42,23 +46,32 @@ class Built:
     trainer_options: dict[str, Any]
     settings: dict[str, Any]
     left_out: tuple[str, ...]
+    sections: dict[str, Any]
 
 
-def build(kind: type, data: Any, others: Sequence[str], files: Sequence[Path] = ()) -> Built:
+def build(
+    kind: type,
+    data: Any,
+    others: Sequence[str],
+    files: Sequence[Path | Mapping[str, Any]] = (),
+    *,
+    seed: bool = True,
+) -> Built:
     """Build the module and its data.
 
     Args:
         kind: Class of the module.
         data: Class of the DataModule, a loader, a function without arguments that returns one, or None.
         others: Arguments such as ``--module.lr 0.1``, ``--data.batch_size=32`` or ``--trainer.precision bf16-mixed``.
-        files: Files of LightningCLI with the same arguments. A later file overrules an earlier one.
+        files: Files of LightningCLI with the same arguments, or their content. A later one overrules an earlier one.
+        seed: Whether to seed the random states first, by 0 or by ``seed_everything``.
 
     Raises:
         ImportError: If jsonargparse is not installed.
         ValueError: If an argument is missing, unknown or has a wrong type, or a constructor raises.
     """
     if find_spec("jsonargparse") is None:
-        raise ImportError("`check` needs jsonargparse. Run: pip install 'lightning-trainingkit[tuning]'.")
+        raise ImportError("The command needs jsonargparse. Run: pip install 'lightning-trainingkit[tuning]'.")
     if not (isinstance(kind, type) and issubclass(kind, L.LightningModule)):
         raise ValueError(f"`MODULE:CLASS` must be a LightningModule of {L.__name__}, got {kind!r}. {_advice(kind)}")
     is_module = isinstance(data, type) and issubclass(data, L.LightningDataModule)
@@ -68,7 +81,7 @@ def build(kind: type, data: Any, others: Sequence[str], files: Sequence[Path] = 
         )
     given = [text for file in files for text in ("--config", _config(file, kind, data if is_module else None))]
     given += [re.sub(r"^--module(?=[.=]|$)", "--model", text) for text in others]
-    cli = _parsed(kind, data if is_module else None, given)
+    cli = _parsed(kind, data if is_module else None, given, seed)
     settings = cli.config.get("model") or {}  # none for a class without arguments
     return Built(
         module=cli.model,
@@ -76,10 +89,11 @@ def build(kind: type, data: Any, others: Sequence[str], files: Sequence[Path] = 
         trainer_options=cli.trainer,
         settings={name: value for name, value in dict(settings).items() if not name.startswith("_")},
         left_out=tuple(cli.left_out),
+        sections=cli.sections,
     )
 
 
-def _parsed(kind: type, data: type | None, given: list[str]) -> Any:
+def _parsed(kind: type, data: type | None, given: list[str], seed: bool) -> Any:
     base: Any = import_module(f"{L.__name__}.cli").LightningCLI
 
     class OnlyBuild(base):  # type: ignore[misc]
@@ -87,7 +101,9 @@ def _parsed(kind: type, data: type | None, given: list[str]) -> Any:
 
         def before_instantiate_classes(self) -> None:
             """Drop the arguments of the Trainer that are Lightning's defaults, or have no use in a trial."""
-            if self.config.seed_everything is False:  # not given
+            plain = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
+            self.sections = {name: plain[name] or {} for name in _SECTIONS if name in plain}
+            if seed and self.config.seed_everything is False:  # not given
                 L.seed_everything(0, verbose=False)
             kept, defaults = self.config.trainer, self.parser.get_defaults().trainer
             self.left_out = [name for name in _NOT_IN_TRIALS if kept[name] != defaults[name]]
@@ -139,14 +155,12 @@ def _said(error: str, kind: type, given: Sequence[str]) -> str:
     return f"The arguments must fit the classes, got: {error.rstrip('.')}. Change the argument."
 
 
-def _config(file: Path, kind: type, data: type | None) -> str:
+def _config(file: Path | Mapping[str, Any], kind: type, data: type | None) -> str:
     """Read a file of LightningCLI, and return it as a text in which the classes are the given ones."""
-    import json
-
     import yaml
 
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = file if isinstance(file, Mapping) else yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(
             f"`--config` must be a YAML file of LightningCLI, got {file}: {error}. Name another."

@@ -7,7 +7,7 @@ from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.functional.curve_names import choose_curves
 from lightning_trainingkit.functional.curve_shape import curve_shapes
 
-__all__ = ["CHECKS", "checks_of", "without_checks"]
+__all__ = ["CHECKS", "SEARCHES", "checks_of", "searches_of", "without_checks"]
 
 CHECKS = {
     "curves": "curves",
@@ -18,9 +18,22 @@ CHECKS = {
 }
 """Each check to its title. All but ``curves`` are verdicts in the run's config, such as ``check.initial_loss``."""
 
+SEARCHES = {
+    "search": "search",
+    "edges": "edge of the space",
+    "samples": "sampled enough",
+    "isolation": "isolation",
+    "importance": "importance",
+    "divergence": "divergence",
+    "failures": "failures",
+    "noise": "noise of the training",
+}
+"""Each question to a search to its title. The verdicts stand in a run's config, such as ``search.edges``."""
+
+_TRIAL = ("study", "ticket", "attempt", "seed", "pruned")  # which trial of a search a run is
 _SETTINGS = {f"check.{name}": name for name in CHECKS if name != "curves"}
 _CHECK = re.compile(
-    rf"({'|'.join(map(re.escape, _SETTINGS))})(\..*)?$"
+    rf"({'|'.join(map(re.escape, [*_SETTINGS, *(f'search.{name}' for name in SEARCHES)]))})(\..*)?$"
 )  # with details, such as the rates that were found
 
 
@@ -40,9 +53,20 @@ def checks_of(run: Record) -> dict[str, str]:
     return found | {name: str(run.config[key]) for key, name in _SETTINGS.items() if run.config.get(key)}
 
 
+def searches_of(run: Record) -> dict[str, str]:
+    """Collect what the tuning playbook says of a search, by the names in ``SEARCHES``.
+
+    Example:
+        >>> searches_of(Record("1", config={"lr": 0.1, "search.edges": "pass. The best `lr` lies inside."}))
+        {'edges': 'pass. The best `lr` lies inside.'}
+    """
+    return {name: str(run.config[f"search.{name}"]) for name in SEARCHES if run.config.get(f"search.{name}")}
+
+
 def without_checks(run: Record) -> Record:
-    """Return the run without the verdicts in its config, which are no settings."""
-    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name)}
+    """Return the run without the verdicts in its config, and without the number of a trial: they are no settings."""
+    trial = _TRIAL if {"study", "ticket"} <= run.config.keys() else ()
+    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in trial}
     return run if len(kept) == len(run.config) else replace(run, config=kept)
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "Panel",
     "Parallel",
     "Scores",
+    "Searches",
     "Section",
     "Table",
     "command_center",
@@ -104,13 +105,18 @@ class Checks:
 
 
 @dataclass(frozen=True)
+class Searches:
+    """What the tuning playbook says about each search for hyperparameters."""
+
+
+@dataclass(frozen=True)
 class Table:
     """All runs with state, best value, duration, and the settings that differ."""
 
     metric: str
 
 
-Panel = Curves | Gap | Parallel | Importance | Dots | Scores | Checks | Table
+Panel = Curves | Gap | Parallel | Importance | Dots | Scores | Checks | Searches | Table
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def command_center(target: str = "val/loss", names: Iterable[str] | None = None)
             (Checks(),),
             "No run has a training loss to judge, or a verdict of HealthReport or `trainingkit check --wandb`.",
         ),
-        Section("Hyperparameters", (Parallel(target), Importance(target), Dots(target))),
+        Section("Hyperparameters", (Searches(), Parallel(target), Importance(target), Dots(target))),
         Section(
             "Averaging" if any(quantity_of(name).endswith(_MEMBER) for name in known) else "Test",
             tuple(_tested([name for name in known if stage_of(name) == "test"])),

@@ -14,6 +14,7 @@ from lightning_trainingkit.dashboards.panels import (
     Panel,
     Parallel,
     Scores,
+    Searches,
     Section,
     direction,
 )
@@ -154,7 +155,7 @@ def _drawn(panel: Panel, settings: Sequence[str]) -> Iterator[Any]:
             yield wr.ScatterPlot(title=f"One dot a run: {name}", x=wr.Config(name), y=y, log_x=name == "lr")
     elif isinstance(panel, Scores):
         yield wr.BarPlot(title=panel.title, metrics=list(panel.metrics), max_runs_to_show=30)
-    elif not isinstance(panel, Checks):
+    elif not isinstance(panel, Checks | Searches):
         yield wr.RunComparer(diff_only="split")
 
 

@@ -4,7 +4,16 @@ from .initial_loss import InitialLoss as InitialLoss
 from .initial_loss import check_initial_loss as check_initial_loss
 from .learning_rate import find_learning_rate as find_learning_rate
 from .learning_rate_test import LearningRateTest as LearningRateTest
+from .load_report import load_report as load_report
 from .rate_verdict import LearningRate as LearningRate
+from .search import coarse_search as coarse_search
+from .search import refine_search as refine_search
+from .search_result import SearchResult as SearchResult
+from .seven_steps import SevenSteps as SevenSteps
+from .seven_steps import seven_steps as seven_steps
 from .small_sample import SmallSample as SmallSample
 from .small_sample import overfit_small_sample as overfit_small_sample
+from .space import Choices as Choices
+from .space import Range as Range
+from .space import Space as Space
 from .verdict import Verdict as Verdict

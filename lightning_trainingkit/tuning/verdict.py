@@ -13,7 +13,7 @@ class Verdict:
     """The answer of one step. The steps return subclasses with further numbers.
 
     Args:
-        step: The step: ``"initial_loss"``, ``"small_sample"``, ``"learning_rate"`` or ``"curves"``.
+        step: The step, such as ``"initial_loss"``, or a question to a search, such as ``"edges"``.
         verdict: ``"pass"``, ``"warn"`` or ``"fail"``.
         message: What was measured, in one or two sentences with numbers.
         advice: What to do, with a line of Python or YAML. Empty if there is nothing to do.

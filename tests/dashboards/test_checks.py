@@ -19,6 +19,22 @@ def test_verdicts_of_the_config_stand_beside_the_run_and_are_no_settings():
     assert runs[0].config["check.health"] == "pass. Nothing wrong."  # the records are left as they were
 
 
+def test_verdicts_of_a_search_stand_in_the_section_of_hyperparameters():
+    runs = grid()[:3]
+    runs[0].config |= {"search.search": "warn. The best of 8 trials.", "search.edges": "pass. Inside."}
+    for n, each in enumerate(runs[1:]):
+        each.config |= {"study": "coarse", "ticket": n, "attempt": 0, "seed": 7 * n, "pruned": bool(n)}
+    data = page_data(runs, command_center())
+    assert data["searches"] == {"search": "search", "edges": "edge of the space"}
+    assert data["runs"][0]["searches"]["edges"] == "pass. Inside."
+    (section,) = [each for each in data["sections"] if each["title"] == "Hyperparameters"]
+    assert section["panels"][0]["kind"] == "searches"
+    assert data["hyperparameters"] == ["lr", "optimizer", "weight_decay"]  # which trial it is, is no setting
+    assert "searches" not in [
+        panel["kind"] for each in page_data(grid(), command_center())["sections"] for panel in each["panels"]
+    ]
+
+
 def test_a_run_without_checks_is_left_as_it_is():
     bare = run(1, curves={}, summary={})
     assert checks_of(bare) == {}

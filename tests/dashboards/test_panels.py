@@ -17,6 +17,7 @@ from lightning_trainingkit.dashboards.panels import (
     Importance,
     Parallel,
     Scores,
+    Searches,
     Table,
     command_center,
 )
@@ -68,7 +69,7 @@ def metrics():
                 yield from (panel.one, panel.other)
             elif isinstance(panel, Scores):
                 yield from panel.metrics
-            elif not isinstance(panel, Checks):
+            elif not isinstance(panel, Checks | Searches):
                 assert isinstance(panel, Curves | Parallel | Importance | Dots | Table)
                 yield panel.metric
 

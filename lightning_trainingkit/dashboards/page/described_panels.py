@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.panels import Checks, Curves, Dots, Gap, Panel, Parallel, Scores, Section, Table
+from lightning_trainingkit.dashboards.panels import (
+    Checks,
+    Curves,
+    Dots,
+    Gap,
+    Panel,
+    Parallel,
+    Scores,
+    Searches,
+    Section,
+    Table,
+)
 from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.functional.metric_name import stage_of
 
@@ -14,7 +25,11 @@ __all__ = ["described_sections"]
 
 
 def described_sections(
-    sections: Sequence[Section], runs: Sequence[Record], compares: bool, checked: bool = False
+    sections: Sequence[Section],
+    runs: Sequence[Record],
+    compares: bool,
+    checked: bool = False,
+    searched: bool = False,
 ) -> list[tuple[Section, list[dict[str, Any]]]]:
     """Describe each section with its panels that have data. Curves that no section shows get a section at the end.
 
@@ -23,9 +38,10 @@ def described_sections(
         runs: The recorded runs.
         compares: Whether the hyperparameter panels have data: a best value, and settings that differ.
         checked: Whether a check says something about a run.
+        searched: Whether the tuning playbook says something about a search.
     """
     shown: set[str] = set()  # metrics whose curves a panel shows; no second panel shows them
-    found = [(section, list(_panels(section, runs, compares, checked, shown))) for section in sections]
+    found = [(section, list(_panels(section, runs, compares, checked, searched, shown))) for section in sections]
     others = sorted(_curves(runs) - shown - _single_tests(runs))
     if others:
         section = Section("Other metrics", tuple(map(Curves, others)))
@@ -34,7 +50,7 @@ def described_sections(
 
 
 def _panels(
-    section: Section, runs: Sequence[Record], compares: bool, checked: bool, shown: set[str]
+    section: Section, runs: Sequence[Record], compares: bool, checked: bool, searched: bool, shown: set[str]
 ) -> Iterator[dict[str, Any]]:
     curves = _curves(runs)
     exact = [panel for panel in section.panels if isinstance(panel, Curves) and not panel.smooth]
@@ -54,8 +70,8 @@ def _panels(
         elif isinstance(panel, Scores):
             if logged.intersection(panel.metrics):
                 yield _described(panel)
-        elif isinstance(panel, Table | Checks):
-            if runs if isinstance(panel, Table) else checked:
+        elif isinstance(panel, Table | Checks | Searches):
+            if {Table: bool(runs), Checks: checked, Searches: searched}[type(panel)]:
                 yield _described(panel)
         elif compares:
             yield _described(panel)
@@ -73,6 +89,7 @@ def _described(panel: Panel) -> dict[str, Any]:
             Dots: "One dot a run",
             Table: "All runs",
             Checks: "Verdicts",
+            Searches: "Searches",
         }.get(type(panel), "What each setting explains")
     return {"kind": kind, "id": f"{kind} {title}", "title": title, **vars(panel)}
 

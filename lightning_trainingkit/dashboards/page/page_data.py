@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.checks import CHECKS, checks_of, without_checks
+from lightning_trainingkit.dashboards.checks import CHECKS, SEARCHES, checks_of, searches_of, without_checks
 from lightning_trainingkit.dashboards.page.described_panels import described_sections
 from lightning_trainingkit.dashboards.page.settings import columns, every_setting, hyperparameters, shared_settings
 from lightning_trainingkit.dashboards.panels import Scores, Section
@@ -48,7 +48,8 @@ def page_data(
         ValueError: If the better end of the target is unknown.
     """
     runs = [_without_secrets(run) for run in runs]
-    checks, runs = [checks_of(run) for run in runs], [without_checks(run) for run in runs]
+    checks, searches = [checks_of(run) for run in runs], [searches_of(run) for run in runs]
+    runs = [without_checks(run) for run in runs]
     target = hide(target)
     better = better or better_end(target, runs)
     if better is None:
@@ -65,7 +66,7 @@ def page_data(
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
     compares = bool(names) and any(value is not None for value in best)
-    described = described_sections(sections, runs, compares, any(checks))
+    described = described_sections(sections, runs, compares, any(checks), any(searches))
     drawn = {
         name
         for _, panels in described
@@ -84,6 +85,7 @@ def page_data(
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
         "checks": {name: title for name, title in CHECKS.items() if any(name in found for found in checks)},
+        "searches": {name: title for name, title in SEARCHES.items() if any(name in found for found in searches)},
         "skipped": {hide(file): hide(why) for file, why in (skipped or {}).items()},
         "sections": [
             {
@@ -103,6 +105,7 @@ def page_data(
                 "lacks": [name for name, values in shared.items() if values[place] is None],
                 "config": {name: values[place] for name, values in settings.items()},
                 "checks": checks[place],
+                "searches": searches[place],
                 "best": best[place],
                 "scores": {name: value for name in beside if (value := _score(run, name)) is not None},
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},

@@ -3,7 +3,7 @@
 
 /** Whether a panel is rows of text. Plotly draws all other panels. */
 function isTable(panel) {
-  return ["table", "checks"].includes(panel.kind);
+  return ["table", "checks", "searches"].includes(panel.kind);
 }
 
 function addPanel(description, into) {

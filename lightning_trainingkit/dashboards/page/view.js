@@ -23,7 +23,7 @@ const view = {
       // Folds have equal names in each group.
       run.title = run.group && names.get(run.name).length > 1 ? `${run.group}: ${run.name}` : run.name;
       // A metric may be named `constructor`: a run that lacks it must not give the object's own.
-      for (const named of [run.curves, run.summary, run.config, run.checks, run.scores || {}]) Object.setPrototypeOf(named, null);
+      for (const named of [run.curves, run.summary, run.config, run.checks, run.searches || {}, run.scores || {}]) Object.setPrototypeOf(named, null);
       run.text = [run.name, run.group, run.job_type, run.state, run.project, run.id, ...run.tags,
         ...data.settings.map((name) => `${name}=${words(run.config[name])}`),
         ...Object.entries(data.shared).filter(([name]) => !run.lacks.includes(name)).map(([name, value]) => `${name}=${words(value)}`),

@@ -85,7 +85,8 @@ class WandbRun:
         A run may stay open long after its last row, while the same process does other fits: the rows say how long it
         has run, and its end only where there are none.
         """
-        self._record.state = "failed" if exit_code else "finished"
+        # W&B's own code for Ctrl-C is 255.
+        self._record.state = "killed" if exit_code == 255 else "failed" if exit_code else "finished"
         if not self._record.seconds:
             self._ran(runtime)
 

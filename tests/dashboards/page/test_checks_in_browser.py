@@ -55,6 +55,23 @@ def test_rows_are_runs_and_the_worst_verdict_comes_first(opened):
     assert page.problems() == []
 
 
+def test_searches_have_their_own_table_among_the_hyperparameters(opened):
+    runs = checked()
+    runs[4].config |= {
+        "search.search": "warn. The best of 8 trials has val/loss 0.1. Train more.",
+        "search.edges": "fail. At an end.",
+    }
+    page = opened(runs)
+    page.show("searches Searches")
+    table = page.js(
+        "return [...panels.get('searches Searches').figure.querySelectorAll('tr')].map((row) => "
+        "[...row.children].map((cell) => cell.innerText.trim().replace(/\\s+/g, ' ')))"
+    )
+    assert table[0] == ["search", "search", "edge of the space"]
+    assert table[1][1:] == ["! warn The best of 8 trials has val/loss 0.1.", "✗ fail At an end."]
+    assert page.problems() == []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_verdicts_differ_by_sign_and_word_and_not_by_colour_alone(opened, theme):
     page = opened(checked())

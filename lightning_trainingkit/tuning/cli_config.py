@@ -1,0 +1,142 @@
+"""A configuration as a file of LightningCLI."""
+
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_trainingkit._files import write_bytes
+from lightning_trainingkit._lightning import L
+from lightning_trainingkit.tuning.source import Source
+
+__all__ = ["cli_sections", "command_of", "write_config"]
+
+_PLAIN = (str, int, float, bool, type(None))
+_DATA = "data."
+
+
+def cli_sections(source: Source) -> dict[str, Any]:
+    """The sections ``model`` and ``data`` of a file of LightningCLI, with the present values.
+
+    Args:
+        source: What builds the module. A source of another kind may bring ``sections`` of its own.
+
+    Returns:
+        The sections, or ``{"missing": why}`` if they cannot be written: a function builds the module, or an argument is
+        an object.
+    """
+    own = getattr(source, "sections", None)
+    if own is not None:
+        return dict(own() if callable(own) else own)
+    makers = getattr(source.build, "args", ())
+    found: dict[str, Any] = {}
+    for section, maker in zip(("model", "data"), makers, strict=False):
+        if maker is None:
+            continue
+        kind = getattr(maker, "call", None)
+        if not isinstance(kind, type):
+            held = f"a function, {maker.title}" if kind is not None else f"an object of {maker.title}"
+            return {"missing": f"{section} is made by {held}. Give a class, or call save_hyperparameters."}
+        arguments = {name: value for name, value in maker.given.items() if not _is_default(kind, name, value)}
+        odd = [name for name, value in arguments.items() if not _is_plain(value)]
+        if odd:
+            return {"missing": f"{kind.__name__} has arguments that YAML does not hold: {', '.join(odd)}."}
+        found[section] = {
+            "class_path": _path(kind),
+            "init_args": {name: _plain(each) for name, each in arguments.items()},
+        }
+    return found if "model" in found else {"missing": "the module is made by a function. Give its class."}
+
+
+def write_config(
+    path: str | os.PathLike[str],
+    sections: Mapping[str, Any],
+    hyperparameters: Mapping[str, Any],
+    *,
+    epochs: int,
+    monitor: str,
+    mode: str,
+    seed: int,
+    trainer_options: Mapping[str, Any],
+) -> None:
+    """Write a file that LightningCLI runs, with EarlyStopping and BestCheckpoint.
+
+    Args:
+        path: The file.
+        sections: What ``cli_sections`` returned.
+        hyperparameters: Values that replace the present ones.
+        epochs: Epochs of the training.
+        monitor: Metric by which the best epoch is chosen.
+        mode: Better end of the metric.
+        seed: Seed of the training.
+        trainer_options: Further arguments of the Trainer. Objects are left out.
+
+    Raises:
+        ImportError: If PyYAML is not installed.
+        ValueError: If the configuration cannot be written.
+    """
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError("A file in YAML needs PyYAML. Run: pip install 'lightning-trainingkit[tuning]'.") from error
+    if "missing" in sections:
+        raise ValueError(f"`module` must be a class with plain arguments, got none: {sections['missing']}")
+    content: dict[str, Any] = {"seed_everything": seed}
+    watch = {"monitor": monitor, "mode": mode}
+    content["trainer"] = {
+        "max_epochs": epochs,
+        **{name: value for name, value in trainer_options.items() if _is_plain(value)},
+        "callbacks": [
+            {
+                "class_path": "lightning_trainingkit.EarlyStopping",
+                "init_args": watch | {"patience": max(5, epochs // 4)},
+            },
+            {"class_path": "lightning_trainingkit.BestCheckpoint", "init_args": watch},
+        ],
+    }
+    for section, given in sections.items():
+        if section not in ("model", "data"):  # an optimizer or a schedule that LightningCLI makes
+            content[section] = given
+            continue
+        mine = {
+            (name.removeprefix(_DATA) if section == "data" else name): value
+            for name, value in hyperparameters.items()
+            if name.startswith(_DATA) == (section == "data")
+        }
+        content[section] = {**given, "init_args": {**given.get("init_args", {}), **mine}}
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_bytes(Path(path), f"# {command_of(path)}\n{text}".encode())
+
+
+def command_of(path: str | os.PathLike[str]) -> str:
+    """The command that trains a file of LightningCLI."""
+    return f'python -c "from {L.__name__}.cli import LightningCLI; LightningCLI()" fit --config {path}'
+
+
+def _path(kind: type) -> str:
+    place = kind.__module__
+    if place == "__main__":  # a script: its file, imported, has another name
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        place = spec.name if spec is not None else Path(getattr(sys.modules["__main__"], "__file__", "__main__")).stem
+    return f"{place}.{kind.__qualname__}"
+
+
+def _is_default(kind: type, name: str, value: Any) -> bool:
+    default = getattr(inspect.signature(kind).parameters.get(name), "default", inspect.Parameter.empty)
+    return type(default) is type(value) and isinstance(value, _PLAIN) and default == value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,264 @@
+"""The loop of the seven steps: what is run, in which space, and when it ends."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.metric_name import resolve_mode
+from lightning_trainingkit.tuning.budget import Budget
+from lightning_trainingkit.tuning.curves import read_curves
+from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
+from lightning_trainingkit.tuning.next_space import widen
+from lightning_trainingkit.tuning.playbook import edges_of
+from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.rounds import candidates, gained, noise_of
+from lightning_trainingkit.tuning.samplers import Sampler
+from lightning_trainingkit.tuning.search_result import SearchResult
+from lightning_trainingkit.tuning.search_run import Search, as_space
+from lightning_trainingkit.tuning.search_settings import fixed_values
+from lightning_trainingkit.tuning.seven_steps import SevenSteps
+from lightning_trainingkit.tuning.seven_steps_files import write_files
+from lightning_trainingkit.tuning.seven_steps_report import title_of
+from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
+from lightning_trainingkit.tuning.shared_note import write_ended, write_note
+from lightning_trainingkit.tuning.source import Source, make_source
+from lightning_trainingkit.tuning.space import Range, Space
+from lightning_trainingkit.tuning.space_moves import RATES, default_space
+from lightning_trainingkit.tuning.space_points import middle
+from lightning_trainingkit.tuning.verdict import Verdict
+
+__all__ = ["Loop"]
+
+_SEEDS = 1000  # between the seeds of two searches: a configuration is trained again with another seed
+_MOST_ROUNDS = 100
+_AGAIN = 3  # configurations that each round trains again
+
+
+class Loop:
+    """The seven steps on one module. The arguments are those of ``seven_steps``.
+
+    Args:
+        module: The module, its class, a function, or a ``Source`` of both module and data.
+        data: The data.
+        space: The space, or None.
+        budget: Trials, epochs and hours.
+        storage: Where the studies are.
+        name: Their common name.
+        output: Folder for all files.
+        seed: Seed of the search.
+        search: Arguments of each search.
+        run: Arguments of ``Search.run``.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        data: Any,
+        space: Any,
+        budget: Budget,
+        *,
+        storage: str | Path | None,
+        name: str,
+        output: str | Path | None,
+        seed: int,
+        search: Mapping[str, Any],
+        run: Mapping[str, Any],
+    ) -> None:
+        self.source = module if isinstance(module, Source) else make_source(module, data)
+        self.given = as_space(space) if space is not None else None
+        if self.given is not None:
+            self.given.check_names(self.source.names)
+        self.start = self.given if self.given is not None else _start(self.source)
+        self.budget, self.name, self.search, self.run_options = budget, name, dict(search), dict(run)
+        self.seed = _check.integer("seed", seed, "Give any whole number.", least=0)
+        self.mode = resolve_mode(search["monitor"], search["mode"])
+        self.folder = Path("runs", name) if output is None else Path(output)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.storage = self.folder / "study.log" if storage is None else storage
+
+    def run(self, coarse: tuple[int, int], rounds: tuple[int, int], sampler: Sampler) -> SevenSteps:
+        """Run all steps until the budget is used, a step fails, or nothing is gained.
+
+        Args:
+            coarse: Trials and epochs of step 4.
+            rounds: Trials and epochs of a round of step 5.
+            sampler: Sampler of step 5.
+        """
+        first = self._first_steps()
+        steps: list[Verdict] = []
+        self._add(steps, *first.verdicts)
+        self.budget.used_epochs = first.epochs
+        if first.failed is not None:
+            ended = f"Step {1 + steps.index(first.failed)} failed. Nothing was searched."
+        else:
+            ended = self._search(first, steps, coarse, rounds, sampler)
+        self._say(f"Step 7: {ended}")
+        write_ended(self.storage, self.name, ended)
+        found = seven_steps_result(steps, ended, self.budget.used_epochs, self.mode, self.folder)
+        return write_files(found, self.search["monitor"], self.mode, self.seed, self._records())
+
+    def _search(
+        self,
+        first: FirstSteps,
+        steps: list[Verdict],
+        coarse: tuple[int, int],
+        rounds: tuple[int, int],
+        sampler: Sampler,
+    ) -> str:
+        """Steps 4 to 7. Returns why they ended."""
+        trials, epochs = coarse
+        space = self.given if self.given is not None else default_space(self.source, self._rate(first))
+        steps[-1] = self._beside(steps[-1], first)
+        if ended := self.budget.spent(epochs):
+            return ended
+        found = self._one("coarse_search", "coarse", space, self.budget.left_trials(trials), epochs, "quasi-random", 1)
+        self._add(steps, found)
+        if not found.best:
+            return "Step 4 failed: no trial was finished."
+        space, again = found.next_space or space, [each.params for each in found.ranked[:_AGAIN]]
+        trials, epochs = rounds
+        results: list[list[Result]] = []
+        for number in range(1, _MOST_ROUNDS):
+            left = self.budget.left_trials(trials)
+            if ended := self.budget.spent(epochs) or ("" if left > len(again) else self.budget.too_few(left)):
+                return ended
+            earlier = [each for part in results for each in part]
+            found = self._one(
+                *("refine_search", f"refine-{number}", space, left, epochs, sampler),
+                1 + number,
+                first=again,
+                earlier=earlier,
+            )
+            results.append(list(found.trials))
+            earlier += found.trials
+            self._add(steps, found, self._look(found))
+            if len(found.trials) < found.planned and (ended := self.budget.spent(epochs)):
+                return ended
+            ranked = candidates(earlier, self.mode)
+            if not ranked:
+                return "Step 5 failed: no trial was finished."
+            if len(results) > 1 and (ended := gained(results, self.mode)):
+                return ended
+            done = [each for each in earlier if each.state == "completed" and each.value is not None]
+            done.sort(key=lambda each: (1 if self.mode == "min" else -1) * float(each.value or 0.0))
+            inside = [each for each in done if all(space.holds(name, value) for name, value in each.params.items())]
+            if len(inside) > 3:
+                space = widen(space, edges_of(space, inside, self.mode, noise_of(earlier)), self.given)
+            again = [dict(each.params) for each in ranked[:_AGAIN]]
+        return f"{_MOST_ROUNDS} rounds were searched."
+
+    def _one(
+        self,
+        step: str,
+        part: str,
+        space: Space,
+        trials: int,
+        epochs: int,
+        sampler: Sampler,
+        number: int,
+        **further: Any,
+    ) -> SearchResult:
+        """One search, counted."""
+        search = Search(
+            step,
+            self.source,
+            space=space,
+            rate=None,
+            trials=trials,
+            epochs=epochs,
+            sampler=sampler,
+            storage=self.storage,
+            name=f"{self.name}-{part}",
+            output=self.folder / part,
+            seed=self.seed + _SEEDS * number,
+            **self.search,
+            **further,
+        )
+        found = search.run(**self.run_options, stop=self.budget.stop(epochs))
+        self.budget.used_trials += len(found.trials)
+        self.budget.used_epochs += found.epochs
+        return found
+
+    def _add(self, steps: list[Verdict], *found: Verdict) -> None:
+        for each in found:
+            steps.append(each)
+            self._say(f"Step {title_of(each)}: {each.line}")
+
+    def _say(self, text: str) -> None:
+        if self.run_options["verbose"]:
+            Console().print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def _first_steps(self) -> FirstSteps:
+        options = dict(self.search["trainer_options"] or {})
+        run = self.run_options
+
+        def make() -> dict[str, Any]:
+            found = run_first_steps(self.source, self.start, options, run["accelerator"], self.seed)
+            return {"module": self.source.describe, "fixed": fixed_values(self.source, ()), **found.to_json()}
+
+        note = write_note(self.storage, self.name, make)
+        for key, mine in (("module", self.source.describe), ("fixed", fixed_values(self.source, ()))):
+            if note[key] != mine:
+                raise ValueError(
+                    f"`module` must be the one of the stored search {self.name!r}, {note[key]}, got {mine}. Give "
+                    "another name."
+                )
+        return FirstSteps.from_json(note)
+
+    def _rate(self, first: FirstSteps) -> float | None:
+        """Step 3's rate in the measure of the module's own argument, which may scale several groups."""
+        name = self._rate_name()
+        if name is None or first.factor is None:
+            return None
+        own = self.source.given[name] if name in self.source.given else middle(self.start[name])
+        return float(f"{first.factor * own:.4g}")
+
+    def _rate_name(self) -> str | None:
+        """The hyperparameter that is the learning rate. None if the module has none of a known name."""
+        names = {name.rpartition(".")[2]: name for name in reversed((*self.source.names, *self.start))}
+        return next((names[name] for name in RATES if name in names and self._is_number(names[name])), None)
+
+    def _is_number(self, name: str) -> bool:
+        own = self.source.given.get(name)
+        return isinstance(own if own is not None else middle(self.start[name]) if name in self.start else None, float)
+
+    def _beside(self, step: Verdict, first: FirstSteps) -> Verdict:
+        """Step 3's verdict, with a note if its rate lies outside of the given space."""
+        name, rate = self._rate_name(), self._rate(first)
+        domain = self.given.get(name or "") if self.given is not None else None
+        if rate is None or not isinstance(domain, Range) or domain.low <= rate <= domain.high:
+            return step
+        note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."
+        return replace(step, notes=(*step.notes, note))
+
+    def _look(self, found: SearchResult) -> Verdict:
+        """Step 6 on the best trial of a search."""
+        best = next(iter(found.ranked), None)
+        folder = Path(str(best.outcome.get("folder", ""))) if best is not None else Path()
+        missing = "No trial was finished." if best is None else ""
+        if not missing and not self._records():
+            missing = "No curves were recorded: W&B is disabled."
+        if not missing:
+            try:
+                reading = read_curves(folder)
+                return reading[-1] if isinstance(reading, list) else reading
+            except (OSError, ValueError) as error:
+                missing = str(error)
+        return Verdict(step="curves", verdict="warn", message=missing)
+
+    def _records(self) -> bool:
+        """Whether trials are recorded by W&B."""
+        return (self.search["wandb"] or os.environ.get("WANDB_MODE", "offline")) != "disabled"
+
+
+def _start(source: Source) -> Space:
+    """The default space before step 3, around the module's own rate or, where it has none, around 1e-3."""
+    try:
+        return default_space(source)
+    except ValueError:
+        return default_space(source, 1e-3)

@@ -1,0 +1,62 @@
+"""Searches over trainings: what a trial costs, two workers, kills and restarts, the budget of seven steps, folds.
+
+Expected: not known yet. So far it ran in small alone, on a machine with a load of 8: a trial costs 1.1 s beside its
+          training in memory, 1.2 s with a journal, 3.1 s with PostgreSQL. These goals need an idle machine
+Cost:     not known yet. PostgreSQL is Debian's package postgresql
+Command:  python tests/benchmarks/tuning.py
+
+1. `overhead`: a trial beside its training, in memory, with a journal file, and with PostgreSQL.
+2. `workers`: two workers on one PostgreSQL against one worker, 16 waiting trials.
+3. `chaos`: four workers, 100 trials, 20 kills by SIGKILL, 2 restarts of PostgreSQL; the same on a journal file.
+4. `budget`: the seven steps against 100 random trials, with a fifth of their epochs, and against plain Optuna.
+5. `folds`: cross-validation with pruning against all folds, replayed from one table of trained folds.
+
+Each part says in ``tuning_bench/`` what it measures. Times are of the clock: run it on an idle machine. Only ratios
+mean something on a busy one.
+"""
+
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from lightning_trainingkit import experiments
+
+PARTS = ("overhead", "workers", "chaos", "budget", "folds")
+STORAGES = ("PostgreSQL", "journal")
+
+
+def main() -> None:
+    parser = experiments.argument_parser("tuning", __doc__, trains=False)
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part alone; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, help="of draws and of the bootstrap (%(default)s)")
+    parser.add_argument(
+        "--trials-timed", type=experiments.at_least(2), default=20, help="of overhead, each storage (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=experiments.at_least(1), default=3, help="of workers (%(default)s)")
+    chaos = parser.add_argument_group("chaos")
+    chaos.add_argument("--storages", nargs="+", choices=STORAGES, default=STORAGES, help="(both)")
+    chaos.add_argument("--seeds", type=experiments.at_least(1), default=3, help="of kills (%(default)s)")
+    chaos.add_argument("--workers", type=experiments.at_least(1), default=4, help="at once (%(default)s)")
+    chaos.add_argument("--trials", type=experiments.at_least(3), default=100, help="of a run (%(default)s)")
+    chaos.add_argument("--epochs", type=experiments.at_least(1), default=6, help="of a trial (%(default)s)")
+    chaos.add_argument("--epoch-seconds", type=float, default=0.5, help="of sleep (%(default)s)")
+    chaos.add_argument("--kills", type=experiments.at_least(1), default=20, help="of a run (%(default)s)")
+    chaos.add_argument("--restarts", type=int, default=2, help="of the database (%(default)s)")
+    args = parser.parse_args()
+    folder = experiments.open_folder("tuning", args.output)
+    experiments.quiet()
+    sys.path.append(str(Path(__file__).parents[2]))  # the tests' own PostgreSQL
+    start = time.perf_counter()
+    rows, seconds = [], {}
+    for part in args.only or PARTS:
+        begun = time.perf_counter()
+        rows += import_module(f"tuning_bench.{part}").rows(args)
+        seconds[part] = round(time.perf_counter() - begun, 1)
+    experiments.print_table("Searches over trainings", rows, f"Files: {folder}/results.json")
+    experiments.write_results(folder, vars(args), {"seconds": seconds}, rows, time.perf_counter() - start)
+    sys.exit(int(not all(row["ok"] for row in rows)))
+
+
+if __name__ == "__main__":
+    main()

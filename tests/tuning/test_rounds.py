@@ -1,0 +1,57 @@
+import pytest
+
+from lightning_trainingkit.tuning.budget import Budget
+from lightning_trainingkit.tuning.next_space import widen
+from lightning_trainingkit.tuning.rounds import candidates, gained
+from lightning_trainingkit.tuning.space import Choices, Range, Space
+from tests.tuning.made_search import result
+
+SPACE = Space({"lr": Range(1e-3, 1e-1, log=True), "layers": Range(2, 4, integer=True), "act": Choices(["a", "b"])})
+
+
+def trials(*values):
+    return [result(number, {"lr": rate}, value) for number, (rate, value) in enumerate(values)]
+
+
+def test_one_lucky_training_does_not_win_against_several_good_ones():
+    found = candidates(trials((1, 0.28), (2, 0.3), (2, 0.36), (2, 0.24), (3, 0.4), (3, 0.7), (4, 0.8), (4, 0.4)), "min")
+    assert found[0].params == {"lr": 2}
+    assert found[0].values == (0.3, 0.36, 0.24)
+
+
+def test_without_repeats_the_best_value_wins():
+    assert candidates(trials((1, 0.5), (2, 0.7), (3, 0.6)), "max")[0].params == {"lr": 2}
+    assert candidates([result(0, {"lr": 1}, None, "failed")], "min") == []
+
+
+def test_a_round_gains_if_its_new_configurations_are_better_than_the_noise():
+    first = trials((1, 0.5), (2, 0.6), (3, 0.7), (4, 0.8))
+    assert gained([first, trials((1, 0.51), (5, 0.3), (6, 0.6))], "min") == ""
+    assert "No new configuration of round 2 was better" in gained([first, trials((1, 0.51), (5, 0.6))], "min")
+    assert "Round 2 gained" in gained([first, trials((1, 0.7), (2, 0.4), (5, 0.36))], "min")
+    assert "no new configuration was trained to its end" in gained([first, trials((1, 0.51))], "min")
+    assert gained([[], trials((1, 0.51))], "min") == ""
+
+
+def test_ranges_widen_at_their_edge_and_not_beyond_the_outer_space():
+    wide = widen(SPACE, {"lr": "high", "layers": "low"})
+    assert (wide["lr"].low, wide["lr"].high) == (1e-3, 1.0)
+    assert (wide["layers"].low, wide["layers"].high) == (1, 4)
+    assert wide["act"] == SPACE["act"]
+    assert widen(SPACE, {"lr": "low"}, Space({"lr": Range(5e-4, 1, log=True)}))["lr"].low == 5e-4
+    assert widen(Space({"drop": Range(0.1, 0.5)}), {"drop": "low"})["drop"].low == 0.0
+    assert widen(SPACE, {}).version == SPACE.version
+
+
+def test_a_budget_counts_trials_and_epochs():
+    budget = Budget(10, 50, None)
+    budget.used_trials, budget.used_epochs = 7, 45
+    assert budget.left_trials(8) == 3
+    assert budget.spent(5) == ""
+    assert budget.spent(6) == "The budget of 50 epochs is used: 45 were trained."
+    budget.used_trials = 10
+    assert budget.spent() == "The budget of 10 trials is used."
+    assert Budget(None, None, None).left_trials(8) == 8
+    for name, value in (("max_trials", 0), ("max_epochs", 0), ("max_hours", -1)):
+        with pytest.raises(ValueError, match=f"`{name}` must be"):
+            Budget(**{"trials": None, "epochs": None, "hours": None, name[4:]: value})
