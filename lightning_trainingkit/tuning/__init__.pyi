@@ -1,9 +1,14 @@
+from .cross_validation import cross_validate as cross_validate
 from .curves import CurveReading as CurveReading
 from .curves import read_curves as read_curves
+from .fold_scores import Comparison as Comparison
+from .fold_scores import ConfigurationScores as ConfigurationScores
+from .fold_scores import CrossValidation as CrossValidation
 from .initial_loss import InitialLoss as InitialLoss
 from .initial_loss import check_initial_loss as check_initial_loss
 from .learning_rate import find_learning_rate as find_learning_rate
 from .learning_rate_test import LearningRateTest as LearningRateTest
+from .members import train_members as train_members
 from .rate_verdict import LearningRate as LearningRate
 from .small_sample import SmallSample as SmallSample
 from .small_sample import overfit_small_sample as overfit_small_sample

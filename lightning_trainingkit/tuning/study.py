@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Result", "Study"]
 
 _KIT = "trainingkit"  # the study's attribute with its space
+_FACTS = "trainingkit_facts"  # the study's attribute with what `describe` wrote
 _WAIT = 5.0  # seconds for the worker that creates a study to describe it
 
 
@@ -137,6 +138,40 @@ class Study:
     def best(self) -> Result | None:
         """The best completed result, None before the first."""
         return next(iter(self.ranked()), None)
+
+    def owe(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Owe a ticket for each point, in this order. Tickets that are there count.
+
+        Args:
+            points: Hyperparameters of all tickets, those that are there included.
+
+        Raises:
+            ValueError: If a point lies outside the space.
+        """
+        self.points = [dict(each) for each in points]
+        self._check_points()
+        self.trials = max(self.trials, len(self.points))
+        self._create_tickets()
+
+    def describe(self, **facts: Any) -> None:
+        """Write down what all workers of this study must agree on, or compare with what is written.
+
+        Args:
+            facts: Numbers and texts by name.
+
+        Raises:
+            ValueError: If the stored study has another value.
+        """
+        stored = patient(lambda: self.optuna.user_attrs).get(_FACTS)
+        if stored is None:
+            patient(lambda: self.optuna.set_user_attr(_FACTS, facts))
+            return
+        for name, value in facts.items():
+            if stored.get(name) != value:
+                raise ValueError(
+                    f"`{name}` must be {stored.get(name)!r} as in the stored study {self.name!r}, got {value!r}. Give "
+                    "another name, or the stored value."
+                )
 
     def _check_points(self) -> None:
         for point in self.points:
