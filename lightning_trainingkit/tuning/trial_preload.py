@@ -14,6 +14,7 @@ _OURS = (
     ),
     *(f"lightning_trainingkit.callbacks.{name}" for name in ("command_center.command_center", "epoch_seed")),
     "lightning_trainingkit.callbacks.command_center.run",
+    "wandb.sdk.launch",  # W&B imports it in each process that opens a run, for 1 to 2 seconds
 )
 
 if "TRAININGKIT_PRELOAD" in os.environ:

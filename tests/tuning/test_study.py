@@ -1,0 +1,176 @@
+"""The tickets of a study, as workers on one journal see them. No training runs."""
+
+import optuna
+import pytest
+
+from lightning_trainingkit.tuning.space import Space
+from lightning_trainingkit.tuning.storage import patient
+from lightning_trainingkit.tuning.study import Study
+
+SPACE = Space({"lr": {"low": 1e-3, "high": 1e-1, "log": True}, "act": ["relu", "gelu"]})
+
+
+@pytest.fixture
+def join(tmp_path):
+    """Join the study of this test as one more worker."""
+    return lambda trials=3, **options: Study(tmp_path / "study.log", "demo", SPACE, trials, **options)
+
+
+def finish_all(study):
+    while (attempt := study.attempts.claim()) is not None:
+        study.attempts.complete(attempt, attempt.params["lr"])
+
+
+def test_the_total_is_counted_over_all_workers(join):
+    first, second = join(), join()
+    mine, yours = first.attempts.claim(), second.attempts.claim()
+    assert {mine.ticket, yours.ticket} == {0, 1}
+    assert first.attempts.complete(mine, 0.1)
+    assert second.attempts.complete(yours, 0.2)
+    finish_all(first)
+    assert second.attempts.claim() is None
+    assert second.is_done()
+    assert second.counts() == first.counts()
+    assert second.counts()["completed"] == second.counts()["total"] == 3
+    more = join(5)
+    finish_all(more)
+    assert first.counts()["completed"] == 5
+    assert join(2).counts()["total"] == 5  # nothing is lost
+
+
+def test_of_twins_the_first_is_real(join):
+    study = join(1)
+    for _ in range(2):  # as two workers do that create the same ticket at once
+        study.attempts.add({"ticket": 0, "attempt": 0, "deaths": 0}, {}, {}, {})
+    finish_all(study)
+    assert (study.counts()["total"], len(study.results())) == (1, 1)
+    states = [each.state.name for each in study.optuna.trials]
+    assert states == ["COMPLETE", "FAIL", "FAIL"]
+    assert all(each.user_attrs["surplus"] for each in study.optuna.trials[1:])
+
+
+def test_a_dead_attempt_is_tried_again_with_its_hyperparameters(join):
+    killed, other = join(1), join(1)
+    lost = killed.attempts.claim()
+    killed.attempts.report(lost, 1, 0.5)
+    other.attempts.bury(lost.trial, "No heartbeat.")
+    again = other.attempts.claim()
+    assert (again.ticket, again.number) == (lost.ticket, 1)
+    assert (again.params, again.seed, again.reports) == (lost.params, lost.seed, {1: 0.5})
+    # The worker lived after all, and comes too late.
+    assert killed.attempts.heartbeat([lost]) == [lost]
+    assert killed.attempts.report(lost, 2, 0.4) is True
+    assert killed.attempts.complete(lost, 0.3) is False
+    assert other.attempts.complete(again, 0.2) is True
+    assert [each.value for each in killed.results()] == [0.2]
+    assert killed.best.attempts == 2
+
+
+def test_a_ticket_whose_attempts_all_die_is_failed(join):
+    study = join(1, retries=2)
+    for number in range(3):
+        attempt = study.attempts.claim()
+        assert attempt.number == number
+        study.attempts.die(attempt, "killed by SIGKILL")
+    assert study.attempts.claim() is None
+    (result,) = study.results()
+    assert (result.state, result.error, result.attempts) == ("failed", "killed by SIGKILL", 3)
+
+
+def test_interruptions_are_not_counted_as_deaths(join):
+    study = join(1, retries=0)
+    for _ in range(3):
+        study.attempts.interrupt(study.attempts.claim())
+    finish_all(study)
+    assert study.counts()["completed"] == 1
+
+
+def test_an_exception_fails_a_ticket_at_once(join):
+    study = join(1)
+    study.attempts.fail(study.attempts.claim(), "Traceback: ...")
+    assert study.attempts.claim() is None
+    assert study.results()[0].error == "Traceback: ..."
+    assert study.best is None
+
+
+def test_points_come_first_and_seeds_belong_to_tickets(join):
+    study = join(2, points=[{"lr": 0.05, "act": "gelu"}, {"act": "relu"}], seed=4)
+    first, second = study.attempts.claim(), study.attempts.claim()
+    assert first.params == {"lr": 0.05, "act": "gelu"}
+    assert second.params["act"] == "relu"
+    assert first.seed != second.seed
+    with pytest.raises(ValueError, match="`points` must lie in the space, got lr=5"):
+        join(2, points=[{"lr": 5}])
+
+
+def test_a_worker_that_dies_while_it_chooses_loses_nothing(join):
+    class Broken(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            if name == "act":
+                raise SystemExit
+            return super().sample_independent(study, trial, name, distribution)
+
+    dying, other = join(1, sampler=Broken(seed=0)), join(1)
+    with pytest.raises(SystemExit):
+        dying.attempts.claim()
+    (half,) = other.optuna.trials
+    other.attempts.bury(half.number, "No heartbeat.")
+    again = other.attempts.claim()
+    assert again.params["lr"] == half.params["lr"]
+    assert again.params["act"] in ("relu", "gelu")
+
+
+def test_no_two_workers_draw_the_same(join):
+    study, other = join(3), join(3)
+    params = [each.attempts.claim().params["lr"] for each in (study, other, study)]
+    assert len(set(params)) == 3
+
+
+def test_a_study_of_another_space_mode_or_program(join, tmp_path):
+    join()
+    with pytest.raises(ValueError, match="got another mode for 'demo': max; stored is min"):
+        join(mode="max")
+    with pytest.raises(ValueError, match="got another space for 'demo'"):
+        Study(tmp_path / "study.log", "demo", Space({"lr": [1, 2]}), 3)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="theirs")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="which another program made"):
+        patch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+        Study(f"sqlite:///{tmp_path}/foreign.db", "theirs", SPACE, 3)
+
+
+def test_loading_a_study_by_its_name(join, tmp_path):
+    finish_all(join())
+    loaded = Study.load(tmp_path / "study.log", "demo")
+    assert loaded.space.version == SPACE.version
+    assert loaded.counts()["completed"] == 3
+    assert [each.value for each in loaded.ranked()] == sorted(each.value for each in loaded.results())
+    with pytest.raises(ValueError, match="got 'dmo'. There are: demo"):
+        Study.load(tmp_path / "study.log", "dmo")
+
+
+def test_a_value_that_is_not_a_number_cannot_win(join):
+    study = join(2)
+    diverged = study.attempts.claim()
+    study.attempts.report(diverged, 1, float("nan"))
+    study.attempts.prune(diverged, {"diverged": True})
+    finish_all(study)
+    assert study.results()[0].state == "pruned"
+    assert study.best.ticket == 1
+
+
+def test_a_short_failure_of_the_database_is_waited_for():
+    from sqlalchemy.exc import OperationalError
+
+    failures = [OperationalError("select", {}, Exception("server closed the connection"))] * 2
+
+    def call():
+        if failures:
+            raise failures.pop()
+        return 3
+
+    assert patient(call) == 3
+    with pytest.raises(KeyError):
+        patient(lambda: {}["missing"])
+    failures[:] = [OperationalError("select", {}, Exception("gone"))] * 9
+    with pytest.raises(OperationalError):
+        patient(call, seconds=0.3)
