@@ -108,7 +108,7 @@ def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tu
     """The examples of a train set as validation sees them.
 
     - **One data set** for training and validation, as after ``random_split``: the train set as it is.
-    - **Two data sets of one class**, with a transform in an attribute: a copy with the transforms of the validation set.
+    - **Two data sets of one class**, with a transform in an attribute: a copy with the validation set's transforms.
     - **Otherwise** the train set as it is, if its examples stay the same when they are read again.
 
     Args:

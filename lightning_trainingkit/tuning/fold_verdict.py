@@ -120,14 +120,11 @@ def _pruning(found: CrossValidation, prune: bool) -> list[str]:
     if not prune:
         return []
     number, count = found.folds * found.repeats, len(found.configurations)
-    all_trainings = number * count
-    rule = f"Wilcoxon's test can prune nothing before fold {FIRST}: {FIRST} of {FIRST} folds have p = 1/16."
+    rule = f"Wilcoxon's test can prune nothing before fold {FIRST}: {FIRST} losses of {FIRST} have p = 1/16."
     if number <= FIRST or count < 2:
         return [f"Nothing could be pruned with {number} folds and {count} configurations. {rule}"]
-    least = number + FIRST * (count - 1)
-    return [
-        f"{found.trained} of {all_trainings} trainings ran, at least {least} must ({least / all_trainings:.0%}). {rule}"
-    ]
+    least = (number + FIRST * (count - 1)) / (number * count)
+    return [f"{found.trained} of {number * count} trainings ran. Pruning can save at most {1 - least:.0%}. {rule}"]
 
 
 def _failure(scores: ConfigurationScores, number: int) -> str:

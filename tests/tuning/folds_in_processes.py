@@ -99,18 +99,18 @@ def validated(module, data, name, **options):
 
 
 def plain():
-    options = {"folds": 3, "repeats": 2}
+    options = {"folds": 2, "repeats": 2}
     first = validated(Adds(), Numbers, "plain", **options)
     files = {path: path.stat().st_mtime_ns for path in Path("plain").rglob("*.ckpt")}
     again = validated(Adds(), Numbers, "plain", **options)
     assert files == {path: path.stat().st_mtime_ns for path in Path("plain").rglob("*.ckpt")}
-    others = [{"folds": 4}, {"folds": 3, "repeats": 2, "seed": 1}, options | {"max_epochs": 3}]
+    others = [{"folds": 3}, {"folds": 2, "repeats": 2, "seed": 1}, options | {"max_epochs": 3}]
     return {"first": first, "again": again, "refused": [validated(Adds(), Numbers, "plain", **each) for each in others]}
 
 
 def pruned():
     rates = [{"lr": 0.0}, {"lr": 9.0}, {"lr": 1.0}]
-    return validated(Adds, Numbers, "pruned", folds=6, configurations=rates, prune=True, max_epochs=1)
+    return validated(Adds, Numbers, "pruned", folds=5, configurations=rates, prune=True, max_epochs=1)
 
 
 def raises():
@@ -158,8 +158,8 @@ def dies():
 
 def race(name="race"):
     """One of two workers of the same study."""
-    rates = [{"lr": float(rate)} for rate in range(4)]
-    return validated(Adds, Numbers, name, folds=6, configurations=rates, prune=True, max_epochs=1)
+    rates = [{"lr": float(rate)} for rate in range(3)]
+    return validated(Adds, Numbers, name, folds=5, configurations=rates, prune=True, max_epochs=1)
 
 
 if __name__ == "__main__":

@@ -30,20 +30,20 @@ def scenarios(tmp_path_factory):
 def test_each_example_of_the_train_set_is_validated_once_and_no_other_one(scenarios):
     found = scenarios[1]["plain"]["first"]
     (scores,) = found["configurations"]
-    values = [scores["values"][str(fold)] for fold in range(6)]
-    assert sum(values[:3]) == sum(values[3:]) == sum(range(24))
-    assert len(set(values)) > 3
-    assert scores["score"]["mean"] == pytest.approx(sum(values) / 6)
+    values = [scores["values"][str(fold)] for fold in range(4)]
+    assert sum(values[:2]) == sum(values[2:]) == sum(range(24))
+    assert len(set(values)) > 2
+    assert scores["score"]["mean"] == pytest.approx(sum(values) / 4)
     assert found["verdict"] == "pass"
-    assert "val/sum is 92 ± " in found["message"]
-    assert "(95 % interval, 3 folds x 2)" in found["message"]
+    assert "val/sum is 138 ± " in found["message"]
+    assert "(95 % interval, 2 folds x 2)" in found["message"]
 
 
 @pytest.mark.slow
 def test_the_same_call_trains_nothing_again_and_another_one_is_refused(scenarios):
     plain = scenarios[1]["plain"]
     assert plain["again"]["configurations"] == plain["first"]["configurations"]
-    assert plain["again"]["notes"][0].startswith("6 trainings were there before")
+    assert plain["again"]["notes"][0].startswith("4 trainings were there before")
     folds, seed, epochs = (each["error"] for each in plain["refused"])
     assert "another space" in folds
     assert "`folds` must be" in seed
@@ -54,11 +54,13 @@ def test_the_same_call_trains_nothing_again_and_another_one_is_refused(scenarios
 def test_a_loser_is_not_trained_on_all_folds_and_a_failure_is_told(scenarios):
     found = scenarios[1]["pruned"]
     assert [each["state"] for each in found["configurations"]] == ["completed", "failed", "pruned"]
-    assert [len(each["values"]) for each in found["configurations"]] == [6, 0, 4]
-    assert (found["best"], found["trained"], found["verdict"]) == (0, 11, "warn")
+    assert [len(each["values"]) for each in found["configurations"]] == [5, 0, 4]
+    assert (found["best"], found["trained"], found["verdict"]) == (0, 10, "warn")
     assert 'raise ArithmeticError("nothing works")' in found["configurations"][1]["error"]
     assert found["notes"][-1] == "Configuration 1 failed: ArithmeticError: nothing works"
-    assert "11 of 18 trainings ran, at least 14" not in found["notes"][-2]
+    assert found["notes"][-2].startswith(
+        "10 of 15 trainings ran. Pruning can save at most 13%. Wilcoxon's test can prune"
+    )
     assert [row["configuration"] for row in found["rows"]] == [0, 2, 1]
 
 
@@ -106,9 +108,9 @@ def test_two_workers_run_one_race(tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     one, other = (each["race"] for each in found_in(tmp_path))
     assert one["configurations"] == other["configurations"]
-    assert one["trained"] == 4 * 4 + 2
+    assert one["trained"] == 4 * 3 + 1
     attempts = sorted(path.parent.name for path in (tmp_path / "race").glob("trial-*/attempt-0"))
-    assert attempts == [f"trial-{number:04d}" for number in range(18)]
+    assert attempts == [f"trial-{number:04d}" for number in range(13)]
 
 
 class NoTrainSet(L.LightningDataModule):

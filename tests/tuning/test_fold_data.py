@@ -109,7 +109,7 @@ def test_random_transforms_that_cannot_be_taken_off_are_refused():
     class Other(Images):
         pass
 
-    with pytest.raises(ValueError, match="without random transforms in a held-out|without random transforms, got a"):
+    with pytest.raises(ValueError, match="without random transforms, got a Images"):
         evaluation_view(Images(transform=random_shift), Other())
     view, note = evaluation_view(Images(transform=double), Other())
     assert view[3][0].item() == 6
