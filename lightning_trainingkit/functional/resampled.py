@@ -77,7 +77,7 @@ def resampled_mean(values: Sequence[float], test_share: float, confidence: float
         raise ValueError(f"`values` must hold at least two scores, got {n}. One score has no interval.")
     mean = math.fsum(scores) / n
     std = math.sqrt(math.fsum((each - mean) ** 2 for each in scores) / (n - 1))
-    error = std * math.sqrt(1 / n + test_share / (1 - test_share))
-    half = float(t.ppf((1 + confidence) / 2, n - 1)) * error
-    p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    standard_error = std * math.sqrt(1 / n + test_share / (1 - test_share))
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * standard_error
+    p_value = 2 * float(t.sf(abs(mean) / standard_error, n - 1)) if standard_error > 0 else float(mean == 0)
     return ResampledMean(mean, std, mean - half, mean + half, p_value)

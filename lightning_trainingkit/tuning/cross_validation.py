@@ -15,7 +15,7 @@ from lightning_trainingkit.tuning.source import Source, check_given, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import TrialJob
-from lightning_trainingkit.tuning.trial_parts import KeepFinal, SeedOfTrial
+from lightning_trainingkit.tuning.trial_parts import KeepFinal, SeedOfTrial, open_home
 from lightning_trainingkit.tuning.trials import run_trials
 
 __all__ = ["cross_validate"]
@@ -125,7 +125,7 @@ def cross_validate(
     division, notes = look_and_divide(
         source, chosen[0], folds=folds, repeats=repeats, stratify=stratify, groups=groups, seed=seed
     )
-    home = Path("runs") / name if folder is None else Path(folder)
+    home = open_home(folder, name)
     space = {"configuration": list(range(len(chosen))), "fold": list(range(len(division)))}
     if len(chosen) == 1:
         del space["configuration"]
@@ -141,7 +141,9 @@ def cross_validate(
     )
     before = len(study.results())
     if before:
-        notes.append(f"{before} trainings were there before, in {storage or home}. Another `name` trains all.")
+        notes.append(
+            f"{before} trainings were there before, in {storage or home}. Another `name` and `folder` train all."
+        )
     trials = fold_source(source, chosen, division, seed)
     while True:
         race = _race_of(study, len(chosen), len(division), prune)

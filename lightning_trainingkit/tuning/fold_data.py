@@ -25,7 +25,7 @@ from lightning_trainingkit.data._lightning import unrepeated
 from lightning_trainingkit.tuning.folds import Folds
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["evaluation_view", "serve_fold", "train_loader"]
+__all__ = ["evaluation_view", "first_loader", "serve_fold", "train_loader"]
 
 _TRANSFORMS = ("transform", "transforms", "target_transform", "augmentation", "_augmentation")
 _OPTIONS = (
@@ -63,7 +63,7 @@ def serve_fold(data: L.LightningDataModule, folds: Folds, number: int) -> None:
 
     def validation() -> DataLoader[Any]:
         loader = train_loader(own_train())
-        other = _first(own_val()) if own_val is not None else None
+        other = first_loader(own_val()) if own_val is not None else None
         view, _ = evaluation_view(_checked(loader.dataset, folds), None if other is None else other.dataset)
         part = Subset(view, folds.validation(number))
         like = loader if other is None or other.batch_sampler is None else other
@@ -143,6 +143,13 @@ def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tu
     return train_set, "Images of a held-out fold see the transform of the train set." if unlike else ""
 
 
+def first_loader(given: Any) -> DataLoader[Any] | None:
+    """The first of several loaders, None if it is no DataLoader."""
+    while isinstance(given, Mapping | list | tuple) and given:
+        given = next(iter(given.values() if isinstance(given, Mapping) else given))
+    return given if isinstance(given, DataLoader) else None
+
+
 class _Served:
     """A loader method that stands in an instance. Lightning looks at ``__wrapped__`` to see that it is overridden."""
 
@@ -167,13 +174,6 @@ def _checked(dataset: Dataset[Any], folds: Folds) -> Dataset[Any]:
 
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in _OPTIONS}
-
-
-def _first(given: Any) -> DataLoader[Any] | None:
-    """The first of several validation loaders."""
-    while isinstance(given, Mapping | list | tuple) and given:
-        given = next(iter(given.values() if isinstance(given, Mapping) else given))
-    return given if isinstance(given, DataLoader) else None
 
 
 def _unwrapped(dataset: Any) -> tuple[Any, list[Any]]:

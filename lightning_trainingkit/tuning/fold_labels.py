@@ -70,7 +70,10 @@ def find_column(dataset: Any, names: Sequence[str]) -> np.ndarray[Any, Any] | No
     for name in names:
         value = getattr(dataset, name, None)
         if isinstance(value, Sequence | Tensor | np.ndarray) and not isinstance(value, str):
-            column = np.asarray(value)
+            try:
+                column = np.asarray(value)
+            except ValueError:  # a list of lists of several lengths
+                continue
             if column.shape == (len(dataset),):
                 return column
     if "targets" not in names:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lightning_trainingkit._lightning import L, is_overridden, isolate_rng
-from lightning_trainingkit.tuning.fold_data import evaluation_view, serve_fold, train_loader
+from lightning_trainingkit.tuning.fold_data import evaluation_view, first_loader, serve_fold, train_loader
 from lightning_trainingkit.tuning.fold_labels import find_column, find_labels
 from lightning_trainingkit.tuning.folds import Folds, make_folds
 from lightning_trainingkit.tuning.source import Source
@@ -80,10 +80,10 @@ def look_and_divide(
         data.prepare_data()
         data.setup("fit")
         loader = train_loader(data.train_dataloader())
-        other = data.val_dataloader() if is_overridden("val_dataloader", data, L.LightningDataModule) else None
-        while isinstance(other, Mapping | list | tuple) and other:
-            other = next(iter(other.values() if isinstance(other, Mapping) else other))
-        _, note = evaluation_view(loader.dataset, getattr(other, "dataset", None))
+        other = None
+        if is_overridden("val_dataloader", data, L.LightningDataModule):
+            other = first_loader(data.val_dataloader())
+        _, note = evaluation_view(loader.dataset, None if other is None else other.dataset)
         labels, read = find_labels(loader.dataset) if stratify else (None, "")
         found = groups
         if isinstance(groups, str):

@@ -27,19 +27,19 @@ class Folds:
 
     def __init__(self, held_out: np.ndarray[Any, Any]) -> None:
         self.held_out = held_out.astype(np.int16)
-        self.repeats, self.examples = held_out.shape
+        self.repeats, self.examples = int(held_out.shape[0]), int(held_out.shape[1])
         self.folds = int(held_out.max()) + 1
 
     def __len__(self) -> int:
-        return self.folds * self.repeats
+        return len(self.held_out) * self.folds
 
     def train(self, number: int) -> list[int]:
         """Indices of the examples that fold ``number`` trains on, ascending."""
-        return np.flatnonzero(self._of(number) != number % self.folds).tolist()
+        return [int(each) for each in np.flatnonzero(self._of(number) != number % self.folds)]
 
     def validation(self, number: int) -> list[int]:
         """Indices of the examples that fold ``number`` holds out, ascending."""
-        return np.flatnonzero(self._of(number) == number % self.folds).tolist()
+        return [int(each) for each in np.flatnonzero(self._of(number) == number % self.folds)]
 
     @property
     def version(self) -> str:

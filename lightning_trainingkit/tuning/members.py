@@ -18,7 +18,7 @@ from lightning_trainingkit.tuning.source import Source, check_given, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import BEST, TrialJob, attempt_folder
-from lightning_trainingkit.tuning.trial_parts import SeedOfTrial
+from lightning_trainingkit.tuning.trial_parts import SeedOfTrial, open_home
 from lightning_trainingkit.tuning.trials import run_trials
 
 __all__ = ["train_members"]
@@ -109,7 +109,7 @@ def train_members(
         wandb=wandb,
         project=project,
     )
-    home = Path("runs") / name if folder is None else Path(folder)
+    home = open_home(folder, name)
     points = [{"seed": seed + number} for number in range(members)]
     study = Study(
         storage or home / "study.journal", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points
@@ -139,7 +139,7 @@ def _served(result: Result, home: Path, monitor: str, mode: str) -> str:
         last = result.error or "its monitored value was not finite"
         raise RuntimeError(
             f"`module` must train with each seed, got a member of seed {seed} that {result.state}. Mend the error, and "
-            f"take another `name`:\n{last}"
+            f"take another `name` and `folder`:\n{last}"
         )
     folder = home / f"seed-{seed}"
     if not (folder / MANIFEST).is_file():

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit._files import put_in_place, temporary
+from lightning_trainingkit._files import put_in_place, temporary, write_bytes
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.callbacks.epoch_seed import EpochSeed
 
-__all__ = ["FINAL", "KeepFinal", "SeedOfTrial"]
+__all__ = ["KeepFinal", "SeedOfTrial", "final_weights", "open_home"]
 
 FINAL = "final.ckpt"
+_NAME = "study.txt"  # holds the name of the study
 
 
 class SeedOfTrial(EpochSeed):
@@ -40,3 +41,25 @@ class KeepFinal(L.Callback):
 def final_weights(outcome: dict[str, Any]) -> str:
     """The path of the weights that ``KeepFinal`` saved."""
     return str(Path(outcome["folder"]) / FINAL)
+
+
+def open_home(folder: str | Path | None, name: str) -> Path:
+    """Open the folder of a study. Two studies in one folder would overwrite each other's checkpoints.
+
+    Args:
+        folder: The folder, None for ``runs/NAME``.
+        name: Name of the study.
+
+    Raises:
+        ValueError: If the folder belongs to another study.
+    """
+    home = Path("runs") / name if folder is None else Path(folder)
+    mark = home / _NAME
+    found = mark.read_text(encoding="utf-8") if mark.is_file() else name
+    if found != name:
+        raise ValueError(
+            f"`folder` must be free, or of the study {name!r}, got {home} of {found!r}. Take a new folder."
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    write_bytes(mark, name.encode())
+    return home

@@ -90,7 +90,7 @@ def validated(module, data, name, **options):
     options = {"max_epochs": 2, "monitor": "val/sum", "accelerator": "cpu", "wandb": "disabled"} | options
     try:
         with contextlib.redirect_stdout(io.StringIO()):
-            found = cross_validate(module, data, name=name, folder=name, **options)
+            found = cross_validate(module, data, name=name, **{"folder": name} | options)
     except (RuntimeError, ValueError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     assert torch.equal(states[0], torch.get_rng_state())
@@ -106,6 +106,11 @@ def plain():
     assert files == {path: path.stat().st_mtime_ns for path in Path("plain").rglob("*.ckpt")}
     others = [{"folds": 3}, {"folds": 2, "repeats": 2, "seed": 1}, options | {"max_epochs": 3}]
     return {"first": first, "again": again, "refused": [validated(Adds(), Numbers, "plain", **each) for each in others]}
+
+
+def shared():
+    """A folder of another study."""
+    return validated(Adds(), Numbers, "other", folder="plain", folds=2)
 
 
 def pruned():

@@ -22,7 +22,9 @@ def found_in(folder):
 @pytest.fixture(scope="module")
 def scenarios(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folds")
-    process.run(SCRIPT, folder, "plain", "pruned", "raises", "ensemble", "members", "dies", folder=process.ROOT)
+    process.run(
+        SCRIPT, folder, "plain", "shared", "pruned", "raises", "ensemble", "members", "dies", folder=process.ROOT
+    )
     return folder, found_in(folder)[0]
 
 
@@ -48,6 +50,7 @@ def test_the_same_call_trains_nothing_again_and_another_one_is_refused(scenarios
     assert "another space" in folds
     assert "`folds` must be" in seed
     assert "`max_epochs` must be 2 as in the stored study 'plain', got 3" in epochs
+    assert "`folder` must be free, or of the study 'other', got plain of 'plain'" in scenarios[1]["shared"]["error"]
 
 
 @pytest.mark.slow

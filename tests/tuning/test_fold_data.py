@@ -9,7 +9,10 @@ import lightning_trainingkit as kit
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.tuning.fold_data import evaluation_view, serve_fold
 from lightning_trainingkit.tuning.fold_labels import find_labels
+from lightning_trainingkit.tuning.fold_source import look_and_divide
 from lightning_trainingkit.tuning.folds import make_folds
+from lightning_trainingkit.tuning.source import make_source
+from tests.toy import ToyModule
 
 
 class Images(Dataset):
@@ -178,3 +181,18 @@ def test_classes_that_a_transform_changes_are_read():
 def test_targets_that_are_no_classes():
     with pytest.raises(ValueError, match="`stratify` must be False where examples have no class index, got tuple"):
         find_labels(TensorDataset(torch.zeros(4, 1), torch.rand(4)))
+
+
+def test_groups_by_the_name_of_an_attribute_and_the_users_data_stays():
+    images = Images(40, transform=random_shift)
+    images.patients = [f"patient {each // 4}" for each in range(40)]
+    data = Data(images, Images(4))
+    source, state = make_source(ToyModule(), data), torch.get_rng_state()
+    options = {"folds": 5, "repeats": 1, "seed": 0}
+    folds, notes = look_and_divide(source, {}, stratify=True, groups="patients", **options)
+    assert notes == []
+    for fold in range(5):
+        assert {index // 4 for index in folds.train(fold)}.isdisjoint(index // 4 for index in folds.validation(fold))
+    assert data.trainer is None
+    assert images.read == 0
+    assert torch.equal(state, torch.get_rng_state())
