@@ -122,7 +122,7 @@ def cross_validate(
         wandb=wandb,
         project=project,
     )
-    division, notes = look_and_divide(
+    division, examples, notes = look_and_divide(
         source, chosen[0], folds=folds, repeats=repeats, stratify=stratify, groups=groups, seed=seed
     )
     home = open_home(folder, name)
@@ -135,6 +135,7 @@ def cross_validate(
     study.describe(
         folds=division.version,
         configurations=json.dumps(chosen, default=str, sort_keys=True),
+        data=examples,
         max_epochs=job.max_epochs,
         monitor=monitor,
         seed=seed,
@@ -144,7 +145,7 @@ def cross_validate(
         notes.append(
             f"{before} trainings were there before, in {storage or home}. Another `name` and `folder` train all."
         )
-    trials = fold_source(source, chosen, division, seed)
+    trials = fold_source(source, chosen, division, seed, examples)
     while True:
         race = _race_of(study, len(chosen), len(division), prune)
         study.owe([_point(space, *each) for each in race.owed])

@@ -1,13 +1,10 @@
 """Let a DataModule serve one fold of its train set, for training and for validation."""
 
-import copy
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -16,26 +13,25 @@ from torch.utils.data import (
     RandomSampler,
     SequentialSampler,
     Subset,
-    TensorDataset,
 )
 
-from lightning_trainingkit._lightning import L, is_overridden, isolate_rng
+from lightning_trainingkit._lightning import L, is_overridden
 from lightning_trainingkit.data._base import even_batches
 from lightning_trainingkit.data._lightning import unrepeated
+from lightning_trainingkit.tuning.fold_labels import find_column
+from lightning_trainingkit.tuning.fold_view import evaluation_view, unwrapped
 from lightning_trainingkit.tuning.folds import Folds
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["evaluation_view", "first_loader", "serve_fold", "train_loader"]
+__all__ = ["fingerprint", "first_loader", "serve_fold", "train_loader"]
 
-_TRANSFORMS = ("transform", "transforms", "target_transform", "augmentation", "_augmentation")
 _OPTIONS = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context"),
     *("generator", "prefetch_factor", "persistent_workers"),
 )
-_READS = 8  # examples that are read twice to see a random transform
 
 
-def serve_fold(data: L.LightningDataModule, folds: Folds, number: int) -> None:
+def serve_fold(data: L.LightningDataModule, folds: Folds, number: int, examples: str | None = None) -> None:
     """Change a DataModule's loaders in place: train on a fold's training part, and validate on its held-out part.
 
     The DataModule's own validation set is not served, and its test set stays. Batch size, ``collate_fn`` and workers
@@ -45,13 +41,22 @@ def serve_fold(data: L.LightningDataModule, folds: Folds, number: int) -> None:
         data: The DataModule.
         folds: The division of its train set.
         number: Number of the fold.
+        examples: The ``fingerprint`` of the train set that was divided. None does not compare it.
     """
     own_train = data.train_dataloader
     own_val = data.val_dataloader if is_overridden("val_dataloader", data, L.LightningDataModule) else None
 
+    served: list[Dataset[Any]] = []  # one for both parts: a split in `train_dataloader` may draw again
+
+    def whole(loader: DataLoader[Any]) -> Dataset[Any]:
+        if not served:
+            _check_examples(loader.dataset, folds, examples)
+            served.append(loader.dataset)
+        return served[0]
+
     def train() -> DataLoader[Any]:
         loader = train_loader(own_train())
-        part = Subset(_checked(loader.dataset, folds), folds.train(number))
+        part = Subset(whole(loader), folds.train(number))
         ranks = data.trainer.world_size if data.trainer is not None else 1
         size = loader.batch_size or 1
         # A last batch of one image has no variance for BatchNorm: torch raises.
@@ -64,7 +69,7 @@ def serve_fold(data: L.LightningDataModule, folds: Folds, number: int) -> None:
     def validation() -> DataLoader[Any]:
         loader = train_loader(own_train())
         other = first_loader(own_val()) if own_val is not None else None
-        view, _ = evaluation_view(_checked(loader.dataset, folds), None if other is None else other.dataset)
+        view, _ = evaluation_view(whole(loader), None if other is None else other.dataset)
         part = Subset(view, folds.validation(number))
         like = loader if other is None or other.batch_sampler is None else other
         sampler = unrepeated(part, "the held-out fold", data.trainer)
@@ -104,50 +109,16 @@ def train_loader(given: Any) -> DataLoader[Any]:
     return given
 
 
-def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tuple[Dataset[Any], str]:
-    """The examples of a train set as validation sees them.
-
-    - **One data set** for training and validation, as after ``random_split``: the train set as it is.
-    - **Two data sets of one class**, with a transform in an attribute: a copy with the validation set's transforms.
-    - **Otherwise** the train set as it is, if its examples stay the same when they are read again.
-
-    Args:
-        train_set: The train set.
-        val_set: The DataModule's own validation set, None if there is none.
-
-    Returns:
-        A data set of the same examples, and a note where they see the transform of the training.
-
-    Raises:
-        WrongSetupError: If validation would see random transforms.
-    """
-    base, path = _unwrapped(train_set)
-    if val_set is not None:
-        other, _ = _unwrapped(val_set)
-        if other is base:
-            return train_set, ""
-        named = [name for name in _TRANSFORMS if name in vars(base) and name in vars(other)]
-        if type(base) is type(other) and named:
-            twin = copy.copy(base)
-            vars(twin).update({name: vars(other)[name] for name in named})
-            for indices in reversed(path):
-                twin = Subset(twin, indices)
-            return twin, ""
-    if _changes(train_set):
-        raise WrongSetupError(
-            f"`data` must show the images of a held-out fold without random transforms, got a {type(base).__name__} "
-            "whose examples change when they are read again. Make the validation set of the same class as the train "
-            "set, with the transform in an attribute `transform`."
-        )
-    unlike = val_set is not None and not isinstance(base, TensorDataset)
-    return train_set, "Images of a held-out fold see the transform of the train set." if unlike else ""
-
-
-def first_loader(given: Any) -> DataLoader[Any] | None:
-    """The first of several loaders, None if it is no DataLoader."""
-    while isinstance(given, Mapping | list | tuple) and given:
-        given = next(iter(given.values() if isinstance(given, Mapping) else given))
-    return given if isinstance(given, DataLoader) else None
+def fingerprint(dataset: Dataset[Any]) -> str:
+    """A short hash of which examples a train set has, from the indices of its subsets and from its classes."""
+    base, path = unwrapped(dataset)
+    column = find_column(dataset, ("targets", "labels", "y"))
+    found = hashlib.sha1(f"{type(base).__qualname__} {len(base)}".encode())
+    for indices in path:
+        found.update(np.asarray(indices, dtype=np.int64).tobytes())
+    if column is not None and column.dtype.kind in "iubf":
+        found.update(column.astype(np.float64).tobytes())
+    return found.hexdigest()[:12]
 
 
 class _Served:
@@ -162,39 +133,17 @@ class _Served:
         return self._make()
 
 
-def _checked(dataset: Dataset[Any], folds: Folds) -> Dataset[Any]:
+def _check_examples(dataset: Dataset[Any], folds: Folds, examples: str | None) -> None:
     size = len(dataset)  # type: ignore[arg-type]
-    if size != folds.examples:
-        raise WrongSetupError(
-            f"`data` must have the same train set for each configuration, got {size} examples, and {folds.examples} "
-            "when the folds were made. Keep its split fixed by a seed, and leave `data.` arguments that change it out."
-        )
-    return dataset
+    if size == folds.examples and (examples is None or fingerprint(dataset) == examples):
+        return
+    got = f"{size} examples, and {folds.examples}" if size != folds.examples else "other examples than"
+    raise WrongSetupError(
+        f"`data` must have the same train set in each trial, got {got} when the folds were made. Fix its split by a "
+        "seed, as in `random_split(..., generator=torch.Generator().manual_seed(0))`, and leave `data.` arguments that "
+        "change it out."
+    )
 
 
 def _options_of(loader: DataLoader[Any]) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in _OPTIONS}
-
-
-def _unwrapped(dataset: Any) -> tuple[Any, list[Any]]:
-    path = []
-    while type(dataset) is Subset:
-        path.append(dataset.indices)
-        dataset = dataset.dataset
-    return dataset, path
-
-
-def _changes(dataset: Any) -> bool:
-    with isolate_rng():
-        numbers = range(min(_READS, len(dataset)))
-        return any(not _same(dataset[number], dataset[number]) for number in numbers)
-
-
-def _same(one: Any, other: Any) -> bool:
-    pairs = list(zip(tree_leaves(one), tree_leaves(other), strict=False))
-    return all(
-        a.shape == b.shape and torch.equal(a, b)
-        if isinstance(a, Tensor) and isinstance(b, Tensor)
-        else bool(np.array_equal(np.asarray(a), np.asarray(b)))
-        for a, b in pairs
-    )

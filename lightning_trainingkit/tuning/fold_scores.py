@@ -21,6 +21,10 @@ class ConfigurationScores:
         score: Mean, standard deviation and interval. None with fewer than two folds, and of a failed configuration.
         checkpoints: Weights at the end of each training, by fold.
         error: Why the first fold failed.
+
+    Example:
+        >>> ConfigurationScores(hyperparameters={"lr": 0.1}, state="pruned", values={0: 0.9}, score=None).values[0]
+        0.9
     """
 
     hyperparameters: Mapping[str, Any]
@@ -41,6 +45,12 @@ class Comparison:
         folds: Number of folds that both have.
         difference: Value of the first minus value of the second, with its interval and p-value.
         better: Number of the better configuration, None if the interval holds 0.
+
+    Example:
+        >>> difference = resampled_mean([0.1, 0.2, 0.15], 1 / 3)
+        >>> found = Comparison(one=0, other=1, folds=3, difference=difference, better=None)
+        >>> f"{found.difference.mean:.2f}"
+        '0.15'
     """
 
     one: int

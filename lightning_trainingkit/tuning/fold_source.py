@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from lightning_trainingkit._lightning import L, is_overridden, isolate_rng
-from lightning_trainingkit.tuning.fold_data import evaluation_view, first_loader, serve_fold, train_loader
+from lightning_trainingkit.tuning.fold_data import fingerprint, first_loader, serve_fold, train_loader
 from lightning_trainingkit.tuning.fold_labels import find_column, find_labels
+from lightning_trainingkit.tuning.fold_view import evaluation_view
 from lightning_trainingkit.tuning.folds import Folds, make_folds
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
@@ -17,7 +18,9 @@ from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 __all__ = ["fold_source", "look_and_divide"]
 
 
-def fold_source(source: Source, configurations: Sequence[Mapping[str, Any]], folds: Folds, seed: int) -> Source:
+def fold_source(
+    source: Source, configurations: Sequence[Mapping[str, Any]], folds: Folds, seed: int, examples: str
+) -> Source:
     """The source whose hyperparameters are the number of the configuration and the number of the fold.
 
     Args:
@@ -25,9 +28,10 @@ def fold_source(source: Source, configurations: Sequence[Mapping[str, Any]], fol
         configurations: The hyperparameters.
         folds: The division of the train set.
         seed: Seed of the trainings. A fold has the same seed in all configurations.
+        examples: The fingerprint of the train set.
     """
     return Source(
-        _FoldBuild(source, configurations, folds, seed),
+        _FoldBuild(source, configurations, folds, seed, examples),
         given={},
         names=("configuration", "fold"),
         describe=f"{source.describe}, {len(folds)} folds",
@@ -36,8 +40,11 @@ def fold_source(source: Source, configurations: Sequence[Mapping[str, Any]], fol
 
 
 class _FoldBuild:
-    def __init__(self, source: Source, configurations: Sequence[Mapping[str, Any]], folds: Folds, seed: int) -> None:
-        self.source, self.configurations, self.folds, self.seed = source, configurations, folds, seed
+    def __init__(
+        self, source: Source, configurations: Sequence[Mapping[str, Any]], folds: Folds, seed: int, examples: str
+    ) -> None:
+        self.source, self.configurations, self.folds = source, configurations, folds
+        self.seed, self.examples = seed, examples
 
     def __call__(self, params: Mapping[str, Any]) -> tuple[L.LightningModule, L.LightningDataModule]:
         fold = params["fold"]
@@ -45,7 +52,7 @@ class _FoldBuild:
         L.seed_everything(seed, workers=True, verbose=False)
         module, data = self.source(self.configurations[params.get("configuration", 0)])
         data = _data_of(data)
-        serve_fold(data, self.folds, fold)
+        serve_fold(data, self.folds, fold, self.examples)
         return module, data
 
 
@@ -58,7 +65,7 @@ def look_and_divide(
     stratify: bool,
     groups: Sequence[Any] | str | None,
     seed: int,
-) -> tuple[Folds, list[str]]:
+) -> tuple[Folds, str, list[str]]:
     """Build the data once, look at its train set, and divide it. The user's objects and random states do not change.
 
     Args:
@@ -71,7 +78,7 @@ def look_and_divide(
         seed: Fixes the division.
 
     Returns:
-        The folds, and notes.
+        The folds, the fingerprint of the train set, and notes.
     """
     with isolate_rng():
         _, data = pickle.loads(pickle.dumps(source))(dict(hyperparameters))
@@ -85,7 +92,7 @@ def look_and_divide(
             other = first_loader(data.val_dataloader())
         _, note = evaluation_view(loader.dataset, None if other is None else other.dataset)
         labels, read = find_labels(loader.dataset) if stratify else (None, "")
-        found = groups
+        examples, found = fingerprint(loader.dataset), groups
         if isinstance(groups, str):
             column = find_column(loader.dataset, (groups,))
             if column is None:
@@ -96,7 +103,7 @@ def look_and_divide(
             found = column.tolist()
     size = len(loader.dataset)  # type: ignore[arg-type]
     divided = make_folds(size, folds, repeats, labels=labels, groups=found, seed=seed)
-    return divided, [each for each in (note, read) if each]
+    return divided, examples, [each for each in (note, read) if each]
 
 
 def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:

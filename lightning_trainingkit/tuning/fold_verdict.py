@@ -1,6 +1,7 @@
 """The verdict of a cross-validation, from the results of its study."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from lightning_trainingkit.functional.resampled import resampled_mean
@@ -53,27 +54,23 @@ def judge(
     ranked = sorted(means, key=lambda number: sign * means[number])
     failed = [number for number, each in enumerate(scores) if each.state == "failed"]
     best = ranked[0] if ranked else None
-    trained = sum(len(each) for each in results.values())
-    options: dict[str, Any] = {
-        "step": "cross_validation",
-        "monitor": monitor,
-        "mode": study.mode,
-        "folds": folds.folds,
-        "repeats": folds.repeats,
-        "configurations": tuple(scores),
-        "best": best,
-        "trained": trained,
-    }
     verdict: Literal["pass", "warn", "fail"] = "fail" if best is None else "warn" if failed else "pass"
-    found = CrossValidation(verdict=verdict, message="", **options)
-    return CrossValidation(
+    found = CrossValidation(
+        step="cross_validation",
         verdict=verdict,
-        message=_message(found, ranked),
+        message="",
         advice="Read `configurations[...].error`, and mend or leave out what failed." if failed else "",
-        value=None if best is None else found.mean,
-        notes=(*notes, _OVERLAP, *_pruning(found, prune), *(_failure(scores[number], number) for number in failed)),
-        **options,
+        value=None if best is None else means[best],
+        monitor=monitor,
+        mode=study.mode,
+        folds=folds.folds,
+        repeats=folds.repeats,
+        configurations=tuple(scores),
+        best=best,
+        trained=sum(len(each) for each in results.values()),
     )
+    failures = [_failure(scores[number], number) for number in failed]
+    return replace(found, message=_message(found, ranked), notes=(*notes, _OVERLAP, *_pruning(found, prune), *failures))
 
 
 def _scores(given: Mapping[str, Any], results: Mapping[int, Result], state: Any, folds: Folds) -> ConfigurationScores:

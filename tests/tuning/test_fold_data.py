@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from torch.utils.data import WeightedRandomSampler as Weighted
 
 import lightning_trainingkit as kit
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.tuning.fold_data import evaluation_view, serve_fold
+from lightning_trainingkit.tuning.fold_data import fingerprint, serve_fold
 from lightning_trainingkit.tuning.fold_labels import find_labels
 from lightning_trainingkit.tuning.fold_source import look_and_divide
+from lightning_trainingkit.tuning.fold_view import evaluation_view
 from lightning_trainingkit.tuning.folds import make_folds
 from lightning_trainingkit.tuning.source import make_source
 from tests.toy import ToyModule
@@ -144,7 +145,22 @@ def test_loaders_that_cannot_be_cut(loader, said):
 def test_a_train_set_of_another_size_is_refused():
     data = Data(Images(18), Images())
     serve_fold(data, make_folds(20, 2), 0)
-    with pytest.raises(ValueError, match="same train set for each configuration, got 18 examples, and 20"):
+    with pytest.raises(ValueError, match="same train set in each trial, got 18 examples, and 20"):
+        data.train_dataloader()
+
+
+def test_a_split_that_draws_again_is_refused_in_another_process_and_taken_once_in_one():
+    class Splits(Data):
+        def train_dataloader(self):
+            return DataLoader(random_split(self.train, [20, 20])[0], 4, shuffle=True)
+
+    data, folds = Splits(Images(40), Images()), make_folds(20, 2)
+    examples = fingerprint(data.train_dataloader().dataset)
+    serve_fold(data, folds, 0)
+    assert set(numbers(data.train_dataloader())).isdisjoint(numbers(data.val_dataloader()))
+    data = Splits(Images(40), Images())
+    serve_fold(data, folds, 0, examples)
+    with pytest.raises(ValueError, match="same train set in each trial, got other examples than when the folds"):
         data.train_dataloader()
 
 
@@ -189,7 +205,7 @@ def test_groups_by_the_name_of_an_attribute_and_the_users_data_stays():
     data = Data(images, Images(4))
     source, state = make_source(ToyModule(), data), torch.get_rng_state()
     options = {"folds": 5, "repeats": 1, "seed": 0}
-    folds, notes = look_and_divide(source, {}, stratify=True, groups="patients", **options)
+    folds, _, notes = look_and_divide(source, {}, stratify=True, groups="patients", **options)
     assert notes == []
     for fold in range(5):
         assert {index // 4 for index in folds.train(fold)}.isdisjoint(index // 4 for index in folds.validation(fold))
