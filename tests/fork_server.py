@@ -19,6 +19,7 @@ from pathlib import Path
 
 IDLE = 900  # seconds until it ends by itself, where whoever started it was killed
 IMPORTS = ["torch", "torchvision", "torchmetrics", "lightning", "wandb", "sklearn.datasets", "scipy.stats", "rich.live"]
+IMPORTS += ["optuna", "omegaconf", "sqlalchemy"]
 
 
 def import_all():

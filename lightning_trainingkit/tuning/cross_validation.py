@@ -132,14 +132,9 @@ def cross_validate(
     study = Study(
         storage or home / "study.journal", name, Space(space), 1, mode=mode, seed=seed, points=[_point(space, 0, 0)]
     )
-    study.describe(
-        folds=division.version,
-        configurations=json.dumps(chosen, default=str, sort_keys=True),
-        data=examples,
-        max_epochs=job.max_epochs,
-        monitor=monitor,
-        seed=seed,
-    )
+    study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
+    listed = json.dumps(chosen, default=str, sort_keys=True)
+    study.check_facts({"data": examples, "folds": division.version, "configurations": listed})
     before = len(study.results())
     if before:
         notes.append(

@@ -1,7 +1,7 @@
 """Let a DataModule serve one fold of its train set, for training and for validation."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,13 @@ def train_loader(given: Any) -> DataLoader[Any]:
             f"folds. {advice}"
         )
     return given
+
+
+def first_loader(given: Any) -> DataLoader[Any] | None:
+    """The first of several loaders, None if it is no DataLoader."""
+    while isinstance(given, Mapping | list | tuple) and given:
+        given = next(iter(given.values() if isinstance(given, Mapping) else given))
+    return given if isinstance(given, DataLoader) else None
 
 
 def fingerprint(dataset: Dataset[Any]) -> str:

@@ -57,13 +57,6 @@ def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tu
     return train_set, "Images of a held-out fold see the transform of the train set." if unlike else ""
 
 
-def first_loader(given: Any) -> DataLoader[Any] | None:
-    """The first of several loaders, None if it is no DataLoader."""
-    while isinstance(given, Mapping | list | tuple) and given:
-        given = next(iter(given.values() if isinstance(given, Mapping) else given))
-    return given if isinstance(given, DataLoader) else None
-
-
 def unwrapped(dataset: Any) -> tuple[Any, list[Any]]:
     """The data set below all ``Subset``, and their indices from the outside in."""
     path = []

@@ -114,7 +114,6 @@ def train_members(
     study = Study(
         storage or home / "study.journal", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points
     )
-    study.describe(seed=seed, max_epochs=max_epochs, monitor=monitor)
     study.owe(points)
     trials = Source(
         _MemberBuild(source), given={}, names=("seed",), describe=f"members: {source.describe}", modules=source.modules

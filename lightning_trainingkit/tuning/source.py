@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from lightning_trainingkit._lightning import L, is_overridden
-from lightning_trainingkit.functional import _check
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
 __all__ = ["Source", "make_source"]
@@ -199,7 +198,7 @@ def _parameters(call: Any) -> dict[str, inspect.Parameter]:
             break
         parameters = inspect.signature(vars(each)["__init__"] if isinstance(call, type) else each).parameters
         own = list(parameters.items())[1:] if isinstance(call, type) else list(parameters.items())
-        found = {name: parameter for name, parameter in own if parameter.kind in kinds} | found
+        found |= {name: parameter for name, parameter in own if parameter.kind in kinds and name not in found}
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for _, parameter in own):
             break
     return found
@@ -235,15 +234,4 @@ def _check_loader(data: L.LightningDataModule) -> None:
     if not is_overridden("train_dataloader", data, L.LightningDataModule):
         raise WrongSetupError(
             f"`data` must have a train set, got {type(data).__name__} without `train_dataloader`. Write it."
-        )
-
-
-def check_given(source: Source, fixed: Mapping[str, Any]) -> None:
-    """Raise ValueError if arguments without a default are neither given nor searched."""
-    build = source.build
-    missing = [name for name in source.names if name not in source.given and name not in fixed]
-    if missing and isinstance(build, partial):
-        raise ValueError(
-            f"`space` must hold what has no default, got none for {', '.join(missing)}. "
-            f"There are: {', '.join(_check.nearest(missing[0], source.names, 20))}."
         )

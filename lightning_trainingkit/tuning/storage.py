@@ -1,6 +1,7 @@
 """Where a study is kept: in memory, in a journal file, or in a database. A database may restart."""
 
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -60,7 +61,7 @@ def _open_database(url: str) -> "BaseStorage":
     end = time.monotonic() + OPENING
     while True:
         try:
-            database: BaseStorage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            database = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except ImportError as error:
             extra = "lightning-trainingkit[postgres]" if "postgres" in scheme else "the driver of the database"
             raise ImportError(f"`storage` {hidden} needs a driver. Run: pip install '{extra}'.") from error
@@ -73,7 +74,9 @@ def _open_database(url: str) -> "BaseStorage":
                 ) from error
             time.sleep(0.5)
         else:
-            return database
+            weakref.finalize(database, database.engine.dispose)  # Optuna leaves its connections open
+            opened: BaseStorage = database
+            return opened
 
 
 def _without_password(url: str) -> str:

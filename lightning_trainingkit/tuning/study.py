@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "Result", "Study"]
 
 _KIT = "trainingkit"  # the study's attribute with its space
-_FACTS = "trainingkit_facts"  # the study's attribute with what `describe` wrote
+_JOB = "trainingkit_job"  # what its trials do
+_FACTS = "trainingkit_facts"  # further things that all workers agree on
 _WAIT = 5.0  # seconds for the worker that creates a study to describe it
 
 
@@ -72,7 +73,7 @@ class Study:
         points: Sequence[Mapping[str, Any]] = (),
         retries: int = 2,
     ) -> None:
-        optuna = import_optuna()
+        package = import_optuna()
         self.name = name
         self.space = space
         self.trials = _check.integer("trials", trials, "Give the number of trials over all workers.", least=1)
@@ -82,11 +83,11 @@ class Study:
         self.retries = _check.integer("retries", retries, "0 tries nothing again.", least=0)
         self.points = [dict(each) for each in points]
         self._check_points()
-        sampler = sampler or (lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True))
+        sampler = sampler or (lambda seed: package.samplers.TPESampler(seed=seed, constant_liar=True))
         self._storage = open_storage(storage)
         self._made = False
         with _quiet_optuna():
-            self.optuna = self._open(pruner or optuna.pruners.NopPruner())
+            self.optuna: optuna.Study = self._open(pruner or package.pruners.NopPruner())
         self._check_stored()
         self.attempts = Attempts(self.optuna, self._storage, space, sampler, self.seed, self.retries)
         self._create_tickets()
@@ -108,7 +109,7 @@ class Study:
                 f"{', '.join(_check.nearest(name, known)) or 'none'}."
             )
         kept = found[name][_KIT]
-        given = {"mode": kept["mode"], "seed": kept["seed"]} | options
+        given = {name: kept[name] for name in ("mode", "seed", "retries")} | options
         return cls(storage, name, Space(kept["space"]), given.pop("trials", 1), **given)
 
     def tickets(self) -> dict[int, Ticket]:
@@ -153,25 +154,20 @@ class Study:
         self.trials = max(self.trials, len(self.points))
         self._create_tickets()
 
-    def describe(self, **facts: Any) -> None:
-        """Write down what all workers of this study must agree on, or compare with what is written.
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep further things that all workers must agree on, or refuse others than the study has.
 
         Args:
             facts: Numbers and texts by name.
 
         Raises:
-            ValueError: If the stored study has another value.
+            ValueError: If the study has another value.
         """
-        stored = patient(lambda: self.optuna.user_attrs).get(_FACTS)
-        if stored is None:
-            patient(lambda: self.optuna.set_user_attr(_FACTS, facts))
-            return
-        for name, value in facts.items():
-            if stored.get(name) != value:
-                raise ValueError(
-                    f"`{name}` must be {stored.get(name)!r} as in the stored study {self.name!r}, got {value!r}. Give "
-                    "another name, or the stored value."
-                )
+        kept = patient(lambda: self.optuna.user_attrs).get(_FACTS)
+        if kept is None:
+            patient(lambda: self.optuna.set_user_attr(_FACTS, dict(facts)))
+        else:
+            self._check_same(kept, facts)
 
     def _check_points(self) -> None:
         for point in self.points:
@@ -181,7 +177,7 @@ class Study:
                         f"`points` must lie in the space, got {name}={value!r}. The space is {self.space}."
                     )
 
-    def _open(self, pruner: Any) -> "optuna.Study":
+    def _open(self, pruner: Any) -> Any:
         optuna = import_optuna()
         direction = "minimize" if self.mode == "min" else "maximize"
         options: dict[str, Any] = {"storage": self._storage, "study_name": self.name, "pruner": pruner}
@@ -190,26 +186,48 @@ class Study:
         except optuna.exceptions.DuplicatedStudyError:
             return patient(lambda: optuna.load_study(**options))
         self._made = True
-        described = {"version": self.space.version, "space": self.space.form, "mode": self.mode, "seed": self.seed}
-        patient(lambda: created.set_user_attr(_KIT, described))
+        patient(lambda: created.set_user_attr(_KIT, self._described()))
         return created
 
+    def _described(self) -> dict[str, Any]:
+        mine = {"mode": self.mode, "seed": self.seed, "retries": self.retries}
+        return {"version": self.space.version, "space": self.space.form, **mine}
+
     def _check_stored(self) -> None:
+        """Refuse a study of another program, or with other settings."""
         end = time.monotonic() + _WAIT
         while (kept := patient(lambda: self.optuna.user_attrs).get(_KIT)) is None and time.monotonic() < end:
             time.sleep(0.1)
+        mine = self._described()
         if kept is None:
-            raise ValueError(
-                f"`study` must be one of the kit, got {self.name!r}, which another program made. Give another name."
-            )
-        for name, mine in (("version", self.space.version), ("mode", self.mode)):
-            if kept[name] != mine:
-                what = "another space" if name == "version" else "another mode"
-                theirs, ours = (kept["space"], self.space.form) if name == "version" else (kept["mode"], self.mode)
+            if patient(self.optuna.get_trials):
                 raise ValueError(
-                    f"`study` must have the stored space and mode, got {what} for {self.name!r}: {ours}; stored is "
-                    f"{theirs}. Give another name, or the stored one."
+                    f"`study` must be one of the kit, got {self.name!r}, which another program made. Give another name."
                 )
+            patient(lambda: self.optuna.set_user_attr(_KIT, mine))  # the worker that made it was killed
+            kept = mine
+        if kept["version"] != mine["version"]:
+            raise ValueError(
+                f"`space` must be the one that {self.name!r} has in the storage, got {mine['space']}, not "
+                f"{kept['space']}. Give the study another name, or the stored space."
+            )
+        self._check_same({name: kept[name] for name in mine}, mine)
+
+    def _check_same(self, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+        for name, value in mine.items():
+            if kept[name] != value:
+                raise ValueError(
+                    f"`{name}` must be the one that {self.name!r} has in the storage, {kept[name]!r}, got {value!r}. "
+                    "Give the study another name, or the stored value."
+                )
+
+    def check_job(self, job: Mapping[str, Any]) -> None:
+        """Refuse trials of another kind than the study has: their values cannot be compared."""
+        kept = patient(lambda: self.optuna.user_attrs).get(_JOB)
+        if kept is None or not any(each.reports for each in self.tickets().values()):
+            patient(lambda: self.optuna.set_user_attr(_JOB, dict(job)))
+        else:
+            self._check_same(kept, job)
 
     def _create_tickets(self) -> None:
         """Create the missing tickets. A worker that joins lets the one that made the study create them."""

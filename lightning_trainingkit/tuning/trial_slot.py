@@ -1,7 +1,6 @@
 """The processes of one attempt: one for each rank. They end together."""
 
 import os
-import pickle
 import signal
 import socket
 from collections.abc import Mapping
@@ -55,6 +54,12 @@ class TrialSlot:
                     process.start()
                     self.processes.append(process)
                     theirs.close()
+        except (EOFError, ConnectionError) as error:
+            self.kill()
+            raise RuntimeError(
+                "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that "
+                "trains when it is imported: the process that starts trials has ended. Write that line."
+            ) from error
         except BaseException:
             self.kill()
             raise
@@ -120,7 +125,7 @@ class TrialSlot:
 def make_order(
     attempt: Attempt,
     source: bytes,
-    job: Any,
+    job: bytes,
     *,
     study: str,
     folder: Path,
@@ -132,7 +137,7 @@ def make_order(
     """The order for an attempt."""
     return TrialOrder(
         source=source,
-        job=pickle.dumps(job),
+        job=job,
         study=study,
         params=attempt.params,
         seed=attempt.seed,

@@ -1,34 +1,18 @@
 """Run the trials of a study in processes of their own, together with all other workers of the study."""
 
-import math
-import os
-import pickle
-import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from multiprocessing.connection import Connection, wait
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from lightning_trainingkit.functional import _check
-from lightning_trainingkit.tuning.liveness import Watch
-from lightning_trainingkit.tuning.signals import Signals
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.study import Study
-from lightning_trainingkit.tuning.tickets import HEARTBEAT
-from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
-from lightning_trainingkit.tuning.trial_server import trial_context
-from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
+from lightning_trainingkit.tuning.trial_devices import TrialDevices
+from lightning_trainingkit.tuning.trial_job import TrialJob
 from lightning_trainingkit.tuning.trial_table import TrialTable
-from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
+from lightning_trainingkit.tuning.worker import Worker
 
 __all__ = ["run_trials"]
-
-_FIRST = 3  # so many failed trials, and no value yet, end the search
-_SOON = 5.0  # seconds for the processes of trials to end their W&B runs after Ctrl-C
-_LEAVE = 60.0  # seconds for the process of a finished trial to end
 
 
 def run_trials(
@@ -79,244 +63,11 @@ def run_trials(
         ValueError: `space` must name hyperparameters of the module or the data, got 'width'. There are: lr.
     """
     study.space.check_names(source.names)
-    _check.integer("devices", devices, "Give the devices of each trial.", least=1)
-    _check.number("grace", grace, "Give at least three heartbeats.", least=2 * heartbeat)
-    worker = _Worker(study, source, job, Path(folder), jobs, devices, accelerator, heartbeat, grace)
-    with ExitStack() as stack:
-        table = stack.enter_context(TrialTable(study, job.monitor, job.max_epochs)) if verbose else None
+    if study.mode != job.mode:
+        raise ValueError(f"`mode` must be that of the study, {study.mode!r}, got {job.mode!r}. Give both the same.")
+    _check.number("heartbeat", heartbeat, "5 suits most networks.", above=0)
+    _check.number("grace", grace, "Give several heartbeats.", least=2 * heartbeat)
+    worker = Worker(study, source, job, Path(folder), TrialDevices(accelerator, devices, jobs), heartbeat, grace)
+    study.check_job({"monitor": job.monitor, "max_epochs": job.max_epochs})
+    with TrialTable(study, job.monitor, job.max_epochs) if verbose else nullcontext() as table:
         worker.run(stop or (lambda _: False), table)
-
-
-class _Worker:
-    """The event loop of one worker."""
-
-    def __init__(
-        self,
-        study: Study,
-        source: Source,
-        job: TrialJob,
-        folder: Path,
-        jobs: int | None,
-        devices: int,
-        accelerator: str,
-        heartbeat: float,
-        grace: float,
-    ) -> None:
-        self.study = study
-        self.job = job
-        self.folder = folder
-        self.devices = devices
-        self.source = pickle.dumps(source)
-        self.modules = source.modules
-        self.with_main = b"__main__" in self.source or b"__main__" in pickle.dumps(job)
-        gpus = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
-        self.gpus = _visible(gpus)
-        self.accelerator = accelerator if accelerator != "auto" else "gpu" if gpus else "cpu"
-        if devices > gpus > 0:
-            raise ValueError(f"`devices` must be at most {gpus}, got {devices}. This machine has no more GPUs.")
-        self.jobs = _check.integer("jobs", jobs or max(1, gpus // devices), "Give the trials at once.", least=1)
-        self.heartbeat = heartbeat
-        self.watch = Watch(grace)
-        self.slots: dict[int, TrialSlot] = {}
-        self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
-        self.changed = True  # whether a slot is free, or another worker may have changed the study
-
-    def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
-        """Work until all is done."""
-        beat = look = 0.0
-        with trial_context(self.modules, self.with_main) as context, Signals() as signals:
-            try:
-                while True:
-                    signals.check()
-                    now = time.monotonic()
-                    if now >= beat:
-                        self._beat()
-                        beat = now + self.heartbeat
-                    if now >= look:  # what other workers did is seen here
-                        self._look()
-                        look, self.changed = now + self.heartbeat / 2, True
-                    if self.changed:
-                        self.changed = False
-                        stopping = self._fill(context, stop)
-                        results, counts = self.study.results(), self.study.counts()
-                        if not self.slots and (stopping or len(results) == counts["total"]):
-                            break
-                    if table is not None:
-                        table.show(list(self.slots.values()), results, counts)
-                    with signals.at_once():
-                        self._sleep(max(0.0, min(beat, look) - time.monotonic()))
-                    self._receive()
-            except BaseException:
-                self._give_back()
-                raise
-            finally:
-                if table is not None:
-                    table.show(list(self.slots.values()), self.study.results(), self.study.counts())
-        self._check_failures(at_end=True)
-
-    def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
-        """Start attempts on the free slots. True if no more are to be started."""
-        for number in range(self.jobs):
-            if number in self.slots:
-                continue
-            self._check_failures()
-            if stop(self.study):
-                return True
-            attempt = self.study.attempts.claim()
-            if attempt is None:
-                return False
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            crowded = self.accelerator == "cpu" and self.jobs * self.devices > 1 and "OMP_NUM_THREADS" not in os.environ
-            order = make_order(
-                attempt,
-                self.source,
-                self.job,
-                study=self.study.name,
-                folder=self.folder,
-                accelerator=self.accelerator,
-                ranks=self.devices,
-                threads=max(1, cores // (self.jobs * self.devices)) if crowded else 0,
-                environment=self._environment(number),
-            )
-            try:
-                self.slots[number] = TrialSlot(attempt, order, context, self.with_main)
-            except BaseException:
-                self.study.attempts.interrupt(attempt)
-                raise
-        return False
-
-    def _environment(self, slot: int) -> dict[str, str]:
-        found = {**os.environ, "WANDB_MODE": self.job.wandb_mode, "WANDB_SILENT": "true"}
-        if self.job.project is not None:
-            found["WANDB_PROJECT"] = self.job.project
-        if self.accelerator == "gpu" and self.gpus:
-            mine = [self.gpus[(slot * self.devices + each) % len(self.gpus)] for each in range(self.devices)]
-            found["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
-        return found
-
-    def _sleep(self, seconds: float) -> None:
-        """Wait for a message, the end of a process, or the next heartbeat."""
-        waitables = [each for slot in self.slots.values() for each in slot.waitables]
-        if waitables:
-            wait(waitables, seconds)
-        else:
-            time.sleep(min(seconds, 1.0))
-
-    def _receive(self) -> None:
-        """Handle what has arrived, and free the slots of attempts that have ended."""
-        for number, slot in list(self.slots.items()):
-            for pipe, message in slot.messages():
-                self._handle(slot, pipe, message)
-            died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
-            if died and (slot.is_over or any(slot.exit_codes)):
-                slot.kill()
-                self.study.attempts.die(slot.attempt, slot.how_it_died())
-                slot.ended = True
-            if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
-                slot.kill()
-            if slot.ended and slot.is_over:
-                slot.close()
-                self._clean(slot)
-                del self.slots[number]
-                self.changed = True
-                self.leaving.pop(number, None)
-
-    def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
-        kind, *content = message
-        attempt = slot.attempt
-        if slot.ended:
-            return
-        if kind == "began":
-            slot.resumed = slot.epoch = content[0]
-            for epoch, value in attempt.reports.items():
-                if epoch <= slot.resumed:
-                    self.study.attempts.report(attempt, epoch, value)
-        elif kind == "report":
-            slot.epoch, slot.value = content
-            answer = self.study.attempts.report(attempt, *content)
-            try:
-                pipe.send(answer)
-            except OSError:
-                return  # its end is seen next
-        elif kind == "done":
-            (outcome,) = content
-            if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
-                self.study.attempts.prune(attempt, outcome)
-            else:
-                self.study.attempts.complete(attempt, outcome["value"], outcome)
-            slot.ended = True
-        else:
-            said = str(content[0])
-            if kind == "wrong":  # the ticket is given back
-                raise WrongSetupError(said)
-            self.study.attempts.fail(attempt, said)
-            slot.ended = True
-            if len(slot.processes) > 1:
-                slot.kill()  # the other ranks wait for this one
-
-    def _beat(self) -> None:
-        running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
-        for attempt in self.study.attempts.heartbeat([each.attempt for each in running.values()]):
-            running[attempt.trial].ended = True  # another worker has taken the ticket over
-            running[attempt.trial].kill()
-
-    def _look(self) -> None:
-        """Declare the attempts of dead workers dead."""
-        mine = {each.attempt.trial for each in self.slots.values()}
-        running = [
-            each.last
-            for each in self.study.tickets().values()
-            if each.state == "running" and each.last.number not in mine
-        ]
-        counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
-        for number in self.watch.look(counters):
-            self.study.attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
-
-    def _clean(self, slot: TrialSlot) -> None:
-        """Remove the checkpoints of a ticket that is done."""
-        ticket = self.study.tickets()[slot.attempt.ticket]
-        if ticket.is_done:
-            for attempt in range(slot.attempt.number + 1):
-                (attempt_folder(self.folder, ticket.number, attempt) / LAST).unlink(missing_ok=True)
-
-    def _give_back(self) -> None:
-        """End the running attempts. Their tickets wait for the next worker."""
-        for slot in self.slots.values():
-            slot.interrupt()
-        end = time.monotonic() + _SOON
-        while not all(slot.is_over for slot in self.slots.values()) and time.monotonic() < end:
-            time.sleep(0.02)
-        for slot in self.slots.values():
-            slot.kill()
-            if not slot.ended:
-                self.study.attempts.interrupt(slot.attempt)
-        self.study.attempts.tidy()
-        self.slots.clear()
-
-    def _check_failures(self, at_end: bool = False) -> None:
-        """Raise with the first traceback if the first trials all failed, and none has reported a value."""
-        tickets = self.study.tickets().values()
-        failed = [each for each in self.study.results() if each.state == "failed"]
-        if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
-            return
-        if len(failed) >= min(_FIRST, len(tickets)) or at_end:
-            first = min(failed, key=lambda each: each.trial)
-            raise RuntimeError(
-                f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
-                f"{first.params}, and give the study another name:\n{first.error}"
-            )
-
-
-def _visible(count: int) -> list[str]:
-    """The GPUs of this worker, as CUDA_VISIBLE_DEVICES names them."""
-    given = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-    return given[:count] if given else [str(each) for each in range(count)]
-
-
-def _more(slot: TrialSlot) -> bool:
-    """Whether a message of a process that has ended still waits."""
-    return any(not pipe.closed and pipe.poll() for pipe in slot.pipes)
-
-
-def _end() -> float:
-    return time.monotonic() + _LEAVE

@@ -47,9 +47,9 @@ def test_the_same_call_trains_nothing_again_and_another_one_is_refused(scenarios
     assert plain["again"]["configurations"] == plain["first"]["configurations"]
     assert plain["again"]["notes"][0].startswith("4 trainings were there before")
     folds, seed, epochs = (each["error"] for each in plain["refused"])
-    assert "another space" in folds
-    assert "`folds` must be" in seed
-    assert "`max_epochs` must be 2 as in the stored study 'plain', got 3" in epochs
+    assert "`space` must be the one that 'plain' has in the storage" in folds
+    assert "`seed` must be the one that 'plain' has in the storage, 0, got 1" in seed
+    assert "`max_epochs` must be the one that 'plain' has in the storage, 2, got 3" in epochs
     assert "`folder` must be free, or of the study 'other', got plain of 'plain'" in scenarios[1]["shared"]["error"]
 
 
@@ -90,7 +90,7 @@ def test_a_member_is_the_training_of_its_seed_and_more_members_join(scenarios):
     assert members["first"] == ["members/seed-5", "members/seed-6"]
     assert members["more"] == ["members/seed-5", "members/seed-6", "members/seed-7"]
     assert members["difference"] == 0
-    assert "`seed` must be 5 as in the stored study 'toys', got 4" in members["refused"]
+    assert "`seed` must be the one that 'toys' has in the storage, 5, got 4" in members["refused"]
     runs, _ = gather([folder / "members"])
     assert sorted((run.group, run.name) for run in runs) == [("toys", f"seed={seed}") for seed in (5, 6, 7)]
 

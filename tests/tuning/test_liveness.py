@@ -6,7 +6,7 @@ def watched(times_and_counters, grace=30.0):
     now = [0.0]
     watch = Watch(grace, clock=lambda: now[0])
     said = []
-    for now[0], counter in times_and_counters:  # noqa: B020
+    for now[0], counter in times_and_counters:
         said.append(watch.look({7: counter}))
     return said
 

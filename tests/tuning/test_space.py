@@ -56,7 +56,7 @@ def test_a_wrong_space_is_refused(given, said):
 
 
 def test_a_hyperparameter_that_the_module_does_not_have():
-    with pytest.raises(ValueError, match="got 'learning_rat'. There are: learning_rate"):
+    with pytest.raises(ValueError, match=r"got 'learning_rat'\. There are: learning_rate"):
         Space({"learning_rat": RATE}).check_names(["width", "learning_rate"])
 
 

@@ -126,16 +126,36 @@ def test_no_two_workers_draw_the_same(join):
     assert len(set(params)) == 3
 
 
-def test_a_study_of_another_space_mode_or_program(join, tmp_path):
+def test_a_study_of_another_space_mode_or_program(join, tmp_path, monkeypatch):
     join()
-    with pytest.raises(ValueError, match="got another mode for 'demo': max; stored is min"):
+    with pytest.raises(ValueError, match="`mode` must be the one that 'demo' has in the storage, 'min', got 'max'"):
         join(mode="max")
-    with pytest.raises(ValueError, match="got another space for 'demo'"):
+    with pytest.raises(ValueError, match="`seed` must be the one that 'demo' has in the storage, 0, got 1"):
+        join(seed=1)
+    with pytest.raises(ValueError, match=r"`space` must be the one that 'demo' has in the storage, got \{'lr': "):
         Study(tmp_path / "study.log", "demo", Space({"lr": [1, 2]}), 3)
-    optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="theirs")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match="which another program made"):
-        patch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/foreign.db", study_name="theirs").ask()
+    monkeypatch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+    with pytest.raises(ValueError, match="which another program made"):
         Study(f"sqlite:///{tmp_path}/foreign.db", "theirs", SPACE, 3)
+
+
+def test_a_study_whose_maker_was_killed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning_trainingkit.tuning.study._WAIT", 0)
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="demo")
+    study = Study(f"sqlite:///{tmp_path}/study.db", "demo", SPACE, 3)
+    finish_all(study)
+    assert study.counts()["completed"] == 3
+
+
+def test_trials_of_another_kind_are_refused(join):
+    join().check_job({"monitor": "val/acc", "max_epochs": 3})
+    join().check_job({"monitor": "val/loss", "max_epochs": 3})  # nothing has been reported yet
+    study = join()
+    study.attempts.report(study.attempts.claim(), 1, 0.5)
+    join().check_job({"monitor": "val/loss", "max_epochs": 3})
+    with pytest.raises(ValueError, match="`max_epochs` must be the one that 'demo' has in the storage, 3, got 4"):
+        join().check_job({"monitor": "val/loss", "max_epochs": 4})
 
 
 def test_loading_a_study_by_its_name(join, tmp_path):
@@ -144,7 +164,7 @@ def test_loading_a_study_by_its_name(join, tmp_path):
     assert loaded.space.version == SPACE.version
     assert loaded.counts()["completed"] == 3
     assert [each.value for each in loaded.ranked()] == sorted(each.value for each in loaded.results())
-    with pytest.raises(ValueError, match="got 'dmo'. There are: demo"):
+    with pytest.raises(ValueError, match=r"got 'dmo'\. There are: demo"):
         Study.load(tmp_path / "study.log", "dmo")
 
 

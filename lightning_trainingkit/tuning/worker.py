@@ -1,0 +1,254 @@
+"""The event loop of one worker: it starts attempts, answers them, and watches the other workers."""
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from lightning_trainingkit.tuning.liveness import Watch
+from lightning_trainingkit.tuning.signals import Signals
+from lightning_trainingkit.tuning.source import Source
+from lightning_trainingkit.tuning.study import Study
+from lightning_trainingkit.tuning.tickets import HEARTBEAT
+from lightning_trainingkit.tuning.trial_devices import TrialDevices
+from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
+from lightning_trainingkit.tuning.trial_server import trial_context
+from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
+from lightning_trainingkit.tuning.trial_table import TrialTable
+from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
+
+__all__ = ["Worker"]
+
+_FIRST = 3  # so many failed trials, and no value yet, end the search
+_SOON = 5.0  # seconds for the processes of trials to end their W&B runs after Ctrl-C
+_LEAVE = 60.0  # seconds for the process of a finished trial to end
+
+
+class Worker:
+    """The event loop of one worker."""
+
+    def __init__(
+        self,
+        study: Study,
+        source: Source,
+        job: TrialJob,
+        folder: Path,
+        devices: TrialDevices,
+        heartbeat: float,
+        grace: float,
+    ) -> None:
+        self.study = study
+        self.job = job
+        self.folder = folder
+        self.devices = devices
+        self.modules = source.modules
+        self.source, self.job_bytes = pickle.dumps(source), _pickled(job)
+        self.with_main = b"__main__" in self.source or b"__main__" in self.job_bytes
+        self.heartbeat = heartbeat
+        self.watch = Watch(grace)
+        self.slots: dict[int, TrialSlot] = {}
+        self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
+        self.changed = True  # whether a slot is free, or another worker may have changed the study
+
+    def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
+        """Work until all is done."""
+        beat = look = 0.0
+        with trial_context(self.modules, self.with_main) as context, Signals() as signals:
+            try:
+                while True:
+                    signals.check()
+                    now = time.monotonic()
+                    if now >= beat:
+                        self._beat()
+                        beat = now + self.heartbeat
+                    if now >= look:  # what other workers did is seen here
+                        self._look()
+                        look, self.changed = now + self.heartbeat / 2, True
+                    if self.changed:
+                        self.changed = False
+                        stopping = self._fill(context, stop)
+                        results, counts = self.study.results(), self.study.counts()
+                        if not self.slots and (stopping or len(results) == counts["total"]):
+                            break
+                    if table is not None:
+                        table.show(list(self.slots.values()), results, counts)
+                    with signals.at_once():
+                        self._sleep(max(0.0, min(beat, look) - time.monotonic()))
+                    self._receive()
+            except BaseException:
+                self._give_back()
+                raise
+            finally:
+                if table is not None:
+                    table.show(list(self.slots.values()), self.study.results(), self.study.counts())
+        self._check_failures(at_end=True)
+
+    def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
+        """Start attempts on the free slots. True if no more are to be started."""
+        for number in range(self.devices.jobs):
+            if number in self.slots:
+                continue
+            self._check_failures()
+            if stop(self.study):
+                return True
+            attempt = self.study.attempts.claim()
+            if attempt is None:
+                return False
+            order = make_order(
+                attempt,
+                self.source,
+                self.job_bytes,
+                study=self.study.name,
+                folder=self.folder,
+                accelerator=self.devices.accelerator,
+                ranks=self.devices.devices,
+                threads=self.devices.threads,
+                environment=self._environment(number),
+            )
+            try:
+                self.slots[number] = TrialSlot(attempt, order, context, self.with_main)
+            except BaseException:
+                self.study.attempts.interrupt(attempt)
+                raise
+        return False
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        found = {**os.environ, "WANDB_MODE": self.job.wandb_mode, "WANDB_SILENT": "true"}
+        if self.job.project is not None:
+            found["WANDB_PROJECT"] = self.job.project
+        return found | self.devices.environment(slot)
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for a message, the end of a process, or the next heartbeat."""
+        waitables = [each for slot in self.slots.values() for each in slot.waitables]
+        if waitables:
+            wait(waitables, seconds)
+        else:
+            time.sleep(min(seconds, 1.0))
+
+    def _receive(self) -> None:
+        """Handle what has arrived, and free the slots of attempts that have ended."""
+        for number, slot in list(self.slots.items()):
+            for pipe, message in slot.messages():
+                self._handle(slot, pipe, message)
+            died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
+            if died and (slot.is_over or any(slot.exit_codes)):
+                slot.kill()
+                self.study.attempts.die(slot.attempt, slot.how_it_died())
+                slot.ended = True
+            if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
+                slot.kill()
+            if slot.ended and slot.is_over:
+                slot.close()
+                self._clean(slot)
+                del self.slots[number]
+                self.changed = True
+                self.leaving.pop(number, None)
+
+    def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
+        kind, *content = message
+        attempt = slot.attempt
+        if slot.ended:
+            return
+        if kind == "began":
+            slot.resumed = slot.epoch = content[0]
+            for epoch, value in attempt.reports.items():
+                if epoch <= slot.resumed:
+                    self.study.attempts.report(attempt, epoch, value)
+        elif kind == "report":
+            slot.epoch, slot.value = content
+            answer = self.study.attempts.report(attempt, *content)
+            try:
+                pipe.send(answer)
+            except OSError:
+                return  # its end is seen next
+        elif kind == "done":
+            (outcome,) = content
+            if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
+                self.study.attempts.prune(attempt, outcome)
+            else:
+                self.study.attempts.complete(attempt, outcome["value"], outcome)
+            slot.ended = True
+        else:
+            said = str(content[0])
+            if kind == "wrong":  # the ticket is given back
+                raise WrongSetupError(said)
+            self.study.attempts.fail(attempt, said)
+            slot.ended = True
+            if len(slot.processes) > 1:
+                slot.kill()  # the other ranks wait for this one
+
+    def _beat(self) -> None:
+        running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
+        for attempt in self.study.attempts.heartbeat([each.attempt for each in running.values()]):
+            running[attempt.trial].ended = True  # another worker has taken the ticket over
+            running[attempt.trial].kill()
+
+    def _look(self) -> None:
+        """Declare the attempts of dead workers dead."""
+        mine = {each.attempt.trial for each in self.slots.values()}
+        running = [
+            each.last
+            for each in self.study.tickets().values()
+            if each.state == "running" and each.last.number not in mine
+        ]
+        counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
+        for number in self.watch.look(counters):
+            self.study.attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
+
+    def _clean(self, slot: TrialSlot) -> None:
+        """Remove the checkpoints of a ticket that is done."""
+        ticket = self.study.tickets()[slot.attempt.ticket]
+        if ticket.is_done:
+            for attempt in range(slot.attempt.number + 1):
+                (attempt_folder(self.folder, ticket.number, attempt) / LAST).unlink(missing_ok=True)
+
+    def _give_back(self) -> None:
+        """End the running attempts. Their tickets wait for the next worker."""
+        for slot in self.slots.values():
+            slot.interrupt()
+        end = time.monotonic() + _SOON
+        while not all(slot.is_over for slot in self.slots.values()) and time.monotonic() < end:
+            time.sleep(0.02)
+        for slot in self.slots.values():
+            slot.kill()
+            if not slot.ended:
+                self.study.attempts.interrupt(slot.attempt)
+        self.study.attempts.tidy()
+        self.slots.clear()
+
+    def _check_failures(self, at_end: bool = False) -> None:
+        """Raise with the first traceback if the first trials all failed, and none has reported a value."""
+        tickets = self.study.tickets().values()
+        failed = [each for each in self.study.results() if each.state == "failed"]
+        if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
+            return
+        if len(failed) >= min(_FIRST, len(tickets)) or at_end:
+            first = min(failed, key=lambda each: each.trial)
+            raise RuntimeError(
+                f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
+                f"{first.params}, and give the study another name:\n{first.error}"
+            )
+
+
+def _pickled(job: TrialJob) -> bytes:
+    try:
+        return pickle.dumps(job)
+    except Exception as error:
+        raise TypeError(
+            f"`callbacks` and `trainer_options` must be picklable, got {error}. Write classes at the top of a file, "
+            "and give objects that have not been used yet."
+        ) from error
+
+
+def _more(slot: TrialSlot) -> bool:
+    """Whether a message of a process that has ended still waits."""
+    return any(not pipe.closed and pipe.poll() for pipe in slot.pipes)
+
+
+def _end() -> float:
+    return time.monotonic() + _LEAVE
