@@ -1,13 +1,14 @@
 """What a worker does with the attempts of a study. Nothing is locked: ``tickets.py`` has the rule."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
 
-from lightning_trainingkit.tuning.space import Choices, Space
+from lightning_trainingkit.tuning.choose import Sampler, choose
+from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import patient
 from lightning_trainingkit.tuning.tickets import (
     ATTEMPT,
@@ -73,7 +74,7 @@ class Attempts:
         study: "optuna.Study",
         storage: "optuna.storages.BaseStorage",
         space: Space,
-        sampler: "optuna.samplers.BaseSampler | Callable[[int], optuna.samplers.BaseSampler]",
+        sampler: Sampler,
         seed: int,
         retries: int,
     ) -> None:
@@ -236,27 +237,10 @@ class Attempts:
         claimed = Attempt(ticket.number, attempt, {}, self.seed_of(ticket.number), ticket.reports, number, trial_id)
         self._beat(claimed)
         try:
-            params = patient(lambda: self._suggested(ticket.number, trial_id))
+            params = patient(lambda: choose(self._study, trial_id, self._space, self._sampler, claimed.seed))
         except UpdateFinishedTrialError:
             return None
         return Attempt(ticket.number, attempt, params, claimed.seed, ticket.reports, number, trial_id)
-
-    def _suggested(self, ticket: int, trial_id: int) -> dict[str, Any]:
-        """Choose the hyperparameters; those that an earlier attempt has are kept."""
-        from optuna.samplers import BaseSampler
-        from optuna.trial import Trial
-
-        sampler = self._sampler
-        self._study.sampler = sampler if isinstance(sampler, BaseSampler) else sampler(self.seed_of(ticket))
-        trial = Trial(self._study, trial_id)
-        for name, domain in self._space.items():
-            if isinstance(domain, Choices):
-                trial.suggest_categorical(name, domain.values)
-            elif domain.integer:
-                trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log)
-            else:
-                trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-        return dict(trial.params)
 
     def _beat(self, attempt: Attempt) -> bool:
         from optuna.exceptions import UpdateFinishedTrialError

@@ -28,6 +28,7 @@ class ReportToStudy(L.Callback):
     Attributes:
         best: The best value, None before the first.
         best_epoch: Finished epochs at the best value.
+        metrics: All metrics of the best epoch.
         improved: Whether the latest value is the best.
         pruned: Whether the study, or a value that is not finite, ended the training.
         diverged: Whether the latest value is not finite.
@@ -38,16 +39,18 @@ class ReportToStudy(L.Callback):
         self.mode = mode
         self.best: float | None = None
         self.best_epoch = 0
+        self.metrics: dict[str, float] = {}
         self.improved = self.pruned = self.diverged = False
         self._ask = ask
 
     def state_dict(self) -> dict[str, Any]:
         """The best value, for a resumed attempt."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        return {"best": self.best, "best_epoch": self.best_epoch, "metrics": self.metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the best value."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+        self.metrics = state_dict["metrics"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the value of this validation."""
@@ -74,6 +77,8 @@ class ReportToStudy(L.Callback):
         self.improved = not self.diverged and (self.best is None or self._better(value, self.best))
         if self.improved:
             self.best, self.best_epoch = value, trainer.current_epoch + 1
+            metrics = {name: float(metric) for name, metric in trainer.callback_metrics.items()}
+            self.metrics = {name: metric for name, metric in metrics.items() if math.isfinite(metric)}
         stop = self._ask(trainer.current_epoch + 1, value) if trainer.is_global_zero else False
         stop = bool(trainer.strategy.broadcast(stop)) or self.diverged
         if stop:

@@ -1,7 +1,6 @@
 """Which devices and how many threads the trials of one worker get."""
 
 import os
-from collections.abc import Mapping
 
 import torch
 
@@ -44,7 +43,7 @@ class TrialDevices:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // processes)
 
-    def environment(self, slot: int) -> Mapping[str, str]:
+    def environment(self, slot: int) -> dict[str, str]:
         """Variables by which the trial in a slot sees its own GPUs alone."""
         if self.accelerator not in ("gpu", "cuda") or not self._gpus:
             return {}

@@ -1,7 +1,6 @@
 """What runs in the process of a trial. It knows neither Optuna nor the storage: it talks to its worker by a pipe."""
 
 import contextlib
-import math
 import os
 import pickle
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit.tuning.pruning import ReportToStudy
-from lightning_trainingkit.tuning.trial_job import BEST, TrialJob, TrialOrder
+from lightning_trainingkit.tuning.trial_job import BEST, TrialJob, TrialOrder, attempt_folder
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
 __all__ = ["TrialJob", "run_trial"]
@@ -114,7 +113,6 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
             f"`monitor` must be logged in validation, got {job.monitor!r} in a training that never validated. Check "
             "`check_val_every_n_epoch`, `limit_val_batches` and the epochs of a trial."
         )
-    best = order.home / BEST
     return {
         "value": report.best,
         "pruned": report.pruned,
@@ -123,10 +121,19 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
         "epochs": trainer.current_epoch - resumed,
         "resumed": resumed,
         "seconds": round(time.monotonic() - started, 3),
-        "metrics": {name: float(value) for name, value in trainer.callback_metrics.items() if math.isfinite(value)},
+        "metrics": report.metrics,
         "folder": str(order.home),
-        "best": str(best) if best.is_file() else None,
+        "best": _best(order, report.best_epoch) if job.keep_best else None,
     }
+
+
+def _best(order: TrialOrder, epoch: int) -> str | None:
+    """The weights of the best epoch, which an earlier attempt may have saved."""
+    for attempt in range(order.attempt, -1, -1):
+        path = attempt_folder(order.folder, order.ticket, attempt) / BEST
+        if path.is_file() and _epochs(path) == epoch:
+            return str(path)
+    return None
 
 
 def _interrupted(center: Any, *_: Any) -> None:

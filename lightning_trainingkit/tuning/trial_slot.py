@@ -16,8 +16,14 @@ from lightning_trainingkit.tuning.attempts import Attempt
 from lightning_trainingkit.tuning.trial_job import TrialOrder
 from lightning_trainingkit.tuning.trial_process import run_trial
 from lightning_trainingkit.tuning.trial_server import without_main
+from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["TrialSlot"]
+__all__ = ["TrialSlot", "label", "make_order"]
+
+UNGUARDED = (
+    "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that other "
+    "processes cannot import. Write that line, or move the module into a file of its own."
+)
 
 
 class TrialSlot:
@@ -30,6 +36,7 @@ class TrialSlot:
         with_main: Whether they need the program's own script.
 
     Attributes:
+        began: Whether the trial has been built.
         epoch: Finished epochs.
         value: The latest reported value.
         resumed: Epochs that came from a checkpoint.
@@ -38,6 +45,8 @@ class TrialSlot:
     def __init__(self, attempt: Attempt, order: TrialOrder, context: BaseContext, with_main: bool) -> None:
         self.attempt = attempt
         self.order = order
+        self.with_main = with_main
+        self.began = False
         self.epoch = self.resumed = 0
         self.value: float | None = None
         self.ended = False  # whether the study knows how it ended
@@ -56,10 +65,7 @@ class TrialSlot:
                     theirs.close()
         except (EOFError, ConnectionError) as error:
             self.kill()
-            raise RuntimeError(
-                "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that "
-                "trains when it is imported: the process that starts trials has ended. Write that line."
-            ) from error
+            raise WrongSetupError(UNGUARDED) from error
         except BaseException:
             self.kill()
             raise
@@ -114,7 +120,13 @@ class TrialSlot:
             pipe.close()
 
     def how_it_died(self) -> str:
-        """Say how the processes ended, with the last lines of their output."""
+        """Say how the processes ended, with the last lines of their output.
+
+        Raises:
+            WrongSetupError: If they could not import the program's own script.
+        """
+        if self.with_main and not self.began and not (self.order.home / "output.txt").exists():
+            raise WrongSetupError(UNGUARDED)
         codes = [code for code in self.exit_codes if code]
         code = codes[0] if codes else 0
         said = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"

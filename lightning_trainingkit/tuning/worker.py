@@ -155,6 +155,7 @@ class Worker:
         if slot.ended:
             return
         if kind == "began":
+            slot.began = True
             slot.resumed = slot.epoch = content[0]
             for epoch, value in attempt.reports.items():
                 if epoch <= slot.resumed:

@@ -14,6 +14,7 @@ QUICK = (
     "all_raise",
     "no_monitor",
     "dies_once",
+    "dies_late",
     "always_dies",
     "diverges",
     "stops",
@@ -70,6 +71,15 @@ def test_a_killed_trial_resumes_and_ends_as_if_it_had_not_been_killed(found):
     assert (result["attempts"], result["outcome"]["resumed"], result["outcome"]["epochs"]) == (2, 2, 1)
     assert result["reports"] == whole["reports"]
     assert result["value"] == whole["value"]
+
+
+def test_a_trial_that_dies_after_its_last_checkpoint_trains_no_more(found):
+    (result,) = found["dies_late"]["results"]
+    outcome = result["outcome"]
+    assert (result["state"], outcome["resumed"], outcome["epochs"]) == ("completed", 3, 0)
+    assert outcome["metrics"]["val/loss"] == result["value"]
+    assert Path(outcome["best"]).is_file()
+    assert "attempt-0" in outcome["best"]
 
 
 def test_a_trial_that_always_dies_is_failed_with_its_last_words(found):

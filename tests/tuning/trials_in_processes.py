@@ -54,6 +54,10 @@ class Module(ToyModule):
             sys.stdout.write("my last words\n")
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def on_train_end(self):
+        if self.what == "die late" and "attempt-0" in self.trainer.default_root_dir:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def validation_step(self, batch, batch_idx):
         super().validation_step(batch, batch_idx)
         if self.what == "diverge":
@@ -107,6 +111,10 @@ def no_monitor():
 def dies_once():
     whole = ran(Study(None, "whole", RATES, 1))
     return ran(Study(None, "once", RATES, 1), what="die once") | {"whole": whole["results"]}
+
+
+def dies_late():
+    return ran(Study(None, "late", RATES, 1), TrialJob(max_epochs=3, wandb="disabled", keep_best=True), what="die late")
 
 
 def always_dies():
