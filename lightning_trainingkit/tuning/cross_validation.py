@@ -11,7 +11,7 @@ from lightning_trainingkit.tuning.fold_race import Race, run_race
 from lightning_trainingkit.tuning.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.fold_source import fold_source, look_and_divide
 from lightning_trainingkit.tuning.fold_verdict import judge, last_value
-from lightning_trainingkit.tuning.source import Source, check_given, make_source
+from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import TrialJob
@@ -178,7 +178,6 @@ def _check_configurations(source: Source, given: Sequence[Mapping[str, Any]] | N
                 )
         if each in chosen[:number]:
             raise ValueError(f"`configurations` must hold each configuration once, got {each} twice. Leave one out.")
-        check_given(source, each)
     return chosen
 
 

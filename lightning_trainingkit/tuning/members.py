@@ -14,10 +14,10 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
 from lightning_trainingkit.tuning.result import Result
-from lightning_trainingkit.tuning.source import Source, check_given, make_source
+from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
-from lightning_trainingkit.tuning.trial_job import BEST, TrialJob, attempt_folder
+from lightning_trainingkit.tuning.trial_job import BEST, TrialJob
 from lightning_trainingkit.tuning.trial_parts import SeedOfTrial, open_home
 from lightning_trainingkit.tuning.trials import run_trials
 
@@ -98,7 +98,6 @@ def train_members(
     _check.integer("members", members, "Give the number of models.", least=1)
     _check.integer("seed", seed, "Give any whole number.", least=0)
     source = module if isinstance(module, Source) else make_source(module, data)
-    check_given(source, {})
     job = TrialJob(
         max_epochs=max_epochs,
         monitor=monitor,
@@ -143,26 +142,18 @@ def _served(result: Result, home: Path, monitor: str, mode: str) -> str:
     folder = home / f"seed-{seed}"
     if not (folder / MANIFEST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / BEST
-        _link(_best_of(result, home), path)
+        path, best = folder / BEST, result.outcome["best"]
+        if best is None or not Path(best).is_file():
+            raise FileNotFoundError(
+                f"`folder` must hold the weights of each member, got none of seed {seed}, {best or 'which were lost'}. "
+                "Give all workers one shared folder."
+            )
+        _link(Path(best), path)
         epoch = int(result.outcome["best_epoch"]) - 1
         step = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
         score = {str(path): torch.tensor(result.value, dtype=torch.float64)}
         write_manifest(str(folder), monitor, mode, score, {str(path): [epoch, step]})
     return str(folder)
-
-
-def _best_of(result: Result, home: Path) -> Path:
-    """The weights of the best epoch, which an earlier attempt may have saved."""
-    given = result.outcome.get("best")
-    places = [attempt_folder(home, result.ticket, each) / BEST for each in reversed(range(result.attempts))]
-    found = next((path for path in (*([Path(given)] if given else []), *places) if path.is_file()), None)
-    if found is None:
-        raise FileNotFoundError(
-            f"`{places[0]}` must exist, got no weights of the member of seed {result.params['seed']}. Give all workers "
-            "one shared folder."
-        )
-    return found
 
 
 def _link(source: Path, path: Path) -> None:
