@@ -1,7 +1,7 @@
 """One search in one storage, which many workers share: its tickets, their attempts and their results."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,10 +130,14 @@ class Study:
         """The results of all tickets that are done, by ticket."""
         return [result_of(each) for each in self.tickets().values() if each.is_done]
 
+    def rank(self, results: Iterable[Result]) -> list[Result]:
+        """The completed ones among the results, the best first."""
+        completed = [each for each in results if each.state == "completed"]
+        return sorted(completed, key=lambda each: (1 if self.mode == "min" else -1) * (each.value or 0.0))
+
     def ranked(self) -> list[Result]:
         """The results of completed tickets, the best first."""
-        found = [each for each in self.results() if each.state == "completed"]
-        return sorted(found, key=lambda each: (1 if self.mode == "min" else -1) * (each.value or 0.0))
+        return self.rank(self.results())
 
     @property
     def best(self) -> Result | None:

@@ -1,6 +1,5 @@
 """The progress of a search: a live table on a terminal, and otherwise a line for each finished trial."""
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -33,8 +32,7 @@ class TrialTable:
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._shown: set[int] = set()
-        self._started = time.monotonic()
-        self._done_before: int | None = None
+        self._began = False
 
     def __enter__(self) -> "TrialTable":
         if self._live is not None:
@@ -47,12 +45,11 @@ class TrialTable:
 
     def show(self, running: Sequence[TrialSlot], results: Sequence[Result], counts: dict[str, int]) -> None:
         """Show the present state."""
-        done = len(results)
-        if self._done_before is None:
-            self._done_before = done
+        if not self._began:  # earlier results are not shown again
+            self._began = True
             self._shown = {each.ticket for each in results}
         if self._live is not None:
-            self._live.update(self._table(running, counts), refresh=True)
+            self._live.update(self._table(running, results, counts), refresh=True)
             return
         for result in results:
             if result.ticket not in self._shown:
@@ -69,9 +66,9 @@ class TrialTable:
         said = f"[{done}/{total}] trial {result.ticket} {result.state}{value} ({label(result.params)})"
         return f"{said}: {why}" if why else said
 
-    def _table(self, running: Sequence[TrialSlot], counts: dict[str, int]) -> Table:
-        best = self._study.best
-        table = Table(title=self._title(counts), title_justify="left", expand=False)
+    def _table(self, running: Sequence[TrialSlot], results: Sequence[Result], counts: dict[str, int]) -> Table:
+        best = next(iter(self._study.rank(results)), None)
+        table = Table(title=self._title(results, counts), title_justify="left", expand=False)
         for name in ("trial", "state", self._monitor, "epoch", "hyperparameters"):
             table.add_column(name, no_wrap=name != "hyperparameters")
         if best is not None:
@@ -88,14 +85,13 @@ class TrialTable:
             )
         return table
 
-    def _title(self, counts: dict[str, int]) -> str:
-        done = counts["completed"] + counts["pruned"] + counts["failed"]
-        parts = [f"{self._study.name}: {done} of {counts['total']} trials"]
+    def _title(self, results: Sequence[Result], counts: dict[str, int]) -> str:
+        parts = [f"{self._study.name}: {len(results)} of {counts['total']} trials"]
         parts += [f"{counts[name]} {name}" for name in ("pruned", "failed") if counts[name]]
-        here = done - (self._done_before or 0)
-        if here > 0 and done < counts["total"]:
-            left = (time.monotonic() - self._started) / here * (counts["total"] - done)
-            parts.append(f"about {_time(left)} left")
+        seconds = [each.outcome["seconds"] for each in results if "seconds" in each.outcome]
+        remaining = counts["total"] - len(results)
+        if seconds and remaining and counts["running"]:  # of all workers
+            parts.append(f"about {_time(sum(seconds) / len(seconds) * remaining / counts['running'])} left")
         return ", ".join(parts)
 
 
