@@ -31,10 +31,10 @@ def main() -> None:
     parser = experiments.argument_parser("cross_validation", __doc__)
     parser.add_argument("--folds", type=at_least(2), default=5, help="of one division (%(default)s)")
     parser.add_argument("--repeats", type=at_least(1), default=2, help="divisions (%(default)s)")
-    parser.add_argument("--epochs", type=at_least(1), default=6, help="of a training (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=15, help="of a training (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     parser.add_argument(
-        "--lr", type=float, nargs="+", default=[3e-3, 3e-4], help="learning rates, one for each configuration"
+        "--lr", type=float, nargs="+", default=[3e-3, 1e-3], help="learning rates, one for each configuration"
     )
     parser.add_argument("--prune", action="store_true", help="leave losing configurations out after the fourth fold")
     parser.add_argument("--jobs", type=at_least(1), default=os.cpu_count(), help="trainings at once (%(default)s)")
