@@ -4,8 +4,10 @@ The lecture: with few images one split says little. Each fold trains on four fif
 last fifth. The folds overlap, so the interval of their mean is wider than of independent trainings. The models of the
 folds are an ensemble for free.
 
-Expected: TO BE MEASURED
-Cost:     TO BE MEASURED
+Expected: val/acc of 566 images in 5 folds x 2: 96.0 +- 1.8 % with a rate of 1e-3 and 95.5 +- 2.5 % with 3e-3. They are
+          not told apart: +0.5 +- 2.4 points, p = 0.63. The average of the ten fold models has 98.3 % on 1,168 test
+          images, +1.5 +- 0.5 points over their mean; loss -0.023 +- 0.006
+Cost:     20 trainings of 3 s of one CPU core, and their processes; nothing to download
 Command:  python recipes/cross_validation.py
 """
 

@@ -143,9 +143,13 @@ class CrossValidation(Verdict):
         for number, each in enumerate(self.configurations):
             said = ", ".join(f"{name}={value}" for name, value in each.hyperparameters.items()) or "as given"
             score = each.score
-            row = {"configuration": number, "hyperparameters": said, "state": each.state, "folds": len(each.values)}
+            row: dict[str, Any] = {
+                "configuration": f"{number} ({said})",
+                "state": each.state,
+                "folds": len(each.values),
+            }
             row |= {self.monitor: None if score is None else score.mean, "std": None if score is None else score.std}
-            row["95 % interval"] = "-" if score is None else f"{score.low:.4g} to {score.high:.4g}"
+            row["95 %"] = None if score is None else f"± {score.half:.2g}"
             rows.append(row)
         order = {"completed": 0, "pruned": 1, "failed": 2}
         return sorted(rows, key=lambda row: (order[row["state"]], sign * (row[self.monitor] or 0.0)))

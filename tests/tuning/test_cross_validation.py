@@ -64,7 +64,7 @@ def test_a_loser_is_not_trained_on_all_folds_and_a_failure_is_told(scenarios):
     assert found["notes"][-2].startswith(
         "10 of 15 trainings ran. Pruning can save at most 13%. Wilcoxon's test can prune"
     )
-    assert [row["configuration"] for row in found["rows"]] == [0, 2, 1]
+    assert [row["configuration"] for row in found["rows"]] == ["0 (lr=0.0)", "2 (lr=1.0)", "1 (lr=9.0)"]
 
 
 @pytest.mark.slow
