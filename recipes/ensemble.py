@@ -11,6 +11,7 @@ Command:  python recipes/ensemble.py --members 5
 
 import argparse
 import time
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
 from lightning_trainingkit.functional import AVERAGES, average_passes
+from lightning_trainingkit.tuning import train_members
 
 
 def main() -> None:
@@ -55,13 +57,32 @@ def main() -> None:
         parser.error(str(error))
 
     # 1. Train independent models: each seed gives its own initial weights and its own order of the same images.
-    trained = [done[seed] or train(args, data, folder, seed) for seed in seeds]
+    # They are trials of one study, each in a process of its own; what a killed run has left is resumed.
+    members_folder = folder / "members"
+    if None in done.values():
+        for seed in seeds:  # the only settings of a killed member
+            experiments.write_results(members_folder / f"seed-{seed}" / "begun", settings(args), {}, [], 0.0)
+        train_members(
+            partial(member, args, args.batch_size // devices),
+            members=args.members,
+            max_epochs=args.epochs,
+            seed=args.seed,
+            name=folder.name,
+            folder=members_folder,
+            callbacks=[kit.InitOverride(verbose=False), kit.ChannelsLast()],
+            trainer_options=trainer_options(args),
+            devices=devices,
+            accelerator=args.accelerator,
+            wandb=args.wandb,
+            project=wandb_runs.project(args.data),
+        )
+    trained = [done[seed] or test(args, data, members_folder / f"seed-{seed}") for seed in seeds]
 
     # 2. Each member predicts the test images alone, with an ordinary Trainer and module.
     module = new_module(data)
     alone = []
     for seed in seeds:
-        kit.load_best(module, folder / "members" / f"seed-{seed}")
+        kit.load_best(module, members_folder / f"seed-{seed}")
         log_probabilities, targets = comparison.predictions(experiments.new_trainer(args, folder), module, data)
         alone.append(log_probabilities)
     members = torch.stack(alone)
@@ -70,7 +91,7 @@ def main() -> None:
     rows = [score(members, targets, size, args.average) for size in range(1, args.members + 1)]
 
     # 4. The same average through the callback, in an ordinary Trainer.
-    ensemble = kit.EnsembleAverage([str(folder / "members" / f"seed-{seed}") for seed in seeds], average=args.average)
+    ensemble = kit.EnsembleAverage([str(members_folder / f"seed-{seed}") for seed in seeds], average=args.average)
     tested = dict(experiments.new_trainer(args, folder, ensemble).test(module, data, verbose=False)[0])
 
     for row in rows:
@@ -120,25 +141,28 @@ def new_module(data: Any) -> L.LightningModule:
     )
 
 
-def train(args: argparse.Namespace, data: Any, root: Path, seed: int) -> dict[str, Any]:
-    """Train one member, or resume its killed training, and test it."""
+def member(args: argparse.Namespace, batch_size: int) -> tuple[L.LightningModule, Any]:
+    """Build an untrained member and its data, in the process that trains it."""
+    data = few_images(args, batch_size)
+    return new_module(data), data
+
+
+def trainer_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Select the Trainer's options for a training."""
+    options = {
+        "precision": experiments.default_precision(args.data, args.precision, args.accelerator),
+        "log_every_n_steps": 10,
+    }
+    return options if args.strategy == "auto" else {**options, "strategy": args.strategy}
+
+
+def test(args: argparse.Namespace, data: Any, folder: Path) -> dict[str, Any]:
+    """Test a trained member alone."""
     start = time.perf_counter()
-    folder = root / "members" / f"seed-{seed}"
-    L.seed_everything(seed, verbose=False)
-    callbacks = [
-        kit.InitOverride(verbose=False),
-        kit.BestCheckpoint("val/loss", "min", dirpath=str(folder), save_last=True),
-        kit.EpochSeed(seed),
-        kit.ChannelsLast(),
-    ]
     module = new_module(data)
-    experiments.write_results(folder / "begun", settings(args), {}, [], 0.0)  # the only settings of a killed member
-    with wandb_runs.recorded(args, root, f"seed={seed}") as center:
-        options = {"max_epochs": args.epochs, "enable_checkpointing": True, "enable_progress_bar": True}
-        trainer = experiments.new_trainer(args, folder, *callbacks, *center, **options)
-        trainer.fit(module, data, ckpt_path=experiments.newest_checkpoint(folder))
     kit.load_best(module, folder)
-    tested = dict(experiments.new_trainer(args, folder).test(module, data, verbose=False)[0])
+    trainer = experiments.new_trainer(args, folder)
+    tested = dict(trainer.test(module, data, verbose=False)[0])
     experiments.write_results(folder, settings(args), tested, [], time.perf_counter() - start)
     trainer.strategy.barrier()
     return tested

@@ -39,6 +39,8 @@ from .phases import warmup_factor as warmup_factor
 from .preprocessing import PREPROCESSINGS as PREPROCESSINGS
 from .preprocessing import linear_map as linear_map
 from .preprocessing import principal_axes as principal_axes
+from .resampled import ResampledMean as ResampledMean
+from .resampled import resampled_mean as resampled_mean
 from .schedules import cycle_ends as cycle_ends
 from .schedules import cyclic_cosine as cyclic_cosine
 from .split import stratified_split as stratified_split

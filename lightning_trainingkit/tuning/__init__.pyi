@@ -1,10 +1,15 @@
+from .cross_validation import cross_validate as cross_validate
 from .curves import CurveReading as CurveReading
 from .curves import read_curves as read_curves
+from .fold_scores import Comparison as Comparison
+from .fold_scores import ConfigurationScores as ConfigurationScores
+from .fold_scores import CrossValidation as CrossValidation
 from .initial_loss import InitialLoss as InitialLoss
 from .initial_loss import check_initial_loss as check_initial_loss
 from .learning_rate import find_learning_rate as find_learning_rate
 from .learning_rate_test import LearningRateTest as LearningRateTest
 from .load_report import load_report as load_report
+from .members import train_members as train_members
 from .rate_verdict import LearningRate as LearningRate
 from .search import coarse_search as coarse_search
 from .search import refine_search as refine_search

@@ -20,6 +20,7 @@ __all__ = ["Attempt", "Result", "Study"]
 
 _KIT = "trainingkit"  # the study's attribute with its space
 _JOB = "trainingkit_job"  # what its trials do
+_FACTS = "trainingkit_facts"  # further things that all workers agree on
 _WAIT = 5.0  # seconds for the worker that creates a study to describe it
 
 
@@ -142,6 +143,35 @@ class Study:
     def best(self) -> Result | None:
         """The best completed result, None before the first."""
         return next(iter(self.ranked()), None)
+
+    def owe(self, points: Sequence[Mapping[str, Any]]) -> None:
+        """Owe a ticket for each point, in this order. Tickets that are there count.
+
+        Args:
+            points: Hyperparameters of all tickets, those that are there included.
+
+        Raises:
+            ValueError: If a point lies outside the space.
+        """
+        self.points = [dict(each) for each in points]
+        self._check_points()
+        self.trials = max(self.trials, len(self.points))
+        self._create_tickets()
+
+    def check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Keep further things that all workers must agree on, or refuse others than the study has.
+
+        Args:
+            facts: Numbers and texts by name.
+
+        Raises:
+            ValueError: If the study has another value.
+        """
+        kept = patient(lambda: self.optuna.user_attrs).get(_FACTS)
+        if kept is None:
+            patient(lambda: self.optuna.set_user_attr(_FACTS, dict(facts)))
+        else:
+            self._check_same(kept, facts)
 
     def _check_points(self) -> None:
         for point in self.points:

@@ -1,0 +1,1 @@
+"""The parts of `tuning.py`. Each module has a function `rows(args)`, which returns comparisons."""
