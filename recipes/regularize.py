@@ -18,7 +18,8 @@ Expected: digits, 200 images, 10 seeds, error 8.1 % without a regulariser. Gains
           with averaging at test time: flips and shifts 2.9 +- 1.0, fractional pooling 1.5 +- 0.8. Not to be told from
           none: BatchNorm (1.2 +- 1.3), dropout, stochastic depth, L1, L2, elastic net. Worse: early stopping (-1.1 +-
           1.0), and all together (-24 +- 5), which underfits.
-Cost:     22 min on a busy machine with 2 cores, one thread, nothing to download. Fashion-MNIST: see the card
+Cost:     22 min on a busy machine with 2 cores, one thread, nothing to download. Fashion-MNIST:
+          about 95 min on one core with bf16. Its table is in lightning_trainingkit/callbacks/noise/README.md
 Command:  python recipes/regularize.py
           python recipes/regularize.py --data fashion-mnist --share 0.1
 """
