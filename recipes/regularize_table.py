@@ -154,7 +154,8 @@ def draw(figure: Any, rows: Runs) -> None:
     axes.set_yticks(range(len(ordered)), [each["regulariser"] for each in ordered])
     axes.axvline(0, color="grey", linewidth=0.8)
     axes.set_xscale("symlog", linthresh=5)  # linear up to 5 points: one bad row must not squeeze the others
-    axes.set_xticks([-20, -10, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5], minor=False)
+    low, high = axes.get_xlim()
+    axes.set_xticks([tick for tick in (-20, -10, *range(-5, 6), 10, 20) if low <= tick <= high], minor=False)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(
         "gain in test error over none of the same case, points, with 95 % interval, paired by seed\n"

@@ -129,7 +129,8 @@ def step_times(
             for name, strengths in chosen.items():
                 steps = StepTimes()
                 setups = [REGULARISERS[key].build(value, case) for key, value in strengths.items()]
-                fit(args, own, few, case, args.seed, setups, steps, max_steps=TIMED)
+                # A whole epoch, so that early stopping finds a validation
+                fit(args, own, few, case, args.seed, setups, steps, max_steps=TIMED, limit_train_batches=TIMED)
                 done[name].append(1000 * median(steps.seconds))
         experiments.write_results(own, settings, done, [], time.perf_counter() - start)
     return done

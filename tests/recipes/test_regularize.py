@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_trainingkit import experiments
 from tests import process
 from tests.process import environment
 
@@ -135,6 +136,21 @@ def test_vanilla_dropout_is_the_same_function_as_inverted_dropout(setups):
     assert setups.apart_from_inverted(vanilla, x) < 1e-5
     vanilla.eval().vanilla1.forgotten = True
     assert not torch.allclose(vanilla(x), inverted(x), atol=1e-2)
+
+
+def test_a_timed_fit_that_is_shorter_than_an_epoch_has_a_validation(setups, monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "regularize_training", raising=False)
+    import regularize_training
+
+    monkeypatch.setattr(regularize_training, "TIMED", 3)
+    args = experiments.argument_parser("regularize", "").parse_args(["--accelerator", "cpu"])
+    args.seeds = 2
+    data = experiments.data_module("digits", args.data_dir, batch_size=16, seed=0)
+    data.prepare_data()
+    data.setup()
+    chosen = {"none": {"none": 0}, "early stopping": {"early stopping": 0.1}}
+    times = regularize_training.step_times(args, tmp_path, data, setups.Case("digits", "CNN", 64, 1), chosen)
+    assert {name: len(each) for name, each in times.items()} == {"none": 2, "early stopping": 2}
 
 
 def test_bad_options(refused, setups, tmp_path):

@@ -71,9 +71,7 @@ class ReplaceActivation(Surgery):
         by = type(self).__name__
         self._has_loaded = False
         init = self.init and trainer.state.fn == "fit"
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the draws of later layers stay those of a training without this callback
+        with torch.random.fork_rng(devices=[]):  # what the training draws later stays as it was
             plan = plan_activations(pl_module, self._activations, by, init=init, skip=(Metric,))
         layers = named(pl_module)
         trained = [name for name, _, after in plan.changes if "weights" in after and is_trained(layers[name])]

@@ -20,11 +20,15 @@ class Net(L.LightningModule):
     """A model whose outputs shall be 1, so that a head of zeros gets gradients too.
 
     The outputs may be a tensor, or any dict, list or tuple of tensors.
+
+    Args:
+        net: The model.
+        clip: Largest norm of the gradient. None does not clip it.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, clip: float | None = None) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.clip = net, clip
         self.outputs: list[Tensor] = []  # of the last training batch
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -69,6 +73,7 @@ def fit_one_step(
     trainer = L.Trainer(
         callbacks=[*callbacks, looking],
         max_steps=1,
+        gradient_clip_val=net.clip,
         accelerator="cpu",
         devices=1,
         logger=logger,

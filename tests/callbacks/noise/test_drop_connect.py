@@ -124,3 +124,15 @@ def test_surgery_twice_on_one_layer_and_tied_weights():
     module.net[7].weight = module.net[6].weight
     fit(module, DropConnect({"net.6": 0.5}, verbose=False))
     assert module.net[7].weight is module.net[6].weight
+
+
+def test_attention_that_is_left_as_it_is_stands_in_the_report():
+    class Attends(ToyModule):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    callback = DropConnect({"*": 0.1}, verbose=False)
+    fit(Attends(), callback, max_epochs=1)
+    left = {row.layer for row in callback.report if row.after.startswith("left as it is")}
+    assert left == {"attention"}

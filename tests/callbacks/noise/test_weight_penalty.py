@@ -355,6 +355,14 @@ def test_layers_that_transfer_learning_opens_later():
     assert (module.net[0].weight == 0).any()
 
 
+def test_the_report_counts_weights_that_train_later(capsys):
+    phases = TransferLearning([{"train": "head"}, {"train": "all", "start": 1}], verbose=False)
+    fitted(toy(), phases, WeightPenalty(l1=1e-5))
+    said = capsys.readouterr().out
+    assert "on 1 weights" in said
+    assert f"{len(CHOSEN) - 1} more join when they train" in said
+
+
 def test_the_arguments_stand_in_the_config_of_a_run():
     trainer = toy_trainer(WeightPenalty(l1=1e-3, layers=("net.*",), proximal=True, verbose=False), max_epochs=1)
     trainer.fit(toy(), *toy_loaders())

@@ -81,3 +81,16 @@ def test_other_types_and_single_images(dtype):
 )
 def test_pools_that_cannot_have_random_regions(pool, reason):
     assert reason in pool_fault(pool)
+
+
+def test_halves_have_the_regions_of_floats():
+    """Places computed in bfloat16 are coarse: at 256 pixels some regions would begin twice."""
+    x = torch.randn(1, 2, 256, 256).bfloat16()
+    outputs = []
+    for images in (x, x.float()):
+        pool = nn.MaxPool2d(2)
+        FractionalRegions(pool, by="FractionalMaxPool")
+        torch.manual_seed(0)
+        outputs.append(pool(images))
+    assert outputs[0].dtype == torch.bfloat16
+    assert torch.equal(outputs[0].float(), outputs[1])
