@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from lightning_trainingkit._files import write_bytes
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.tuning.python_path import python_path
 from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["cli_sections", "command_of", "write_config"]
+__all__ = ["cli_sections", "write_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 _DATA = "data."
@@ -60,7 +62,7 @@ def write_config(
     mode: str,
     seed: int,
     trainer_options: Mapping[str, Any],
-) -> None:
+) -> str:
     """Write a file that LightningCLI runs, with EarlyStopping and BestCheckpoint.
 
     Args:
@@ -72,6 +74,9 @@ def write_config(
         mode: Better end of the metric.
         seed: Seed of the training.
         trainer_options: Further arguments of the Trainer. Objects are left out.
+
+    Returns:
+        The command that trains it, for a shell in the working folder.
 
     Raises:
         ImportError: If PyYAML is not installed.
@@ -107,12 +112,10 @@ def write_config(
         }
         content[section] = {**given, "init_args": {**given.get("init_args", {}), **mine}}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_bytes(Path(path), f"# {command_of(path)}\n{text}".encode())
-
-
-def command_of(path: str | os.PathLike[str]) -> str:
-    """The command that trains a file of LightningCLI."""
-    return f'python -c "from {L.__name__}.cli import LightningCLI; LightningCLI()" fit --config {path}'
+    program = f'python -c "from {L.__name__}.cli import LightningCLI; LightningCLI()"'
+    command = f"{python_path(content)}{program} fit --config {shlex.quote(os.fspath(path))}"
+    write_bytes(Path(path), f"# {command}\n{text}".encode())
+    return command
 
 
 def _path(kind: type) -> str:

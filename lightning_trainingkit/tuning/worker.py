@@ -1,29 +1,28 @@
 """The event loop of one worker: it starts attempts, answers them, and watches the other workers."""
 
-import math
 import os
 import pickle
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit.tuning.liveness import Watch
+from lightning_trainingkit.tuning.only_failures import refuse_only_failures
 from lightning_trainingkit.tuning.signals import Signals
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.tickets import HEARTBEAT
+from lightning_trainingkit.tuning.trial_answer import answer
 from lightning_trainingkit.tuning.trial_devices import TrialDevices
 from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
 from lightning_trainingkit.tuning.trial_server import trial_context
 from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
 from lightning_trainingkit.tuning.trial_table import TrialTable
-from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
 __all__ = ["Worker"]
 
-_FIRST = 3  # so many failed trials, and no value yet, end the search
 _SOON = 5.0  # seconds for the processes of trials to end their W&B runs after Ctrl-C
 _LEAVE = 60.0  # seconds for the process of a finished trial to end
 
@@ -46,7 +45,7 @@ class Worker:
         self.folder = folder
         self.devices = devices
         self.modules = source.modules
-        self.source, self.job_bytes = pickle.dumps(source), _pickled(job)
+        self.source, self.job_bytes = pickle.dumps(source), job.pickled()
         self.with_main = b"__main__" in self.source or b"__main__" in self.job_bytes
         self.heartbeat = heartbeat
         self.watch = Watch(grace)
@@ -85,14 +84,14 @@ class Worker:
             finally:
                 if table is not None:
                     table.show(list(self.slots.values()), self.study.results(), self.study.counts())
-        self._check_failures(at_end=True)
+        refuse_only_failures(self.study, at_end=True)
 
     def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
         """Start attempts on the free slots. True if no more are to be started."""
         for number in range(self.devices.jobs):
             if number in self.slots:
                 continue
-            self._check_failures()
+            refuse_only_failures(self.study)
             if stop(self.study):
                 return True
             attempt = self.study.attempts.claim()
@@ -134,7 +133,7 @@ class Worker:
         """Handle what has arrived, and free the slots of attempts that have ended."""
         for number, slot in list(self.slots.items()):
             for pipe, message in slot.messages():
-                self._handle(slot, pipe, message)
+                answer(self.study.attempts, self.job.max_epochs, slot, pipe, message)
             died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
             if died and (slot.is_over or any(slot.exit_codes)):
                 slot.kill()
@@ -148,40 +147,6 @@ class Worker:
                 del self.slots[number]
                 self.changed = True
                 self.leaving.pop(number, None)
-
-    def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
-        kind, *content = message
-        attempt = slot.attempt
-        if slot.ended:
-            return
-        if kind == "began":
-            slot.began = True
-            slot.resumed = slot.epoch = content[0]
-            for epoch, value in attempt.reports.items():
-                if epoch <= slot.resumed:
-                    self.study.attempts.report(attempt, epoch, value)
-        elif kind == "report":
-            slot.epoch, slot.value = content
-            answer = self.study.attempts.report(attempt, *content)
-            try:
-                pipe.send(answer and slot.epoch < self.job.max_epochs)  # a whole training is not pruned at its end
-            except OSError:
-                return  # its end is seen next
-        elif kind == "done":
-            (outcome,) = content
-            if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
-                self.study.attempts.prune(attempt, outcome)
-            else:
-                self.study.attempts.complete(attempt, outcome["value"], outcome)
-            slot.ended = True
-        else:
-            said = str(content[0])
-            if kind == "wrong":  # the ticket is given back
-                raise WrongSetupError(said)
-            self.study.attempts.fail(attempt, said)
-            slot.ended = True
-            if len(slot.processes) > 1:
-                slot.kill()  # the other ranks wait for this one
 
     def _beat(self) -> None:
         running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
@@ -199,7 +164,7 @@ class Worker:
         ]
         counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
         for number in self.watch.look(counters):
-            self.study.attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
+            self.study.all_attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
 
     def _clean(self, slot: TrialSlot) -> None:
         """Remove the checkpoints of a ticket that is done."""
@@ -219,31 +184,8 @@ class Worker:
             slot.kill()
             if not slot.ended:
                 self.study.attempts.interrupt(slot.attempt)
-        self.study.attempts.tidy()
+        self.study.all_attempts.tidy()
         self.slots.clear()
-
-    def _check_failures(self, at_end: bool = False) -> None:
-        """Raise with the first traceback if the first trials all failed, and none has reported a value."""
-        tickets = self.study.tickets().values()
-        failed = [each for each in self.study.results() if each.state == "failed"]
-        if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
-            return
-        if len(failed) >= min(_FIRST, len(tickets)) or at_end:
-            first = min(failed, key=lambda each: each.trial)
-            raise RuntimeError(
-                f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
-                f"{first.params}, and give the study another name:\n{first.error}"
-            )
-
-
-def _pickled(job: TrialJob) -> bytes:
-    try:
-        return pickle.dumps(job)
-    except Exception as error:
-        raise TypeError(
-            f"`callbacks` and `trainer_options` must be picklable, got {error}. Write classes at the top of a file, "
-            "and give objects that have not been used yet."
-        ) from error
 
 
 def _more(slot: TrialSlot) -> bool:
