@@ -13,7 +13,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.tuning.python_path import python_path
 from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["cli_sections", "write_config"]
+__all__ = ["cli_sections", "is_plain", "plain", "write_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 _DATA = "data."
@@ -42,12 +42,12 @@ def cli_sections(source: Source) -> dict[str, Any]:
             held = f"a function, {maker.title}" if kind is not None else f"an object of {maker.title}"
             return {"missing": f"{section} is made by {held}. Give a class, or call save_hyperparameters."}
         arguments = {name: value for name, value in maker.given.items() if not _is_default(kind, name, value)}
-        odd = [name for name, value in arguments.items() if not _is_plain(value)]
+        odd = [name for name, value in arguments.items() if not is_plain(value)]
         if odd:
             return {"missing": f"{kind.__name__} has arguments that YAML does not hold: {', '.join(odd)}."}
         found[section] = {
             "class_path": _path(kind),
-            "init_args": {name: _plain(each) for name, each in arguments.items()},
+            "init_args": {name: plain(each) for name, each in arguments.items()},
         }
     return found if "model" in found else {"missing": "the module is made by a function. Give its class."}
 
@@ -92,7 +92,7 @@ def write_config(
     watch = {"monitor": monitor, "mode": mode}
     content["trainer"] = {
         "max_epochs": epochs,
-        **{name: value for name, value in trainer_options.items() if _is_plain(value)},
+        **{name: value for name, value in trainer_options.items() if is_plain(value)},
         "callbacks": [
             {
                 "class_path": "lightning_trainingkit.EarlyStopping",
@@ -131,15 +131,17 @@ def _is_default(kind: type, name: str, value: Any) -> bool:
     return type(default) is type(value) and isinstance(value, _PLAIN) and default == value
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether YAML and JSON hold a value."""
     if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+        return all(isinstance(name, str) and is_plain(each) for name, each in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return isinstance(value, _PLAIN)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON holds it: tuples are lists."""
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value

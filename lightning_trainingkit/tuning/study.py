@@ -222,7 +222,10 @@ class Study:
 
     def _check_same(self, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
         for name, value in mine.items():
-            if kept[name] != value:
+            if isinstance(value, Mapping) and isinstance(kept.get(name), Mapping):
+                whole = dict.fromkeys((*kept[name], *value))
+                self._check_same(*({f"{name}.{key}": each.get(key) for key in whole} for each in (kept[name], value)))
+            elif kept[name] != value:
                 raise ValueError(
                     f"`{name}` must be the one that {self.name!r} has in the storage, {kept[name]!r}, got {value!r}. "
                     "Give the study another name, or the stored value."

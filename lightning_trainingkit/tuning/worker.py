@@ -50,7 +50,7 @@ class Worker:
         self.heartbeat = heartbeat
         self.watch = Watch(grace)
         self.slots: dict[int, TrialSlot] = {}
-        self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
+        self.leaving: dict[TrialSlot, float] = {}  # attempts that have ended: when to kill their processes
         self.changed = True  # whether a slot is free, or another worker may have changed the study
 
     def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
@@ -71,7 +71,7 @@ class Worker:
                         self.changed = False
                         stopping = self._fill(context, stop)
                         results, counts = self.study.results(), self.study.counts()
-                        if not self.slots and (stopping or len(results) == counts["total"]):
+                        if not self.slots and not self.leaving and (stopping or len(results) == counts["total"]):
                             break
                     if table is not None:
                         table.show(list(self.slots.values()), results, counts)
@@ -123,7 +123,8 @@ class Worker:
 
     def _sleep(self, seconds: float) -> None:
         """Wait for a message, the end of a process, or the next heartbeat."""
-        waitables = [each for slot in self.slots.values() for each in slot.waitables]
+        waitables = [each for slot in self.slots.values() if slot not in self.leaving for each in slot.waitables]
+        waitables += [each for slot in self.leaving for each in slot.sentinels]
         if waitables:
             wait(waitables, seconds)
         else:
@@ -131,7 +132,7 @@ class Worker:
 
     def _receive(self) -> None:
         """Handle what has arrived, and free the slots of attempts that have ended."""
-        for number, slot in list(self.slots.items()):
+        for slot in self.slots.values():
             for pipe, message in slot.messages():
                 answer(self.study.attempts, self.job.max_epochs, slot, pipe, message)
             died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
@@ -139,14 +140,20 @@ class Worker:
                 slot.kill()
                 self.study.attempts.die(slot.attempt, slot.how_it_died())
                 slot.ended = True
-            if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
+            if slot.ended:
+                self.leaving.setdefault(slot, time.monotonic() + _LEAVE)
+        for slot, end in list(self.leaving.items()):
+            if not slot.is_over and time.monotonic() > end:
                 slot.kill()
-            if slot.ended and slot.is_over:
+            if slot.is_over:
                 slot.close()
                 self._clean(slot)
+                del self.leaving[slot]
+                self.changed = True
+        for number, slot in list(self.slots.items()):
+            if slot.ended and (slot not in self.leaving or not self.devices.hold_memory):
                 del self.slots[number]
                 self.changed = True
-                self.leaving.pop(number, None)
 
     def _beat(self) -> None:
         running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
@@ -175,23 +182,21 @@ class Worker:
 
     def _give_back(self) -> None:
         """End the running attempts. Their tickets wait for the next worker."""
-        for slot in self.slots.values():
+        slots = [*self.leaving, *(each for each in self.slots.values() if each not in self.leaving)]
+        for slot in slots:
             slot.interrupt()
         end = time.monotonic() + _SOON
-        while not all(slot.is_over for slot in self.slots.values()) and time.monotonic() < end:
+        while not all(slot.is_over for slot in slots) and time.monotonic() < end:
             time.sleep(0.02)
-        for slot in self.slots.values():
+        for slot in slots:
             slot.kill()
             if not slot.ended:
                 self.study.attempts.interrupt(slot.attempt)
         self.study.all_attempts.tidy()
         self.slots.clear()
+        self.leaving.clear()
 
 
 def _more(slot: TrialSlot) -> bool:
     """Whether a message of a process that has ended still waits."""
     return any(not pipe.closed and pipe.poll() for pipe in slot.pipes)
-
-
-def _end() -> float:
-    return time.monotonic() + _LEAVE
