@@ -1,5 +1,6 @@
 """What a command needs so that a new interpreter finds the classes that a file of LightningCLI names."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -59,9 +60,9 @@ def _file(name: str) -> Path | None:
     """The file of an imported module, or the program's own script, or the folder of a package without a file."""
     module, script = sys.modules.get(name), getattr(sys.modules["__main__"], "__file__", None)
     if module is None:
-        return Path(script).absolute() if script is not None and Path(script).stem == name else None
+        return Path(os.path.abspath(script)) if script is not None and Path(script).stem == name else None
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    return next((Path(each).absolute() for each in places if each is not None), None)
+    return next((Path(os.path.abspath(each)) for each in places if each is not None), None)
 
 
 def _same(file: Path, answer: str) -> bool:
