@@ -1,4 +1,4 @@
-"""What a worker does with the attempts of a study. Nothing is locked: ``tickets.py`` has the rule."""
+"""What a worker does with its own attempts: it claims and finishes them. Nothing is locked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,11 @@ from uuid import uuid4
 
 import numpy as np
 
+from lightning_trainingkit.tuning.attempt_list import AttemptList
 from lightning_trainingkit.tuning.choose import Sampler, choose
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import patient
-from lightning_trainingkit.tuning.tickets import (
-    ATTEMPT,
-    DEATHS,
-    DIED,
-    ERROR,
-    HEARTBEAT,
-    INTERRUPTED,
-    OUTCOME,
-    SURPLUS,
-    TICKET,
-    Ticket,
-    read_tickets,
-    surplus_of,
-)
+from lightning_trainingkit.tuning.tickets import ATTEMPT, DIED, ERROR, HEARTBEAT, INTERRUPTED, OUTCOME, Ticket
 
 if TYPE_CHECKING:
     import optuna
@@ -58,12 +46,12 @@ class Attempts:
     """The attempts of a study, as one worker claims and finishes them.
 
     Args:
+        everything: The attempts of all workers.
         study: Optuna's study.
         storage: Its storage.
         space: The space that is searched.
         sampler: One of Optuna's samplers, or a function that makes one from a seed.
         seed: Seed of the study.
-        retries: How often a ticket is tried again after its process, or its worker, died.
 
     Attributes:
         worker: A name for this worker.
@@ -71,30 +59,29 @@ class Attempts:
 
     def __init__(
         self,
+        everything: AttemptList,
         study: "optuna.Study",
         storage: "optuna.storages.BaseStorage",
         space: Space,
         sampler: Sampler,
         seed: int,
-        retries: int,
     ) -> None:
         self.worker = uuid4().hex[:12]
+        self._all = everything
         self._study = study
         self._storage = storage
         self._space = space
         self._sampler = sampler
         self._seed = seed
-        self._retries = retries
         self._beats = 0
-        self._id = patient(lambda: storage.get_study_id_from_name(study.study_name))
 
     def claim(self) -> Attempt | None:
         """Claim an attempt that waits, and choose its hyperparameters. None if none waits.
 
         Attempts of workers that died are tried first.
         """
-        self.tidy()
-        waiting = [each for each in self.tickets().values() if each.state == "waiting"]
+        self._all.tidy()
+        waiting = [each for each in self._all.tickets().values() if each.state == "waiting"]
         for ticket in sorted(waiting, key=lambda each: (not each.last.user_attrs[ATTEMPT], each.number)):
             attempt = self._claimed(ticket)
             if attempt is not None:
@@ -147,92 +134,24 @@ class Attempts:
         """Give an attempt back, which this worker stopped. Its ticket waits for the next worker."""
         return self._end(attempt, "FAIL", None, {INTERRUPTED: self.worker})
 
-    def bury(self, trial: int, reason: str) -> None:
-        """Fail an attempt of another worker that is dead. If it has finished meanwhile, nothing happens."""
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        def fail() -> None:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial)
-            self._storage.set_trial_user_attr(trial_id, DIED, reason)
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-
-        try:
-            patient(fail)
-        except UpdateFinishedTrialError:
-            return
-
-    def tidy(self) -> None:
-        """Fail surplus trials, and create the next attempt of each ticket whose last one ended early."""
-        from optuna.exceptions import UpdateFinishedTrialError
-        from optuna.trial import TrialState
-
-        trials = self._read()
-        for trial in surplus_of(trials):
-            if not trial.state.is_finished():
-                trial_id = self._trial_id(trial.number)
-                try:
-                    patient(lambda trial_id=trial_id: self._storage.set_trial_user_attr(trial_id, SURPLUS, True))  # type: ignore[misc]
-                    patient(lambda trial_id=trial_id: self._storage.set_trial_state_values(trial_id, TrialState.FAIL))  # type: ignore[misc]
-                except UpdateFinishedTrialError:
-                    continue
-        for ticket in read_tickets(trials, self._retries).values():
-            if ticket.state == "open":
-                last = ticket.last
-                self.add(
-                    {TICKET: ticket.number, ATTEMPT: last.user_attrs[ATTEMPT] + 1, DEATHS: ticket.deaths},
-                    last.params,
-                    dict(last.distributions),
-                    last.system_attrs,
-                )
-
-    def tickets(self) -> dict[int, Ticket]:
-        """All tickets by number."""
-        return read_tickets(self._read(), self._retries)
-
     def seed_of(self, ticket: int) -> int:
         """The seed of a ticket's training."""
         return int(np.random.SeedSequence([self._seed, ticket]).generate_state(1)[0])
-
-    def add(
-        self,
-        attributes: dict[str, Any],
-        params: Mapping[str, Any],
-        distributions: dict[str, Any],
-        system: Mapping[str, Any],
-    ) -> None:
-        """Add an attempt that waits, with those hyperparameters that are chosen already."""
-        from optuna.trial import TrialState, create_trial
-
-        trial = create_trial(
-            state=TrialState.WAITING,
-            params=dict(params),
-            distributions=distributions,
-            user_attrs=attributes,
-            system_attrs=dict(system),
-        )
-        patient(lambda: self._study.add_trial(trial))
-
-    def _read(self) -> list[Any]:
-        return patient(lambda: self._study.get_trials(deepcopy=False))
-
-    def _trial_id(self, number: int) -> int:
-        return patient(lambda: self._storage.get_trial_id_from_study_id_trial_number(self._id, number))
 
     def _claimed(self, ticket: Ticket) -> Attempt | None:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         number, attempt = ticket.last.number, int(ticket.last.user_attrs[ATTEMPT])
-        trial_id = self._trial_id(number)
+        trial_id = self._all.trial_id(number)
         try:
             if not patient(lambda: self._storage.set_trial_state_values(trial_id, TrialState.RUNNING)):
                 return None
         except UpdateFinishedTrialError:
             return None
         # A twin with a lower number is visible by now, since numbers are given in order.
-        if self.tickets()[ticket.number].attempts[attempt].number != number:
-            self.tidy()
+        if self._all.tickets()[ticket.number].attempts[attempt].number != number:
+            self._all.tidy()
             return None
         claimed = Attempt(ticket.number, attempt, {}, self.seed_of(ticket.number), ticket.reports, number, trial_id)
         self._beat(claimed)

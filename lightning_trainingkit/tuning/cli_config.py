@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 from lightning_trainingkit._files import write_bytes
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.tuning.python_path import python_path
 from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["cli_sections", "command_of", "write_config"]
+__all__ = ["cli_sections", "is_plain", "plain", "write_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 _DATA = "data."
@@ -40,12 +42,12 @@ def cli_sections(source: Source) -> dict[str, Any]:
             held = f"a function, {maker.title}" if kind is not None else f"an object of {maker.title}"
             return {"missing": f"{section} is made by {held}. Give a class, or call save_hyperparameters."}
         arguments = {name: value for name, value in maker.given.items() if not _is_default(kind, name, value)}
-        odd = [name for name, value in arguments.items() if not _is_plain(value)]
+        odd = [name for name, value in arguments.items() if not is_plain(value)]
         if odd:
             return {"missing": f"{kind.__name__} has arguments that YAML does not hold: {', '.join(odd)}."}
         found[section] = {
             "class_path": _path(kind),
-            "init_args": {name: _plain(each) for name, each in arguments.items()},
+            "init_args": {name: plain(each) for name, each in arguments.items()},
         }
     return found if "model" in found else {"missing": "the module is made by a function. Give its class."}
 
@@ -60,7 +62,7 @@ def write_config(
     mode: str,
     seed: int,
     trainer_options: Mapping[str, Any],
-) -> None:
+) -> str:
     """Write a file that LightningCLI runs, with EarlyStopping and BestCheckpoint.
 
     Args:
@@ -72,6 +74,9 @@ def write_config(
         mode: Better end of the metric.
         seed: Seed of the training.
         trainer_options: Further arguments of the Trainer. Objects are left out.
+
+    Returns:
+        The command that trains it, for a shell in the working folder.
 
     Raises:
         ImportError: If PyYAML is not installed.
@@ -87,7 +92,7 @@ def write_config(
     watch = {"monitor": monitor, "mode": mode}
     content["trainer"] = {
         "max_epochs": epochs,
-        **{name: value for name, value in trainer_options.items() if _is_plain(value)},
+        **{name: value for name, value in trainer_options.items() if is_plain(value)},
         "callbacks": [
             {
                 "class_path": "lightning_trainingkit.EarlyStopping",
@@ -107,12 +112,10 @@ def write_config(
         }
         content[section] = {**given, "init_args": {**given.get("init_args", {}), **mine}}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_bytes(Path(path), f"# {command_of(path)}\n{text}".encode())
-
-
-def command_of(path: str | os.PathLike[str]) -> str:
-    """The command that trains a file of LightningCLI."""
-    return f'python -c "from {L.__name__}.cli import LightningCLI; LightningCLI()" fit --config {path}'
+    program = f'python -c "from {L.__name__}.cli import LightningCLI; LightningCLI()"'
+    command = f"{python_path(content)}{program} fit --config {shlex.quote(os.fspath(path))}"
+    write_bytes(Path(path), f"# {command}\n{text}".encode())
+    return command
 
 
 def _path(kind: type) -> str:
@@ -128,15 +131,17 @@ def _is_default(kind: type, name: str, value: Any) -> bool:
     return type(default) is type(value) and isinstance(value, _PLAIN) and default == value
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether YAML and JSON hold a value."""
     if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+        return all(isinstance(name, str) and is_plain(each) for name, each in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return isinstance(value, _PLAIN)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON holds it: tuples are lists."""
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value

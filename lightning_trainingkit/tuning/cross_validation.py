@@ -11,6 +11,7 @@ from lightning_trainingkit.tuning.fold_race import Race, run_race
 from lightning_trainingkit.tuning.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.fold_source import fold_source, look_and_divide
 from lightning_trainingkit.tuning.fold_verdict import judge, last_value
+from lightning_trainingkit.tuning.search_settings import fixed_values
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
@@ -134,7 +135,15 @@ def cross_validate(
     )
     study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
     listed = json.dumps(chosen, default=str, sort_keys=True)
-    study.check_facts({"data": examples, "folds": division.version, "configurations": listed})
+    study.check_facts(
+        {
+            "module": source.describe,
+            "fixed": fixed_values(source),
+            "data": examples,
+            "folds": division.version,
+            "configurations": listed,
+        }
+    )
     before = len(study.results())
     if before:
         notes.append(

@@ -1,5 +1,6 @@
 """Steps 1 to 3 before a search, run once for all workers and kept in the storage."""
 
+import pickle
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -85,7 +86,7 @@ def run_first_steps(
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's module and data may draw from it
         torch.manual_seed(seed)
-        module, data = source(missing)
+        module, data = pickle.loads(pickle.dumps(source))(missing)  # objects of the user stay as they are
         look = _Look()
         verdicts: list[Verdict] = []
         iterations, rate = 0, None

@@ -14,6 +14,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
 from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.search_settings import fixed_values
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
@@ -82,7 +83,8 @@ def train_members(
         ImportError: If optuna is not installed.
         RuntimeError: If a training fails, with its traceback. The others are finished first.
         TypeError: If the module or the data cannot be pickled or found by name.
-        ValueError: If the data has no train set, or if the folder has members of another seed or number of epochs.
+        ValueError: If the data has no train set, or if the folder has members of another module, seed or
+            number of epochs.
 
     Example:
         >>> from lightning_trainingkit import DigitsDataModule, ImageClassifier
@@ -113,6 +115,7 @@ def train_members(
     study = Study(
         storage or home / "study.journal", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points
     )
+    study.check_facts({"module": source.describe, "fixed": fixed_values(source)})
     study.owe(points)
     trials = Source(
         _MemberBuild(source), given={}, names=("seed",), describe=f"members: {source.describe}", modules=source.modules

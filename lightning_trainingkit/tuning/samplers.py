@@ -13,7 +13,7 @@ from lightning_trainingkit.tuning.storage import import_optuna
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["PRUNERS", "SAMPLERS", "Pruner", "Sampler", "Sampling", "choose_pruner", "choose_sampling"]
+__all__ = ["PRUNERS", "SAMPLERS", "Pruner", "Sampler", "Sampling", "check_sampler", "choose_pruner", "choose_sampling"]
 
 Sampler: TypeAlias = "str | optuna.samplers.BaseSampler | Callable[[int], optuna.samplers.BaseSampler]"
 Pruner: TypeAlias = "str | optuna.pruners.BasePruner"
@@ -56,13 +56,9 @@ def choose_sampling(
     """
     optuna = import_optuna()
     samplers = optuna.samplers
+    check_sampler(sampler)
     if not isinstance(sampler, str):
-        if not isinstance(sampler, samplers.BaseSampler) and not callable(sampler):
-            raise TypeError(
-                f"`sampler` must be a name or one of Optuna's samplers, got {sampler!r}. Names: {', '.join(SAMPLERS)}."
-            )
         return Sampling(first, sampler)
-    _check.one_of("sampler", sampler, SAMPLERS, "Or give one of Optuna's samplers.")
     if sampler == "grid":
         return Sampling([*first, *grid_points(space, trials - len(first))], samplers.RandomSampler(seed=seed))
     count = max(0, trials - len(first))
@@ -79,10 +75,27 @@ def choose_sampling(
             return samplers.GPSampler(seed=seed, n_startup_trials=max(1, start), warn_independent_sampling=False)
         return samplers.CmaEsSampler(seed=seed, n_startup_trials=max(1, start), warn_independent_sampling=False)
 
+    return Sampling(points, make)
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Refuse what is no sampler.
+
+    Raises:
+        ImportError: If the sampler needs a package that is not installed.
+        TypeError: If the sampler is of another type.
+        ValueError: If the name is unknown.
+    """
+    if not isinstance(sampler, str):
+        if not isinstance(sampler, import_optuna().samplers.BaseSampler) and not callable(sampler):
+            raise TypeError(
+                f"`sampler` must be a name or one of Optuna's samplers, got {sampler!r}. Names: {', '.join(SAMPLERS)}."
+            )
+        return
+    _check.one_of("sampler", sampler, SAMPLERS, "Or give one of Optuna's samplers.")
     package = {"gp": "scipy", "cma-es": "cmaes"}.get(sampler)
     if package is not None and find_spec(package) is None:
         raise ImportError(f"sampler={sampler!r} needs {package}. Run: pip install {package}.")
-    return Sampling(points, make)
 
 
 def choose_pruner(pruner: Pruner, epochs: int, kept: Sequence[Mapping[str, Any]] = ()) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit.tuning.cli_config import command_of, write_config
+from lightning_trainingkit.tuning.cli_config import write_config
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.verdict import Verdict
@@ -111,7 +111,7 @@ class SearchResult(Verdict):
             raise ValueError(
                 "`best` must be known, got no finished trial. Search again, by the advice of the verdicts."
             )
-        write_config(
+        return write_config(
             path,
             self.settings.get("sections", {"missing": "the study does not have them."}),
             self.best,
@@ -121,7 +121,6 @@ class SearchResult(Verdict):
             seed=int(self.settings.get("seed", 0)),
             trainer_options=self.settings.get("trainer_options", {}),
         )
-        return command_of(path)
 
     def save_picture(self, path: str | os.PathLike[str]) -> None:
         """Draw the values in the order of the trials, and an isolation plot for each hyperparameter.

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
-from lightning_trainingkit.tuning.cli_config import cli_sections
+from lightning_trainingkit.tuning.cli_config import cli_sections, is_plain, plain
 from lightning_trainingkit.tuning.constant_rate import ConstantRate
 from lightning_trainingkit.tuning.earlier_results import add_earlier
 from lightning_trainingkit.tuning.playbook import playbook
@@ -22,6 +24,7 @@ from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.space_moves import default_space, narrow
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import TrialJob
+from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.trials import run_trials
 
 __all__ = ["Search", "as_space", "search_result"]
@@ -69,7 +72,6 @@ class Search:
         self.space.check_names(self.source.names)
         trials = _check.integer("trials", trials, "Give the number of trials over all workers.", least=1)
         seed = _check.integer("seed", seed, "Give any whole number.", least=0)
-        self.folder = Path("runs", name) if output is None else Path(output)
         options = dict(trainer_options or {})
         self.job = TrialJob(
             max_epochs=epochs,
@@ -82,8 +84,7 @@ class Search:
         first = [each for each in first if self._is_inside(each)]
         self.earlier = [each for each in earlier if self._is_inside(each.params)]
         sampling = choose_sampling(sampler, self.space, trials, seed, first, len(self.earlier))
-        if storage is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = open_home(output, name, "output")
         self.study = Study(
             self.folder / "study.log" if storage is None else storage,
             name,
@@ -107,9 +108,8 @@ class Search:
                 "seed": seed,
                 "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
                 "pruner": pruner if isinstance(pruner, str) else type(pruner).__name__,
-                "trainer_options": {
-                    key: each for key, each in options.items() if isinstance(each, str | int | float | bool)
-                },
+                "trainer_options": {key: plain(each) for key, each in options.items() if is_plain(each)},
+                "callbacks": [type(each).__name__ for each in callbacks],
                 "sections": cli_sections(self.source),
                 **({"trials": trials} if sampler == "grid" else {}),
             },
@@ -127,6 +127,9 @@ class Search:
     ) -> SearchResult:
         """Train the trials that are left, and judge all."""
         trained = not self.study.is_done()
+        if not trained and verbose:
+            said = f"{self.name} is finished: its results are read. To train after a change of the code, give another"
+            Console().print(f"{said} name or output.", soft_wrap=True, markup=False, highlight=False)
         if trained:
             run_trials(
                 self.study,

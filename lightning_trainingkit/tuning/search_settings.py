@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_trainingkit.tuning.cli_config import is_plain, plain
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.storage import patient
 from lightning_trainingkit.tuning.study import Study
@@ -13,10 +14,9 @@ SETTINGS = "trainingkit_search"  # the study's attribute
 _FREE = ("sections",)  # may differ between workers
 
 
-def fixed_values(source: Source, searched: Any) -> dict[str, Any]:
-    """The arguments that are not searched, if they are plain: by these a study is known again."""
-    plain = (str, int, float, bool, type(None))
-    return {name: each for name, each in source.given.items() if name not in searched and isinstance(each, plain)}
+def fixed_values(source: Source, searched: Any = ()) -> dict[str, Any]:
+    """The arguments that are not searched, as JSON holds them, without objects: by these a study is known again."""
+    return {name: plain(each) for name, each in source.given.items() if name not in searched and is_plain(each)}
 
 
 def agree(study: Study, settings: Mapping[str, Any]) -> dict[str, Any]:

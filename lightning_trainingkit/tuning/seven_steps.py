@@ -108,7 +108,7 @@ def seven_steps(
         round_epochs: Epochs of each. The lecture takes 10 to 20.
         monitor: Metric that validation logs.
         mode: ``"min"`` or ``"max"``, the better end of the metric. A loss needs none.
-        sampler: Sampler of step 5, as in ``coarse_search``.
+        sampler: Sampler of step 5, as in ``coarse_search``; no grid.
         pruner: ``"median"``, ``"hyperband"``, ``"none"``, or one of Optuna's.
         storage: A file for a journal, or the URL of a database. By default ``study.log`` in ``output``.
         name: Name in the storage. The studies are ``NAME-coarse``, ``NAME-refine-1`` and so on.
@@ -140,6 +140,7 @@ def seven_steps(
         CS231n, "Training neural networks", choosing hyperparameters, "without tons of GPUs".
     """
     from lightning_trainingkit.tuning.budget import Budget
+    from lightning_trainingkit.tuning.seven_steps_check import check_later_steps
     from lightning_trainingkit.tuning.seven_steps_loop import Loop
 
     budget = Budget(max_trials, max_epochs, max_hours)
@@ -152,7 +153,9 @@ def seven_steps(
         "wandb": wandb,
     }
     run = {"jobs": jobs, "devices": devices, "accelerator": accelerator, "verbose": verbose}
+    coarse, rounds = (coarse_trials, coarse_epochs), (round_trials, round_epochs)
+    check_later_steps(coarse, rounds, sampler, options, run)
     loop = Loop(
         module, data, space, budget, storage=storage, name=name, output=output, seed=seed, search=options, run=run
     )
-    return loop.run((coarse_trials, coarse_epochs), (round_trials, round_epochs), sampler)
+    return loop.run(coarse, rounds, sampler)

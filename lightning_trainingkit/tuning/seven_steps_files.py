@@ -1,12 +1,11 @@
 """The files that the seven steps end with."""
 
-import shlex
 from dataclasses import replace
 
 from lightning_trainingkit._files import write_bytes
 from lightning_trainingkit._lightning import rank_zero_info
 from lightning_trainingkit.dashboards.local import write_center
-from lightning_trainingkit.tuning.cli_config import command_of, write_config
+from lightning_trainingkit.tuning.cli_config import write_config
 from lightning_trainingkit.tuning.search_picture import save_picture
 from lightning_trainingkit.tuning.search_result import LONGER
 from lightning_trainingkit.tuning.seven_steps import SevenSteps
@@ -25,7 +24,7 @@ def write_files(found: SevenSteps, monitor: str, mode: str, seed: int, recorded:
         last = found.searches[-1]
         path = folder / "best.yaml"
         try:
-            write_config(
+            command = write_config(
                 path,
                 last.settings.get("sections", {}),
                 found.best,
@@ -35,7 +34,6 @@ def write_files(found: SevenSteps, monitor: str, mode: str, seed: int, recorded:
                 seed=seed,
                 trainer_options=last.settings.get("trainer_options", {}),
             )
-            command = command_of(shlex.quote(str(path)))
         except (ImportError, ValueError) as error:
             notes.append(f"best.yaml was not written: {error}")
         try:

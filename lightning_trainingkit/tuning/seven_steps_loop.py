@@ -30,6 +30,7 @@ from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Range, Space
 from lightning_trainingkit.tuning.space_moves import RATES, default_space
 from lightning_trainingkit.tuning.space_points import middle
+from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.verdict import Verdict
 
 __all__ = ["Loop"]
@@ -77,8 +78,7 @@ class Loop:
         self.budget, self.name, self.search, self.run_options = budget, name, dict(search), dict(run)
         self.seed = _check.integer("seed", seed, "Give any whole number.", least=0)
         self.mode = resolve_mode(search["monitor"], search["mode"])
-        self.folder = Path("runs", name) if output is None else Path(output)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = open_home(output, name, "output")
         self.storage = self.folder / "study.log" if storage is None else storage
 
     def run(self, coarse: tuple[int, int], rounds: tuple[int, int], sampler: Sampler) -> SevenSteps:
@@ -199,10 +199,10 @@ class Loop:
 
         def make() -> dict[str, Any]:
             found = run_first_steps(self.source, self.start, options, run["accelerator"], self.seed)
-            return {"module": self.source.describe, "fixed": fixed_values(self.source, ()), **found.to_json()}
+            return {"module": self.source.describe, "fixed": fixed_values(self.source), **found.to_json()}
 
         note = write_note(self.storage, self.name, make)
-        for key, mine in (("module", self.source.describe), ("fixed", fixed_values(self.source, ()))):
+        for key, mine in (("module", self.source.describe), ("fixed", fixed_values(self.source))):
             if note[key] != mine:
                 raise ValueError(
                     f"`module` must be the one of the stored search {self.name!r}, {note[key]}, got {mine}. Give "

@@ -165,10 +165,9 @@ def _maker(name: str, value: Any) -> Any:
     if isinstance(value, base):
         kind, saved = type(value), dict(value.hparams)
         parameters = parameters_of(kind)
-        arguments = {key: saved[key] for key in parameters if key in saved}
-        missing = [
-            key for key, each in parameters.items() if key not in saved and each.default is inspect.Parameter.empty
-        ]
+        names = (*parameters, *(saved if _takes_more(kind) else ()))  # what `**kwargs` got is saved too
+        arguments = {key: saved[key] for key in names if key in saved}
+        missing = [key for key, each in parameters.items() if key not in saved and _may_differ(value, key, each)]
         if missing or (parameters and not arguments):
             if name == "data":
                 return _AsItIs(value)
@@ -177,7 +176,7 @@ def _maker(name: str, value: Any) -> Any:
                 f"{', '.join(missing or parameters)}. Call `self.save_hyperparameters()` in its `__init__`, or give "
                 "its class or a function."
             )
-        return _Maker(kind, _defaults(parameters) | arguments, tuple(parameters), kind.__name__)
+        return _Maker(kind, _defaults(parameters) | arguments, tuple(dict.fromkeys(names)), kind.__name__)
     if name == "module" and callable(value) and not isinstance(value, type):
         parameters = parameters_of(value)
         return _Maker(value, _defaults(parameters), tuple(parameters), getattr(value, "__name__", type(value).__name__))
@@ -203,6 +202,17 @@ def parameters_of(call: Any) -> dict[str, inspect.Parameter]:
         if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for _, parameter in own):
             break
     return found
+
+
+def _takes_more(kind: type) -> bool:
+    """Whether the constructor takes arguments of any name."""
+    parameters = inspect.signature(kind).parameters.values()
+    return any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
+
+
+def _may_differ(value: Any, name: str, parameter: inspect.Parameter) -> bool:
+    """Whether an object may have got another argument than the default. It knows if it keeps it under its name."""
+    return parameter.default is inspect.Parameter.empty or vars(value).get(name, value) is not parameter.default
 
 
 def _defaults(parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class Choices:
                 raise TypeError(
                     f"`choices` must hold texts, numbers, True, False or None, got {value!r}. Name the value by a text."
                 )
-            if sum(value == other and type(value) is type(other) for other in self.values) > 1:
+            if sum(value == other for other in self.values) > 1:  # Optuna takes 1, 1.0 and True for one value
                 raise ValueError(f"`choices` must hold each value once, got {value!r} twice. Leave one out.")
         object.__setattr__(self, "values", tuple(self.values))
 

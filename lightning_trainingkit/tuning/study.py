@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.attempt_list import AttemptList
 from lightning_trainingkit.tuning.attempts import Attempt, Attempts
+from lightning_trainingkit.tuning.quiet_optuna import quiet_optuna
 from lightning_trainingkit.tuning.result import Result, result_of
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import import_optuna, open_storage, patient
@@ -44,7 +45,8 @@ class Study:
 
     Attributes:
         optuna: Optuna's own study, for its plots and importances.
-        attempts: What a worker claims and finishes.
+        attempts: What this worker claims and finishes.
+        all_attempts: The attempts of all workers.
 
     Raises:
         ValueError: If the stored study has another space or mode, or was not made by the kit.
@@ -86,10 +88,11 @@ class Study:
         sampler = sampler or (lambda seed: package.samplers.TPESampler(seed=seed, constant_liar=True))
         self._storage = open_storage(storage)
         self._made = False
-        with _quiet_optuna():
+        with quiet_optuna():
             self.optuna: optuna.Study = self._open(pruner or package.pruners.NopPruner())
         self._check_stored()
-        self.attempts = Attempts(self.optuna, self._storage, space, sampler, self.seed, self.retries)
+        self.all_attempts = AttemptList(self.optuna, self._storage, self.retries)
+        self.attempts = Attempts(self.all_attempts, self.optuna, self._storage, space, sampler, self.seed)
         self._create_tickets()
 
     @classmethod
@@ -114,7 +117,7 @@ class Study:
 
     def tickets(self) -> dict[int, Ticket]:
         """All tickets by number."""
-        return self.attempts.tickets()
+        return self.all_attempts.tickets()
 
     def is_done(self) -> bool:
         """Whether every ticket has its result."""
@@ -219,7 +222,10 @@ class Study:
 
     def _check_same(self, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
         for name, value in mine.items():
-            if kept[name] != value:
+            if isinstance(value, Mapping) and isinstance(kept.get(name), Mapping):
+                whole = dict.fromkeys((*kept[name], *value))
+                self._check_same(*({f"{name}.{key}": each.get(key) for key in whole} for each in (kept[name], value)))
+            elif kept[name] != value:
                 raise ValueError(
                     f"`{name}` must be the one that {self.name!r} has in the storage, {kept[name]!r}, got {value!r}. "
                     "Give the study another name, or the stored value."
@@ -246,16 +252,4 @@ class Study:
         for number in sorted(set(range(self.trials)) - set(self.tickets())):
             point = self.points[number] if number < len(self.points) else {}
             distributions = {name: each for name, each in self.space.to_distributions().items() if name in point}
-            self.attempts.add({TICKET: number, ATTEMPT: 0, DEATHS: 0}, point, distributions, {})
-
-
-@contextmanager
-def _quiet_optuna() -> Any:
-    """Hide that a study was created. The user's own setting comes back."""
-    logging = import_optuna().logging
-    level = logging.get_verbosity()
-    logging.set_verbosity(max(level, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+            self.all_attempts.add({TICKET: number, ATTEMPT: 0, DEATHS: 0}, point, distributions, {})

@@ -43,6 +43,11 @@ class TrialDevices:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, cores // processes)
 
+    @property
+    def hold_memory(self) -> bool:
+        """Whether the process of a trial must have ended before the next one fits on its device."""
+        return self.accelerator != "cpu"
+
     def environment(self, slot: int) -> dict[str, str]:
         """Variables by which the trial in a slot sees its own GPUs alone."""
         if self.accelerator not in ("gpu", "cuda") or not self._gpus:

@@ -1,6 +1,8 @@
 """What every trial of a search does, and the order for one attempt."""
 
+import inspect
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +41,7 @@ class TrialJob:
         job_type: The part of the trials in their group in W&B.
 
     Raises:
-        ValueError: If an argument of the Trainer has no place in a trial.
+        ValueError: If an argument of the Trainer is unknown, or has no place in a trial.
 
     Example:
         >>> TrialJob(max_epochs=3, monitor="val/acc", mode="max").monitor
@@ -64,6 +66,27 @@ class TrialJob:
         for name, why in _OWN.items():
             if name in self.trainer_options:
                 raise ValueError(f"`trainer_options` must not hold {name}, got {self.trainer_options[name]!r}. {why}")
+        known = [*inspect.signature(L.Trainer).parameters]
+        for name in self.trainer_options:
+            if name not in known:
+                raise ValueError(
+                    f"`trainer_options` must hold arguments of Lightning's Trainer, got {name!r}. There are: "
+                    f"{', '.join(_check.nearest(name, known))}."
+                )
+
+    def pickled(self) -> bytes:
+        """The job for the process of a trial.
+
+        Raises:
+            TypeError: If it cannot be pickled.
+        """
+        try:
+            return pickle.dumps(self)
+        except Exception as error:
+            raise TypeError(
+                f"`callbacks` and `trainer_options` must be picklable, got {error}. Write classes at the top of a "
+                "file, and give objects that have not been used yet."
+            ) from error
 
     @property
     def wandb_mode(self) -> str:

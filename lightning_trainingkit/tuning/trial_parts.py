@@ -43,12 +43,13 @@ def final_weights(outcome: dict[str, Any]) -> str:
     return str(Path(outcome["folder"]) / FINAL)
 
 
-def open_home(folder: str | Path | None, name: str) -> Path:
+def open_home(folder: str | Path | None, name: str, argument: str = "folder") -> Path:
     """Open the folder of a study. Two studies in one folder would overwrite each other's checkpoints.
 
     Args:
         folder: The folder, None for ``runs/NAME``.
         name: Name of the study.
+        argument: What the user calls the folder.
 
     Raises:
         ValueError: If the folder belongs to another study.
@@ -58,7 +59,7 @@ def open_home(folder: str | Path | None, name: str) -> Path:
     found = mark.read_text(encoding="utf-8") if mark.is_file() else name
     if found != name:
         raise ValueError(
-            f"`folder` must be free, or of the study {name!r}, got {home} of {found!r}. Take a new folder."
+            f"`{argument}` must be free, or of the study {name!r}, got {home} of {found!r}. Take a new folder."
         )
     home.mkdir(parents=True, exist_ok=True)
     write_bytes(mark, name.encode())

@@ -75,6 +75,11 @@ class TrialSlot:
         """What becomes ready when there is a message, or a process ends."""
         return [*(each for each in self.pipes if not each.closed), *(each.sentinel for each in self.processes)]
 
+    @property
+    def sentinels(self) -> list[Any]:
+        """What becomes ready when a process ends."""
+        return [each.sentinel for each in self.processes if each.exitcode is None]
+
     def messages(self) -> list[tuple[Connection, tuple[Any, ...]]]:
         """The messages that have arrived."""
         found = []

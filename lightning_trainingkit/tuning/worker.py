@@ -1,29 +1,28 @@
 """The event loop of one worker: it starts attempts, answers them, and watches the other workers."""
 
-import math
 import os
 import pickle
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit.tuning.liveness import Watch
+from lightning_trainingkit.tuning.only_failures import refuse_only_failures
 from lightning_trainingkit.tuning.signals import Signals
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.tickets import HEARTBEAT
+from lightning_trainingkit.tuning.trial_answer import answer
 from lightning_trainingkit.tuning.trial_devices import TrialDevices
 from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
 from lightning_trainingkit.tuning.trial_server import trial_context
 from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
 from lightning_trainingkit.tuning.trial_table import TrialTable
-from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
 __all__ = ["Worker"]
 
-_FIRST = 3  # so many failed trials, and no value yet, end the search
 _SOON = 5.0  # seconds for the processes of trials to end their W&B runs after Ctrl-C
 _LEAVE = 60.0  # seconds for the process of a finished trial to end
 
@@ -46,12 +45,12 @@ class Worker:
         self.folder = folder
         self.devices = devices
         self.modules = source.modules
-        self.source, self.job_bytes = pickle.dumps(source), _pickled(job)
+        self.source, self.job_bytes = pickle.dumps(source), job.pickled()
         self.with_main = b"__main__" in self.source or b"__main__" in self.job_bytes
         self.heartbeat = heartbeat
         self.watch = Watch(grace)
         self.slots: dict[int, TrialSlot] = {}
-        self.leaving: dict[int, float] = {}  # slots whose attempt has ended: when to kill them
+        self.leaving: dict[TrialSlot, float] = {}  # attempts that have ended: when to kill their processes
         self.changed = True  # whether a slot is free, or another worker may have changed the study
 
     def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
@@ -72,7 +71,7 @@ class Worker:
                         self.changed = False
                         stopping = self._fill(context, stop)
                         results, counts = self.study.results(), self.study.counts()
-                        if not self.slots and (stopping or len(results) == counts["total"]):
+                        if not self.slots and not self.leaving and (stopping or len(results) == counts["total"]):
                             break
                     if table is not None:
                         table.show(list(self.slots.values()), results, counts)
@@ -85,14 +84,14 @@ class Worker:
             finally:
                 if table is not None:
                     table.show(list(self.slots.values()), self.study.results(), self.study.counts())
-        self._check_failures(at_end=True)
+        refuse_only_failures(self.study, at_end=True)
 
     def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
         """Start attempts on the free slots. True if no more are to be started."""
         for number in range(self.devices.jobs):
             if number in self.slots:
                 continue
-            self._check_failures()
+            refuse_only_failures(self.study)
             if stop(self.study):
                 return True
             attempt = self.study.attempts.claim()
@@ -124,7 +123,8 @@ class Worker:
 
     def _sleep(self, seconds: float) -> None:
         """Wait for a message, the end of a process, or the next heartbeat."""
-        waitables = [each for slot in self.slots.values() for each in slot.waitables]
+        waitables = [each for slot in self.slots.values() if slot not in self.leaving for each in slot.waitables]
+        waitables += [each for slot in self.leaving for each in slot.sentinels]
         if waitables:
             wait(waitables, seconds)
         else:
@@ -132,56 +132,28 @@ class Worker:
 
     def _receive(self) -> None:
         """Handle what has arrived, and free the slots of attempts that have ended."""
-        for number, slot in list(self.slots.items()):
+        for slot in self.slots.values():
             for pipe, message in slot.messages():
-                self._handle(slot, pipe, message)
+                answer(self.study.attempts, self.job.max_epochs, slot, pipe, message)
             died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
             if died and (slot.is_over or any(slot.exit_codes)):
                 slot.kill()
                 self.study.attempts.die(slot.attempt, slot.how_it_died())
                 slot.ended = True
-            if slot.ended and not slot.is_over and time.monotonic() > self.leaving.setdefault(number, _end()):
+            if slot.ended:
+                self.leaving.setdefault(slot, time.monotonic() + _LEAVE)
+        for slot, end in list(self.leaving.items()):
+            if not slot.is_over and time.monotonic() > end:
                 slot.kill()
-            if slot.ended and slot.is_over:
+            if slot.is_over:
                 slot.close()
                 self._clean(slot)
+                del self.leaving[slot]
+                self.changed = True
+        for number, slot in list(self.slots.items()):
+            if slot.ended and (slot not in self.leaving or not self.devices.hold_memory):
                 del self.slots[number]
                 self.changed = True
-                self.leaving.pop(number, None)
-
-    def _handle(self, slot: TrialSlot, pipe: Connection, message: tuple[Any, ...]) -> None:
-        kind, *content = message
-        attempt = slot.attempt
-        if slot.ended:
-            return
-        if kind == "began":
-            slot.began = True
-            slot.resumed = slot.epoch = content[0]
-            for epoch, value in attempt.reports.items():
-                if epoch <= slot.resumed:
-                    self.study.attempts.report(attempt, epoch, value)
-        elif kind == "report":
-            slot.epoch, slot.value = content
-            answer = self.study.attempts.report(attempt, *content)
-            try:
-                pipe.send(answer and slot.epoch < self.job.max_epochs)  # a whole training is not pruned at its end
-            except OSError:
-                return  # its end is seen next
-        elif kind == "done":
-            (outcome,) = content
-            if outcome["pruned"] or outcome["value"] is None or not math.isfinite(outcome["value"]):
-                self.study.attempts.prune(attempt, outcome)
-            else:
-                self.study.attempts.complete(attempt, outcome["value"], outcome)
-            slot.ended = True
-        else:
-            said = str(content[0])
-            if kind == "wrong":  # the ticket is given back
-                raise WrongSetupError(said)
-            self.study.attempts.fail(attempt, said)
-            slot.ended = True
-            if len(slot.processes) > 1:
-                slot.kill()  # the other ranks wait for this one
 
     def _beat(self) -> None:
         running = {each.attempt.trial: each for each in self.slots.values() if not each.ended}
@@ -199,7 +171,7 @@ class Worker:
         ]
         counters = {each.number: tuple(each.user_attrs.get(HEARTBEAT, ())) for each in running}
         for number in self.watch.look(counters):
-            self.study.attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
+            self.study.all_attempts.bury(number, f"No heartbeat of its worker for {self.watch.grace:g} seconds.")
 
     def _clean(self, slot: TrialSlot) -> None:
         """Remove the checkpoints of a ticket that is done."""
@@ -210,46 +182,21 @@ class Worker:
 
     def _give_back(self) -> None:
         """End the running attempts. Their tickets wait for the next worker."""
-        for slot in self.slots.values():
+        slots = [*self.leaving, *(each for each in self.slots.values() if each not in self.leaving)]
+        for slot in slots:
             slot.interrupt()
         end = time.monotonic() + _SOON
-        while not all(slot.is_over for slot in self.slots.values()) and time.monotonic() < end:
+        while not all(slot.is_over for slot in slots) and time.monotonic() < end:
             time.sleep(0.02)
-        for slot in self.slots.values():
+        for slot in slots:
             slot.kill()
             if not slot.ended:
                 self.study.attempts.interrupt(slot.attempt)
-        self.study.attempts.tidy()
+        self.study.all_attempts.tidy()
         self.slots.clear()
-
-    def _check_failures(self, at_end: bool = False) -> None:
-        """Raise with the first traceback if the first trials all failed, and none has reported a value."""
-        tickets = self.study.tickets().values()
-        failed = [each for each in self.study.results() if each.state == "failed"]
-        if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
-            return
-        if len(failed) >= min(_FIRST, len(tickets)) or at_end:
-            first = min(failed, key=lambda each: each.trial)
-            raise RuntimeError(
-                f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
-                f"{first.params}, and give the study another name:\n{first.error}"
-            )
-
-
-def _pickled(job: TrialJob) -> bytes:
-    try:
-        return pickle.dumps(job)
-    except Exception as error:
-        raise TypeError(
-            f"`callbacks` and `trainer_options` must be picklable, got {error}. Write classes at the top of a file, "
-            "and give objects that have not been used yet."
-        ) from error
+        self.leaving.clear()
 
 
 def _more(slot: TrialSlot) -> bool:
     """Whether a message of a process that has ended still waits."""
     return any(not pipe.closed and pipe.poll() for pipe in slot.pipes)
-
-
-def _end() -> float:
-    return time.monotonic() + _LEAVE

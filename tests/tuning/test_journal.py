@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import optuna
 import pytest
@@ -28,7 +29,7 @@ def test_a_worker_that_is_killed_with_the_lock_blocks_nobody(tmp_path):
         path,
     )
     while not path.with_name("study.log.held").exists():
-        pass
+        time.sleep(0.01)
     os.kill(holder.pid, signal.SIGKILL)
     optuna.create_study(storage=open_journal(path), study_name="first")
     holder.wait()

@@ -1,8 +1,9 @@
 import math
+import random
 
 import pytest
 
-from lightning_trainingkit.tuning.playbook import importances, playbook
+from lightning_trainingkit.tuning.playbook import edges_of, importances, playbook
 from lightning_trainingkit.tuning.space import Choices, Range, Space
 from tests.tuning.made_search import SPACE, result, results
 
@@ -43,12 +44,13 @@ def test_a_score_is_better_when_it_is_larger():
     assert "lower end" in lines(scores, "min")["edges"].message
 
 
-def test_hyperparameters_without_an_effect_are_at_no_edge():
+def test_hyperparameters_without_an_effect_are_seldom_at_an_edge():
     alarms = 0
-    for seed in range(10):
-        flat = results(lambda point: 1 + math.sin(1e7 * point["lr"]), 16, seed=seed)
-        alarms += lines(flat)["edges"].verdict == "warn"
-    assert alarms <= 1
+    for seed in range(50):
+        noise = random.Random(seed)
+        done = sorted(results(lambda point, noise=noise: noise.random(), seed=seed), key=lambda each: each.value)
+        alarms += bool(edges_of(SPACE, done, "min"))
+    assert alarms <= 10  # two hyperparameters; 13 % of 300 other seeds
 
 
 def test_few_trials_with_one_lucky_value_are_not_enough():

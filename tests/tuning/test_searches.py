@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from lightning_trainingkit._lightning import L
 from lightning_trainingkit.dashboards.local import collect
 from lightning_trainingkit.tuning import coarse_search, seven_steps
 from tests import process
 from tests.toy import ToyModule
 from tests.tuning.searches_in_processes import Data, Module
+
+
+class Callback(L.Callback):
+    def __init__(self, hook):
+        self.hook = hook
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,29 @@ def test_the_search_ends_where_a_step_fails(found):
     line, steps, searches = found["loop"]["failed"]
     assert line.startswith("fail. Step 1 failed. Nothing was searched.")
     assert (steps, searches) == (["initial_loss"], 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"trainer_options": {"max_epochs": 3}}, "`trainer_options` must not hold max_epochs, got 3. Give it to"),
+        ({"trainer_options": {"precison": 16}}, "`trainer_options` must hold .* got 'precison'. There are: precision,"),
+        ({"callbacks": [Callback(hook=lambda: None)]}, "`callbacks` and `trainer_options` must be picklable"),
+        ({"sampler": "tp"}, "`sampler` must be one of 'quasi-random', "),
+        ({"sampler": "grid"}, "`sampler` must choose other points in each round, got 'grid'"),
+        ({"pruner": "mean"}, "`pruner` must be one of 'median', "),
+        ({"jobs": 0}, "`jobs` must be at least 1, got 0."),
+        ({"devices": 0}, "`devices` must be at least 1, got 0."),
+        ({"wandb": "off"}, "`wandb` must be one of 'offline', "),
+        ({"round_epochs": 0}, "`round_epochs` must be at least 1, got 0."),
+        ({"coarse_trials": 2.5}, "`coarse_trials` must be an integer, got 2.5."),
+        ({"mode": "up"}, "`mode` must be"),
+    ],
+)
+def test_the_seven_steps_refuse_arguments_of_later_steps_before_step_1(tmp_path, wrong, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        seven_steps(Module, Data, **{"output": tmp_path / "x", "wandb": "disabled"} | wrong)
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_is_refused_before_any_training(tmp_path):

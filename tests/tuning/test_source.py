@@ -31,6 +31,25 @@ class Wide(ToyModule):
         self.width, self.depth = width, depth
 
 
+class Open(L.LightningModule):
+    """What its ``options`` hold is not in its signature."""
+
+    def __init__(self, lr: float = 0.1, **options):
+        super().__init__()
+        self.save_hyperparameters()
+        self.options = options
+
+
+class Partly(L.LightningModule):
+    """It saves one argument, and keeps another one under its name."""
+
+    def __init__(self, lr: float = 0.1, width: int = 4, loss: str = "mean"):
+        super().__init__()
+        self.save_hyperparameters("lr")
+        self.width = width
+        self.loss = loss
+
+
 class Silent(L.LightningModule):
     def __init__(self, width: int):
         super().__init__()
@@ -65,6 +84,18 @@ def test_an_object_is_built_again_from_its_saved_hyperparameters():
     module, data = source({})
     assert (module.hparams.lr, data.hparams.batch_size) == (0.3, 4)
     assert source({"lr": 0.7})[0].hparams.lr == 0.7
+
+
+def test_further_arguments_of_an_object_are_kept_and_may_be_searched():
+    source = again(make_source(Open(0.3, width=64), Data(4)))
+    assert source.names == ("lr", "width", "data.batch_size")
+    assert (source({})[0].options, source({"width": 8})[0].options) == ({"width": 64}, {"width": 8})
+
+
+def test_an_argument_that_is_not_saved_must_have_its_default():
+    assert make_source(Partly(0.3), Data(4)).given["lr"] == 0.3
+    with pytest.raises(ValueError, match="must have saved its hyperparameters, got Partly without width"):
+        make_source(Partly(0.3, width=64), Data(4))
 
 
 def test_a_function_gets_its_hyperparameters_by_name():

@@ -43,6 +43,7 @@ def test_optuna_draws_from_the_ranges_alone():
         ({"lr": {"low": float("nan"), "high": 1}}, "must be finite"),
         ({"lr": []}, "`choices` must hold a value"),
         ({"lr": [1, 1]}, "each value once"),
+        ({"lr": [1, True]}, "each value once"),
         ({"lr": [object()]}, "texts, numbers"),
         ({"lr": 0.1}, "a range or a list must be given, got 0.1"),
         ({3: [1]}, "by texts, got 3"),

@@ -41,7 +41,7 @@ def test_the_total_is_counted_over_all_workers(join):
 def test_of_twins_the_first_is_real(join):
     study = join(1)
     for _ in range(2):  # as two workers do that create the same ticket at once
-        study.attempts.add({"ticket": 0, "attempt": 0, "deaths": 0}, {}, {}, {})
+        study.all_attempts.add({"ticket": 0, "attempt": 0, "deaths": 0}, {}, {}, {})
     finish_all(study)
     assert (study.counts()["total"], len(study.results())) == (1, 1)
     states = [each.state.name for each in study.optuna.trials]
@@ -53,7 +53,7 @@ def test_a_dead_attempt_is_tried_again_with_its_hyperparameters(join):
     killed, other = join(1), join(1)
     lost = killed.attempts.claim()
     killed.attempts.report(lost, 1, 0.5)
-    other.attempts.bury(lost.trial, "No heartbeat.")
+    other.all_attempts.bury(lost.trial, "No heartbeat.")
     again = other.attempts.claim()
     assert (again.ticket, again.number) == (lost.ticket, 1)
     assert (again.params, again.seed, again.reports) == (lost.params, lost.seed, {1: 0.5})
@@ -114,7 +114,7 @@ def test_a_worker_that_dies_while_it_chooses_loses_nothing(join):
     with pytest.raises(SystemExit):
         dying.attempts.claim()
     (half,) = other.optuna.trials
-    other.attempts.bury(half.number, "No heartbeat.")
+    other.all_attempts.bury(half.number, "No heartbeat.")
     again = other.attempts.claim()
     assert again.params["lr"] == half.params["lr"]
     assert again.params["act"] in ("relu", "gelu")
