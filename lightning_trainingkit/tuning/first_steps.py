@@ -15,12 +15,12 @@ from lightning_trainingkit.tuning.learning_rate import find_learning_rate
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.small_sample import overfit_small_sample
 from lightning_trainingkit.tuning.source import Source
-from lightning_trainingkit.tuning.space import Space
+from lightning_trainingkit.tuning.space import Domain, Range, Space
 from lightning_trainingkit.tuning.space_points import middle
 from lightning_trainingkit.tuning.trial import Trial, stop
 from lightning_trainingkit.tuning.verdict import Verdict
 
-__all__ = ["FirstSteps", "run_first_steps"]
+__all__ = ["FirstSteps", "run_first_steps", "unknown_values"]
 
 _NAMES = ("initial_loss", "small_sample", "learning_rate")
 _NOT_IN_TRIALS = ("logger", "max_time", "limit_val_batches", "check_val_every_n_epoch", "num_sanity_val_steps")
@@ -81,7 +81,7 @@ def run_first_steps(
     """
     options = {"accelerator": accelerator, "devices": 1}
     options |= {name: each for name, each in trainer_options.items() if name not in _NOT_IN_TRIALS}
-    missing = {name: middle(each) for name, each in (space or {}).items() if name not in source.given}
+    missing = unknown_values(source, space or {})
     with isolate_rng():
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's module and data may draw from it
@@ -107,6 +107,15 @@ def run_first_steps(
                 break
     factor = rate / look.largest if rate is not None and look.largest else None
     return FirstSteps(tuple(verdicts), factor, iterations, look.batches)
+
+
+def unknown_values(source: Source, space: Mapping[str, Domain]) -> dict[str, Any]:
+    """The middle of the range of each hyperparameter that the module does not have yet, or has as None."""
+    return {
+        name: middle(each)
+        for name, each in space.items()
+        if name not in source.given or (source.given[name] is None and isinstance(each, Range))
+    }
 
 
 class _Look(L.Callback):

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lightning_trainingkit.tuning.budget import Budget
 from lightning_trainingkit.tuning.curves import read_curves
 from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
 from lightning_trainingkit.tuning.next_space import widen
+from lightning_trainingkit.tuning.own_rate import beside_space, own_rate, start_space
 from lightning_trainingkit.tuning.playbook import edges_of
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.rounds import candidates, gained, noise_of
@@ -27,9 +27,8 @@ from lightning_trainingkit.tuning.seven_steps_report import title_of
 from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
 from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
-from lightning_trainingkit.tuning.space import Range, Space
-from lightning_trainingkit.tuning.space_moves import RATES, default_space
-from lightning_trainingkit.tuning.space_points import middle
+from lightning_trainingkit.tuning.space import Space
+from lightning_trainingkit.tuning.space_moves import default_space
 from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -74,7 +73,7 @@ class Loop:
         self.given = as_space(space) if space is not None else None
         if self.given is not None:
             self.given.check_names(self.source.names)
-        self.start = self.given if self.given is not None else _start(self.source)
+        self.start = self.given if self.given is not None else start_space(self.source)
         self.budget, self.name, self.search, self.run_options = budget, name, dict(search), dict(run)
         self.seed = _check.integer("seed", seed, "Give any whole number.", least=0)
         self.mode = resolve_mode(search["monitor"], search["mode"])
@@ -112,8 +111,10 @@ class Loop:
     ) -> str:
         """Steps 4 to 7. Returns why they ended."""
         trials, epochs = coarse
-        space = self.given if self.given is not None else default_space(self.source, self._rate(first))
-        steps[-1] = self._beside(steps[-1], first)
+        space, rate = self.start, own_rate(self.source, self.start, first)
+        if self.given is None and rate is not None:
+            space = default_space(self.source, rate)
+        steps[-1] = beside_space(steps[-1], rate, self.source, self.given)
         if ended := self.budget.spent(epochs):
             return ended
         found = self._one("coarse_search", "coarse", space, self.budget.left_trials(trials), epochs, "quasi-random", 1)
@@ -201,7 +202,10 @@ class Loop:
             found = run_first_steps(self.source, self.start, options, run["accelerator"], self.seed)
             return {"module": self.source.describe, "fixed": fixed_values(self.source), **found.to_json()}
 
-        note = write_note(self.storage, self.name, make)
+        def counts(note: dict[str, Any]) -> bool:  # after a failure, the user mends the module and calls again
+            return FirstSteps.from_json(note).failed is None
+
+        note = write_note(self.storage, self.name, make, counts)
         for key, mine in (("module", self.source.describe), ("fixed", fixed_values(self.source))):
             if note[key] != mine:
                 raise ValueError(
@@ -209,32 +213,6 @@ class Loop:
                     "another name."
                 )
         return FirstSteps.from_json(note)
-
-    def _rate(self, first: FirstSteps) -> float | None:
-        """Step 3's rate in the measure of the module's own argument, which may scale several groups."""
-        name = self._rate_name()
-        if name is None or first.factor is None:
-            return None
-        own = self.source.given[name] if name in self.source.given else middle(self.start[name])
-        return float(f"{first.factor * own:.4g}")
-
-    def _rate_name(self) -> str | None:
-        """The hyperparameter that is the learning rate. None if the module has none of a known name."""
-        names = {name.rpartition(".")[2]: name for name in reversed((*self.source.names, *self.start))}
-        return next((names[name] for name in RATES if name in names and self._is_number(names[name])), None)
-
-    def _is_number(self, name: str) -> bool:
-        own = self.source.given.get(name)
-        return isinstance(own if own is not None else middle(self.start[name]) if name in self.start else None, float)
-
-    def _beside(self, step: Verdict, first: FirstSteps) -> Verdict:
-        """Step 3's verdict, with a note if its rate lies outside of the given space."""
-        name, rate = self._rate_name(), self._rate(first)
-        domain = self.given.get(name or "") if self.given is not None else None
-        if rate is None or not isinstance(domain, Range) or domain.low <= rate <= domain.high:
-            return step
-        note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."
-        return replace(step, notes=(*step.notes, note))
 
     def _look(self, found: SearchResult) -> Verdict:
         """Step 6 on the best trial of a search."""
@@ -254,11 +232,3 @@ class Loop:
     def _records(self) -> bool:
         """Whether trials are recorded by W&B."""
         return (self.search["wandb"] or os.environ.get("WANDB_MODE", "offline")) != "disabled"
-
-
-def _start(source: Source) -> Space:
-    """The default space before step 3, around the module's own rate or, where it has none, around 1e-3."""
-    try:
-        return default_space(source)
-    except ValueError:
-        return default_space(source, 1e-3)

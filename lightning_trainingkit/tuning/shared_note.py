@@ -32,8 +32,10 @@ def write_ended(storage: str | Path, name: str, ended: str) -> None:
     patient(lambda: study.set_user_attr(_NOTE, {**study.user_attrs[_NOTE], "ended": ended}))
 
 
-def write_note(storage: str | Path, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return the note of this name, made now if there is none. Of two that are made at once, one counts for all.
+def write_note(
+    storage: str | Path, name: str, make: Callable[[], dict[str, Any]], counts: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Return the note of this name, made now if there is none that counts. Of two made at once, the first counts.
 
     A database lets one worker alone create a study of a name, so a study without trials holds the note.
 
@@ -41,12 +43,13 @@ def write_note(storage: str | Path, name: str, make: Callable[[], dict[str, Any]
         storage: A file for a journal, or the URL of a database.
         name: Name of the note.
         make: Makes its content, plain values.
+        counts: Whether a note counts. A note that does not is replaced, such as that of a step that failed.
 
     Raises:
         ValueError: If a study of this name was made by another program.
     """
     found = read_note(storage, name)
-    if found is not None:
+    if found is not None and counts(found):
         return found
     content = make()
     optuna = import_optuna()
@@ -60,7 +63,7 @@ def write_note(storage: str | Path, name: str, make: Callable[[], dict[str, Any]
             end = time.monotonic() + _WAIT
             while (found := read_note(storage, name)) is None and time.monotonic() < end:
                 time.sleep(0.1)
-            if found is not None:
+            if found is not None and counts(found):
                 return found
             study = patient(lambda: optuna.load_study(study_name=name, storage=opened))
             if patient(lambda: len(study.get_trials(deepcopy=False))):

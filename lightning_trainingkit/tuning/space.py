@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.read_yaml import read_yaml
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -139,22 +140,13 @@ class Space(Mapping[str, Domain]):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Space":
-        """Read a space from a YAML file: a line ``NAME: {low: 1.0e-4, high: 0.1, log: true}`` or ``NAME: [a, b]`` each.
+        """Read a space from a YAML file: a line ``NAME: {low: 1e-4, high: 0.1, log: true}`` or ``NAME: [a, b]`` each.
 
         Raises:
             ImportError: If PyYAML is not installed.
             ValueError: If the file is no YAML.
         """
-        try:
-            import yaml
-        except ImportError as error:
-            raise ImportError(
-                "A space in YAML needs PyYAML. Run: pip install 'lightning-trainingkit[tuning]'."
-            ) from error
-        try:
-            return cls(yaml.safe_load(Path(path).read_text()))
-        except yaml.YAMLError as error:
-            raise ValueError(f"`{path}` must be a YAML file, got {error}. Mend the line.") from error
+        return cls(read_yaml(path))
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["default_space", "edges", "narrow"]
 
 RATES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr")
-DECAYS = ("weight_decay", "wd", "decay", "l2")
+DECAYS = ("weight_decay", "wd")
 _DECADE = 10.0
 
 

@@ -94,22 +94,31 @@ def test_a_trial_builds_the_classes_with_its_hyperparameters_and_its_own_seed(pr
     from lightning_trainingkit.tuning import Space
 
     (project / "run.yaml").write_text("seed_everything: 7\nmodel:\n  width: 16\n")
-    space = Space({"classes": [3, 4], "lr": {"low": 0.01, "high": 1.0}, "data.batch_size": [8, 16]})
+    space = Space({"classes": [3, 4], "lr": {"low": 0.01, "high": 1.0}, "data.batch_size": [8, 32]})
     source, built = command_source(MODULE, DATA, ["--module.lr", "0.2"], [Path("run.yaml")], space)
     assert built.trainer_options == {}
     assert source.describe == "MyModule on MyData"
-    assert source.given == {"classes": 3, "lr": 0.2, "width": 16, "data.batch_size": 8}
+    assert source.given == {"classes": 3, "lr": 0.2, "width": 16, "data.batch_size": 16}  # values before the search
     assert source.names == ("classes", "lr", "width", "data.batch_size")
     assert source.sections["model"]["class_path"] == "plain_project.MyModule"
     sent = pickle.loads(pickle.dumps(source))
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        module, data = sent({"classes": 4, "lr": 0.7, "data.batch_size": 16})
+        module, data = sent({"classes": 4, "lr": 0.7, "data.batch_size": 32})
         weights.append(module.net[0].weight.detach().clone())
-    assert (module.hparams.classes, module.hparams.lr, module.hparams.width, data.batch_size) == (4, 0.7, 16, 16)
+    assert (module.hparams.classes, module.hparams.lr, module.hparams.width, data.batch_size) == (4, 0.7, 16, 32)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_steps_1_to_3_run_on_the_defaults_and_on_the_middle_where_there_is_none(project):
+    from lightning_trainingkit.commands.tune_source import command_source
+    from lightning_trainingkit.tuning import Space
+
+    space = Space({"classes": {"low": 2, "high": 10, "integer": True}, "lr": {"low": 1e-6, "high": 1.0, "log": True}})
+    source, _ = command_source(MODULE, DATA, [], [], space)
+    assert (source.given["classes"], source.given["lr"]) == (6, 0.1)
 
 
 @pytest.mark.slow

@@ -5,14 +5,16 @@ from lightning_trainingkit.tuning.space import Choices, Range, Space
 from lightning_trainingkit.tuning.space_moves import default_space, edges, narrow
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
+TEXTS = {"weight_decay": [0, 1e-5, -1500.0], "name": ["1e-5", "1e-5x"]}
 
 
 def test_a_space_from_yaml_is_the_one_from_python(tmp_path):
     file = tmp_path / "space.yaml"
     file.write_text(
         "lr: {low: 1e-4, high: 1e-1, log: true}\nwidth: {low: 8, high: 64, integer: true}\nact: [relu, gelu]\n"
+        "weight_decay: [0, 1e-5, -1.5E+3]\nname: ['1e-5', 1e-5x]\n"
     )
-    space = Space({"act": ["relu", "gelu"], "lr": RATE, "width": Range(8, 64, integer=True)})
+    space = Space({"act": ["relu", "gelu"], "lr": RATE, "width": Range(8, 64, integer=True)} | TEXTS)
     assert Space.from_yaml(file).version == space.version
     assert Space(space.form).version == space.version
     assert Space({**space.form, "lr": {**RATE, "high": 0.2}}).version != space.version
@@ -67,6 +69,8 @@ def test_the_default_is_a_decade_around_the_rate():
     assert space["lr"] == Range(0.001, 0.1, log=True)
     assert space["weight_decay"] == Choices([0.0, 1e-5, 1e-4])
     assert default_space(source, rate=1.0)["lr"].high == 10
+    momentum = Source(dict, given={"lr": 0.01, "decay": 0.999}, names=("lr", "decay", "l2"), describe="")
+    assert list(default_space(momentum)) == ["lr"]  # the decay of an average is no weight decay
     with pytest.raises(ValueError, match="There are: width"):
         default_space(Source(dict, given={}, names=("width",), describe=""))
 
