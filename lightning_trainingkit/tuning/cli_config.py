@@ -13,7 +13,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.tuning.python_path import python_path
 from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["cli_sections", "is_plain", "plain", "write_config"]
+__all__ = ["cli_sections", "is_plain", "left_out", "plain", "write_config"]
 
 _PLAIN = (str, int, float, bool, type(None))
 _DATA = "data."
@@ -116,6 +116,22 @@ def write_config(
     command = f"{python_path(content)}{program} fit --config {shlex.quote(os.fspath(path))}"
     write_bytes(Path(path), f"# {command}\n{text}".encode())
     return command
+
+
+def left_out(settings: Mapping[str, Any]) -> str:
+    """Say which parts of a trial's training ``write_config`` leaves out, as YAML does not hold objects.
+
+    Args:
+        settings: Settings of a search. They name its callbacks and the Trainer's options that are objects.
+
+    Example:
+        >>> left_out({"callbacks": ["Mixup"], "trainer_objects": []})
+        'A configuration file trains without callbacks of the search: Mixup. Add them to the file.'
+    """
+    callbacks, options = settings.get("callbacks", ()), settings.get("trainer_objects", ())
+    parts = [f"callbacks of the search: {', '.join(callbacks)}"] if callbacks else []
+    parts += [f"options of the Trainer that are objects: {', '.join(options)}"] if options else []
+    return f"A configuration file trains without {', and without '.join(parts)}. Add them to the file." if parts else ""
 
 
 def _path(kind: type) -> str:

@@ -11,7 +11,7 @@ from lightning_trainingkit.tuning.fold_race import Race, run_race
 from lightning_trainingkit.tuning.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.fold_source import fold_source, look_and_divide
 from lightning_trainingkit.tuning.fold_verdict import judge, last_value
-from lightning_trainingkit.tuning.search_settings import fixed_values
+from lightning_trainingkit.tuning.search_settings import training_of
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
@@ -137,8 +137,7 @@ def cross_validate(
     listed = json.dumps(chosen, default=str, sort_keys=True)
     study.check_facts(
         {
-            "module": source.describe,
-            "fixed": fixed_values(source),
+            **training_of(source, trainer_options, callbacks),
             "data": examples,
             "folds": division.version,
             "configurations": listed,

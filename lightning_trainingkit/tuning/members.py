@@ -14,7 +14,7 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
 from lightning_trainingkit.tuning.result import Result
-from lightning_trainingkit.tuning.search_settings import fixed_values
+from lightning_trainingkit.tuning.search_settings import training_of
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.study import Study
@@ -83,8 +83,8 @@ def train_members(
         ImportError: If optuna is not installed.
         RuntimeError: If a training fails, with its traceback. The others are finished first.
         TypeError: If the module or the data cannot be pickled or found by name.
-        ValueError: If the data has no train set, or if the folder has members of another module, seed or
-            number of epochs.
+        ValueError: If the data has no train set, or if the folder has members of another module, seed,
+            number of epochs or Trainer.
 
     Example:
         >>> from lightning_trainingkit import DigitsDataModule, ImageClassifier
@@ -115,7 +115,7 @@ def train_members(
     study = Study(
         storage or home / "study.journal", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points
     )
-    study.check_facts({"module": source.describe, "fixed": fixed_values(source)})
+    study.check_facts(training_of(source, trainer_options, callbacks))
     study.owe(points)
     trials = Source(
         _MemberBuild(source), given={}, names=("seed",), describe=f"members: {source.describe}", modules=source.modules
@@ -142,16 +142,17 @@ def _served(result: Result, home: Path, monitor: str, mode: str) -> str:
             f"`module` must train with each seed, got a member of seed {seed} that {result.state}. Mend the error, and "
             f"take another `name` and `folder`:\n{last}"
         )
-    folder = home / f"seed-{seed}"
-    if not (folder / MANIFEST).is_file():
+    folder, best = home / f"seed-{seed}", Path(result.outcome["best"] or "lost")
+    path = folder / BEST
+    # The folder may have a member of a study that was deleted.
+    if not (folder / MANIFEST).is_file() or (best.is_file() and not (path.is_file() and path.samefile(best))):
         folder.mkdir(parents=True, exist_ok=True)
-        path, best = folder / BEST, result.outcome["best"]
-        if best is None or not Path(best).is_file():
+        if not best.is_file():
             raise FileNotFoundError(
-                f"`folder` must hold the weights of each member, got none of seed {seed}, {best or 'which were lost'}. "
-                "Give all workers one shared folder."
+                f"`folder` must hold the weights of each member, got none of seed {seed}, {best}. Give all workers one "
+                "shared folder."
             )
-        _link(Path(best), path)
+        _link(best, path)
         epoch = int(result.outcome["best_epoch"]) - 1
         step = int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
         score = {str(path): torch.tensor(result.value, dtype=torch.float64)}

@@ -10,7 +10,7 @@ from rich.console import Console
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
-from lightning_trainingkit.tuning.cli_config import cli_sections, is_plain, plain
+from lightning_trainingkit.tuning.cli_config import cli_sections, left_out
 from lightning_trainingkit.tuning.constant_rate import ConstantRate
 from lightning_trainingkit.tuning.earlier_results import add_earlier
 from lightning_trainingkit.tuning.playbook import playbook
@@ -18,7 +18,7 @@ from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.samplers import Pruner, Sampler, choose_pruner, choose_sampling
 from lightning_trainingkit.tuning.search_record import record_search
 from lightning_trainingkit.tuning.search_result import SearchResult
-from lightning_trainingkit.tuning.search_settings import agree, fixed_values
+from lightning_trainingkit.tuning.search_settings import agree, training_of
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.space_moves import default_space, narrow
@@ -28,6 +28,8 @@ from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.trials import run_trials
 
 __all__ = ["Search", "as_space", "search_result"]
+
+_NO_SCHEDULE = "Learning-rate schedules were off: each trial had a constant rate."
 
 
 class Search:
@@ -100,16 +102,13 @@ class Search:
             self.study,
             {
                 "step": step,
-                "module": self.source.describe,
-                "fixed": fixed_values(self.source, self.space),
+                **training_of(self.source, options, callbacks, self.space),
                 "epochs": epochs,
                 "monitor": monitor,
                 "mode": self.job.mode,
                 "seed": seed,
                 "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
                 "pruner": pruner if isinstance(pruner, str) else type(pruner).__name__,
-                "trainer_options": {key: plain(each) for key, each in options.items() if is_plain(each)},
-                "callbacks": [type(each).__name__ for each in callbacks],
                 "sections": cli_sections(self.source),
                 **({"trials": trials} if sampler == "grid" else {}),
             },
@@ -193,7 +192,7 @@ def search_result(
         message=message,
         advice=advice,
         value=ranked[0].value if ranked else None,
-        notes=("Learning-rate schedules were off: each trial had a constant rate.",),
+        notes=tuple(each for each in (_NO_SCHEDULE, left_out(settings)) if each),
         name=study.name,
         best=dict(ranked[0].params) if ranked else {},
         lines=lines,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from lightning_trainingkit._files import write_bytes
 from lightning_trainingkit._lightning import rank_zero_info
 from lightning_trainingkit.dashboards.local import write_center
-from lightning_trainingkit.tuning.cli_config import write_config
+from lightning_trainingkit.tuning.cli_config import left_out, write_config
 from lightning_trainingkit.tuning.search_picture import save_picture
 from lightning_trainingkit.tuning.search_result import LONGER
 from lightning_trainingkit.tuning.seven_steps import SevenSteps
@@ -34,6 +34,7 @@ def write_files(found: SevenSteps, monitor: str, mode: str, seed: int, recorded:
                 seed=seed,
                 trainer_options=last.settings.get("trainer_options", {}),
             )
+            notes += [each for each in [left_out(last.settings)] if each]
         except (ImportError, ValueError) as error:
             notes.append(f"best.yaml was not written: {error}")
         try:

@@ -18,10 +18,12 @@ from lightning_trainingkit.tuning.pruning import ReportToStudy
 from lightning_trainingkit.tuning.trial_job import BEST, TrialJob, TrialOrder, attempt_folder
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["TrialJob", "run_trial"]
+__all__ = ["TrialJob", "own_environment", "run_trial"]
 
-_FOREIGN = ("SLURM_", "TORCHELASTIC_", "OMPI_", "PMI_", "JSM_", "LSB_")  # by which Lightning knows a cluster
+_FOREIGN = ("TORCHELASTIC_", "OMPI_", "PMI_", "JSM_NAMESPACE_")  # by which Lightning knows a cluster
 _RANKS = (
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
     "RANK",
     "WORLD_SIZE",
     "LOCAL_RANK",
@@ -155,14 +157,9 @@ def _become(order: TrialOrder) -> None:
     """Take this attempt's environment, session, threads and output file."""
     import torch
 
-    kept = {name: value for name, value in order.environment.items() if not name.startswith(_FOREIGN)}
-    for name in _RANKS:
-        kept.pop(name, None)
-    if order.ranks > 1:
-        kept |= {"LOCAL_RANK": str(order.rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        kept |= {"MASTER_PORT": str(order.port)}
+    mine = own_environment(order)
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(mine)
     with contextlib.suppress(OSError):  # a session of its own: Ctrl-C is the worker's alone
         os.setsid()
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
@@ -176,6 +173,17 @@ def _become(order: TrialOrder) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+
+
+def own_environment(order: TrialOrder) -> dict[str, str]:
+    """The variables of the worker, but for those by which Lightning would join the worker's cluster or ranks."""
+    kept = {name: value for name, value in order.environment.items() if not name.startswith(_FOREIGN)}
+    for name in _RANKS:
+        kept.pop(name, None)
+    if order.ranks > 1:
+        kept |= {"LOCAL_RANK": str(order.rank), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        kept |= {"MASTER_PORT": str(order.port)}
+    return kept
 
 
 def _end_with(worker: int) -> None:

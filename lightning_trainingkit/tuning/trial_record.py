@@ -10,7 +10,9 @@ __all__ = ["RecordTrial"]
 
 
 class RecordTrial(L.Callback):
-    """Write the study, the ticket, the attempt and the hyperparameters to the config of the run.
+    """Write the study, the ticket and the attempt as ``trial.study`` and so on to the config of the run.
+
+    A hyperparameter may be called ``seed``: it stands beside ``trial.seed``, the seed of the training.
 
     Args:
         order: The attempt.
@@ -24,12 +26,12 @@ class RecordTrial(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write what is known before the training."""
         order = self.order
-        known = {"study": order.study, "ticket": order.ticket, "attempt": order.attempt, "seed": order.seed}
-        self._write(trainer, {**order.params, **known})
+        known = {name: getattr(order, name) for name in ("study", "ticket", "attempt", "seed")}
+        self._write(trainer, {**order.params, **{f"trial.{name}": value for name, value in known.items()}})
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write whether the trial was pruned."""
-        self._write(trainer, {"pruned": self.report.pruned})
+        self._write(trainer, {"trial.pruned": self.report.pruned})
 
     def _write(self, trainer: L.Trainer, values: dict[str, Any]) -> None:
         for logger in trainer.loggers:

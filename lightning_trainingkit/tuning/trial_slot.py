@@ -52,6 +52,8 @@ class TrialSlot:
         self.ended = False  # whether the study knows how it ended
         self.pipes: list[Connection] = []
         self.processes: list[BaseProcess] = []
+        for path in order.home.glob("*.ckpt"):  # of a study that was deleted, in the same folder
+            path.unlink(missing_ok=True)
         try:
             with without_main(with_main):
                 for rank in range(order.ranks):

@@ -4,8 +4,9 @@ import pytest
 import torch
 import yaml
 
-from lightning_trainingkit import DigitsDataModule, ImageClassifier
-from lightning_trainingkit.tuning.cli_config import cli_sections, write_config
+from lightning_trainingkit import DigitsDataModule, EarlyStopping, ImageClassifier
+from lightning_trainingkit.tuning.cli_config import cli_sections, left_out, write_config
+from lightning_trainingkit.tuning.search_settings import training_of
 from lightning_trainingkit.tuning.source import make_source
 from tests.toy import ToyModule
 
@@ -77,3 +78,14 @@ def test_a_source_may_bring_its_sections():
     source = make_source(ToyModule, DigitsDataModule)
     source.sections = lambda: {"model": {"class_path": "my.Module"}}
     assert cli_sections(source) == {"model": {"class_path": "my.Module"}}
+
+
+def test_callbacks_and_objects_that_the_file_leaves_out_are_named():
+    source = make_source(ToyModule, DigitsDataModule)
+    settings = training_of(source, {"strategy": object(), "limit_val_batches": 2}, [EarlyStopping("val/loss")])
+    assert settings["trainer_options"] == {"limit_val_batches": 2}
+    assert left_out(settings) == (
+        "A configuration file trains without callbacks of the search: EarlyStopping, and without options of the "
+        "Trainer that are objects: strategy. Add them to the file."
+    )
+    assert left_out(training_of(source, {"limit_val_batches": 2}, [])) == ""

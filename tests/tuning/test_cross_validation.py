@@ -1,6 +1,7 @@
 """Folds and members as trials in real processes, forked from a small one: see ``folds_in_processes.py``."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,27 @@ def test_bad_input_is_refused_before_a_training(options, said):
     with pytest.raises(ValueError, match=said):
         cross_validate(ToyModule(), options.pop("data"), **options)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("call", [train_members, cross_validate])
+def test_the_answer_of_another_module_trainer_or_callback_is_not_returned(tmp_path, monkeypatch, call):
+    home = import_module(call.__module__)
+    monkeypatch.setattr(home, "run_trials", interrupted)
+    options = {"max_epochs": 1, "folder": tmp_path, "wandb": "disabled"}
+    data = kit.DigitsDataModule(64)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            call(ToyModule(0.1), data, trainer_options={"precision": 32}, **options)
+    with pytest.raises(ValueError, match=r"`fixed.lr` must be the one that .* has in the storage, 0.1, got 0.5"):
+        call(ToyModule(0.5), data, trainer_options={"precision": 32}, **options)
+    with pytest.raises(ValueError, match=r"`trainer_options.precision` must be the one that .*, 32, got None"):
+        call(ToyModule(0.1), data, **options)
+    with pytest.raises(ValueError, match=r"`callbacks` must be the one that .*, \[\], got \['Callback'\]"):
+        call(ToyModule(0.1), data, trainer_options={"precision": 32}, callbacks=[L.Callback()], **options)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_bad_members():

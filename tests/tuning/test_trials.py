@@ -114,7 +114,7 @@ def test_ctrl_c_gives_trials_back_and_the_same_command_goes_on(found):
 @pytest.mark.slow
 def test_wandb_runs_end_as_finished_failed_or_killed(tmp_path):
     check_interrupted(**run(tmp_path, "recorded")["recorded"])
-    runs = {(each.group, each.name, each.config["attempt"]): each for each in gather([tmp_path])[0]}
+    runs = {(each.group, each.name, each.config["trial.attempt"]): each for each in gather([tmp_path])[0]}
     states = sorted((group, attempt, each.state) for (group, _, attempt), each in runs.items())
     assert states == [
         ("interrupted", 0, "finished"),
@@ -123,5 +123,5 @@ def test_wandb_runs_end_as_finished_failed_or_killed(tmp_path):
         ("raises", 0, "failed"),
     ]
     (raised,) = [each for each in runs.values() if each.group == "raises"]
-    assert (raised.name, raised.config["ticket"], raised.config["study"]) == ("lr=0.01", 0, "raises")
+    assert (raised.name, raised.config["trial.ticket"], raised.config["trial.study"]) == ("lr=0.01", 0, "raises")
     assert {path.name for path in tmp_path.glob("interrupted/*/*/*.ckpt")} == {"best.ckpt"}
