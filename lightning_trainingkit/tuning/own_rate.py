@@ -30,7 +30,7 @@ def own_rate(source: Source, start: Mapping[str, Domain], first: FirstSteps) -> 
 def beside_space(step: Verdict, rate: float | None, source: Source, given: Space | None) -> Verdict:
     """Step 3's verdict, with a note if its rate lies outside of the space that the user gave."""
     name = _rate_name(source, given) if given is not None else None
-    domain = given[name] if given is not None and name in given else None
+    domain = given.get(name) if given is not None and name is not None else None
     if rate is None or not isinstance(domain, Range) or domain.low <= rate <= domain.high:
         return step
     note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."

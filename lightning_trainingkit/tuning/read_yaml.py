@@ -21,7 +21,7 @@ def read_yaml(path: str | Path) -> Any:
     except ImportError as error:
         raise ImportError("A space in YAML needs PyYAML. Run: pip install 'lightning-trainingkit[tuning]'.") from error
 
-    class Loader(yaml.SafeLoader):
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Knows numbers without a point. A text in quotation marks stays a text."""
 
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))

@@ -157,9 +157,12 @@ def _become(order: TrialOrder) -> None:
     """Take this attempt's environment, session, threads and output file."""
     import torch
 
+    from lightning_trainingkit._lightning import rank_zero_only
+
     mine = own_environment(order)
     os.environ.clear()
     os.environ.update(mine)
+    rank_zero_only.rank = order.rank  # the server has read the worker's rank, such as SLURM_PROCID
     with contextlib.suppress(OSError):  # a session of its own: Ctrl-C is the worker's alone
         os.setsid()
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))

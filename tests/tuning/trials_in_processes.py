@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from lightning_trainingkit._lightning import L
+from lightning_trainingkit._lightning import L, rank_zero_only
 from lightning_trainingkit.tuning import trial_server
 from lightning_trainingkit.tuning.source import make_source
 from lightning_trainingkit.tuning.space import Space
@@ -145,6 +145,7 @@ def interrupted(job=None):
 
 def recorded():
     job = TrialJob(max_epochs=3, wandb="offline", keep_best=True)
+    rank_zero_only.rank = 3  # as Lightning reads SLURM_PROCID at its import: trials have ranks of their own
     ran(Study(None, "raises", RATES, 1), job, what="raise")
     return interrupted(job)
 
