@@ -162,7 +162,8 @@ def _become(order: TrialOrder) -> None:
     mine = own_environment(order)
     os.environ.clear()
     os.environ.update(mine)
-    rank_zero_only.rank = order.rank  # the server has read the worker's rank, such as SLURM_PROCID
+    # The server has read the worker's rank, such as SLURM_PROCID.
+    rank_zero_only.rank = order.rank  # type: ignore[attr-defined]
     with contextlib.suppress(OSError):  # a session of its own: Ctrl-C is the worker's alone
         os.setsid()
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
