@@ -5,7 +5,7 @@ be changed by them. The other two are looked at once. Each search minimises the 
 
 - **Seven steps**: at their defaults, with 200 epochs. The iterations of steps 1 to 3 count, in epochs.
 - **Plain Optuna**: TPE and the median pruner at their defaults, with 200 epochs.
-- **Random trials**: the best of 100 trials. One table of 160 trained trials serves all repeats: each draws 100 of them.
+- **Random trials**: the best of 100 trials. One table of 150 trained trials serves all repeats: each draws 100 of them.
 - **Score**: each winner is trained on three seeds that no search had, for 10 epochs, with equal seeds for all three.
   Its score is the accuracy on val in the epoch with the lowest loss.
 - **Goals**: at least 99 % of the random trials' accuracy, in the mean of the repeats. No search above a fifth of their
@@ -28,7 +28,7 @@ from tuning_bench.budget_search import Job, do
 from tuning_bench.budget_tasks import EPOCHS, TASKS
 from tuning_bench.budget_verdict import RIVALS, Scored, comparisons
 
-TRAINED, DRAWN, FRESH = 160, 100, 3
+TRAINED, DRAWN, FRESH = 150, 100, 3
 OURS, PLAIN, RANDOM = RIVALS
 
 
