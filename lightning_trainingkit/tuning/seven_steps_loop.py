@@ -28,7 +28,7 @@ from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
 from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Range, Space
-from lightning_trainingkit.tuning.space_moves import RATES, default_space
+from lightning_trainingkit.tuning.space_moves import RATES, default_space, near_rate
 from lightning_trainingkit.tuning.space_points import middle
 from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.verdict import Verdict
@@ -37,7 +37,8 @@ __all__ = ["Loop"]
 
 _SEEDS = 1000  # between the seeds of two searches: a configuration is trained again with another seed
 _MOST_ROUNDS = 100
-_AGAIN = 3  # configurations that each round trains again
+_FIRST = 3  # configurations of step 4 that the first round trains for longer
+_AGAIN = 1  # configurations that a later round trains again: more of them would cost new configurations
 
 
 class Loop:
@@ -112,7 +113,9 @@ class Loop:
     ) -> str:
         """Steps 4 to 7. Returns why they ended."""
         trials, epochs = coarse
-        space = self.given if self.given is not None else default_space(self.source, self._rate(first))
+        rate = self._rate(first)
+        given = self.given
+        space = near_rate(given, self._rate_name(), rate) if given is not None else default_space(self.source, rate)
         steps[-1] = self._beside(steps[-1], first)
         if ended := self.budget.spent(epochs):
             return ended
@@ -120,7 +123,7 @@ class Loop:
         self._add(steps, found)
         if not found.best:
             return "Step 4 failed: no trial was finished."
-        space, again = found.next_space or space, [each.params for each in found.ranked[:_AGAIN]]
+        space, again = found.next_space or space, [each.params for each in found.ranked[:_FIRST]]
         trials, epochs = rounds
         results: list[list[Result]] = []
         for number in range(1, _MOST_ROUNDS):

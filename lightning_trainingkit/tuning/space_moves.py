@@ -9,7 +9,7 @@ from lightning_trainingkit.tuning.space import Choices, Domain, Range, Space
 if TYPE_CHECKING:
     from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["default_space", "edges", "narrow"]
+__all__ = ["default_space", "edges", "narrow", "near_rate"]
 
 RATES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr")
 DECAYS = ("weight_decay", "wd", "decay", "l2")
@@ -41,6 +41,25 @@ def default_space(source: "Source", rate: float | None = None) -> Space:
     if decay is not None:
         domains[decay] = Choices([0.0, 1e-5, 1e-4])
     return Space(domains)
+
+
+def near_rate(space: Space, name: str | None, rate: float | None) -> Space:
+    """The space with its learning rate within a decade around step 3's rate. A range without this rate stays.
+
+    Args:
+        space: The space.
+        name: The hyperparameter that is the learning rate.
+        rate: Step 3's learning rate. None leaves the space.
+
+    Example:
+        >>> near_rate(Space({"lr": {"low": 1e-5, "high": 1.0, "log": True}}), "lr", 0.5)["lr"].low
+        0.05
+    """
+    domain = space.get(name or "")
+    if rate is None or not isinstance(domain, Range) or not domain.low < rate < domain.high:
+        return space
+    low, high = max(domain.low, rate / _DECADE), min(domain.high, rate * _DECADE)
+    return Space({**space, str(name): Range(low, high, domain.log, domain.integer)})
 
 
 def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.25) -> Space:

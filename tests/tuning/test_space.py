@@ -2,7 +2,7 @@ import pytest
 
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.space import Choices, Range, Space
-from lightning_trainingkit.tuning.space_moves import default_space, edges, narrow
+from lightning_trainingkit.tuning.space_moves import default_space, edges, narrow, near_rate
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 
@@ -69,6 +69,19 @@ def test_the_default_is_a_decade_around_the_rate():
     assert default_space(source, rate=1.0)["lr"].high == 10
     with pytest.raises(ValueError, match="There are: width"):
         default_space(Source(dict, given={}, names=("width",), describe=""))
+
+
+def test_a_given_range_of_rates_is_searched_around_step_3s_rate_and_never_left():
+    space = Space({"lr": Range(1e-5, 1.0, log=True), "drop": Range(0.0, 0.5)})
+    assert near_rate(space, "lr", 0.01).form == {
+        "lr": {"low": 1e-3, "high": 0.1, "log": True},
+        "drop": space.form["drop"],
+    }
+    assert near_rate(space, "lr", 0.5)["lr"] == Range(0.05, 1.0, log=True)
+    for name, rate in (("lr", 2.0), ("lr", None), (None, 0.01), ("data.lr", 0.01)):
+        assert near_rate(space, name, rate) is space
+    choices = Space({"lr": [0.1, 0.01]})
+    assert near_rate(choices, "lr", 0.01) is choices
 
 
 def test_narrowing_keeps_the_best_and_never_grows():
