@@ -65,8 +65,8 @@ def near_rate(space: Space, name: str | None, rate: float | None) -> Space:
 def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.25) -> Space:
     """The space that holds the best results, with a margin of half a step between neighbours on each side.
 
-    Ranges shrink to the values of the best results and never grow. Choices that none of the best results has are
-    dropped.
+    Ranges shrink to the values of the best results and never grow. Choices stay: short trials say little about them.
+    Augmentation, for instance, pays off in longer trainings alone.
 
     Args:
         space: The space that was searched.
@@ -103,7 +103,7 @@ def _scaled(domain: Range, value: float) -> float:
 
 def _narrowed(domain: Domain, values: list[Any]) -> Domain:
     if isinstance(domain, Choices):
-        return Choices([choice for choice in domain.values if choice in values])
+        return domain
     places = sorted(_scaled(domain, value) for value in values)
     margin = (places[-1] - places[0]) / (len(places) - 1) / 2
     ends = [math.exp(end) if domain.log else end for end in (places[0] - margin, places[-1] + margin)]

@@ -88,7 +88,7 @@ def test_narrowing_keeps_the_best_and_never_grows():
     space = Space({"lr": RATE, "width": {"low": 8, "high": 64, "integer": True}, "act": ["relu", "gelu"]})
     results = [{"lr": 10 ** -(2 + n / 10), "width": 30 + n, "act": "gelu" if n < 5 else "relu"} for n in range(20)]
     smaller = narrow(space, results)
-    assert smaller["act"].values == ("gelu",)
+    assert smaller["act"].values == ("relu", "gelu")  # short trials say little about a choice
     for name in ("lr", "width"):
         assert space[name].low <= smaller[name].low < smaller[name].high <= space[name].high
         assert all(smaller.holds(name, each[name]) for each in results[:5])
