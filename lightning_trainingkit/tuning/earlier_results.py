@@ -13,7 +13,7 @@ EARLIER = "earlier"  # user attribute of such a trial, which belongs to no ticke
 
 
 def add_earlier(study: Study, space: Space, results: Sequence[Result]) -> None:
-    """Add completed results to Optuna's study, once. They are no tickets of this study: its results do not hold them.
+    """Add results to Optuna's study, once. They are no tickets of this study: its results do not hold them.
 
     Args:
         study: The study.
@@ -24,10 +24,12 @@ def add_earlier(study: Study, space: Space, results: Sequence[Result]) -> None:
     kept = patient(lambda: study.optuna.get_trials(deepcopy=False))
     if any(EARLIER in each.user_attrs for each in kept):
         return
+    states = {"completed": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
     for each in results:
-        if each.state != "completed" or each.value is None:
+        if each.state not in states or (each.state == "completed" and each.value is None):
             continue
         trial = optuna.trial.create_trial(
+            state=states[each.state],
             value=each.value,
             params={name: each.params[name] for name in space},
             distributions=space.to_distributions(),

@@ -10,7 +10,7 @@ from lightning_trainingkit.tuning.space import Domain, Range, Space
 from lightning_trainingkit.tuning.space_moves import RATES, default_space
 from lightning_trainingkit.tuning.verdict import Verdict
 
-__all__ = ["beside_space", "own_rate", "start_space"]
+__all__ = ["beside_space", "own_rate", "rate_name", "start_space"]
 
 
 def own_rate(source: Source, start: Mapping[str, Domain], first: FirstSteps) -> float | None:
@@ -21,7 +21,7 @@ def own_rate(source: Source, start: Mapping[str, Domain], first: FirstSteps) -> 
         start: The space before step 3.
         first: What steps 1 to 3 found.
     """
-    name = _rate_name(source, start)
+    name = rate_name(source, start)
     if name is None or first.factor is None:
         return None
     return float(f"{first.factor * float(_values(source, start)[name]):.4g}")
@@ -29,7 +29,7 @@ def own_rate(source: Source, start: Mapping[str, Domain], first: FirstSteps) -> 
 
 def beside_space(step: Verdict, rate: float | None, source: Source, given: Space | None) -> Verdict:
     """Step 3's verdict, with a note if its rate lies outside of the space that the user gave."""
-    name = _rate_name(source, given) if given is not None else None
+    name = rate_name(source, given) if given is not None else None
     domain = given.get(name) if given is not None and name is not None else None
     if rate is None or not isinstance(domain, Range) or domain.low <= rate <= domain.high:
         return step
@@ -45,7 +45,7 @@ def start_space(source: Source) -> Space:
         return default_space(source, 1e-3)
 
 
-def _rate_name(source: Source, start: Mapping[str, Domain]) -> str | None:
+def rate_name(source: Source, start: Mapping[str, Domain]) -> str | None:
     """The hyperparameter that is the learning rate. None if the module has none of a known name."""
     values = _values(source, start)
     names = {name.rpartition(".")[2]: name for name in reversed((*source.names, *start))}

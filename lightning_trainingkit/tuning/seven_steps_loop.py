@@ -13,7 +13,7 @@ from lightning_trainingkit.tuning.budget import Budget
 from lightning_trainingkit.tuning.curves import read_curves
 from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
 from lightning_trainingkit.tuning.next_space import widen
-from lightning_trainingkit.tuning.own_rate import beside_space, own_rate, start_space
+from lightning_trainingkit.tuning.own_rate import beside_space, own_rate, rate_name, start_space
 from lightning_trainingkit.tuning.playbook import edges_of
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.rounds import candidates, gained, noise_of
@@ -28,7 +28,7 @@ from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
 from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Space
-from lightning_trainingkit.tuning.space_moves import default_space
+from lightning_trainingkit.tuning.space_moves import default_space, near_rate
 from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.verdict import Verdict
 
@@ -36,7 +36,8 @@ __all__ = ["Loop"]
 
 _SEEDS = 1000  # between the seeds of two searches: a configuration is trained again with another seed
 _MOST_ROUNDS = 100
-_AGAIN = 3  # configurations that each round trains again
+_FIRST = 3  # configurations of step 4 that the first round trains for longer
+_AGAIN = 1  # configurations that a later round trains again: more of them would cost new configurations
 
 
 class Loop:
@@ -112,7 +113,9 @@ class Loop:
         """Steps 4 to 7. Returns why they ended."""
         trials, epochs = coarse
         space, rate = self.start, own_rate(self.source, self.start, first)
-        if self.given is None and rate is not None:
+        if self.given is not None:
+            space = near_rate(self.given, rate_name(self.source, self.start), rate)
+        elif rate is not None:
             space = default_space(self.source, rate)
         steps[-1] = beside_space(steps[-1], rate, self.source, self.given)
         if ended := self.budget.spent(epochs):
@@ -121,7 +124,7 @@ class Loop:
         self._add(steps, found)
         if not found.best:
             return "Step 4 failed: no trial was finished."
-        space, again = found.next_space or space, [each.params for each in found.ranked[:_AGAIN]]
+        space, again = found.next_space or space, [each.params for each in found.ranked[:_FIRST]]
         trials, epochs = rounds
         results: list[list[Result]] = []
         for number in range(1, _MOST_ROUNDS):
