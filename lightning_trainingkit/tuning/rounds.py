@@ -21,7 +21,7 @@ class Candidate:
     Args:
         params: The hyperparameters.
         values: The value of each training.
-        estimate: Its expected value: the mean, drawn towards the mean of all configurations.
+        estimate: Its expected value: the mean, drawn towards the median of all configurations.
     """
 
     params: Mapping[str, Any]
@@ -45,7 +45,7 @@ def candidates(results: Sequence[Result], mode: str) -> list[Candidate]:
     if not groups:
         return []
     values = [each for _, each in groups]
-    estimates = drawn_to_the_mean(values, noise_of_repeats(values) or 0.0)
+    estimates = drawn_to_the_mean(values, noise_of_repeats(values) or 0.0, mode)
     found = [
         Candidate(params, tuple(each), estimate) for (params, each), estimate in zip(groups, estimates, strict=True)
     ]
@@ -84,4 +84,5 @@ def gained(rounds: Sequence[Sequence[Result]], mode: str) -> str:
         return ""
     if gain <= 0:
         return f"No new configuration of round {len(rounds)} was better than the earlier ones."
-    return f"Round {len(rounds)} gained {gain:.2g}. A gain counts above {least:.2g}, half of the noise."
+    limit = "half of the noise" if noise is not None else "a hundredth of the way from the best value to the median"
+    return f"Round {len(rounds)} gained {gain:.2g}. A gain counts above {least:.2g}, {limit}."
