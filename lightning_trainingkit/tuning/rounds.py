@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_trainingkit.functional.repeated_values import drawn_to_the_mean, noise_of_repeats
-from lightning_trainingkit.tuning.playbook import configurations
-from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.result import Result, configurations
 
 __all__ = ["Candidate", "candidates", "gained", "noise_of"]
 

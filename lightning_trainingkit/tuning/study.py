@@ -9,7 +9,7 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.tuning.attempt_list import AttemptList
 from lightning_trainingkit.tuning.attempts import Attempt, Attempts
 from lightning_trainingkit.tuning.quiet_optuna import quiet_optuna
-from lightning_trainingkit.tuning.result import Result, result_of
+from lightning_trainingkit.tuning.result import Result, best_first, result_of
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import import_optuna, open_storage, patient
 from lightning_trainingkit.tuning.tickets import ATTEMPT, DEATHS, TICKET, Ticket
@@ -135,8 +135,7 @@ class Study:
 
     def rank(self, results: Iterable[Result]) -> list[Result]:
         """The completed ones among the results, the best first."""
-        completed = [each for each in results if each.state == "completed"]
-        return sorted(completed, key=lambda each: (1 if self.mode == "min" else -1) * (each.value or 0.0))
+        return best_first(results, self.mode)
 
     def ranked(self) -> list[Result]:
         """The results of completed tickets, the best first."""
