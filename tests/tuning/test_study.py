@@ -194,3 +194,9 @@ def test_a_short_failure_of_the_database_is_waited_for():
     failures[:] = [OperationalError("select", {}, Exception("gone"))] * 9
     with pytest.raises(OperationalError):
         patient(call, seconds=0.3)
+
+
+def test_an_old_optuna_is_refused(monkeypatch):
+    monkeypatch.setattr(optuna, "__version__", "4.6.0")
+    with pytest.raises(ImportError, match=r"needs optuna 5 or newer, got 4\.6\.0\. Run: pip install"):
+        Study(None, "demo", SPACE, 1)
