@@ -124,7 +124,7 @@ class Search:
         devices: int,
         accelerator: str,
         verbose: bool,
-        stop: Callable[[Study], bool] | None = None,
+        stop: Callable[[Study], bool | None] | None = None,
     ) -> SearchResult:
         """Train the trials that are left, and judge all."""
         trained = not self.study.is_done()

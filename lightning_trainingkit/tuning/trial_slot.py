@@ -15,16 +15,11 @@ from typing import Any
 from lightning_trainingkit.tuning.attempts import Attempt
 from lightning_trainingkit.tuning.trial_job import TrialOrder
 from lightning_trainingkit.tuning.trial_process import run_trial
-from lightning_trainingkit.tuning.trial_server import without_main
+from lightning_trainingkit.tuning.trial_server import UNGUARDED, without_main
 from lightning_trainingkit.tuning.wording import label
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
 __all__ = ["TrialSlot", "make_order"]
-
-UNGUARDED = (
-    "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that other "
-    "processes cannot import. Write that line, or move the module into a file of its own."
-)
 
 
 class TrialSlot:
