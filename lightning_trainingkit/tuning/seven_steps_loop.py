@@ -11,7 +11,7 @@ from rich.console import Console
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.budget import Budget
-from lightning_trainingkit.tuning.curves import read_curves
+from lightning_trainingkit.tuning.curves_of_best import look_at_curves
 from lightning_trainingkit.tuning.edge_verdict import edges_of
 from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
 from lightning_trainingkit.tuning.next_space import widen
@@ -136,7 +136,7 @@ class Loop:
             )
             results.append(list(found.trials))
             earlier += found.trials
-            self._add(steps, found, self._look(found))
+            self._add(steps, found, look_at_curves(found, self._records()))
             if len(found.trials) < found.planned and (ended := self.budget.spent(epochs)):
                 return ended
             ranked = candidates(earlier, self.mode)
@@ -234,21 +234,6 @@ class Loop:
             return step
         note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."
         return replace(step, notes=(*step.notes, note))
-
-    def _look(self, found: SearchResult) -> Verdict:
-        """Step 6 on the best trial of a search."""
-        best = next(iter(found.ranked), None)
-        folder = Path(str(best.outcome.get("folder", ""))) if best is not None else Path()
-        missing = "No trial was finished." if best is None else ""
-        if not missing and not self._records():
-            missing = "No curves were recorded: W&B is disabled."
-        if not missing:
-            try:
-                reading = read_curves(folder)
-                return reading[-1] if isinstance(reading, list) else reading
-            except (OSError, ValueError) as error:
-                missing = str(error)
-        return Verdict(step="curves", verdict="warn", message=missing)
 
     def _records(self) -> bool:
         """Whether trials are recorded by W&B."""

@@ -168,6 +168,15 @@ def test_loading_a_study_by_its_name(join, tmp_path):
         Study.load(tmp_path / "study.log", "dmo")
 
 
+def test_loading_a_study_creates_no_trial(tmp_path):
+    path = tmp_path / "study.log"
+    made = Study(path, "demo", SPACE, 0)  # whose maker is about to create its trials
+    assert Study.load(path, "demo").counts()["total"] == 0
+    made.owe([{"lr": 0.05}])
+    assert Study.load(path, "demo").counts()["total"] == 1
+    assert made.attempts.claim().params["lr"] == 0.05
+
+
 def test_a_value_that_is_not_a_number_cannot_win(join):
     study = join(2)
     diverged = study.attempts.claim()
