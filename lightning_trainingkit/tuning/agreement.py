@@ -59,7 +59,8 @@ def refuse_others(study: str, kept: Mapping[str, Any], mine: Mapping[str, Any], 
         if name in free or old == new:
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            refuse_others(study, *({f"{name}.{key}": value for key, value in each.items()} for each in (old, new)))
+            old, new = ({f"{name}.{key}": value for key, value in each.items()} for each in (old, new))
+            refuse_others(study, old, new)
             continue
         raise ValueError(
             f"`{name}` must be the one that {study!r} has in the storage, {old!r}, got {new!r}. Give the study another "

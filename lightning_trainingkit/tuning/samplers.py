@@ -58,7 +58,7 @@ def choose_sampling(
     samplers = optuna.samplers
     check_sampler(sampler)
     if not isinstance(sampler, str):
-        if not isinstance(sampler, samplers.BaseSampler):
+        if callable(sampler):  # a function that makes one
             check_sampler(sampler(seed))
         return Sampling(first, sampler)
     if sampler == "grid":

@@ -61,9 +61,8 @@ def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.
         return space
     found = {name: _narrowed(domain, [each[name] for each in best]) for name, domain in space.items()}
     for name, domain in space.items():
-        values = {each[name] for each in best}
-        if isinstance(domain, Range) and len(values) == 1:
-            found[name] = _around(domain, *values, tried=[each[name] for each in results])
+        if isinstance(domain, Range) and all(each[name] == best[0][name] for each in best):
+            found[name] = _around(domain, best[0][name], [each[name] for each in results])
     return Space(found)
 
 
