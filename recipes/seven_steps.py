@@ -15,16 +15,18 @@ Command:  python recipes/seven_steps.py
 
 import argparse
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import lightning as L
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments, tuning
 from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
+from lightning_trainingkit.tuning.rounds import candidates
 
 DEFAULT = {"lr": 3e-3, "weight_decay": 0.01}  # the quickstart's
 SPACE = {
@@ -32,25 +34,21 @@ SPACE = {
     "weight_decay": {"low": 1e-4, "high": 1.0, "log": True},
     "data.augment": ["none", "geometric"],
 }
+SCORES = ("val/loss", "val/acc", "test/loss", "test/acc")
 
 
-class AveragedWeights(EMAWeightAveraging):
-    """Validates the average of the weights over about 20 steps. Each trial makes its own: Lightning's is not picklable."""
-
-    def __init__(self) -> None:
-        super().__init__(decay=0.95)
-
-    def __reduce__(self) -> Any:
-        return AveragedWeights, ()
+def tail_average(average: Any, weights: Any, count: Any) -> Any:
+    """The average of the weights over about the last tenth of all steps, by Shamir and Zhang's weights."""
+    return average + (weights - average) * 9 / (count + 9)
 
 
 def main() -> None:
     """Run all steps, print their verdicts, and compare the best configuration with the default."""
     parser = experiments.argument_parser("seven_steps", __doc__)
-    parser.add_argument("--trials", type=at_least(8), default=40, help="of all searches together (%(default)s)")
+    parser.add_argument("--trials", type=at_least(8), default=60, help="of all searches together (%(default)s)")
     parser.add_argument("--jobs", type=at_least(1), default=2, help="trials at once (%(default)s)")
-    parser.add_argument("--epochs", type=at_least(1), default=20, help="of the final trainings (%(default)s)")
-    parser.add_argument("--seeds", type=at_least(2), default=3, help="of the final trainings (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=40, help="of the final trainings (%(default)s)")
+    parser.add_argument("--seeds", type=at_least(2), default=8, help="of the final trainings (%(default)s)")
     args = parser.parse_args()
     start = time.perf_counter()
     experiments.quiet()
@@ -66,12 +64,12 @@ def main() -> None:
     module = build(data)
 
     # 2. All steps. With --resume, they go on where they were interrupted.
-    short = {} if args.data == "digits" else {"coarse_epochs": 1, "round_epochs": 3}
+    lengths = (5, 20) if args.data == "digits" else (1, 3)
     found = tuning.seven_steps(
         module,
         data,
         space=SPACE,
-        callbacks=[AveragedWeights()],
+        callbacks=[WeightAveraging(avg_fn=tail_average)],
         max_trials=args.trials,
         jobs=args.jobs,
         output=folder,
@@ -79,30 +77,50 @@ def main() -> None:
         accelerator=args.accelerator,
         trainer_options={"precision": experiments.default_precision(args.data, args.precision, args.accelerator)},
         wandb=args.wandb,
-        **short,
+        coarse_epochs=lengths[0],
+        round_epochs=lengths[1],
+        round_trials=12,
     )
     if not found.best:
         parser.exit(1, f"{found.line}\n")
     searched = time.perf_counter() - start
 
-    # 3. The best configuration against the default: the same schedule, epochs and seeds, which no trial has seen.
-    compared = {"found": dict(found.best), "quickstart": DEFAULT}
-    rows = [
-        {"configuration": name, **{key: each.get(key, "none") for key in SPACE}, **score}
-        for name, each in compared.items()
-        for score in [mean(train(args, folder, name, each, seed) for seed in seeds(args))]
+    # 3. The schedule works again, and the training is longer. So the three best configurations are rehearsed.
+    refined = [trial for search in found.searches[1:] or found.searches for trial in search.trials]
+    rehearsals = [
+        {**each.params, **mean(train(args, folder, f"rehearsal-{number}", each.params, seed=50, members=2))}
+        for number, each in enumerate(candidates(refined, "min")[:3])
     ]
-    gain = rows[1]["val/loss"] - rows[0]["val/loss"]
+    rehearsals.sort(key=lambda row: row["val/loss"])
+    best = {name: rehearsals[0][name] for name in SPACE}
+    command = replace(found.searches[-1], best=best).save_config(folder / "best.yaml", args.epochs)
+    experiments.print_table(f"With the schedule: 2 seeds of {args.epochs} epochs each", rehearsals)
+
+    # 4. The best of them against the default: the same schedule, epochs and seeds, which no choice has seen.
+    compared = {"found": best, "quickstart": DEFAULT}
+    scores = {
+        name: train(args, folder, name, options, seed=100, members=args.seeds) for name, options in compared.items()
+    }
+    rows = [{"model": name, **mean(each)} for name, each in scores.items()]
+    gains = {
+        key: comparison.interval([ours[key] - theirs[key] for ours, theirs in zip(*scores.values(), strict=True)])
+        for key in SCORES
+    }
     seconds = time.perf_counter() - start
-    metrics = {**{name: each for name, each in rows[0].items() if "/" in name}, "val/loss gain": gain}
-    metrics |= {"trials": sum(len(each.trials) for each in found.searches), "epochs": found.epochs}
+    trials = sum(len(each.trials) for each in found.searches)
+    metrics = {name: value for name, value in rows[0].items() if "/" in name}
+    metrics |= {f"{name} minus the quickstart's": list(each) for name, each in gains.items()}
+    metrics |= {"trials": trials, "epochs": found.epochs, "best": best}
     experiments.write_results(folder, vars(args), metrics, rows, seconds)
     experiments.print_table(
-        f"{args.data}: {metrics['trials']} trials in {searched:.0f} s, {args.seeds} seeds of {args.epochs} epochs each",
-        rows,
-        f"val/loss gain over the quickstart's default: {gain:+.4f}",
+        f"{args.data}: {trials} trials in {searched:.0f} s, then {args.seeds} seeds of {args.epochs} epochs each",
+        [
+            *rows,
+            {"model": "difference", **{name: f"{gain:+.4f} +- {half:.4f}" for name, (gain, half) in gains.items()}},
+        ],
+        "difference: found minus quickstart; +-: 95 % interval by Student's t over the seeds, paired by seed",
         f"Files: {folder}/report.md, {folder}/best.yaml, {folder}/search.png, {folder}/dashboard.html",
-        f"Next:  {found.command}    (train it to the end)",
+        f"Next:  {command}    (train it to the end)",
         *wandb_runs.center(args, folder),
     )
 
@@ -120,39 +138,37 @@ def build(data: Any, **options: Any) -> kit.ImageClassifier:
     return kit.ImageClassifier("small_resnet", data.num_classes, model_options=model_options, **settings)
 
 
-def seeds(args: argparse.Namespace) -> range:
-    """Seeds that no trial has used."""
-    return range(args.seed + 100, args.seed + 100 + args.seeds)
-
-
-def train(args: argparse.Namespace, folder: Path, name: str, options: dict[str, Any], seed: int) -> dict[str, float]:
-    """Train one configuration once, and return the scores of its best epoch."""
-    home = folder / "final" / f"{name}-{seed}"
-    settings = {"seed": seed, "epochs": args.epochs, **options}
-    done = experiments.finished_metrics(home, settings)
-    if done is not None:
-        return done
-    start = time.perf_counter()
-    L.seed_everything(seed, verbose=False)
+def train(
+    args: argparse.Namespace, folder: Path, name: str, options: Mapping[str, Any], *, seed: int, members: int
+) -> list[dict[str, float]]:
+    """Train one configuration with fresh seeds, and return the scores of the best epochs."""
     data = data_of(args, options.get("data.augment", "none"))
     module = build(data, **{key: options[key] for key in DEFAULT})
-    best = kit.BestCheckpoint("val/loss", "min", dirpath=str(home / "checkpoints"))
-    with wandb_runs.recorded(args, folder, f"{name}, seed={seed}") as center:
-        trainer = experiments.new_trainer(
-            args, home, best, kit.EpochSeed(seed), *center, max_epochs=args.epochs, enable_checkpointing=True
-        )
-        trainer.fit(module, data)
-        kit.load_best(module, home / "checkpoints")
-        scores = {**trainer.validate(module, data, verbose=False)[0], **trainer.test(module, data, verbose=False)[0]}
-    experiments.write_results(home, settings, scores, [], time.perf_counter() - start)
-    return dict(scores)
+    homes = tuning.train_members(
+        module,
+        data,
+        members,
+        max_epochs=args.epochs,
+        seed=1000 * args.seed + seed,
+        name=f"{folder.name}-{name}",
+        folder=folder / "final" / name,
+        jobs=args.jobs,
+        accelerator=args.accelerator,
+        trainer_options={"precision": experiments.default_precision(args.data, args.precision, args.accelerator)},
+        wandb=args.wandb,
+        project=wandb_runs.project(args.data),
+    )
+    trainer, scores = experiments.new_trainer(args, folder), []
+    for home in homes:
+        kit.load_best(module, home)
+        val, test = trainer.validate(module, data, verbose=False)[0], trainer.test(module, data, verbose=False)[0]
+        scores.append({**val, **test})
+    return scores
 
 
-def mean(scores: Any) -> dict[str, Any]:
-    """The mean of each score over the seeds, with the half width of the loss's 95 % interval."""
-    found = list(scores)
-    middle = {name: fmean(each[name] for each in found) for name in found[0]}
-    return {**middle, "val/loss +-": comparison.interval([each["val/loss"] for each in found])[1]}
+def mean(scores: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each score over the seeds."""
+    return {name: fmean(each[name] for each in scores) for name in SCORES}
 
 
 if __name__ == "__main__":

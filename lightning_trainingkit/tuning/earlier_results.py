@@ -15,7 +15,7 @@ _WAIT = 10.0  # seconds for the worker that made the study to add a further resu
 
 
 def add_earlier(study: Study, space: Space, results: Sequence[Result]) -> None:
-    """Add completed results to Optuna's study, once. They are no tickets of this study: its results do not hold them.
+    """Add results to Optuna's study, once. They are no tickets of this study: its results do not hold them.
 
     Args:
         study: The study.
@@ -23,8 +23,10 @@ def add_earlier(study: Study, space: Space, results: Sequence[Result]) -> None:
         results: Results of trainings that are as long as those of this study.
     """
     optuna = import_optuna()
+    states = {"completed": optuna.trial.TrialState.COMPLETE, "pruned": optuna.trial.TrialState.PRUNED}
     for number, each in _missing(study, results):
         trial = optuna.trial.create_trial(
+            state=states[each.state],
             value=each.value,
             params={name: each.params[name] for name in space},
             distributions=space.to_distributions(),
@@ -53,4 +55,4 @@ def _missing(study: Study, results: Sequence[Result]) -> Iterator[tuple[int, Res
 
 
 def _counts(result: Result) -> bool:
-    return result.state == "completed" and result.value is not None
+    return result.state == "pruned" or (result.state == "completed" and result.value is not None)

@@ -60,9 +60,14 @@ def _file(name: str) -> Path | None:
     """The file of an imported module, or the program's own script, or the folder of a package without a file."""
     module, script = sys.modules.get(name), getattr(sys.modules["__main__"], "__file__", None)
     if module is None:
-        return Path(os.path.abspath(script)) if script is not None and Path(script).stem == name else None
+        return _whole(script) if script is not None and Path(script).stem == name else None
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-    return next((Path(os.path.abspath(each)) for each in places if each is not None), None)
+    return next((_whole(each) for each in places if each is not None), None)
+
+
+def _whole(path: str) -> Path:
+    """The path without ``..``. Links stay: a module has the name of its link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _same(file: Path, answer: str) -> bool:

@@ -85,9 +85,9 @@ def seven_steps(
     """Run all steps: check, overfit a sample, find the rate, search coarsely, refine, look, and go to step 5.
 
     - **Steps 1 to 3** run once. If one fails, nothing is searched.
-    - **Step 4** narrows the space. **Step 5** searches in rounds; each begins with the three best configurations so
-      far, trained again with another seed, which tells the noise. Where the best lies at an edge, the range is widened:
-      by default to any value, and a space that you gave at most to its own ends.
+    - **Step 4** searches rates within a decade around step 3's, and narrows the space. **Step 5** searches in rounds.
+      Each later round begins with the best configuration so far, trained again with another seed, which tells the
+      noise. Where the best lies at an edge, the range is widened, in a space that you gave at most to its own ends.
     - **Step 6** reads the curves of each round's best trial.
     - **The loop** ends when the budget is used, or when the new configurations of a round are not better than the
       earlier ones by half of the noise.
@@ -98,7 +98,8 @@ def seven_steps(
     Args:
         module: A LightningModule that called ``save_hyperparameters``, its class, or a function that returns a module.
         data: A LightningDataModule, its class, or None for the module's own loaders.
-        space: As in ``coarse_search``. By default around the rate that step 3 finds.
+        space: As in ``coarse_search``. Of its learning rates, step 4 searches a decade around step 3's rate to each
+            side, if the range holds that rate.
         max_trials: Trials of all searches and workers. None sets no limit.
         max_epochs: Epochs of all searches and workers, with the training steps of steps 1 to 3.
         max_hours: Hours of this call. Running trials finish.

@@ -11,7 +11,7 @@ from rich.console import Console
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.budget import Budget
-from lightning_trainingkit.tuning.curves_of_best import look_at_curves
+from lightning_trainingkit.tuning.curves import read_curves
 from lightning_trainingkit.tuning.edge_verdict import edges_of
 from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
 from lightning_trainingkit.tuning.next_space import widen
@@ -28,7 +28,7 @@ from lightning_trainingkit.tuning.seven_steps_result import seven_steps_result
 from lightning_trainingkit.tuning.shared_note import write_ended, write_note
 from lightning_trainingkit.tuning.source import Source, make_source
 from lightning_trainingkit.tuning.space import Range, Space
-from lightning_trainingkit.tuning.space_moves import RATES, default_space
+from lightning_trainingkit.tuning.space_moves import RATES, default_space, near_rate
 from lightning_trainingkit.tuning.space_points import middle
 from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.verdict import Verdict
@@ -37,7 +37,8 @@ __all__ = ["Loop"]
 
 _SEEDS = 1000  # between the seeds of two searches: a configuration is trained again with another seed
 _MOST_ROUNDS = 100
-_AGAIN = 3  # configurations that each round trains again
+_FIRST = 3  # configurations of step 4 that the first round trains for longer
+_AGAIN = 1  # configurations that a later round trains again: more of them would cost new configurations
 
 
 class Loop:
@@ -112,7 +113,9 @@ class Loop:
     ) -> str:
         """Steps 4 to 7. Returns why they ended."""
         trials, epochs = coarse
-        space = self.given if self.given is not None else default_space(self.source, self._rate(first))
+        rate = self._rate(first)
+        given = self.given
+        space = near_rate(given, self._rate_name(), rate) if given is not None else default_space(self.source, rate)
         steps[-1] = self._beside(steps[-1], first)
         if ended := self.budget.spent(epochs):
             return ended
@@ -120,7 +123,7 @@ class Loop:
         self._add(steps, found)
         if not found.best:
             return "Step 4 failed: no trial was finished."
-        space, again = found.next_space or space, [each.params for each in found.ranked[:_AGAIN]]
+        space, again = found.next_space or space, [each.params for each in found.ranked[:_FIRST]]
         trials, epochs = rounds
         results: list[list[Result]] = []
         for number in range(1, _MOST_ROUNDS):
@@ -136,7 +139,7 @@ class Loop:
             )
             results.append(list(found.trials))
             earlier += found.trials
-            self._add(steps, found, look_at_curves(found, self._records()))
+            self._add(steps, found, self._look(found))
             if len(found.trials) < found.planned and (ended := self.budget.spent(epochs)):
                 return ended
             ranked = candidates(earlier, self.mode)
@@ -234,6 +237,21 @@ class Loop:
             return step
         note = f"The range of `{name}`, {domain.low:.3g} to {domain.high:.3g}, does not hold this rate."
         return replace(step, notes=(*step.notes, note))
+
+    def _look(self, found: SearchResult) -> Verdict:
+        """Step 6 on the best trial of a search."""
+        best = next(iter(found.ranked), None)
+        folder = Path(str(best.outcome.get("folder", ""))) if best is not None else Path()
+        missing = "No trial was finished." if best is None else ""
+        if not missing and not self._records():
+            missing = "No curves were recorded: W&B is disabled."
+        if not missing:
+            try:
+                reading = read_curves(folder)
+                return reading[-1] if isinstance(reading, list) else reading
+            except (OSError, ValueError) as error:
+                missing = str(error)
+        return Verdict(step="curves", verdict="warn", message=missing)
 
     def _records(self) -> bool:
         """Whether trials are recorded by W&B."""

@@ -9,7 +9,7 @@ from lightning_trainingkit.tuning.space import Choices, Domain, Range, Space
 if TYPE_CHECKING:
     from lightning_trainingkit.tuning.source import Source
 
-__all__ = ["default_space", "edges", "narrow"]
+__all__ = ["default_space", "edges", "narrow", "near_rate"]
 
 RATES = ("lr", "learning_rate", "base_lr", "max_lr", "peak_lr")
 DECAYS = ("weight_decay", "wd", "decay", "l2")
@@ -43,13 +43,31 @@ def default_space(source: "Source", rate: float | None = None) -> Space:
     return Space(domains)
 
 
+def near_rate(space: Space, name: str | None, rate: float | None) -> Space:
+    """The space with its learning rate within a decade around step 3's rate. A range without this rate stays.
+
+    Args:
+        space: The space.
+        name: The hyperparameter that is the learning rate.
+        rate: Step 3's learning rate. None leaves the space.
+
+    Example:
+        >>> near_rate(Space({"lr": {"low": 1e-5, "high": 1.0, "log": True}}), "lr", 0.5)["lr"].low
+        0.05
+    """
+    domain = space.get(name or "")
+    if rate is None or not isinstance(domain, Range) or not domain.low < rate < domain.high:
+        return space
+    low, high = max(domain.low, rate / _DECADE), min(domain.high, rate * _DECADE)
+    return Space({**space, str(name): Range(low, high, domain.log, domain.integer)})
+
+
 def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.25) -> Space:
     """The space that holds the best results, with a margin of half a step between neighbours on each side.
 
     Where the best results have one value, the margin is half a step to the nearest other value, or 1 for an integer.
-
-    Ranges shrink to the values of the best results and never grow. Choices that none of the best results has are
-    dropped.
+    Ranges shrink to the values of the best results and never grow. Choices stay: short trials say little about them.
+    Augmentation, for instance, pays off in longer trainings alone.
 
     Args:
         space: The space that was searched.
@@ -90,7 +108,7 @@ def _scaled(domain: Range, value: float) -> float:
 
 def _narrowed(domain: Domain, values: list[Any]) -> Domain:
     if isinstance(domain, Choices):
-        return Choices([choice for choice in domain.values if choice in values])
+        return domain
     places = sorted(_scaled(domain, value) for value in values)
     margin = (places[-1] - places[0]) / (len(places) - 1) / 2
     ends = [math.exp(end) if domain.log else end for end in (places[0] - margin, places[-1] + margin)]

@@ -1,9 +1,14 @@
+import math
+
 import pytest
 
 from lightning_trainingkit.tuning.budget import Budget
+from lightning_trainingkit.tuning.earlier_results import add_earlier
 from lightning_trainingkit.tuning.next_space import widen
+from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.rounds import candidates, gained
 from lightning_trainingkit.tuning.space import Choices, Range, Space
+from lightning_trainingkit.tuning.study import Study
 from tests.tuning.made_search import result
 
 SPACE = Space({"lr": Range(1e-3, 1e-1, log=True), "layers": Range(2, 4, integer=True), "act": Choices(["a", "b"])})
@@ -64,3 +69,21 @@ def test_a_budget_counts_trials_and_epochs():
     for name, value in (("max_trials", 0), ("max_epochs", 0), ("max_hours", -1)):
         with pytest.raises(ValueError, match=f"`{name}` must be"):
             Budget(**{"trials": None, "epochs": None, "hours": None, name[4:]: value})
+
+
+def test_the_sampler_knows_the_completed_and_the_pruned_trials_of_earlier_rounds():
+    study = Study(None, "second round", SPACE, 1)
+    point = {"lr": 0.01, "layers": 2, "act": "a"}
+    known = [
+        result(0, point, 0.5),
+        result(1, point, 0.9, "pruned"),
+        result(2, point, None, "failed"),
+        Result(3, "pruned", point, None, {1: math.nan}, 1, {"diverged": True}, "", 3),
+    ]
+    add_earlier(study, SPACE, known)
+    add_earlier(study, SPACE, known)
+    states = [each.state.name for each in study.optuna.trials]
+    assert sorted(states) == ["COMPLETE", "PRUNED", "PRUNED", "WAITING"]
+    assert study.counts()["total"] == 1
+    assert set(study.attempts.claim().params) == set(SPACE)
+    assert study.results() == []

@@ -2,7 +2,7 @@ import pytest
 
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.space import Choices, Range, Space
-from lightning_trainingkit.tuning.space_moves import default_space, edges, narrow
+from lightning_trainingkit.tuning.space_moves import default_space, edges, narrow, near_rate
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 
@@ -71,11 +71,24 @@ def test_the_default_is_a_decade_around_the_rate():
         default_space(Source(dict, given={}, names=("width",), describe=""))
 
 
+def test_a_given_range_of_rates_is_searched_around_step_3s_rate_and_never_left():
+    space = Space({"lr": Range(1e-5, 1.0, log=True), "drop": Range(0.0, 0.5)})
+    assert near_rate(space, "lr", 0.01).form == {
+        "lr": {"low": 1e-3, "high": 0.1, "log": True},
+        "drop": space.form["drop"],
+    }
+    assert near_rate(space, "lr", 0.5)["lr"] == Range(0.05, 1.0, log=True)
+    for name, rate in (("lr", 2.0), ("lr", None), (None, 0.01), ("data.lr", 0.01)):
+        assert near_rate(space, name, rate) is space
+    choices = Space({"lr": [0.1, 0.01]})
+    assert near_rate(choices, "lr", 0.01) is choices
+
+
 def test_narrowing_keeps_the_best_and_never_grows():
     space = Space({"lr": RATE, "width": {"low": 8, "high": 64, "integer": True}, "act": ["relu", "gelu"]})
     results = [{"lr": 10 ** -(2 + n / 10), "width": 30 + n, "act": "gelu" if n < 5 else "relu"} for n in range(20)]
     smaller = narrow(space, results)
-    assert smaller["act"].values == ("gelu",)
+    assert smaller["act"].values == ("relu", "gelu")  # short trials say little about a choice
     for name in ("lr", "width"):
         assert space[name].low <= smaller[name].low < smaller[name].high <= space[name].high
         assert all(smaller.holds(name, each[name]) for each in results[:5])
