@@ -159,7 +159,7 @@ def distinct(rows: list[dict[str, float]]) -> int:
 
 def importance(table: dict[str, Any]) -> float:
     """The share of the learning rate in what both hyperparameters explain of the ranks of all trainings."""
-    from lightning_trainingkit.tuning.playbook import importances
+    from lightning_trainingkit.tuning.importance import importances
     from lightning_trainingkit.tuning.result import Result
 
     results = [

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.result import result_of, trained_epochs
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.tickets import Ticket
 
@@ -53,19 +54,25 @@ class Budget:
         """Why no round is searched that could only repeat configurations."""
         return f"The budget of {self.trials} trials is used but for {trials}, too few for a round."
 
-    def stop(self, epochs: int) -> Callable[[Study], bool]:
-        """Whether a search must start no further trial of so many epochs, as ``run_trials`` asks it."""
+    def stop(self, epochs: int) -> Callable[[Study], bool | None]:
+        """Whether a search must start no further trial of so many epochs, as ``run_trials`` asks it.
 
-        def stop(study: Study) -> bool:
+        A running trial counts with all of its epochs. It may be pruned, so the answer is None until it has ended: all
+        workers leave a search with the same results.
+        """
+
+        def stop(study: Study) -> bool | None:
             if self._end is not None and time.monotonic() >= self._end:
                 return True
             if self.epochs is None:
                 return False
-            running = sum(_epochs(ticket, epochs) for ticket in study.tickets().values())
-            return self.used_epochs + running + epochs > self.epochs
+            tickets = study.tickets().values()
+            if self.used_epochs + sum(_epochs(each, epochs) for each in tickets) + epochs <= self.epochs:
+                return False
+            return None if any(each.state == "running" for each in tickets) else True
 
         return stop
 
 
 def _epochs(ticket: Ticket, planned: int) -> int:
-    return planned if ticket.state == "running" else max(ticket.reports, default=0)
+    return planned if ticket.state == "running" else trained_epochs(result_of(ticket))

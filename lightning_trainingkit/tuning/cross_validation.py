@@ -131,7 +131,7 @@ def cross_validate(
     if len(chosen) == 1:
         del space["configuration"]
     study = Study(
-        storage or home / "study.journal", name, Space(space), 1, mode=mode, seed=seed, points=[_point(space, 0, 0)]
+        storage or home / "study.log", name, Space(space), 1, mode=mode, seed=seed, points=[_point(space, 0, 0)]
     )
     study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
     listed = json.dumps(chosen, default=str, sort_keys=True)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from lightning_trainingkit.tuning.quiet_optuna import quiet_optuna
 from lightning_trainingkit.tuning.storage import import_optuna
 
 __all__ = ["FIRST", "Race", "run_race"]
@@ -85,12 +86,8 @@ def _losers(values: Mapping[int, list[float]], mode: str) -> list[int]:
         steps = dict(enumerate(values[configuration]))
         return optuna.trial.create_trial(state=state, value=value, intermediate_values=steps)
 
-    level = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
-    try:
+    with quiet_optuna():
         study = optuna.create_study(direction="minimize" if mode == "min" else "maximize")
-    finally:
-        optuna.logging.set_verbosity(level)
     mean = sum(values[best]) / len(values[best])
     study.add_trial(trial(best, optuna.trial.TrialState.COMPLETE, mean))
     running = optuna.trial.TrialState.RUNNING

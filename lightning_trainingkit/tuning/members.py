@@ -112,9 +112,7 @@ def train_members(
     )
     home = open_home(folder, name)
     points = [{"seed": seed + number} for number in range(members)]
-    study = Study(
-        storage or home / "study.journal", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points
-    )
+    study = Study(storage or home / "study.log", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points)
     study.check_facts(training_of(source, trainer_options, callbacks))
     study.owe(points)
     trials = Source(

@@ -1,11 +1,12 @@
 """What came of a ticket."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_trainingkit.tuning.tickets import DIED, ERROR, OUTCOME, Ticket
 
-__all__ = ["Result", "result_of"]
+__all__ = ["Result", "best_first", "configurations", "result_of", "trained_epochs"]
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,33 @@ def result_of(ticket: Ticket) -> Result:
         error=str(attributes.get(ERROR) or attributes.get(DIED) or ""),
         trial=last.number,
     )
+
+
+def best_first(results: Iterable[Result], mode: str) -> list[Result]:
+    """The completed results, the best first.
+
+    Args:
+        results: Results of trials in any state.
+        mode: Better end of the metric.
+    """
+    completed = [each for each in results if each.state == "completed" and each.value is not None]
+    return sorted(completed, key=lambda each: (1 if mode == "min" else -1) * float(each.value or 0.0))
+
+
+def configurations(results: Iterable[Result]) -> list[tuple[dict[str, Any], list[float]]]:
+    """Each configuration with the values of all its trainings, in the order of the results."""
+    found: dict[str, tuple[dict[str, Any], list[float]]] = {}
+    for each in results:
+        if each.state == "completed" and each.value is not None:
+            key = repr(sorted(each.params.items()))
+            found.setdefault(key, (each.params, []))[1].append(float(each.value))
+    return list(found.values())
+
+
+def trained_epochs(result: Result) -> int:
+    """Epochs that a trial trained. An epoch that a dead attempt trained and a later one repeated counts once."""
+    known: Sequence[int] = [
+        *result.reports,
+        int(result.outcome.get("epochs", 0)) + int(result.outcome.get("resumed", 0)),
+    ]
+    return max(known, default=0)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_trainingkit.functional.repeated_values import drawn_to_the_mean, noise_of_repeats
-from lightning_trainingkit.tuning.playbook import configurations
-from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.result import Result, configurations
 
 __all__ = ["Candidate", "candidates", "gained", "noise_of"]
 
@@ -21,7 +20,7 @@ class Candidate:
     Args:
         params: The hyperparameters.
         values: The value of each training.
-        estimate: Its expected value: the mean, drawn towards the mean of all configurations.
+        estimate: Its expected value: the mean, drawn towards the median of all configurations.
     """
 
     params: Mapping[str, Any]
@@ -45,7 +44,7 @@ def candidates(results: Sequence[Result], mode: str) -> list[Candidate]:
     if not groups:
         return []
     values = [each for _, each in groups]
-    estimates = drawn_to_the_mean(values, noise_of_repeats(values) or 0.0)
+    estimates = drawn_to_the_mean(values, noise_of_repeats(values) or 0.0, mode)
     found = [
         Candidate(params, tuple(each), estimate) for (params, each), estimate in zip(groups, estimates, strict=True)
     ]
@@ -84,4 +83,5 @@ def gained(rounds: Sequence[Sequence[Result]], mode: str) -> str:
         return ""
     if gain <= 0:
         return f"No new configuration of round {len(rounds)} was better than the earlier ones."
-    return f"Round {len(rounds)} gained {gain:.2g}. A gain counts above {least:.2g}, half of the noise."
+    limit = "half of the noise" if noise is not None else "a hundredth of the way from the best value to the median"
+    return f"Round {len(rounds)} gained {gain:.2g}. A gain counts above {least:.2g}, {limit}."

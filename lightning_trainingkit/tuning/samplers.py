@@ -52,12 +52,14 @@ def choose_sampling(
     Raises:
         ImportError: If the sampler needs a package that is not installed.
         TypeError: If the sampler is of another type.
-        ValueError: If the name is unknown, or a grid does not fit into the trials.
+        ValueError: If the name is unknown, if a grid does not fit into the trials, or if the sampler ends searches.
     """
     optuna = import_optuna()
     samplers = optuna.samplers
     check_sampler(sampler)
     if not isinstance(sampler, str):
+        if callable(sampler):  # a function that makes one
+            check_sampler(sampler(seed))
         return Sampling(first, sampler)
     if sampler == "grid":
         return Sampling([*first, *grid_points(space, trials - len(first))], samplers.RandomSampler(seed=seed))
@@ -84,12 +86,18 @@ def check_sampler(sampler: Sampler) -> None:
     Raises:
         ImportError: If the sampler needs a package that is not installed.
         TypeError: If the sampler is of another type.
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or if the sampler ends searches itself.
     """
     if not isinstance(sampler, str):
-        if not isinstance(sampler, import_optuna().samplers.BaseSampler) and not callable(sampler):
+        samplers = import_optuna().samplers
+        if not isinstance(sampler, samplers.BaseSampler) and not callable(sampler):
             raise TypeError(
                 f"`sampler` must be a name or one of Optuna's samplers, got {sampler!r}. Names: {', '.join(SAMPLERS)}."
+            )
+        if isinstance(sampler, samplers.GridSampler | samplers.BruteForceSampler):
+            raise ValueError(  # they stop Optuna's own loop, which no search runs
+                f"`sampler` must choose a point for each trial, got {type(sampler).__name__}, which ends the search "
+                "itself. Use sampler='grid'."
             )
         return
     _check.one_of("sampler", sampler, SAMPLERS, "Or give one of Optuna's samplers.")

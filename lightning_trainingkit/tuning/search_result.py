@@ -1,17 +1,17 @@
 """The answer of a search, steps 4 and 5."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit.tuning.cli_config import write_config
-from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.result import Result, best_first, trained_epochs
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.verdict import Verdict
 
-__all__ = ["LONGER", "SearchResult", "trained_epochs"]
+__all__ = ["LONGER", "SearchResult"]
 
 LONGER = 5  # the final training has so many times the epochs of a trial
 
@@ -66,8 +66,7 @@ class SearchResult(Verdict):
     @property
     def ranked(self) -> list[Result]:
         """The completed trials, the best first."""
-        done = [each for each in self.trials if each.state == "completed" and each.value is not None]
-        return sorted(done, key=lambda each: (1 if self.mode == "min" else -1) * float(each.value or 0.0))
+        return best_first(self.trials, self.mode)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -134,12 +133,3 @@ class SearchResult(Verdict):
         from lightning_trainingkit.tuning.search_picture import save_picture
 
         save_picture([self], path)
-
-
-def trained_epochs(result: Result) -> int:
-    """Epochs that a trial trained, over all its attempts."""
-    known: Sequence[int] = [
-        *result.reports,
-        int(result.outcome.get("epochs", 0)) + int(result.outcome.get("resumed", 0)),
-    ]
-    return max(known, default=0)

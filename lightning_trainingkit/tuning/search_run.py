@@ -26,6 +26,7 @@ from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.trial_job import TrialJob
 from lightning_trainingkit.tuning.trial_parts import open_home
 from lightning_trainingkit.tuning.trials import run_trials
+from lightning_trainingkit.tuning.wording import values_listed
 
 __all__ = ["Search", "as_space", "search_result"]
 
@@ -122,7 +123,7 @@ class Search:
         devices: int,
         accelerator: str,
         verbose: bool,
-        stop: Callable[[Study], bool] | None = None,
+        stop: Callable[[Study], bool | None] | None = None,
     ) -> SearchResult:
         """Train the trials that are left, and judge all."""
         trained = not self.study.is_done()
@@ -179,7 +180,8 @@ def search_result(
     if ranked:
         best = ranked[0]
         message = (
-            f"The best of {counts['total']} trials{said} has {monitor} {best.value:.4g} with {_listed(best.params)}."
+            f"The best of {counts['total']} trials{said} has {monitor} {best.value:.4g} with "
+            f"{values_listed(best.params)}."
         )
         bad = any(each.verdict != "pass" for each in lines)
         advice = " ".join(each.advice for each in lines if each.verdict != "pass" and each.advice)
@@ -203,10 +205,3 @@ def search_result(
         settings=settings,
         folder=folder,
     )
-
-
-def _listed(params: Mapping[str, Any]) -> str:
-    shown = [
-        f"`{name}={value:.3g}`" if isinstance(value, float) else f"`{name}={value}`" for name, value in params.items()
-    ]
-    return ", ".join(shown)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lightning_trainingkit.tuning.agreement import keep_or_refuse
 from lightning_trainingkit.tuning.cli_config import is_plain, plain
 from lightning_trainingkit.tuning.source import Source
-from lightning_trainingkit.tuning.storage import patient
 from lightning_trainingkit.tuning.study import Study
 
 __all__ = ["SETTINGS", "agree", "fixed_values", "training_of"]
@@ -49,18 +49,4 @@ def agree(study: Study, settings: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If a setting differs.
     """
-    stored = patient(lambda: study.optuna.user_attrs).get(SETTINGS)
-    if stored is None:
-        patient(lambda: study.optuna.set_user_attr(SETTINGS, dict(settings)))
-        return dict(settings)
-    for name in sorted({*stored, *settings} - set(_FREE)):
-        old, new = stored.get(name), settings.get(name)
-        if old != new:
-            if isinstance(old, Mapping) and isinstance(new, Mapping):
-                key = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-                name, old, new = f"{name}.{key}", old.get(key), new.get(key)
-            raise ValueError(
-                f"`{name}` must be the study's, {old!r}, got {new!r}. Give the study {study.name!r} its old settings, "
-                "or another name."
-            )
-    return dict(stored)
+    return keep_or_refuse(study.optuna, SETTINGS, settings, free=_FREE)

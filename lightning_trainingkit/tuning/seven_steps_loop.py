@@ -11,11 +11,11 @@ from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.budget import Budget
 from lightning_trainingkit.tuning.curves import read_curves
+from lightning_trainingkit.tuning.edge_verdict import edges_of
 from lightning_trainingkit.tuning.first_steps import FirstSteps, run_first_steps
 from lightning_trainingkit.tuning.next_space import widen
 from lightning_trainingkit.tuning.own_rate import beside_space, own_rate, rate_name, start_space
-from lightning_trainingkit.tuning.playbook import edges_of
-from lightning_trainingkit.tuning.result import Result
+from lightning_trainingkit.tuning.result import Result, best_first
 from lightning_trainingkit.tuning.rounds import candidates, gained, noise_of
 from lightning_trainingkit.tuning.samplers import Sampler
 from lightning_trainingkit.tuning.search_result import SearchResult
@@ -148,8 +148,7 @@ class Loop:
                 return "Step 5 failed: no trial was finished."
             if len(results) > 1 and (ended := gained(results, self.mode)):
                 return ended
-            done = [each for each in earlier if each.state == "completed" and each.value is not None]
-            done.sort(key=lambda each: (1 if self.mode == "min" else -1) * float(each.value or 0.0))
+            done = best_first(earlier, self.mode)
             inside = [each for each in done if all(space.holds(name, value) for name, value in each.params.items())]
             if len(inside) > 3:
                 space = widen(space, edges_of(space, inside, self.mode, noise_of(earlier)), self.given)

@@ -8,6 +8,7 @@ from lightning_trainingkit.tuning.rounds import Candidate, candidates
 from lightning_trainingkit.tuning.search_result import SearchResult
 from lightning_trainingkit.tuning.seven_steps import SevenSteps
 from lightning_trainingkit.tuning.verdict import Verdict
+from lightning_trainingkit.tuning.wording import values_listed
 
 __all__ = ["seven_steps_result"]
 
@@ -40,17 +41,13 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
         )
     last = searches[-1]
     trainings = f"{len(best.values)} training{'s' * (len(best.values) > 1)}"
-    shown = ", ".join(
-        f"`{name}={value:.3g}`" if isinstance(value, float) else f"`{name}={value}`"
-        for name, value in best.params.items()
-    )
     mean = sum(best.values) / len(best.values)
     verdict: Literal["pass", "warn"] = "warn" if any(each.verdict != "pass" for each in (*steps[:3], last)) else "pass"
     return SevenSteps(
         step="seven_steps",
         verdict=verdict,
         message=f"The best of {trials} trials ({epochs:.0f} epochs) has {last.monitor} {mean:.4g} in {trainings}, with "
-        f"{shown}. {ended}",
+        f"{values_listed(best.params)}. {ended}",
         advice=last.advice,
         value=best.estimate,
         best=dict(best.params),

@@ -65,6 +65,7 @@ def near_rate(space: Space, name: str | None, rate: float | None) -> Space:
 def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.25) -> Space:
     """The space that holds the best results, with a margin of half a step between neighbours on each side.
 
+    Where the best results have one value, the margin is half a step to the nearest other value, or 1 for an integer.
     Ranges shrink to the values of the best results and never grow. Choices stay: short trials say little about them.
     Augmentation, for instance, pays off in longer trainings alone.
 
@@ -76,7 +77,11 @@ def narrow(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.
     best = results[: max(3, math.ceil(share * len(results)))]
     if len(best) < 3:
         return space
-    return Space({name: _narrowed(domain, [each[name] for each in best]) for name, domain in space.items()})
+    found = {name: _narrowed(domain, [each[name] for each in best]) for name, domain in space.items()}
+    for name, domain in space.items():
+        if isinstance(domain, Range) and all(each[name] == best[0][name] for each in best):
+            found[name] = _around(domain, best[0][name], [each[name] for each in results])
+    return Space(found)
 
 
 def edges(space: Space, results: Sequence[Mapping[str, Any]], share: float = 0.1) -> dict[str, Literal["low", "high"]]:
@@ -111,3 +116,15 @@ def _narrowed(domain: Domain, values: list[Any]) -> Domain:
         ends = [math.floor(ends[0]), math.ceil(ends[1])]
     low, high = max(domain.low, ends[0]), min(domain.high, ends[1])
     return domain if low >= high else Range(low, high, domain.log, domain.integer)
+
+
+def _around(domain: Range, value: float, tried: Sequence[float]) -> Range:
+    """A range around one value, half of the way to the nearest values that were tried."""
+    if domain.integer:
+        return Range(max(domain.low, value - 1), min(domain.high, value + 1), domain.log, integer=True)
+    below = _scaled(domain, max((each for each in tried if each < value), default=domain.low))
+    place = _scaled(domain, value)
+    above = _scaled(domain, min((each for each in tried if each > value), default=domain.high))
+    ends = [math.exp(end) if domain.log else end for end in ((below + place) / 2, (place + above) / 2)]
+    low, high = min(value, max(domain.low, ends[0])), max(value, min(domain.high, ends[1]))  # exp(log(x)) may miss x
+    return Range(low, high, domain.log)

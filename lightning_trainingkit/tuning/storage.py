@@ -13,6 +13,8 @@ __all__ = ["import_optuna", "open_storage", "patient"]
 
 T = TypeVar("T")
 PATIENCE = 60.0  # seconds for a database to come back
+_OPTUNA = 5  # the oldest version
+_INSTALL = "Run: pip install 'lightning-trainingkit[tuning]'."
 OPENING = 5.0  # seconds for a database to answer at first
 
 
@@ -25,7 +27,9 @@ def import_optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ImportError("A search needs optuna. Run: pip install 'lightning-trainingkit[tuning]'.") from error
+        raise ImportError(f"A search needs optuna. {_INSTALL}") from error
+    if int(optuna.__version__.partition(".")[0]) < _OPTUNA:
+        raise ImportError(f"A search needs optuna {_OPTUNA} or newer, got {optuna.__version__}. {_INSTALL}")
     return optuna
 
 

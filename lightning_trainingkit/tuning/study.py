@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.agreement import keep_or_refuse, refuse_others
 from lightning_trainingkit.tuning.attempt_list import AttemptList
 from lightning_trainingkit.tuning.attempts import Attempt, Attempts
 from lightning_trainingkit.tuning.quiet_optuna import quiet_optuna
-from lightning_trainingkit.tuning.result import Result, result_of
+from lightning_trainingkit.tuning.result import Result, best_first, result_of
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import import_optuna, open_storage, patient
 from lightning_trainingkit.tuning.tickets import ATTEMPT, DEATHS, TICKET, Ticket
@@ -34,7 +35,7 @@ class Study:
         storage: None for memory, a file for a journal, or the URL of a database.
         name: Name of the study.
         space: The space that is searched.
-        trials: Number of trials over all workers. A study that has more of them keeps them.
+        trials: Number of trials over all workers. A study that has more of them keeps them. 0 creates none.
         mode: Whether low (``"min"``) or high (``"max"``) values are good.
         seed: Seed of the study.
         sampler: One of Optuna's samplers, or a function that makes one from a seed. The function is called for each
@@ -47,6 +48,7 @@ class Study:
         optuna: Optuna's own study, for its plots and importances.
         attempts: What this worker claims and finishes.
         all_attempts: The attempts of all workers.
+        made: Whether this worker created the study.
 
     Raises:
         ValueError: If the stored study has another space or mode, or was not made by the kit.
@@ -78,7 +80,7 @@ class Study:
         package = import_optuna()
         self.name = name
         self.space = space
-        self.trials = _check.integer("trials", trials, "Give the number of trials over all workers.", least=1)
+        self.trials = _check.integer("trials", trials, "Give the number of trials over all workers.", least=0)
         _check.one_of("mode", mode, ("min", "max"), "Say which end is good.")
         self.mode = mode
         self.seed = _check.integer("seed", seed, "Give any whole number.", least=0)
@@ -87,7 +89,7 @@ class Study:
         self._check_points()
         sampler = sampler or (lambda seed: package.samplers.TPESampler(seed=seed, constant_liar=True))
         self._storage = open_storage(storage)
-        self._made = False
+        self.made = False
         with quiet_optuna():
             self.optuna: optuna.Study = self._open(pruner or package.pruners.NopPruner())
         self._check_stored()
@@ -97,7 +99,7 @@ class Study:
 
     @classmethod
     def load(cls, storage: str | Path | None, name: str, **options: Any) -> "Study":
-        """Open a study that is there, with the space that it has.
+        """Open a study that is there, with the space that it has. It gets no further trials, unless ``trials`` asks so.
 
         Raises:
             ValueError: If there is no such study of the kit. The names of others are listed.
@@ -113,7 +115,7 @@ class Study:
             )
         kept = found[name][_KIT]
         given = {name: kept[name] for name in ("mode", "seed", "retries")} | options
-        return cls(storage, name, Space(kept["space"]), given.pop("trials", 1), **given)
+        return cls(storage, name, Space(kept["space"]), given.pop("trials", 0), **given)
 
     def tickets(self) -> dict[int, Ticket]:
         """All tickets by number."""
@@ -135,8 +137,7 @@ class Study:
 
     def rank(self, results: Iterable[Result]) -> list[Result]:
         """The completed ones among the results, the best first."""
-        completed = [each for each in results if each.state == "completed"]
-        return sorted(completed, key=lambda each: (1 if self.mode == "min" else -1) * (each.value or 0.0))
+        return best_first(results, self.mode)
 
     def ranked(self) -> list[Result]:
         """The results of completed tickets, the best first."""
@@ -170,11 +171,11 @@ class Study:
         Raises:
             ValueError: If the study has another value.
         """
-        kept = patient(lambda: self.optuna.user_attrs).get(_FACTS)
-        if kept is None:
-            patient(lambda: self.optuna.set_user_attr(_FACTS, dict(facts)))
-        else:
-            self._check_same(kept, facts)
+        keep_or_refuse(self.optuna, _FACTS, facts)
+
+    def check_job(self, job: Mapping[str, Any]) -> None:
+        """Refuse trials of another kind than the study has: their values cannot be compared."""
+        keep_or_refuse(self.optuna, _JOB, job, again=not any(each.reports for each in self.tickets().values()))
 
     def _check_points(self) -> None:
         for point in self.points:
@@ -192,7 +193,7 @@ class Study:
             created = patient(lambda: optuna.create_study(direction=direction, **options))
         except optuna.exceptions.DuplicatedStudyError:
             return patient(lambda: optuna.load_study(**options))
-        self._made = True
+        self.made = True
         patient(lambda: created.set_user_attr(_KIT, self._described()))
         return created
 
@@ -218,31 +219,12 @@ class Study:
                 f"`space` must be the one that {self.name!r} has in the storage, got {mine['space']}, not "
                 f"{kept['space']}. Give the study another name, or the stored space."
             )
-        self._check_same({name: kept[name] for name in mine}, mine)
-
-    def _check_same(self, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-        for name, value in mine.items():
-            if isinstance(value, Mapping) and isinstance(kept.get(name), Mapping):
-                whole = dict.fromkeys((*kept[name], *value))
-                self._check_same(*({f"{name}.{key}": each.get(key) for key in whole} for each in (kept[name], value)))
-            elif kept[name] != value:
-                raise ValueError(
-                    f"`{name}` must be the one that {self.name!r} has in the storage, {kept[name]!r}, got {value!r}. "
-                    "Give the study another name, or the stored value."
-                )
-
-    def check_job(self, job: Mapping[str, Any]) -> None:
-        """Refuse trials of another kind than the study has: their values cannot be compared."""
-        kept = patient(lambda: self.optuna.user_attrs).get(_JOB)
-        if kept is None or not any(each.reports for each in self.tickets().values()):
-            patient(lambda: self.optuna.set_user_attr(_JOB, dict(job)))
-        else:
-            self._check_same(kept, job)
+        refuse_others(self.name, {name: kept[name] for name in mine}, mine)
 
     def _create_tickets(self) -> None:
         """Create the missing tickets. A worker that joins lets the one that made the study create them."""
         count, since = -1, time.monotonic()
-        while not self._made and time.monotonic() - since < 1.0:
+        while not self.made and time.monotonic() - since < 1.0:
             found = len(self.tickets())
             if found >= self.trials:
                 break

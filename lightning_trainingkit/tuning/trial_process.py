@@ -39,7 +39,8 @@ def run_trial(pipe: Connection, order: TrialOrder) -> None:
     """Train one attempt, as one rank of it, and send what came of it.
 
     Messages to the worker: ``("began", resumed_epochs)``, ``("report", epochs, value)`` which is answered by True
-    (stop) or False, and one of ``("done", outcome)``, ``("wrong", said)``, ``("failed", traceback)``.
+    (stop) or False, and one of ``("done", outcome)``, ``("wrong", said)``, ``("failed", traceback)``. A process that
+    is terminated sends none of them.
     """
     _become(order)
     _end_with(order.worker)
@@ -57,7 +58,9 @@ def run_trial(pipe: Connection, order: TrialOrder) -> None:
     except WrongSetupError as error:
         _tell(pipe, ("wrong", str(error)))
         _leave(1)
-    except BaseException:
+    except BaseException as error:
+        if _was_terminated(error):  # without a message it counts as a death, and is tried again
+            _leave(128 + signal.SIGTERM)
         _tell(pipe, ("failed", traceback.format_exc()))
         _leave(1)
     _leave(0)
@@ -127,6 +130,13 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
         "folder": str(order.home),
         "best": _best(order, report.best_epoch) if job.keep_best else None,
     }
+
+
+def _was_terminated(error: BaseException) -> bool:
+    """Whether SIGTERM ended the fit, such as SLURM sends to all processes before the end of a job."""
+    from lightning_trainingkit._lightning import L
+
+    return isinstance(error, L.utilities.exceptions.SIGTERMException)
 
 
 def _best(order: TrialOrder, epoch: int) -> str | None:

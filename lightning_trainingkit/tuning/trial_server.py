@@ -11,10 +11,15 @@ from multiprocessing.context import BaseContext
 from unittest.mock import patch
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["start_method", "trial_context", "without_main"]
+__all__ = ["UNGUARDED", "start_method", "start_server", "trial_context", "without_main"]
 
 start_method = "forkserver"
+UNGUARDED = (
+    "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that other "
+    "processes cannot import. Write that line, or move the module into a file of its own."
+)
 VARIABLE = "TRAININGKIT_PRELOAD"  # for `trial_preload.py`
 
 
@@ -37,6 +42,29 @@ def trial_context(modules: Sequence[str], with_main: bool) -> Iterator[BaseConte
     package = L.__name__.partition(".")[0]  # the server imports the kit before the user's module
     with patch.dict(os.environ, {VARIABLE: preload, "TRAININGKIT_LIGHTNING": package}):
         yield context
+
+
+def start_server(context: BaseContext, with_main: bool) -> None:
+    """Start the server, and wait until it has imported everything: by an empty process.
+
+    Raises:
+        WrongSetupError: If the server cannot import the program's own script.
+    """
+    if start_method != "forkserver":
+        return
+    process = context.Process(target=_nothing, name="empty")  # type: ignore[attr-defined]
+    try:
+        with without_main(with_main):
+            process.start()
+    except (EOFError, ConnectionError) as error:
+        raise WrongSetupError(UNGUARDED) from error
+    process.join()
+    if with_main and process.exitcode:
+        raise WrongSetupError(UNGUARDED)
+
+
+def _nothing() -> None:
+    """The work of an empty process."""
 
 
 @contextmanager

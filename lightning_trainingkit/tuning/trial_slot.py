@@ -15,15 +15,11 @@ from typing import Any
 from lightning_trainingkit.tuning.attempts import Attempt
 from lightning_trainingkit.tuning.trial_job import TrialOrder
 from lightning_trainingkit.tuning.trial_process import run_trial
-from lightning_trainingkit.tuning.trial_server import without_main
+from lightning_trainingkit.tuning.trial_server import UNGUARDED, without_main
+from lightning_trainingkit.tuning.wording import label
 from lightning_trainingkit.tuning.wrong_setup import WrongSetupError
 
-__all__ = ["TrialSlot", "label", "make_order"]
-
-UNGUARDED = (
-    "`module` must stand in a script whose last part is under `if __name__ == '__main__':`, got one that other "
-    "processes cannot import. Write that line, or move the module into a file of its own."
-)
+__all__ = ["TrialSlot", "make_order"]
 
 
 class TrialSlot:
@@ -172,15 +168,6 @@ def make_order(
         environment=dict(environment),
         worker=os.getpid(),
     )
-
-
-def label(params: Mapping[str, Any]) -> str:
-    """What varies, in one word: ``lr=0.0003,weight_decay=1e-4``."""
-    return ",".join(f"{name}={_short(value)}" for name, value in params.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}".replace("e-0", "e-") if isinstance(value, float) else str(value)
 
 
 def _free_port() -> int:

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from lightning_trainingkit.tuning.result import Result
 from lightning_trainingkit.tuning.study import Study
-from lightning_trainingkit.tuning.trial_slot import TrialSlot, label
+from lightning_trainingkit.tuning.trial_slot import TrialSlot
+from lightning_trainingkit.tuning.wording import label
 
 __all__ = ["TrialTable"]
 

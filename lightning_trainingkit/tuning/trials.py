@@ -24,7 +24,7 @@ def run_trials(
     jobs: int | None = None,
     devices: int = 1,
     accelerator: str = "auto",
-    stop: Callable[[Study], bool] | None = None,
+    stop: Callable[[Study], bool | None] | None = None,
     heartbeat: float = 5.0,
     grace: float = 30.0,
     verbose: bool = True,
@@ -43,7 +43,8 @@ def run_trials(
         jobs: Trials at once, by default one, or with GPUs as many as they have room for.
         devices: Devices of each trial.
         accelerator: ``"auto"``, ``"cpu"``, ``"gpu"`` or another one of Lightning's.
-        stop: Asked before each trial is started; True starts no more, and the running ones finish.
+        stop: Asked before each trial is started. True starts no more, and the running ones finish. None starts none
+            now, and is asked again: other workers may still run trials.
         heartbeat: Seconds between the heartbeats of this worker.
         grace: Seconds without a heartbeat after which another worker counts as dead.
         verbose: Show the progress.

@@ -14,10 +14,10 @@ from lightning_trainingkit.tuning.signals import Signals
 from lightning_trainingkit.tuning.source import Source
 from lightning_trainingkit.tuning.study import Study
 from lightning_trainingkit.tuning.tickets import HEARTBEAT
-from lightning_trainingkit.tuning.trial_answer import answer
+from lightning_trainingkit.tuning.trial_answer import answer as answer_trial
 from lightning_trainingkit.tuning.trial_devices import TrialDevices
 from lightning_trainingkit.tuning.trial_job import LAST, TrialJob, attempt_folder
-from lightning_trainingkit.tuning.trial_server import trial_context
+from lightning_trainingkit.tuning.trial_server import start_server, trial_context
 from lightning_trainingkit.tuning.trial_slot import TrialSlot, make_order
 from lightning_trainingkit.tuning.trial_table import TrialTable
 
@@ -53,11 +53,13 @@ class Worker:
         self.leaving: dict[TrialSlot, float] = {}  # attempts that have ended: when to kill their processes
         self.changed = True  # whether a slot is free, or another worker may have changed the study
 
-    def run(self, stop: Callable[[Study], bool], table: TrialTable | None) -> None:
+    def run(self, stop: Callable[[Study], bool | None], table: TrialTable | None) -> None:
         """Work until all is done."""
         beat = look = 0.0
         with trial_context(self.modules, self.with_main) as context, Signals() as signals:
             try:
+                with signals.at_once():  # no ticket is claimed yet, which would have no heartbeat meanwhile
+                    start_server(context, self.with_main)
                 while True:
                     signals.check()
                     now = time.monotonic()
@@ -86,14 +88,15 @@ class Worker:
                     table.show(list(self.slots.values()), self.study.results(), self.study.counts())
         refuse_only_failures(self.study, at_end=True)
 
-    def _fill(self, context: Any, stop: Callable[[Study], bool]) -> bool:
+    def _fill(self, context: Any, stop: Callable[[Study], bool | None]) -> bool:
         """Start attempts on the free slots. True if no more are to be started."""
         for number in range(self.devices.jobs):
             if number in self.slots:
                 continue
             refuse_only_failures(self.study)
-            if stop(self.study):
-                return True
+            answer = stop(self.study)
+            if answer or answer is None:
+                return bool(answer)
             attempt = self.study.attempts.claim()
             if attempt is None:
                 return False
@@ -134,7 +137,7 @@ class Worker:
         """Handle what has arrived, and free the slots of attempts that have ended."""
         for slot in self.slots.values():
             for pipe, message in slot.messages():
-                answer(self.study.attempts, self.job.max_epochs, slot, pipe, message)
+                answer_trial(self.study.attempts, self.job.max_epochs, slot, pipe, message)
             died = not slot.ended and any(code is not None for code in slot.exit_codes) and not _more(slot)
             if died and (slot.is_over or any(slot.exit_codes)):
                 slot.kill()

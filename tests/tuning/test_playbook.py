@@ -3,7 +3,9 @@ import random
 
 import pytest
 
-from lightning_trainingkit.tuning.playbook import edges_of, importances, playbook
+from lightning_trainingkit.tuning.edge_verdict import edges_of
+from lightning_trainingkit.tuning.importance import importances
+from lightning_trainingkit.tuning.playbook import playbook
 from lightning_trainingkit.tuning.space import Choices, Range, Space
 from tests.tuning.made_search import SPACE, result, results
 
@@ -58,8 +60,19 @@ def test_few_trials_with_one_lucky_value_are_not_enough():
     few[0] = result(0, few[0].params, 0.2)
     found = lines(few)["samples"]
     assert found.verdict == "warn"
-    assert "With 2 instead of 5 trials" in found.message
+    assert "With 2 instead of 5 configurations" in found.message
     assert "10 in all" in found.advice
+
+
+def test_pruned_trials_count_and_a_repeated_configuration_counts_once():
+    random.seed(0)
+    done = [result(n, {"lr": 1e-3, "drop": n / 10}, random.uniform(0.1, 1) ** 3) for n in range(5)]
+    again = [result(16 + n, done[2].params, done[2].value) for n in range(3)]
+    pruned = [result(5 + n, {"lr": 1e-2, "drop": n / 30}, 2.0, "pruned") for n in range(11)]
+    found = lines([*done, *pruned, *again])["samples"]
+    assert "With 8 instead of 16 configurations" in found.message
+    assert found.verdict == "warn"
+    assert "38 in all" in found.advice
 
 
 def test_diverged_trials_are_counted_and_their_rates_named():
@@ -97,6 +110,14 @@ def test_one_diverging_loss_does_not_take_all_the_importance():
     some = results(lambda point: valley(1e-3)(point))
     some[5] = result(5, some[5].params, 1e9)
     assert importances(SPACE, some, "min")["lr"] > 0.8
+
+
+def test_one_configuration_says_nothing_about_the_importance():
+    space = Space({"width": Choices([8, 64]), "act": Choices(["relu", "gelu"])})
+    done = [result(n, {"width": 64, "act": "relu"}, 0.3 + 0.01 * n) for n in range(9)]
+    pruned = [result(9 + n, {"width": 8, "act": "gelu"}, 2.0, "pruned") for n in range(4)]
+    assert "importance" not in lines([*done, *pruned], space=space)
+    assert importances(space, done, "min") == {}
 
 
 def test_a_space_of_choices():

@@ -24,6 +24,13 @@ def test_one_lucky_training_does_not_win_against_several_good_ones():
     assert found[0].values == (0.3, 0.36, 0.24)
 
 
+@pytest.mark.parametrize("bad", [[], [(9, 30.0)], [(9, 30.0), (10, 1e6)]])
+def test_a_bad_trial_does_not_let_the_lucky_one_win(bad):
+    good = [(1, each) for each in (0.46, 0.47, 0.48, 0.47)]
+    others = [(3, 0.50), (4, 0.52), (5, 0.55), (6, 0.49), (7, 0.53), (8, 0.45), (8, 0.55)]
+    assert candidates(trials(*good, (2, 0.40), *others, *bad), "min")[0].params == {"lr": 1}
+
+
 def test_without_repeats_the_best_value_wins():
     assert candidates(trials((1, 0.5), (2, 0.7), (3, 0.6)), "max")[0].params == {"lr": 2}
     assert candidates([result(0, {"lr": 1}, None, "failed")], "min") == []
@@ -36,6 +43,8 @@ def test_a_round_gains_if_its_new_configurations_are_better_than_the_noise():
     assert "Round 2 gained" in gained([first, trials((1, 0.7), (2, 0.4), (5, 0.36))], "min")
     assert "no new configuration was trained to its end" in gained([first, trials((1, 0.51))], "min")
     assert gained([[], trials((1, 0.51))], "min") == ""
+    said = gained([trials((1, 0.5), (2, 0.7)), trials((3, 0.499), (4, 0.9))], "min")
+    assert said.endswith("above 0.002, a hundredth of the way from the best value to the median.")
 
 
 def test_ranges_widen_at_their_edge_and_not_beyond_the_outer_space():

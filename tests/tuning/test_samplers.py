@@ -39,6 +39,10 @@ def test_unknown_samplers_and_pruners():
         choose_sampling("bayes", SPACE, 4, 0)
     with pytest.raises(TypeError, match="`sampler` must be a name or one of Optuna's samplers, got 3"):
         choose_sampling(3, SPACE, 4, 0)
+    grid = optuna.samplers.GridSampler({"lr": [1e-3, 1e-2]})
+    for each in (grid, lambda seed: grid):
+        with pytest.raises(ValueError, match=r"Sampler, which ends the search itself\. Use sampler='grid'\."):
+            choose_sampling(each, SPACE, 4, 0)
     with pytest.raises(ValueError, match="`pruner` must be one of 'median', 'hyperband', 'none', got 'asha'"):
         choose_pruner("asha", 3)
     with pytest.raises(TypeError, match="`pruner` must be a name"):

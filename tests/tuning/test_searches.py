@@ -45,7 +45,7 @@ def test_a_coarse_search_finds_the_rate_and_a_refined_one_goes_on_there(found):
 def test_a_finished_search_is_read_and_other_settings_are_refused(found):
     searches = found["searches"]
     assert searches["again"] == searches["coarse"]
-    assert searches["refused"].startswith("`epochs` must be the study's, 2, got 3. Give the study 'coarse'")
+    assert searches["refused"].startswith("`epochs` must be the one that 'coarse' has in the storage, 2, got 3.")
 
 
 @pytest.mark.slow

@@ -105,3 +105,14 @@ def test_the_best_at_an_edge_of_its_range():
     assert edges(space, [{"lr": 0.09, "width": 32}]) == {"lr": "high"}
     assert edges(space, [{"lr": 0.01, "width": 8}]) == {"width": "low"}
     assert edges(space, []) == {}
+
+
+def test_narrowing_to_one_value_leaves_its_neighbours():
+    space = Space({"depth": {"low": 1, "high": 12, "integer": True}, "lr": RATE})
+    tried = [{"depth": depth, "lr": lr} for depth, lr in [(6, 1e-3)] * 3 + [(1, 1e-5)] * 8 + [(12, 0.1)]]
+    smaller = narrow(space, tried)
+    assert (smaller["depth"].low, smaller["depth"].high) == (5, 7)
+    assert (smaller["lr"].low, smaller["lr"].high) == (pytest.approx(1e-4), pytest.approx(1e-2))
+    edge = narrow(space, [{"depth": 12, "lr": space["lr"].low}] * 3)
+    assert (edge["depth"].low, edge["depth"].high) == (11, 12)
+    assert space["lr"].low == edge["lr"].low < edge["lr"].high < space["lr"].high

@@ -168,6 +168,15 @@ def test_loading_a_study_by_its_name(join, tmp_path):
         Study.load(tmp_path / "study.log", "dmo")
 
 
+def test_loading_a_study_creates_no_trial(tmp_path):
+    path = tmp_path / "study.log"
+    made = Study(path, "demo", SPACE, 0)  # whose maker is about to create its trials
+    assert Study.load(path, "demo").counts()["total"] == 0
+    made.owe([{"lr": 0.05}])
+    assert Study.load(path, "demo").counts()["total"] == 1
+    assert made.attempts.claim().params["lr"] == 0.05
+
+
 def test_a_value_that_is_not_a_number_cannot_win(join):
     study = join(2)
     diverged = study.attempts.claim()
@@ -194,3 +203,9 @@ def test_a_short_failure_of_the_database_is_waited_for():
     failures[:] = [OperationalError("select", {}, Exception("gone"))] * 9
     with pytest.raises(OperationalError):
         patient(call, seconds=0.3)
+
+
+def test_an_old_optuna_is_refused(monkeypatch):
+    monkeypatch.setattr(optuna, "__version__", "4.6.0")
+    with pytest.raises(ImportError, match=r"needs optuna 5 or newer, got 4\.6\.0\. Run: pip install"):
+        Study(None, "demo", SPACE, 1)
