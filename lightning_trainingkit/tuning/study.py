@@ -10,6 +10,7 @@ from lightning_trainingkit.tuning.attempt_list import AttemptList
 from lightning_trainingkit.tuning.attempts import Attempt, Attempts
 from lightning_trainingkit.tuning.quiet_optuna import quiet_optuna
 from lightning_trainingkit.tuning.result import Result, result_of
+from lightning_trainingkit.tuning.same_settings import check_same
 from lightning_trainingkit.tuning.space import Space
 from lightning_trainingkit.tuning.storage import import_optuna, open_storage, patient
 from lightning_trainingkit.tuning.tickets import ATTEMPT, DEATHS, TICKET, Ticket
@@ -174,7 +175,7 @@ class Study:
         if kept is None:
             patient(lambda: self.optuna.set_user_attr(_FACTS, dict(facts)))
         else:
-            self._check_same(kept, facts)
+            check_same(self.name, kept, facts)
 
     def _check_points(self) -> None:
         for point in self.points:
@@ -218,18 +219,7 @@ class Study:
                 f"`space` must be the one that {self.name!r} has in the storage, got {mine['space']}, not "
                 f"{kept['space']}. Give the study another name, or the stored space."
             )
-        self._check_same({name: kept[name] for name in mine}, mine)
-
-    def _check_same(self, kept: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
-        for name, value in mine.items():
-            if isinstance(value, Mapping) and isinstance(kept.get(name), Mapping):
-                whole = dict.fromkeys((*kept[name], *value))
-                self._check_same(*({f"{name}.{key}": each.get(key) for key in whole} for each in (kept[name], value)))
-            elif kept[name] != value:
-                raise ValueError(
-                    f"`{name}` must be the one that {self.name!r} has in the storage, {kept[name]!r}, got {value!r}. "
-                    "Give the study another name, or the stored value."
-                )
+        check_same(self.name, {name: kept[name] for name in mine}, mine)
 
     def check_job(self, job: Mapping[str, Any]) -> None:
         """Refuse trials of another kind than the study has: their values cannot be compared."""
@@ -237,7 +227,7 @@ class Study:
         if kept is None or not any(each.reports for each in self.tickets().values()):
             patient(lambda: self.optuna.set_user_attr(_JOB, dict(job)))
         else:
-            self._check_same(kept, job)
+            check_same(self.name, kept, job)
 
     def _create_tickets(self) -> None:
         """Create the missing tickets. A worker that joins lets the one that made the study create them."""
