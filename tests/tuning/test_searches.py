@@ -87,7 +87,10 @@ def test_the_search_ends_where_a_step_fails(found):
     ("wrong", "said"),
     [
         ({"trainer_options": {"max_epochs": 3}}, "`trainer_options` must not hold max_epochs, got 3. Give it to"),
-        ({"trainer_options": {"precison": 16}}, "`trainer_options` must hold .* got 'precison'. There are: precision,"),
+        (
+            {"trainer_options": {"precisions": 16}},
+            "`trainer_options` must hold .* got 'precisions'. There are: precision,",
+        ),
         ({"callbacks": [Callback(hook=lambda: None)]}, "`callbacks` and `trainer_options` must be picklable"),
         ({"sampler": "tp"}, "`sampler` must be one of 'quasi-random', "),
         ({"sampler": "grid"}, "`sampler` must choose other points in each round, got 'grid'"),

@@ -158,6 +158,14 @@ def test_trials_of_another_kind_are_refused(join):
         join().check_job({"monitor": "val/loss", "max_epochs": 4})
 
 
+def test_workers_with_another_module_are_refused(join):
+    facts = {"module": "Net on Digits", "fixed": {"width": 64, "layers": [8, 8]}}
+    join().check_facts(facts)
+    join().check_facts(facts)
+    with pytest.raises(ValueError, match=r"`fixed.width` must be the one that 'demo' has in the storage, 64, got 32"):
+        join().check_facts(facts | {"fixed": {"width": 32, "layers": [8, 8]}})
+
+
 def test_loading_a_study_by_its_name(join, tmp_path):
     finish_all(join())
     loaded = Study.load(tmp_path / "study.log", "demo")
