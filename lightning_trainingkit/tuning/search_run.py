@@ -112,6 +112,7 @@ class Search:
                 },
                 "sections": cli_sections(self.source),
                 **({"trials": trials} if sampler == "grid" else {}),
+                **({"callbacks": [type(each).__name__ for each in callbacks]} if callbacks else {}),
             },
         )
         add_earlier(self.study, self.space, self.earlier)
@@ -190,7 +191,7 @@ def search_result(
         message=message,
         advice=advice,
         value=ranked[0].value if ranked else None,
-        notes=("Learning-rate schedules were off: each trial had a constant rate.",),
+        notes=("Learning-rate schedules were off: each trial had a constant rate.", *_left_out(settings)),
         name=study.name,
         best=dict(ranked[0].params) if ranked else {},
         lines=lines,
@@ -201,6 +202,11 @@ def search_result(
         settings=settings,
         folder=folder,
     )
+
+
+def _left_out(settings: Mapping[str, Any]) -> list[str]:
+    names = ", ".join(settings.get("callbacks", ()))
+    return [f"Each trial had the callbacks {names}. Files for LightningCLI leave them out."] if names else []
 
 
 def _listed(params: Mapping[str, Any]) -> str:
