@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.dashboards.local import collect
 from lightning_trainingkit.tuning import coarse_search, seven_steps
+from lightning_trainingkit.tuning.search_run import Search, search_result
 from tests import process
 from tests.toy import ToyModule
 from tests.tuning.searches_in_processes import Data, Module
@@ -124,3 +126,15 @@ def test_what_is_refused_before_any_training(tmp_path):
     with pytest.raises(ValueError, match="`data` must be given"):
         seven_steps(ToyModule, **options)
     assert not (tmp_path / "x").exists()
+
+
+def test_callbacks_that_no_file_holds_are_told(tmp_path):
+    options = {"space": None, "rate": None, "trials": 2, "epochs": 1, "monitor": "val/loss", "mode": None}
+    options |= {"sampler": "random", "pruner": "none", "storage": None, "name": "told", "seed": 0, "wandb": "disabled"}
+    for callbacks, told in (((), []), ((EMAWeightAveraging(),), ["EMAWeightAveraging"])):
+        output = tmp_path / str(len(told))
+        search = Search(
+            "coarse_search", Module, Data, **options, output=output, trainer_options={}, callbacks=callbacks
+        )
+        notes = search_result(search.study, search.settings, output).notes
+        assert told == [note.partition("search: ")[2].partition(".")[0] for note in notes if "callbacks" in note]
