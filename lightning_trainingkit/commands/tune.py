@@ -72,7 +72,7 @@ def _tune(args: argparse.Namespace) -> int:
     from lightning_trainingkit.commands.tune_source import command_source
     from lightning_trainingkit.functional.metric_name import resolve_mode
     from lightning_trainingkit.tuning import seven_steps
-    from lightning_trainingkit.tuning.space import Space
+    from lightning_trainingkit.tuning.trials.space import Space
 
     experiments.quiet()
     if args.space is not None and not args.space.is_file():
@@ -132,7 +132,7 @@ def _said(found: Any) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     """Print the report of a search, in Markdown."""
-    from lightning_trainingkit.tuning.load_report import load_report
+    from lightning_trainingkit.tuning.searches.load_report import load_report
 
     if args.others or args.module is not None:
         given = args.module or args.others[0]

@@ -1,4 +1,4 @@
-"""What the recipe refuses. Its steps are those of ``tests/tuning/test_searches.py``."""
+"""What the recipe refuses. Its steps are those of ``tests/tuning/searches/test_searches.py``."""
 
 
 def test_data_that_is_not_there_is_said_before_any_step(refused, tmp_path):

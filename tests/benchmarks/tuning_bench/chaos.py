@@ -24,8 +24,8 @@ from typing import Any
 
 from rich.console import Console
 
-from lightning_trainingkit.tuning.space import Space
-from lightning_trainingkit.tuning.study import Study
+from lightning_trainingkit.tuning.trials.space import Space
+from lightning_trainingkit.tuning.trials.study import Study
 from tuning_bench.rows import row
 from tuning_bench.toys import RATES
 from tuning_bench.workers import go, start
