@@ -1,4 +1,4 @@
-from lightning_trainingkit.tuning import earlier_results
+from lightning_trainingkit.tuning.searches import earlier_results
 from lightning_trainingkit.tuning.searches.earlier_results import add_earlier
 from lightning_trainingkit.tuning.trials.study import Study
 from tests.tuning.searches.made_search import SPACE, result, results

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_trainingkit.tuning import seven_steps_loop
+from lightning_trainingkit.tuning.searches import seven_steps_loop
 from lightning_trainingkit.tuning.searches.first_steps import FirstSteps
 from lightning_trainingkit.tuning.searches.own_rate import own_rate, start_space
 from lightning_trainingkit.tuning.searches.shared_note import read_note

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from lightning_trainingkit.dashboards.checks import without_checks
 from lightning_trainingkit.dashboards.read.record import Record
-from lightning_trainingkit.tuning import trial_record
+from lightning_trainingkit.tuning.trials import trial_record
 from lightning_trainingkit.tuning.trials.attempts import Attempt
 from lightning_trainingkit.tuning.trials.trial_process import own_environment
 from lightning_trainingkit.tuning.trials.trial_slot import TrialSlot, make_order

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.tuning import trial_process, trial_server, worker
 from lightning_trainingkit.tuning.searches.budget import Budget
+from lightning_trainingkit.tuning.trials import trial_process, trial_server, worker
 from lightning_trainingkit.tuning.trials.run_trials import run_trials
 from lightning_trainingkit.tuning.trials.source import Source
 from lightning_trainingkit.tuning.trials.space import Space
