@@ -19,7 +19,7 @@ from pathlib import Path
 
 IDLE = 900  # seconds until it ends by itself, where whoever started it was killed
 IMPORTS = ["torch", "torchvision", "torchmetrics", "lightning", "wandb", "sklearn.datasets", "scipy.stats", "rich.live"]
-IMPORTS += ["optuna", "omegaconf", "sqlalchemy"]
+IMPORTS += ["optuna", "omegaconf", "sqlalchemy", "wandb.sdk.launch"]  # the last one is what a W&B run imports, slowly
 
 
 def import_all():
@@ -84,6 +84,8 @@ def become(request):
     if os.environ.get("PYTHONWARNINGS"):
         warnings.simplefilter(os.environ["PYTHONWARNINGS"])
     main = sys.modules["__main__"] = types.ModuleType("__main__")
+    if not sys.modules["torch"].cuda.is_available():  # trials fork from here: a server would import all again
+        sys.modules["lightning_trainingkit.tuning.trial_server"].start_method = "fork"
     script, *arguments = request["arguments"]
     if script == "-c":
         code, *arguments = arguments
