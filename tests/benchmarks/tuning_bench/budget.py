@@ -1,7 +1,7 @@
 """The seven steps against 100 random trials of 10 epochs, with a fifth of their epochs, and against plain Optuna.
 
-Four tasks of 0.1 s an epoch, with three to five hyperparameters in wide ranges. Two are for development: the search may
-be changed by them. The other two are looked at once. Each search minimises the loss on val.
+Four tasks of at most 0.1 s an epoch, with three to five hyperparameters in wide ranges. Two are for development: the
+search may be changed by them. The other two are looked at once. Each search minimises the loss on val.
 
 - **Seven steps**: at their defaults, with 200 epochs. The iterations of steps 1 to 3 count, in epochs.
 - **Plain Optuna**: TPE and the median pruner at their defaults, with 200 epochs.
@@ -10,7 +10,12 @@ be changed by them. The other two are looked at once. Each search minimises the 
   Its score is the accuracy on val in the epoch with the lowest loss.
 - **Goals**: at least 99 % of the random trials' accuracy, in the mean of the repeats. No search above a fifth of their
   epochs. The accuracy is not significantly below that of plain Optuna on any task (95 % interval over the repeats by
-  Student's t), and above it in the mean of the tasks.
+  Student's t), and above it in the mean of the tasks. The mean's row has the lowest and the highest task as its ends.
+- **Measured** (2026-11, one run): 100.1 to 102.0 % of the random trials' accuracy, with 15 to 18 % of their epochs.
+  Against plain Optuna +1.0, +0.3, -0.1 and +0.3 points, and +0.4 in the mean, none of them significant.
+- **Changed by the development half**: step 4 searches a given range of rates around step 3's rate alone; a later round
+  repeats one configuration, before three; TPE knows the pruned trials of earlier rounds. On the first task and four
+  seeds, in process, the accuracy was 78.5 % before. It is 79.7 % now, as with plain Optuna: within the noise.
 
 Each result is kept in ``results.jsonl`` as soon as it is known. ``--resume --output FOLDER`` goes on.
 """

@@ -118,7 +118,7 @@ def fresh_training(job: Job) -> dict[str, Any]:
 def _code(ours: bool) -> str:
     """A fingerprint of the files."""
     package = Path(lightning_trainingkit.__file__).parent
-    files = [Path(__file__).with_name("budget_tasks.py"), *(sorted((package / "tuning").glob("*.py")) if ours else ())]
+    files = [Path(__file__).with_name("budget_tasks.py"), *(sorted((package / "tuning").rglob("*.py")) if ours else ())]
     return hashlib.sha1(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
