@@ -28,7 +28,7 @@ import lightning_trainingkit as kit
 from lightning_trainingkit import experiments
 from lightning_trainingkit.experiments import at_least, claim, comparison, wandb_runs
 from lightning_trainingkit.tuning import Range, Space
-from lightning_trainingkit.tuning.space_points import quasi_random_points, random_points
+from lightning_trainingkit.tuning.searches.space_points import quasi_random_points, random_points
 
 SPACE = Space({"lr": Range(1e-4, 10.0, log=True), "weight_decay": Range(1e-7, 1e-4, log=True)})
 SIDE = 3  # of the grid
@@ -161,8 +161,8 @@ def distinct(rows: list[dict[str, float]]) -> int:
 
 def importance(table: dict[str, Any]) -> float:
     """The share of the learning rate in what both hyperparameters explain of the ranks of all trainings."""
-    from lightning_trainingkit.tuning.playbook import importances
-    from lightning_trainingkit.tuning.result import Result
+    from lightning_trainingkit.tuning.searches.importance import importances
+    from lightning_trainingkit.tuning.trials.result import Result
 
     results = [
         Result(number, "completed", {name: row[name] for name in SPACE}, row["val/loss"], {}, 1, {}, "", number)

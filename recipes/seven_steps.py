@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 import lightning_trainingkit as kit
 from lightning_trainingkit import experiments, tuning
 from lightning_trainingkit.experiments import at_least, comparison, wandb_runs
-from lightning_trainingkit.tuning.rounds import candidates
+from lightning_trainingkit.tuning.searches.rounds import candidates
 
 DEFAULT = {"lr": 3e-3, "weight_decay": 0.01}  # the quickstart's
 SPACE = {

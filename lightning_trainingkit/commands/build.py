@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.commands.load import line_of
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "build", "check_arguments"]
 
 _NOT_IN_TRIALS = (
     *("callbacks", "logger", "fast_dev_run", "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps"),
@@ -70,18 +70,8 @@ def build(
         ImportError: If jsonargparse is not installed.
         ValueError: If an argument is missing, unknown or has a wrong type, or a constructor raises.
     """
-    if find_spec("jsonargparse") is None:
-        raise ImportError("The command needs jsonargparse. Run: pip install 'lightning-trainingkit[tuning]'.")
-    if not (isinstance(kind, type) and issubclass(kind, L.LightningModule)):
-        raise ValueError(f"`MODULE:CLASS` must be a LightningModule of {L.__name__}, got {kind!r}. {_advice(kind)}")
     is_module = isinstance(data, type) and issubclass(data, L.LightningDataModule)
-    if not is_module and not files and any(text.startswith("--data.") for text in others):
-        raise ValueError(
-            f"`--data` must be a LightningDataModule where it has arguments, got {data!r}. Name its class."
-        )
-    given = [text for file in files for text in ("--config", _config(file, kind, data if is_module else None))]
-    given += [re.sub(r"^--module(?=[.=]|$)", "--model", text) for text in others]
-    cli = _parsed(kind, data if is_module else None, given, seed)
+    cli = _parsed(kind, data if is_module else None, _given(kind, data, others, files), seed)
     settings = cli.config.get("model") or {}  # none for a class without arguments
     return Built(
         module=cli.model,
@@ -93,7 +83,34 @@ def build(
     )
 
 
-def _parsed(kind: type, data: type | None, given: list[str], seed: bool) -> Any:
+def check_arguments(
+    kind: type, data: type | None, others: Sequence[str], files: Sequence[Path | Mapping[str, Any]]
+) -> None:
+    """Check the arguments of ``build``. Nothing is built.
+
+    Raises:
+        ImportError: If jsonargparse is not installed.
+        ValueError: If an argument is missing, unknown or has a wrong type.
+    """
+    _parsed(kind, data, _given(kind, data, others, files), seed=False, only_check=True)
+
+
+def _given(kind: type, data: Any, others: Sequence[str], files: Sequence[Path | Mapping[str, Any]]) -> list[str]:
+    """The arguments as LightningCLI takes them."""
+    if find_spec("jsonargparse") is None:
+        raise ImportError("The command needs jsonargparse. Run: pip install 'lightning-trainingkit[tuning]'.")
+    if not (isinstance(kind, type) and issubclass(kind, L.LightningModule)):
+        raise ValueError(f"`MODULE:CLASS` must be a LightningModule of {L.__name__}, got {kind!r}. {_advice(kind)}")
+    is_module = isinstance(data, type) and issubclass(data, L.LightningDataModule)
+    if not is_module and not files and any(text.startswith("--data.") for text in others):
+        raise ValueError(
+            f"`--data` must be a LightningDataModule where it has arguments, got {data!r}. Name its class."
+        )
+    given = [text for file in files for text in ("--config", _config(file, kind, data if is_module else None))]
+    return given + [re.sub(r"^--module(?=[.=]|$)", "--model", text) for text in others]
+
+
+def _parsed(kind: type, data: type | None, given: list[str], seed: bool, only_check: bool = False) -> Any:
     base: Any = import_module(f"{L.__name__}.cli").LightningCLI
 
     class OnlyBuild(base):  # type: ignore[misc]
@@ -111,6 +128,11 @@ def _parsed(kind: type, data: type | None, given: list[str], seed: bool) -> Any:
             self.asked = [name for name in self.asked if name not in self.left_out and kept[name] != defaults[name]]
             for name in self.left_out:
                 kept[name] = defaults[name]
+
+        def instantiate_classes(self) -> None:
+            """Build the classes, unless the arguments alone are checked."""
+            if not only_check:
+                super().instantiate_classes()
 
         def instantiate_trainer(self, **options: Any) -> dict[str, Any]:
             """Return the arguments instead of a Trainer."""

@@ -1,7 +1,6 @@
 """``trainingkit tune``: the lecture's seven steps on a project's own module and data, on one machine or on many."""
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,7 @@ def _tune(args: argparse.Namespace) -> int:
     from lightning_trainingkit.commands.tune_source import command_source
     from lightning_trainingkit.functional.metric_name import resolve_mode
     from lightning_trainingkit.tuning import seven_steps
-    from lightning_trainingkit.tuning.space import Space
-    from lightning_trainingkit.tuning.trial_job import TrialJob
+    from lightning_trainingkit.tuning.trials.space import Space
 
     experiments.quiet()
     if args.space is not None and not args.space.is_file():
@@ -87,7 +85,6 @@ def _tune(args: argparse.Namespace) -> int:
     devices, accelerator = options.pop("devices", "auto"), options.pop("accelerator", "auto")
     name = args.name or getattr(kind, "__name__", "search")
     mode = resolve_mode(args.monitor, args.mode)
-    TrialJob(max_epochs=args.epochs, mode=mode, trainer_options=options)  # refuses before steps 1 to 3 train
     try:
         found = seven_steps(
             source,
@@ -115,10 +112,10 @@ def _tune(args: argparse.Namespace) -> int:
         for line in f"trainingkit tune: {error}".splitlines():
             print(printable(line), file=sys.stderr)
         return 1
-    return _said(found, args.module)
+    return _said(found)
 
 
-def _said(found: Any, module: str) -> int:
+def _said(found: Any) -> int:
     """Print the answer, the files, and the command that trains the best configuration."""
     print(printable(found.line))
     names = ("report.md", "best.yaml", "search.png", "dashboard.html")
@@ -128,23 +125,14 @@ def _said(found: Any, module: str) -> int:
         print(printable(note))
     if found.command:
         print("Train the best configuration to the end:")
-        print(printable(f"{_path_of(module)}{found.command}"))
+        print(printable(found.command))
     sys.stdout.flush()
     return int(found.verdict == "fail")
 
 
-def _path_of(module: str) -> str:
-    """What the command needs to find a file outside of the working folder."""
-    where = module.rpartition(":")[0]
-    folder = Path(where).absolute().parent
-    if not where.endswith(".py") or folder == Path.cwd():
-        return ""
-    return f"PYTHONPATH={shlex.quote(str(folder))} "
-
-
 def _report(args: argparse.Namespace) -> int:
     """Print the report of a search, in Markdown."""
-    from lightning_trainingkit.tuning.load_report import load_report
+    from lightning_trainingkit.tuning.searches.load_report import load_report
 
     if args.others or args.module is not None:
         given = args.module or args.others[0]

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
 from lightning_trainingkit._lightning import L
-from lightning_trainingkit.commands.build import Built, build
+from lightning_trainingkit.commands.build import Built, build, check_arguments
 from lightning_trainingkit.commands.load import load
-from lightning_trainingkit.tuning.source import Source, parameters_of
-from lightning_trainingkit.tuning.space import Choices, Space
+from lightning_trainingkit.tuning.searches.space_points import middle
+from lightning_trainingkit.tuning.trials.source import Source, parameters_of
+from lightning_trainingkit.tuning.trials.space import Space
 
 __all__ = ["CommandSource", "command_source"]
 
@@ -79,7 +81,7 @@ def command_source(
         data: The same of the DataModule. None for the module's own loaders.
         others: Arguments as in LightningCLI.
         files: Files of LightningCLI.
-        space: What is searched. Its values stand for arguments without a value.
+        space: What is searched. The middle of a range stands for an argument without a value.
 
     Returns:
         The source, and what was built from the arguments.
@@ -94,12 +96,14 @@ def command_source(
             f"`--data` must be a LightningDataModule of {L.__name__}, got {holder!r}. A search validates: write a "
             "LightningDataModule with `train_dataloader` and `val_dataloader`."
         )
-    of_data = [f"{_DATA}{name}" for name in parameters_of(holder)] if holder is not None else []
-    names = (*(parameters_of(kind) if isinstance(kind, type) else ()), *of_data)
-    example: dict[str, Any] = {}
+    parameters = dict(parameters_of(kind)) if isinstance(kind, type) else {}
+    parameters |= {f"{_DATA}{name}": each for name, each in parameters_of(holder).items()} if holder is not None else {}
+    names, example = tuple(parameters), dict[str, Any]()
     if space is not None:
         space.check_names(names)
-        example = {name: each.values[0] if isinstance(each, Choices) else each.low for name, each in space.items()}
+        middles = {name: middle(each) for name, each in space.items()}
+        check_arguments(kind, holder, others, [*files, _sections_of(middles)])
+        example = {name: each for name, each in middles.items() if parameters[name].default is Parameter.empty}
     built = build(kind, holder, others, [_sections_of(example), *files])
     settings = dict(built.sections.get("model", {})) | {
         f"{_DATA}{name}": value for name, value in built.sections.get("data", {}).items()

@@ -30,7 +30,7 @@ SEARCHES = {
 }
 """Each question to a search to its title. The verdicts stand in a run's config, such as ``search.edges``."""
 
-_TRIAL = ("study", "ticket", "attempt", "seed", "pruned")  # which trial of a search a run is
+_TRIAL = tuple(f"trial.{name}" for name in ("study", "ticket", "attempt", "seed", "pruned"))  # of a search
 _SETTINGS = {f"check.{name}": name for name in CHECKS if name != "curves"}
 _CHECK = re.compile(
     rf"({'|'.join(map(re.escape, [*_SETTINGS, *(f'search.{name}' for name in SEARCHES)]))})(\..*)?$"
@@ -65,8 +65,7 @@ def searches_of(run: Record) -> dict[str, str]:
 
 def without_checks(run: Record) -> Record:
     """Return the run without the verdicts in its config, and without the number of a trial: they are no settings."""
-    trial = _TRIAL if {"study", "ticket"} <= run.config.keys() else ()
-    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in trial}
+    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in _TRIAL}
     return run if len(kept) == len(run.config) else replace(run, config=kept)
 
 

@@ -1,8 +1,11 @@
 """``trainingkit tune``: what it refuses, what it builds, and the search of a project that knows nothing of the kit."""
 
+import os
 import pickle
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,40 +94,59 @@ def test_a_trial_builds_the_classes_with_its_hyperparameters_and_its_own_seed(pr
     from lightning_trainingkit.tuning import Space
 
     (project / "run.yaml").write_text("seed_everything: 7\nmodel:\n  width: 16\n")
-    space = Space({"classes": [3, 4], "lr": {"low": 0.01, "high": 1.0}, "data.batch_size": [8, 16]})
+    space = Space({"classes": [3, 4], "lr": {"low": 0.01, "high": 1.0}, "data.batch_size": [8, 32]})
     source, built = command_source(MODULE, DATA, ["--module.lr", "0.2"], [Path("run.yaml")], space)
     assert built.trainer_options == {}
     assert source.describe == "MyModule on MyData"
-    assert source.given == {"classes": 3, "lr": 0.2, "width": 16, "data.batch_size": 8}
+    assert source.given == {"classes": 3, "lr": 0.2, "width": 16, "data.batch_size": 16}  # values before the search
     assert source.names == ("classes", "lr", "width", "data.batch_size")
     assert source.sections["model"]["class_path"] == "plain_project.MyModule"
     sent = pickle.loads(pickle.dumps(source))
     weights = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        module, data = sent({"classes": 4, "lr": 0.7, "data.batch_size": 16})
+        module, data = sent({"classes": 4, "lr": 0.7, "data.batch_size": 32})
         weights.append(module.net[0].weight.detach().clone())
-    assert (module.hparams.classes, module.hparams.lr, module.hparams.width, data.batch_size) == (4, 0.7, 16, 16)
+    assert (module.hparams.classes, module.hparams.lr, module.hparams.width, data.batch_size) == (4, 0.7, 16, 32)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
+def test_steps_1_to_3_run_on_the_defaults_and_on_the_middle_where_there_is_none(project):
+    from lightning_trainingkit.commands.tune_source import command_source
+    from lightning_trainingkit.tuning import Space
+
+    space = Space({"classes": {"low": 2, "high": 10, "integer": True}, "lr": {"low": 1e-6, "high": 1.0, "log": True}})
+    source, _ = command_source(MODULE, DATA, [], [], space)
+    assert (source.given["classes"], source.given["lr"]) == (6, 0.1)
+
+
 @pytest.mark.slow
-def test_a_project_with_pytorch_lightning_and_dict_batches_is_tuned_and_its_report_is_read(project, tune):
+def test_a_file_in_another_folder_with_pytorch_lightning_and_dict_batches_is_tuned_reported_and_trained(project, tune):
     (project / "theirs.py").write_text(PLAIN.format(package="pytorch_lightning") + DICTS)
-    command = [sys.executable, "-m", "lightning_trainingkit.cli", "tune", "theirs.py:OnDicts"]
-    command += ["--data", "theirs.py:MyDicts", "--module.classes", "3", "--monitor", "val_loss"]
+    here = project / "elsewhere"
+    here.mkdir()
+    command = [sys.executable, "-m", "lightning_trainingkit.cli", "tune", "../theirs.py:OnDicts"]
+    command += ["--data", "../theirs.py:MyDicts", "--module.classes", "3", "--monitor", "val_loss"]
     command += ["--trials", "4", "--epochs", "1", "--trainer.accelerator", "cpu", "--wandb", "disabled"]
-    env = environment(PYTHONWARNINGS="ignore", PYTHONPATH=str(ROOT))
-    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = environment(PYTHONWARNINGS="ignore", PYTHONPATH=str(ROOT), PATH=path)
+    run = partial(subprocess.run, cwd=here, env=env, capture_output=True, text=True, check=False)
+    done = run(command)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Step 4: coarse search: " in done.stdout
-    assert "Train the best configuration to the end:" in done.stdout
-    assert "from pytorch_lightning.cli import LightningCLI" in done.stdout
-    written = yaml.safe_load((project / "runs/OnDicts/best.yaml").read_text())
+    written = yaml.safe_load((here / "runs/OnDicts/best.yaml").read_text())
     assert written["model"]["class_path"] == "theirs.OnDicts"
     assert written["model"]["init_args"]["classes"] == 3
-    code, out, _ = tune("--report", "OnDicts")
+    report = (here / "runs/OnDicts/report.md").read_text()
+    (train,) = re.findall(r"```bash\n(.*)\n```", report)
+    assert train in done.stdout
+    assert f"PYTHONPATH={project}:$PYTHONPATH python" in train
+    assert "from pytorch_lightning.cli import LightningCLI" in train
+    trained = run(train, shell=True)
+    assert trained.returncode == 0, trained.stdout + trained.stderr
+    assert [*here.rglob("best.json")]
+    code, out, _ = tune("--report", "OnDicts", "--output", here / "runs/OnDicts")
     assert code == 0
     assert out.startswith("# OnDicts on MyDicts\n")
     assert "| 4: coarse search |" in out

@@ -23,7 +23,7 @@ def test_verdicts_of_a_search_stand_in_the_section_of_hyperparameters():
     runs = grid()[:3]
     runs[0].config |= {"search.search": "warn. The best of 8 trials.", "search.edges": "pass. Inside."}
     for n, each in enumerate(runs[1:]):
-        each.config |= {"study": "coarse", "ticket": n, "attempt": 0, "seed": 7 * n, "pruned": bool(n)}
+        each.config |= {"trial.study": "coarse", "trial.ticket": n, "trial.seed": 7 * n, "trial.pruned": bool(n)}
     data = page_data(runs, command_center())
     assert data["searches"] == {"search": "search", "edges": "edge of the space"}
     assert data["runs"][0]["searches"]["edges"] == "pass. Inside."

@@ -22,4 +22,13 @@ def test_estimates_are_nearer_to_the_truth_than_means_are():
 
 def test_without_noise_the_means_stay():
     assert drawn_to_the_mean([[1.0, 3.0], [5.0], [0.0]], 0.0) == [2.0, 5.0, 0.0]
-    assert drawn_to_the_mean([[1.0], [1.1]], 10.0) == [1.05, 1.05]  # nothing but noise
+    assert drawn_to_the_mean([[1.0], [1.1]], 10.0) == pytest.approx([1.05, 1.05], abs=1e-3)  # nothing but noise
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_a_bad_configuration_changes_no_other_estimate_much(mode):
+    sign = 1 if mode == "min" else -1
+    groups = [[sign * each] for each in (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7)]
+    before = drawn_to_the_mean(groups, 0.05, mode)
+    after = drawn_to_the_mean([*groups, [sign * 1e9]], 0.05, mode)[:-1]
+    assert after == pytest.approx(before, abs=0.02)

@@ -1,4 +1,4 @@
-"""What the recipe refuses and averages. Its steps are those of ``tests/tuning/test_searches.py``."""
+"""What the recipe refuses and averages. Its steps are those of ``tests/tuning/searches/test_searches.py``."""
 
 import runpy
 

@@ -4,8 +4,9 @@ import contextlib
 import logging
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -29,7 +30,13 @@ def workers(number: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def finish(title: str, jobs: Iterable[Job], results: Results, pool: ProcessPoolExecutor) -> None:
+def finish(
+    title: str,
+    jobs: Iterable[Job],
+    results: Results,
+    pool: ProcessPoolExecutor,
+    work: Callable[[Job], dict[str, Any]] = do,
+) -> None:
     """Do the jobs that have no result yet.
 
     Args:
@@ -37,12 +44,13 @@ def finish(title: str, jobs: Iterable[Job], results: Results, pool: ProcessPoolE
         jobs: The jobs.
         results: Where results are kept.
         pool: Processes of ``workers``.
+        work: Does a job. Another benchmark has its own.
     """
     todo = results.missing(jobs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), speed_estimate_period=300) as progress:
         bar = progress.add_task(title, total=len(todo))
-        running = {pool.submit(do, job): job for job in todo}
+        running = {pool.submit(work, job): job for job in todo}
         for done in as_completed(running):
             results.add(running[done], done.result())
             progress.advance(bar)

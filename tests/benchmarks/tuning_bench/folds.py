@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lightning_trainingkit.functional import resampled_mean
-from lightning_trainingkit.tuning.fold_race import FIRST, run_race
-from lightning_trainingkit.tuning.folds import Folds, make_folds
+from lightning_trainingkit.tuning.folds.fold_race import FIRST, run_race
+from lightning_trainingkit.tuning.folds.folds import Folds, make_folds
 
 CONFIGURATIONS, FOLDS, USED = 16, 5, 2  # divisions that a repeat uses
 EPOCHS, BATCH = 10, 64

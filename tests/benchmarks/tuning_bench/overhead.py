@@ -16,8 +16,8 @@ from typing import Any
 
 import lightning as L
 
-from lightning_trainingkit.tuning.space import Space
-from lightning_trainingkit.tuning.study import Study
+from lightning_trainingkit.tuning.trials.space import Space
+from lightning_trainingkit.tuning.trials.study import Study
 from tuning_bench.rows import row
 from tuning_bench.toys import RATES, ToyData, ToyModule
 from tuning_bench.worker import work

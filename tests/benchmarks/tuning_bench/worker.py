@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 from lightning_trainingkit import experiments
-from lightning_trainingkit.tuning.source import make_source
-from lightning_trainingkit.tuning.space import Space
-from lightning_trainingkit.tuning.study import Study
-from lightning_trainingkit.tuning.trial_job import TrialJob
-from lightning_trainingkit.tuning.trials import run_trials
+from lightning_trainingkit.tuning.trials.run_trials import run_trials
+from lightning_trainingkit.tuning.trials.source import make_source
+from lightning_trainingkit.tuning.trials.space import Space
+from lightning_trainingkit.tuning.trials.study import Study
+from lightning_trainingkit.tuning.trials.trial_job import TrialJob
 from tuning_bench.toys import RATES, ToyData, ToyModule
 
 HEARTBEAT, GRACE = 1.0, 15.0  # shorter than by default: a death is then seen within one trial

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lightning_trainingkit.tuning.space import Space
-from lightning_trainingkit.tuning.study import Study
+from lightning_trainingkit.tuning.trials.space import Space
+from lightning_trainingkit.tuning.trials.study import Study
 from tuning_bench.rows import row
 from tuning_bench.toys import RATES
 

@@ -1,0 +1,1 @@
+"""Cross-validation and ensemble members: trials of one configuration on several folds or seeds."""

@@ -1,0 +1,52 @@
+"""What a study must have been searched with, kept in the study, so that no worker joins another search by its name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_trainingkit.tuning.searches.cli_config import is_plain, plain
+from lightning_trainingkit.tuning.trials.agreement import keep_or_refuse
+from lightning_trainingkit.tuning.trials.source import Source
+from lightning_trainingkit.tuning.trials.study import Study
+
+__all__ = ["SETTINGS", "agree", "fixed_values", "training_of"]
+
+SETTINGS = "trainingkit_search"  # the study's attribute
+_FREE = ("sections",)  # may differ between workers
+
+
+def fixed_values(source: Source, searched: Any = ()) -> dict[str, Any]:
+    """The arguments that are not searched, as JSON holds them, without objects: by these a study is known again."""
+    return {name: plain(each) for name, each in source.given.items() if name not in searched and is_plain(each)}
+
+
+def training_of(
+    source: Source, trainer_options: Mapping[str, Any] | None, callbacks: Sequence[Any], searched: Any = ()
+) -> dict[str, Any]:
+    """What all trainings of a study have in common, as JSON holds it. Of objects the names are kept.
+
+    Args:
+        source: Builds the module and the data.
+        trainer_options: Arguments of Lightning's Trainer.
+        callbacks: The user's callbacks.
+        searched: Names of arguments that differ between the trainings.
+    """
+    options = trainer_options or {}
+    return {
+        "module": source.describe,
+        "fixed": fixed_values(source, searched),
+        "trainer_options": {name: plain(each) for name, each in options.items() if is_plain(each)},
+        "trainer_objects": sorted(name for name, each in options.items() if not is_plain(each)),
+        "callbacks": [type(each).__name__ for each in callbacks],
+    }
+
+
+def agree(study: Study, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the settings to a new study, or compare them with the stored ones.
+
+    Returns:
+        The stored settings.
+
+    Raises:
+        ValueError: If a setting differs.
+    """
+    return keep_or_refuse(study.optuna, SETTINGS, settings, free=_FREE)

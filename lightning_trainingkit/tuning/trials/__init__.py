@@ -1,0 +1,1 @@
+"""Trials of a search: each in processes of its own, counted in one study over all its workers."""
