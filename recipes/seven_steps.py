@@ -38,7 +38,7 @@ SCORES = ("val/loss", "val/acc", "test/loss", "test/acc")
 
 
 def tail_average(average: Any, weights: Any, count: Any) -> Any:
-    """The average of the weights over about the last tenth of all steps, by Shamir and Zhang's weights."""
+    """Average the weights over the last steps, so that their mean age is a tenth of all steps (arXiv:1212.1824)."""
     return average + (weights - average) * 9 / (count + 9)
 
 
