@@ -85,7 +85,7 @@ def become(request):
         warnings.simplefilter(os.environ["PYTHONWARNINGS"])
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     if not sys.modules["torch"].cuda.is_available():  # trials fork from here: a server would import all again
-        sys.modules["lightning_trainingkit.tuning.trial_server"].start_method = "fork"
+        sys.modules["lightning_trainingkit.tuning.trials.trial_server"].start_method = "fork"
     script, *arguments = request["arguments"]
     if script == "-c":
         code, *arguments = arguments
