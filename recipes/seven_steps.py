@@ -1,16 +1,21 @@
 """Seven steps: choose the quickstart's rate, decay and augmentation as the lecture does, from a check to the loop.
 
 Steps 1 to 3 check the module, 4 and 5 search, 6 looks at curves, and 7 goes to step 5 until nothing is gained. Then
-the best configuration and the quickstart's default are trained with the quickstart's schedule, on the same fresh
-seeds.
+the best configuration and the quickstart's default are trained with the quickstart's schedule, twice as long as there,
+on the same fresh seeds.
 
-Trials have a constant rate, as the lecture has it, and validate averaged weights: a rate that suits a decay is noisy
-without one, and the average takes the noise away. Without it, rates are chosen too low.
+Trials have a constant rate, as the lecture has it, and validate averaged weights. A constant rate ends in noise, which
+grows with the rate: without the average, rates are chosen too low. The average, its length, the epochs and the number
+of fresh seeds were chosen after looking at val scores of --seed 0. --seed 1 was not looked at before.
 
-Expected: EXPECTED
-Cost:     COST, nothing to download
+Expected: found minus default, 40 epochs, 8 seeds: val/loss -0.011 +- 0.008 (0.009 and 0.020), val/acc +0.6 +- 0.5
+          points, test/loss -0.023 +- 0.024, test/acc +0.8 +- 0.6 points. With --seed 1 val is equal, val/loss +0.001 +-
+          0.006, and test is better: test/loss -0.031 +- 0.012, test/acc +1.0 +- 0.5 points. The 216 images of val
+          leave little room: both have less than one error there.
+Cost:     690 s of CPU time, two trainings at once, nothing to download
 Command:  python recipes/seven_steps.py
-          python recipes/seven_steps.py --data fashion-mnist
+          python recipes/seven_steps.py --data fashion-mnist --epochs 5 --seeds 3  (about an hour of CPU time: an
+          estimate from a run on a tenth of its images)
 """
 
 import argparse
