@@ -29,7 +29,9 @@ def test_a_worker_that_is_killed_with_the_lock_blocks_nobody(tmp_path):
         "_KernelLock(Path(sys.argv[1])).acquire(); Path(sys.argv[1] + '.held').touch(); time.sleep(60)",
         path,
     )
+    end = time.monotonic() + 60
     while not path.with_name("study.log.held").exists():
+        assert time.monotonic() < end
         time.sleep(0.01)
     os.kill(holder.pid, signal.SIGKILL)
     optuna.create_study(storage=open_journal(path), study_name="first")
