@@ -45,8 +45,9 @@ def edge_verdict(space: Space, done: Sequence[Result], mode: str, noise: float |
     at = edges_of(space, done, mode, noise)
     if not at:
         named = [name for name, domain in space.items() if isinstance(domain, Range)]
+        lie = "lies" if len(named) == 1 else "lie"
         inside = (
-            f"The best {names_listed(named)} lies inside of the space." if named else "The space has choices alone."
+            f"The best {names_listed(named)} {lie} inside of the space." if named else "The space has choices alone."
         )
         return Verdict(step="edges", verdict="pass", message=inside)
     said, widen = [], []

@@ -84,8 +84,18 @@ def _draw_isolation(axes: Any, name: str, searches: Sequence[SearchResult]) -> N
                 axes.plot([part.low, part.high], [part.best, part.best], color=f"C{number}")
         if isinstance(domain, Range) and domain.log:
             axes.set_xscale("log")
+            _label_log_axis(axes.xaxis, domain.high / domain.low)
     axes.set(xlabel=name, ylabel=searches[0].monitor, title=f"{name}: the best in each part")
     _limit(axes, values, searches[0].mode)
+
+
+def _label_log_axis(axis: Any, span: float) -> None:
+    """Few labels: matplotlib's own run into each other where the range is short."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if span < 10 else (1, 3) if span < 1000 else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _done(search: SearchResult) -> list[Result]:

@@ -21,7 +21,7 @@ def valley(at, slope=1.0):
 
 def test_a_valley_inside_of_the_space_passes():
     found = lines(results(valley(3e-3), 32))
-    assert found["edges"].line == "pass. The best `lr` and `drop` lies inside of the space."
+    assert found["edges"].line == "pass. The best `lr` and `drop` lie inside of the space."
     assert found["samples"].verdict == "pass"
     assert "`lr` is best at 0.000562 to 0.00316" in found["isolation"].message
     assert "`drop` made no difference" in found["isolation"].message
