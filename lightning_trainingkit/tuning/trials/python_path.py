@@ -13,6 +13,7 @@ __all__ = ["python_path"]
 _ASK = """
 import sys
 from importlib.util import find_spec
+sys.path[:] = [folder for folder in sys.path if folder]
 for name in sys.argv[1:]:
     spec = find_spec(name)
     print("" if spec is None else spec.origin or [*spec.submodule_search_locations][0])
@@ -22,8 +23,9 @@ for name in sys.argv[1:]:
 def python_path(sections: Mapping[str, Any]) -> str:
     """The variable PYTHONPATH before a command, with a space after it.
 
-    A new interpreter in the working folder is asked for the modules. Folders of modules that it does not find, or finds
-    in another file, are named. It is empty where it finds all.
+    A new interpreter is asked for the modules. Folders of modules that it does not find, or finds in another file, are
+    named. It is empty where it finds all. The working folder does not count: LightningCLI leaves it while it reads a
+    file.
 
     Args:
         sections: Sections of a file of LightningCLI.
