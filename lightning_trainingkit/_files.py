@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_trainingkit._locks import is_held
 
-__all__ = ["check_no_folder", "claim", "put_in_place", "sweep", "temporary", "write_bytes", "write_json"]
+__all__ = ["check_no_folder", "claim", "is_running", "put_in_place", "sweep", "temporary", "write_bytes", "write_json"]
 
 _HOST = platform.node().replace(".", "_")
 _MARK = ".trainingkit"  # marks folders that `put_in_place` wrote and may replace
@@ -32,7 +32,7 @@ def sweep(folder: str | Path) -> None:
     folder = Path(folder)
     for file in list(folder.glob("**/*.tmp")):
         host, _, process = file.suffixes[-2][1:].rpartition("-") if len(file.suffixes) > 1 else ("", "", "")
-        if host != _HOST or not process.isdigit() or _runs(int(process)):
+        if host != _HOST or not process.isdigit() or is_running(int(process)):
             continue
         around = [folder / parent for parent in file.relative_to(folder).parents]
         if not any(map(is_held, [file, *around])):
@@ -116,7 +116,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine, given by its number, runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -77,7 +77,7 @@ def test_a_claimed_name_is_taken_until_its_file_is_there_and_then_by_the_file(tm
 @pytest.fixture
 def gone(tmp_path, monkeypatch):
     """Make the temporary file of a process whose number is free here, as one in another container is."""
-    monkeypatch.setattr(_files, "_runs", lambda number: number != 4711)
+    monkeypatch.setattr(_files, "is_running", lambda number: number != 4711)
 
     def make(path):
         path.parent.mkdir(exist_ok=True)

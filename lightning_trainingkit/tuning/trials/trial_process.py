@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from lightning_trainingkit._files import is_running
 from lightning_trainingkit.tuning.trials.pruning import ReportToStudy
 from lightning_trainingkit.tuning.trials.trial_job import BEST, TrialJob, TrialOrder, attempt_folder
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
@@ -206,21 +207,11 @@ def _end_with(worker: int) -> None:
     sentinels = [parent.sentinel] if parent is not None else []
 
     def watch() -> None:
-        while not wait(sentinels, 1.0) and _runs(worker):
+        while not wait(sentinels, 1.0) and is_running(worker):
             pass
         _kill_session()
 
     threading.Thread(target=watch, daemon=True, name="worker-watch").start()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _kill_session() -> None:
