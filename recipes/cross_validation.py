@@ -7,7 +7,7 @@ folds are an ensemble for free.
 Expected: val/acc of 566 images in 5 folds x 2: 96.0 +- 1.8 % with a rate of 1e-3 and 95.5 +- 2.5 % with 3e-3. They are
           not told apart: +0.5 +- 2.4 points, p = 0.63. The average of the ten fold models has 98.3 % on 1,168 test
           images, +1.5 +- 0.5 points over their mean; loss -0.023 +- 0.006
-Cost:     85 s of CPU time, two trainings at once; nothing to download
+Cost:     1 min on 2 CPU cores, nothing to download
 Command:  python recipes/cross_validation.py
 """
 

@@ -7,7 +7,7 @@ are new.
 
 Expected: the rate explains 93 % of the ranks of all trainings. Best of nine minus the grid's, 40 repeats: quasi-random
           points have val/loss -0.105 +- 0.040 and val/acc +1.7 +- 1.0 points. Random points are not told apart from
-          the grid, val/loss -0.03 +- 0.08: they have more rates, and by bad luck none of them is good.
+          the grid, val/loss -0.03 +- 0.08: they have more rates, but nine draws can all miss the good ones.
 Cost:     2 to 5 min, nothing to download
 Command:  python recipes/random_vs_grid.py
 """
