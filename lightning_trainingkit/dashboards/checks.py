@@ -31,6 +31,7 @@ SEARCHES = {
 """Each question to a search to its title. The verdicts stand in a run's config, such as ``search.edges``."""
 
 _TRIAL = tuple(f"trial.{name}" for name in ("study", "ticket", "attempt", "seed", "pruned"))  # of a search
+_DRAWN = ("trainer.seed", "callbacks.EpochSeed.seed")  # for each trial
 _SETTINGS = {f"check.{name}": name for name in CHECKS if name != "curves"}
 _CHECK = re.compile(
     rf"({'|'.join(map(re.escape, [*_SETTINGS, *(f'search.{name}' for name in SEARCHES)]))})(\..*)?$"
@@ -64,8 +65,9 @@ def searches_of(run: Record) -> dict[str, str]:
 
 
 def without_checks(run: Record) -> Record:
-    """Return the run without the verdicts in its config, and without the number of a trial: they are no settings."""
-    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in _TRIAL}
+    """Return the run without the verdicts in its config, and without number and seed of a trial: they are no settings."""
+    left_out = (*_TRIAL, *(_DRAWN if "trial.seed" in run.config else ()))
+    kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in left_out}
     return run if len(kept) == len(run.config) else replace(run, config=kept)
 
 

@@ -121,11 +121,11 @@ def _read(curves: dict[str, tuple[Floats, Floats]], name: str = "") -> CurveRead
     if metric is None:
         have = ", ".join(sorted(curves)[:20]) or "no metrics"
         raise ValueError(
-            f"`source` must have a training loss, got {have}. Log it with self.log('train/loss', loss), or name it so."
+            f"The curves must have a training loss, got {have}. Log it with self.log('train/loss', loss), or name it so."
         )
     if len(curves[metric][0]) < 2:
         raise ValueError(
-            f"`source` must have at least two values of {metric}, got {len(curves[metric][0])}. "
+            f"The curves must have at least two values of {metric}, got {len(curves[metric][0])}. "
             "Log it more often (log_every_n_steps), or train for more epochs."
         )
     used = {role: curves[metric] for role, metric in chosen.items()}

@@ -22,7 +22,7 @@ def test_a_line_for_each_run_says_the_shape_and_what_to_do(tmp_path, capsys):
     assert len(lines) == 3
     assert lines[0].startswith("apart: overfit. ")
     assert "Regulari" in lines[0]
-    assert lines[1].startswith("other: not read. `source` must have a training loss, got width.")
+    assert lines[1].startswith("other: not read. The curves must have a training loss, got width.")
     assert lines[2].startswith("short: cut too early. ")
     assert lines[2].endswith("Train longer: raise max_epochs.")
     assert "bad/metrics.csv: it is empty." in said.err

@@ -24,12 +24,14 @@ def test_verdicts_of_a_search_stand_in_the_section_of_hyperparameters():
     runs[0].config |= {"search.search": "warn. The best of 8 trials.", "search.edges": "pass. Inside."}
     for n, each in enumerate(runs[1:]):
         each.config |= {"trial.study": "coarse", "trial.ticket": n, "trial.seed": 7 * n, "trial.pruned": bool(n)}
+        each.config |= {"trainer.seed": 7 * n, "callbacks.EpochSeed.seed": 7 * n, "seed": n}
     data = page_data(runs, command_center())
     assert data["searches"] == {"search": "search", "edges": "edge of the space"}
     assert data["runs"][0]["searches"]["edges"] == "pass. Inside."
     (section,) = [each for each in data["sections"] if each["title"] == "Hyperparameters"]
     assert section["panels"][0]["kind"] == "searches"
-    assert data["hyperparameters"] == ["lr", "optimizer", "weight_decay"]  # which trial it is, is no setting
+    # The number of a trial and the seed that is drawn for it are no settings. A hyperparameter `seed` is one.
+    assert sorted(data["hyperparameters"]) == ["lr", "optimizer", "seed", "weight_decay"]
     assert "searches" not in [
         panel["kind"] for each in page_data(grid(), command_center())["sections"] for panel in each["panels"]
     ]
