@@ -65,7 +65,7 @@ def searches_of(run: Record) -> dict[str, str]:
 
 
 def without_checks(run: Record) -> Record:
-    """Return the run without the verdicts in its config, and without number and seed of a trial: they are no settings."""
+    """Return the run without what is no setting in its config: the verdicts, and the number and the seed of a trial."""
     left_out = (*_TRIAL, *(_DRAWN if "trial.seed" in run.config else ()))
     kept = {name: value for name, value in run.config.items() if not _CHECK.match(name) and name not in left_out}
     return run if len(kept) == len(run.config) else replace(run, config=kept)

@@ -22,7 +22,7 @@ class Sample:
 
     - **A data set with indices**: the examples that the loader's own sampler draws first. Each is read once, which
       keeps random transforms from changing it. ``loader`` shuffles them, with the loader's batch size and collate_fn.
-    - **A stream**: the first batches, as they come.
+    - **A stream**, or a data set that gives whole batches: the first batches, as they come.
 
     Args:
         batches: Number of minibatches.
@@ -126,11 +126,16 @@ class Sample:
             self._again = [loader.dataset[drawn[0]]] if drawn else []
             return
         batches = [list(batch) for batch in islice(iter(loader.batch_sampler), self._batches)]
-        self.indices = list(dict.fromkeys(index for batch in batches for index in batch))
+        indices = list(dict.fromkeys(index for batch in batches for index in batch))
+        examples = _get(loader, indices)
+        if isinstance(examples, Mapping) or len(examples) != len(indices):  # `__getitems__` gives one whole batch
+            self._examples = [_get(loader, batch) for batch in batches]
+            self._again = [_get(loader, batches[0])]
+            return
+        self.indices, self._examples = indices, list(examples)
         self._size = len(batches[0]) if batches else 1
-        self._examples = _get(loader, self.indices)
         self._size = min(self._size, max(1, len(self._examples)))
-        self._again = _get(loader, self.indices[: self._size])
+        self._again = list(_get(loader, self.indices[: self._size]))
         if len(batches) < self._batches:
             self.notes.append(f"The training set has {len(self._examples)} examples, and all were taken.")
 
@@ -147,9 +152,8 @@ class _Served:
         return self._make(self._own())
 
 
-def _get(loader: DataLoader[Any], indices: list[int]) -> list[Any]:
-    subset = Subset(loader.dataset, indices)
-    return list(subset.__getitems__(list(range(len(indices)))))
+def _get(loader: DataLoader[Any], indices: list[int]) -> Any:
+    return Subset(loader.dataset, indices).__getitems__(list(range(len(indices))))
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -228,7 +228,14 @@ def test_labels_that_were_shuffled_once_can_be_learnt():
     assert learn(Plain(net()), loader(X, Y.flip(0))).verdict == "pass"
 
 
-def test_streams_dicts_and_small_sets():
+class WholeBatches(Points):
+    """Its ``__getitems__`` gives the tensors of a whole batch."""
+
+    def __getitems__(self, indices):
+        return self.x[indices], self.y[indices]
+
+
+def test_streams_dicts_whole_batches_and_small_sets():
     class Stream(IterableDataset):
         def __iter__(self):
             yield from zip(X, Y, strict=True)
@@ -240,6 +247,8 @@ def test_streams_dicts_and_small_sets():
     assert learn(Plain(net()), DataLoader(Stream(), 8)).verdict == "pass"
     named = [{"x": x, "y": y} for x, y in zip(X, Y, strict=True)]
     assert learn(Named(net()), DataLoader(named, 8)).verdict == "pass"
+    whole = DataLoader(WholeBatches(X, Y), 8, shuffle=True, collate_fn=lambda batch: batch)
+    assert learn(Plain(net()), whole).verdict == "pass"
     answer = learn(Plain(net()), loader(X[:9], Y[:9]))
     assert (answer.verdict, answer.notes[0]) == ("pass", "The training set has 9 examples, and all were taken.")
 
