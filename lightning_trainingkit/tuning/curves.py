@@ -121,7 +121,8 @@ def _read(curves: dict[str, tuple[Floats, Floats]], name: str = "") -> CurveRead
     if metric is None:
         have = ", ".join(sorted(curves)[:20]) or "no metrics"
         raise ValueError(
-            f"The curves must have a training loss, got {have}. Log it by self.log('train/loss', loss), or name it so."
+            f"The curves must have a training loss, got {have}. Log it by self.log('train/loss', loss), often enough "
+            "for short epochs (log_every_n_steps), or name it so."
         )
     if len(curves[metric][0]) < 2:
         raise ValueError(

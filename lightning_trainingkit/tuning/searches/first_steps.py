@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_trainingkit._lightning import L, isolate_rng
+from lightning_trainingkit._lightning import L, is_overridden, isolate_rng
 from lightning_trainingkit.tuning.initial_loss import check_initial_loss
 from lightning_trainingkit.tuning.learning_rate import find_learning_rate
 from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
@@ -18,6 +18,7 @@ from lightning_trainingkit.tuning.small_sample import overfit_small_sample
 from lightning_trainingkit.tuning.trial import Trial, stop
 from lightning_trainingkit.tuning.trials.source import Source
 from lightning_trainingkit.tuning.trials.space import Domain, Range, Space
+from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 from lightning_trainingkit.tuning.verdict import Verdict
 
 __all__ = ["FirstSteps", "run_first_steps", "unknown_values"]
@@ -78,6 +79,9 @@ def run_first_steps(
         trainer_options: Arguments of Lightning's Trainer.
         accelerator: As in Lightning's Trainer.
         seed: Seed of the weights and of the order of the batches.
+
+    Raises:
+        WrongSetupError: If the module or the data has no validation.
     """
     options = {"accelerator": accelerator, "devices": 1}
     options |= {name: each for name, each in trainer_options.items() if name not in _NOT_IN_TRIALS}
@@ -87,6 +91,7 @@ def run_first_steps(
         np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's module and data may draw from it
         torch.manual_seed(seed)
         module, data = pickle.loads(pickle.dumps(source))(missing)  # objects of the user stay as they are
+        _check_validation(module, data)
         look = _Look()
         verdicts: list[Verdict] = []
         iterations, rate = 0, None
@@ -107,6 +112,21 @@ def run_first_steps(
                 break
     factor = rate / look.largest if rate is not None and look.largest else None
     return FirstSteps(tuple(verdicts), factor, iterations, look.batches)
+
+
+def _check_validation(module: L.LightningModule, data: L.LightningDataModule | None) -> None:
+    """Refuse before step 1 what only a trial would refuse."""
+    loads = is_overridden("val_dataloader", module, L.LightningModule)
+    loads |= data is not None and is_overridden("val_dataloader", data, L.LightningDataModule)
+    for there, what, where in (
+        (is_overridden("validation_step", module, L.LightningModule), "validation_step", type(module).__name__),
+        (loads, "val_dataloader", type(data if data is not None else module).__name__),
+    ):
+        if not there:
+            raise WrongSetupError(
+                f"`monitor` must be logged in validation, got {where} without `{what}`. Write it: trials are compared "
+                "on validation."
+            )
 
 
 def unknown_values(source: Source, space: Mapping[str, Domain]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def load_report(storage: str | Path, name: str, folder: str | Path | None = None
     found = patient(lambda: optuna.get_all_study_summaries(opened))
     searches = [each.study_name for each in found if SETTINGS in each.user_attrs]
     if name in searches:
-        return _search(storage, name, folder, [])
+        return _search(storage, name, folder, [], ended=False)
     note = read_note(storage, name)
     if note is None:
         known = [each.study_name for each in found]
@@ -56,10 +56,11 @@ def load_report(storage: str | Path, name: str, folder: str | Path | None = None
     earlier: list[Result] = []
     epochs, mode = first.epochs, "min"
     for each in studies_of(name, searches):
-        steps.append(search := _search(storage, each, folder / each.removeprefix(f"{name}-"), earlier))
+        part = folder / each.removeprefix(f"{name}-")
+        steps.append(search := _search(storage, each, part, earlier, ended="ended" in note))
         earlier += search.trials if search.step == "refine_search" else ()
         epochs, mode = epochs + search.epochs, search.mode
-    return seven_steps_result(steps, str(note.get("ended", "")), epochs, mode, folder)
+    return seven_steps_result(steps, str(note.get("ended", "The search has not ended.")), epochs, mode, folder)
 
 
 def studies_of(name: str, names: list[str]) -> list[str]:
@@ -74,7 +75,7 @@ def studies_of(name: str, names: list[str]) -> list[str]:
     return coarse + sorted(rounds, key=lambda each: int(each.rpartition("-")[2]))
 
 
-def _search(storage: str | Path, name: str, folder: Path, earlier: list[Result]) -> SearchResult:
+def _search(storage: str | Path, name: str, folder: Path, earlier: list[Result], *, ended: bool) -> SearchResult:
     study = Study.load(storage, name)
     settings = dict(patient(lambda: study.optuna.user_attrs)[SETTINGS])
     inside = [
@@ -83,4 +84,4 @@ def _search(storage: str | Path, name: str, folder: Path, earlier: list[Result])
         if set(each.params) == set(study.space)
         and all(study.space.holds(key, value) for key, value in each.params.items())
     ]
-    return search_result(study, settings, folder, inside)
+    return search_result(study, settings, folder, inside, ended)

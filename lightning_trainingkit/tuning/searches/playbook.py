@@ -112,7 +112,7 @@ def _samples(
     """One value counts for each configuration. A pruned one counts as the worst of those that were completed."""
     values = sorted((statistics.fmean(each) for _, each in configurations(done)), reverse=mode == "max")
     values += [values[-1]] * len(_only_pruned(results))
-    count, trained = len(values), sum(each.state != "failed" for each in results)
+    count = len(values)
     half = max(1, count // 2)
     all_mean, _ = expected_best(values, count, mode)
     mean, spread = expected_best(values, half, mode)
@@ -132,7 +132,7 @@ def _samples(
         step="samples",
         verdict="pass" if enough else "warn",
         message=measured + why,
-        advice="" if enough else f"Train more trials, {2 * trained} in all, or narrow the space.",
+        advice="" if enough else "Train twice as many trials, or narrow the space.",
         value=moved,
     )
 

@@ -73,6 +73,7 @@ class Search:
         self.source = module if isinstance(module, Source) else make_source(module, data)
         self.space = as_space(space) if space is not None else default_space(self.source, rate)
         self.space.check_names(self.source.names)
+        self.space.check_integers(self.source.given)
         trials = _check.integer("trials", trials, "Give the number of trials over all workers.", least=1)
         seed = _check.integer("seed", seed, "Give any whole number.", least=0)
         options = dict(trainer_options or {})
@@ -159,7 +160,7 @@ def as_space(space: Space | Mapping[str, Any] | str | Path) -> Space:
 
 
 def search_result(
-    study: Study, settings: Mapping[str, Any], folder: Path, earlier: Sequence[Result] = ()
+    study: Study, settings: Mapping[str, Any], folder: Path, earlier: Sequence[Result] = (), ended: bool = True
 ) -> SearchResult:
     """Judge the trials of a study that have ended.
 
@@ -168,6 +169,7 @@ def search_result(
         settings: Its settings.
         folder: Its folder.
         earlier: Results of earlier rounds in the same space, which the playbook's verdicts count too.
+        ended: Whether no more trials are trained.
     """
     results, monitor, mode = study.results(), str(settings["monitor"]), study.mode
     ranked = study.ranked()
@@ -175,7 +177,7 @@ def search_result(
     counts = study.counts()
     numbers = [f"{counts[name]} {name}" for name in ("pruned", "failed") if counts[name]]
     left = counts["total"] - len(results)
-    numbers += [f"{left} not trained"] if left else []
+    numbers += [f"{left} not trained{'' if ended else ' yet'}"] if left else []
     said = f" ({', '.join(numbers)})" if numbers else ""
     if ranked:
         best = ranked[0]
@@ -185,12 +187,14 @@ def search_result(
         )
         bad = any(each.verdict != "pass" for each in lines)
         advice = " ".join(each.advice for each in lines if each.verdict != "pass" and each.advice)
+    elif left and not ended:
+        message, bad, advice = f"None of {counts['total']} trials was finished yet{said}.", True, ""
     else:
         message, bad = f"None of {counts['total']} trials was finished{said}.", True
         advice = next((each.advice for each in lines if each.verdict == "fail"), "Take another space.")
     return SearchResult(
         step=str(settings["step"]),
-        verdict="fail" if not ranked else "warn" if bad else "pass",
+        verdict="fail" if not ranked and (ended or not left) else "warn" if bad else "pass",
         message=message,
         advice=advice,
         value=ranked[0].value if ranked else None,

@@ -1,7 +1,10 @@
 """What a study must have been searched with, kept in the study, so that no worker joins another search by its name."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
+
+from torch import nn
 
 from lightning_trainingkit.tuning.searches.cli_config import is_plain, plain
 from lightning_trainingkit.tuning.trials.agreement import keep_or_refuse
@@ -15,8 +18,24 @@ _FREE = ("sections",)  # may differ between workers
 
 
 def fixed_values(source: Source, searched: Any = ()) -> dict[str, Any]:
-    """The arguments that are not searched, as JSON holds them, without objects: by these a study is known again."""
-    return {name: plain(each) for name, each in source.given.items() if name not in searched and is_plain(each)}
+    """The arguments that are not searched, as JSON holds them: by these a study is known again."""
+    return {name: _described(each) for name, each in source.given.items() if name not in searched}
+
+
+def _described(value: Any) -> Any:
+    """A plain value itself, the name of a class or a function, the layers of a module, the class of another object."""
+    if is_plain(value):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {str(name): _described(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_described(each) for each in value]
+    if isinstance(value, partial):
+        return [_described(value.func), _described(value.args), _described(value.keywords)]
+    if isinstance(value, nn.Module):  # a loss keeps its options as attributes
+        return {"layers": repr(value), **{name: each for name, each in vars(value).items() if is_plain(each)}}
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def training_of(

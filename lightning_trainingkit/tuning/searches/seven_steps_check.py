@@ -35,7 +35,9 @@ def check_later_steps(
     """
     for part, numbers in (("coarse", coarse), ("round", rounds)):
         for what, value in zip(("trials", "epochs"), numbers, strict=True):
-            _check.integer(f"{part}_{what}", value, f"Give the {what} of step {4 if part == 'coarse' else 5}.", least=1)
+            least = 2 if (part, what) == ("round", "trials") else 1  # the best so far again, and a new one
+            step = 4 if part == "coarse" else 5
+            _check.integer(f"{part}_{what}", value, f"Give the {what} of step {step}.", least=least)
     check_sampler(sampler)
     if sampler == "grid":
         raise ValueError(

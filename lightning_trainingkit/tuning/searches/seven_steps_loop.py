@@ -74,6 +74,7 @@ class Loop:
         self.given = as_space(space) if space is not None else None
         if self.given is not None:
             self.given.check_names(self.source.names)
+            self.given.check_integers(self.source.given)
         self.start = self.given if self.given is not None else start_space(self.source)
         self.budget, self.name, self.search, self.run_options = budget, name, dict(search), dict(run)
         self.seed = _check.integer("seed", seed, "Give any whole number.", least=0)
@@ -129,8 +130,9 @@ class Loop:
         results: list[list[Result]] = []
         for number in range(1, _MOST_ROUNDS):
             left = self.budget.left_trials(trials)
-            if ended := self.budget.spent(epochs) or ("" if left > len(again) else self.budget.too_few(left)):
+            if ended := self.budget.spent(epochs) or ("" if left > 1 else self.budget.too_few(left)):
                 return ended
+            again = again[: max(1, left - 1)]
             earlier = [each for part in results for each in part]
             found = self._one(
                 *("refine_search", f"refine-{number}", space, left, epochs, sampler),

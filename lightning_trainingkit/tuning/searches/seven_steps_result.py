@@ -31,7 +31,7 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
         why = f" {failed.message}" if failed is not None else ""
         return SevenSteps(
             step="seven_steps",
-            verdict="fail",
+            verdict="fail" if failed is not None else "warn",
             message=f"{ended}{why}",
             advice=failed.advice if failed is not None else "",
             steps=tuple(steps),
@@ -40,6 +40,9 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
             folder=folder,
         )
     last = searches[-1]
+    advice = last.advice
+    if ended.startswith("The budget") and any(each.step == "edges" and each.verdict == "warn" for each in last.lines):
+        advice += " A larger budget does so, in a round with a wider range."
     trainings = f"{len(best.values)} training{'s' * (len(best.values) > 1)}"
     mean = sum(best.values) / len(best.values)
     verdict: Literal["pass", "warn"] = "warn" if any(each.verdict != "pass" for each in (*steps[:3], last)) else "pass"
@@ -48,7 +51,7 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
         verdict=verdict,
         message=f"The best of {trials} trials ({epochs:.0f} epochs) has {last.monitor} {mean:.4g} in {trainings}, with "
         f"{values_listed(best.params)}. {ended}",
-        advice=last.advice,
+        advice=advice,
         value=best.estimate,
         best=dict(best.params),
         values=best.values,

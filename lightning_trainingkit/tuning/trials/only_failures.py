@@ -8,7 +8,7 @@ _FIRST = 3  # so many failed trials, and no value yet, end the search
 
 
 def refuse_only_failures(study: Study, at_end: bool = False) -> None:
-    """Raise with the first traceback if the first trials all failed, and none has reported a value.
+    """Raise with the first traceback, and give the study up, if the first trials all failed and none reported a value.
 
     Args:
         study: The study.
@@ -22,8 +22,9 @@ def refuse_only_failures(study: Study, at_end: bool = False) -> None:
     if any(each.reports for each in tickets) or not failed or any(each.state == "completed" for each in tickets):
         return
     if len(failed) >= min(_FIRST, len(tickets)) or at_end:
+        study.give_up()
         first = min(failed, key=lambda each: each.trial)
         raise RuntimeError(
             f"`module` must train, got {len(failed)} failed trials and no finished one. Mend the first error, with "
-            f"{first.params}, and give the study another name:\n{first.error}"
+            f"{first.params}, and the same call begins again:\n{first.error}"
         )

@@ -59,7 +59,9 @@ class ReportToStudy(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse a training without validation."""
-        if not trainer.enable_validation or not sum(_counts(trainer.num_val_batches)):
+        every = trainer.check_val_every_n_epoch or 1
+        validated = (trainer.current_epoch + 1) % every == 0  # the loader is made by the first validation
+        if not trainer.enable_validation or (validated and not sum(_counts(trainer.num_val_batches))):
             raise WrongSetupError(
                 f"`monitor` must be logged in validation, got {self.monitor!r} in a training without validation. Write "
                 "`val_dataloader` and `validation_step`."

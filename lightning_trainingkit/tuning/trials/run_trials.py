@@ -11,6 +11,7 @@ from lightning_trainingkit.tuning.trials.trial_devices import TrialDevices
 from lightning_trainingkit.tuning.trials.trial_job import TrialJob
 from lightning_trainingkit.tuning.trials.trial_table import TrialTable
 from lightning_trainingkit.tuning.trials.worker import Worker
+from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 
 __all__ = ["run_trials"]
 
@@ -51,7 +52,7 @@ def run_trials(
 
     Raises:
         WrongSetupError: If the first trial shows what no hyperparameters would mend, such as a metric that is never
-            logged.
+            logged. The next call with this name begins again, with other settings too.
         RuntimeError: If the first trials all fail, with the traceback of the first.
         ValueError: If the space has names that the module and the data do not have.
 
@@ -71,4 +72,8 @@ def run_trials(
     worker = Worker(study, source, job, Path(folder), TrialDevices(accelerator, devices, jobs), heartbeat, grace)
     study.check_job({"monitor": job.monitor, "max_epochs": job.max_epochs})
     with TrialTable(study, job.monitor, job.max_epochs) if verbose else nullcontext() as table:
-        worker.run(stop or (lambda _: False), table)
+        try:
+            worker.run(stop or (lambda _: False), table)
+        except WrongSetupError:
+            study.give_up()
+            raise

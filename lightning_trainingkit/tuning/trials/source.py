@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
 from lightning_trainingkit._lightning import L, is_overridden
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 
@@ -67,7 +70,8 @@ def make_source(module: Any, data: Any = None) -> Source:
 
     Raises:
         TypeError: If the module or the data is of another type, or cannot be pickled or found by name.
-        ValueError: If the module has no saved hyperparameters, or if there is no train set.
+        ValueError: If the module has no saved hyperparameters, if a network is among them, or if there is no train
+            set.
     """
     if isinstance(data, type) and not issubclass(data, L.LightningDataModule):
         raise TypeError(f"`data` must be a LightningDataModule of {L.__name__}, got {data!r}. Wrap its loaders in one.")
@@ -136,8 +140,14 @@ class _Maker:
 
 
 class _AsItIs:
+    """Gives an object that saved no arguments. What it keeps under their names tells it from others."""
+
     def __init__(self, value: Any) -> None:
-        self.value, self.given, self.names, self.title = value, dict[str, Any](), (), type(value).__name__
+        kept = {name: vars(value).get(name) for name in parameters_of(type(value))}
+        self.given: dict[str, Any] = {
+            name: each for name, each in kept.items() if isinstance(each, bool | int | float | str)
+        }
+        self.value, self.names, self.title = value, (), type(value).__name__
         self.place = type(value).__module__
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
@@ -168,6 +178,8 @@ def _maker(name: str, value: Any) -> Any:
         names = (*parameters, *(saved if _takes_more(kind) else ()))  # what `**kwargs` got is saved too
         arguments = {key: saved[key] for key in names if key in saved}
         missing = [key for key, each in parameters.items() if key not in saved and _may_differ(value, key, each)]
+        if name == "module":
+            _refuse_networks(kind, {**arguments, **{key: getattr(value, key, None) for key in missing}})
         if missing or (parameters and not arguments):
             if name == "data":
                 return _AsItIs(value)
@@ -179,11 +191,25 @@ def _maker(name: str, value: Any) -> Any:
         return _Maker(kind, _defaults(parameters) | arguments, tuple(dict.fromkeys(names)), kind.__name__)
     if name == "module" and callable(value) and not isinstance(value, type):
         parameters = parameters_of(value)
+        if isinstance(value, partial):
+            _refuse_networks(value.func, {**dict(enumerate(value.args)), **value.keywords})
         return _Maker(value, _defaults(parameters), tuple(parameters), getattr(value, "__name__", type(value).__name__))
     raise TypeError(
         f"`{name}` must be a LightningModule of {L.__name__}, its class or a function, got "
         f"{value.__name__ if isinstance(value, type) else type(value).__name__}. Give one of them."
     )
+
+
+def _refuse_networks(call: Any, arguments: Mapping[Any, Any]) -> None:
+    """Refuse trainable networks among the arguments: each training would begin with their present weights."""
+    for name, value in arguments.items():
+        for each in tree_leaves(value):
+            if isinstance(each, nn.Module) and any(parameter.requires_grad for parameter in each.parameters()):
+                raise ValueError(
+                    f"`module` must build its networks itself, got {call.__name__} with a {type(each).__name__} as "
+                    f"`{name}`: each training would begin with its present weights. Write a function at the top of a "
+                    "file that builds the network and the module, and give the function."
+                )
 
 
 def parameters_of(call: Any) -> dict[str, inspect.Parameter]:

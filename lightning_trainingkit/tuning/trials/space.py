@@ -188,8 +188,27 @@ class Space(Mapping[str, Domain]):
         for name in self._domains:
             if name not in names:
                 known = ", ".join(_check.nearest(name, names)) or "none"
+                as_it_is = name.startswith("data.") and not any(each.startswith("data.") for each in names)
+                how = " A DataModule's must be saved by `self.save_hyperparameters()`." if as_it_is else ""
                 raise ValueError(
-                    f"`space` must name hyperparameters of the module or the data, got {name!r}. There are: {known}."
+                    f"`space` must name hyperparameters of the module or the data, got {name!r}. There are: "
+                    f"{known}.{how}"
+                )
+
+    def check_integers(self, given: Mapping[str, Any]) -> None:
+        """Raise ValueError if a range of whole numbers, for a hyperparameter that is an integer now, has fractions.
+
+        Args:
+            given: The present values by name. 0 and 1 may be meant as floats.
+        """
+        for name, domain in self._domains.items():
+            now = given.get(name)
+            if not isinstance(domain, Range) or domain.integer or type(now) is not int or now < 2:
+                continue
+            if float(domain.low).is_integer() and float(domain.high).is_integer():
+                raise ValueError(
+                    f"`space` must say whether {name!r}, now {now}, is an integer: the range {domain.low:g} to "
+                    f"{domain.high:g} has fractions. Write `integer: true`, or give the module a float as its value."
                 )
 
     def holds(self, name: str, value: Any) -> bool:

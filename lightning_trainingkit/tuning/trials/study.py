@@ -1,5 +1,6 @@
 """One search in one storage, which many workers share: its tickets, their attempts and their results."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = ["Attempt", "Result", "Study"]
 _KIT = "trainingkit"  # the study's attribute with its space
 _JOB = "trainingkit_job"  # what its trials do
 _FACTS = "trainingkit_facts"  # further things that all workers agree on
+_VOID = "trainingkit_void"  # whether no trial can work: the next call begins a new study
 _WAIT = 5.0  # seconds for the worker that creates a study to describe it
 
 
@@ -173,6 +175,10 @@ class Study:
         """
         keep_or_refuse(self.optuna, _FACTS, facts)
 
+    def give_up(self) -> None:
+        """Note that no trial can work. If nothing was reported, the next call deletes the study and begins again."""
+        patient(lambda: self.optuna.set_user_attr(_VOID, True))
+
     def check_job(self, job: Mapping[str, Any]) -> None:
         """Refuse trials of another kind than the study has: their values cannot be compared."""
         keep_or_refuse(self.optuna, _JOB, job, again=not any(each.reports for each in self.tickets().values()))
@@ -192,7 +198,12 @@ class Study:
         try:
             created = patient(lambda: optuna.create_study(direction=direction, **options))
         except optuna.exceptions.DuplicatedStudyError:
-            return patient(lambda: optuna.load_study(**options))
+            found = patient(lambda: optuna.load_study(**options))
+            if not _is_void(found):
+                return found
+            with contextlib.suppress(KeyError):  # another worker was faster
+                patient(lambda: optuna.delete_study(study_name=self.name, storage=self._storage))
+            return self._open(pruner)
         self.made = True
         patient(lambda: created.set_user_attr(_KIT, self._described()))
         return created
@@ -235,3 +246,11 @@ class Study:
             point = self.points[number] if number < len(self.points) else {}
             distributions = {name: each for name, each in self.space.to_distributions().items() if name in point}
             self.all_attempts.add({TICKET: number, ATTEMPT: 0, DEATHS: 0}, point, distributions, {})
+
+
+def _is_void(study: "optuna.Study") -> bool:
+    """Whether no trial could work, nothing was reported, and no worker is at it."""
+    if not patient(lambda: study.user_attrs).get(_VOID):
+        return False
+    trials = patient(lambda: study.get_trials(deepcopy=False))
+    return not any(each.intermediate_values or each.state.name == "RUNNING" for each in trials)

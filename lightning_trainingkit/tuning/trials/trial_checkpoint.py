@@ -1,11 +1,16 @@
 """Keep the last state of a trial, from which a retry resumes."""
 
+import io
+import pickle
 from pathlib import Path
+
+import torch
 
 from lightning_trainingkit._files import put_in_place, temporary
 from lightning_trainingkit._lightning import L, TrainerFn
 from lightning_trainingkit.tuning.trials.pruning import ReportToStudy
 from lightning_trainingkit.tuning.trials.trial_job import BEST, LAST
+from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 
 __all__ = ["KeepLast"]
 
@@ -23,6 +28,22 @@ class KeepLast(L.callbacks.Checkpoint):
         self.folder = folder
         self.report = report
         self.keep_best = keep_best
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse a checkpoint of the best epoch that could not be read without running code."""
+        if not self.keep_best:
+            return
+        for name, value in pl_module.hparams.items():
+            held = io.BytesIO()
+            torch.save(value, held)
+            try:
+                torch.load(io.BytesIO(held.getvalue()), weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise WrongSetupError(
+                    f"`module` must save plain hyperparameters, got a {type(value).__name__} as `{name}`: its "
+                    "checkpoint could run code. Leave it out by `save_hyperparameters(ignore=...)`, and give a "
+                    "function at the top of a file that builds the module."
+                ) from error
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save; after the report, so that a resumed trial reports again what was not saved."""

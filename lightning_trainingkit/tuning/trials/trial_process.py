@@ -87,7 +87,8 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
     center = None if job.wandb_mode == "disabled" else CommandCenter(order.study, job.job_type, name=order.label)
     if center is not None:
         signal.signal(signal.SIGINT, partial(_interrupted, center))
-    record = None if center is None else RecordTrial(order, report)
+    short = "log_every_n_steps" not in job.trainer_options
+    record = None if center is None else RecordTrial(order, report, short)
     own: list[L.Callback] = [each for each in (center, record, report) if each is not None]
     if not any(isinstance(each, EpochSeed) for each in job.callbacks):
         own.insert(0, EpochSeed(order.seed))
@@ -114,6 +115,11 @@ def _train(pipe: Connection, order: TrialOrder, source: Any, job: TrialJob) -> d
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=False if checkpoint is not None else None)
     if center is not None:
         center.finish(0)
+    if not trainer.num_training_batches:
+        raise WrongSetupError(
+            "`data` must give a training batch, got none. Take smaller batches, or leave `drop_last` and "
+            "`limit_train_batches` out."
+        )
     if report.best is None and not report.diverged:
         raise WrongSetupError(
             f"`monitor` must be logged in validation, got {job.monitor!r} in a training that never validated. Check "

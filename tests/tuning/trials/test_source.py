@@ -1,11 +1,15 @@
 import pickle
 import sys
+import warnings
+from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_trainingkit._lightning import L
+from lightning_trainingkit.tuning.searches.search_settings import fixed_values
 from lightning_trainingkit.tuning.trials.source import make_source
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 from tests.toy import ToyModule, toy_data, toy_loaders
@@ -53,6 +57,22 @@ class Partly(L.LightningModule):
 class Silent(L.LightningModule):
     def __init__(self, width: int):
         super().__init__()
+
+
+class WithNetwork(L.LightningModule):
+    def __init__(self, net=None, loss=torch.relu, lr: float = 0.1, save: bool = True):
+        super().__init__()
+        with warnings.catch_warnings(action="ignore"):  # Lightning's, on networks
+            self.save_hyperparameters(ignore=[] if save else ["net"])
+        self.net = net
+
+
+class Plain(Data):
+    """It saves nothing."""
+
+    def __init__(self, batch_size: int = 8):
+        L.LightningDataModule.__init__(self)
+        self.batch_size = batch_size
 
 
 class WithLoader(ToyModule):
@@ -123,12 +143,34 @@ def test_the_random_state_stays():
         (3, Data, TypeError, "must be a LightningModule of lightning.pytorch, its class or a function, got int"),
         (Silent(3), Data, ValueError, "must have saved its hyperparameters, got Silent without width"),
         (lambda lr: ToyModule(lr), None, TypeError, "must be picklable"),
+        (
+            WithNetwork(nn.Linear(2, 2)),
+            Data,
+            ValueError,
+            "networks itself, got WithNetwork with a Linear as",
+        ),
+        (WithNetwork(nn.Linear(2, 2), save=False), Data, ValueError, "got WithNetwork with a Linear as `net`"),
+        (partial(WithNetwork, nn.Linear(2, 2)), Data, ValueError, "Write a function at the top of a file"),
     ],
 )
 def test_what_is_no_source(module, data, kind, said):
     with pytest.raises(kind) as error:
         make_source(module, data)
     assert said in str(error.value)
+
+
+def test_a_frozen_network_and_a_loss_may_be_arguments():
+    teacher = nn.Linear(2, 2).requires_grad_(False)
+    module, _ = again(make_source(WithNetwork(teacher, nn.CrossEntropyLoss()), Data))({"lr": 0.2})
+    assert torch.equal(module.net.weight, teacher.weight)
+
+
+def test_arguments_that_are_objects_tell_two_searches_apart():
+    modules = [WithNetwork(loss=loss) for loss in (torch.relu, torch.tanh, nn.MSELoss(), nn.MSELoss(reduction="sum"))]
+    seen = [fixed_values(make_source(module, Plain(size))) for module in modules for size in (8, 4)]
+    assert len({str(each) for each in seen}) == 8
+    assert seen[1] == fixed_values(make_source(modules[0], Plain(4)))
+    assert seen[1]["data.batch_size"] == 4
 
 
 def test_a_class_that_no_other_process_finds(monkeypatch):

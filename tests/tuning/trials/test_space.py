@@ -63,6 +63,19 @@ def test_a_hyperparameter_that_the_module_does_not_have():
         Space({"learning_rat": RATE}).check_names(["width", "learning_rate"])
 
 
+@pytest.mark.parametrize("now", [0, 1, True, 8.0, None])
+def test_a_range_of_whole_numbers_may_be_meant_as_floats(now):
+    Space({"width": {"low": 8, "high": 64}}).check_integers({"width": now})
+
+
+def test_an_integer_needs_a_range_of_integers():
+    given = {"width": 32}
+    Space({"width": {"low": 8, "high": 64, "integer": True}}).check_integers(given)
+    Space({"width": {"low": 0.5, "high": 64}}).check_integers(given)
+    with pytest.raises(ValueError, match="'width', now 32, is an integer: the range 8 to 64 has"):
+        Space({"width": {"low": 8, "high": 64}}).check_integers(given)
+
+
 def test_the_default_is_a_decade_around_the_rate():
     source = Source(dict, given={"lr": 0.01, "weight_decay": 0.0}, names=("lr", "weight_decay"), describe="")
     space = default_space(source)

@@ -158,6 +158,21 @@ def test_trials_of_another_kind_are_refused(join):
         join().check_job({"monitor": "val/loss", "max_epochs": 4})
 
 
+def test_a_study_in_which_no_trial_can_work_makes_room_for_another(join):
+    study = join(mode="min")
+    study.give_up()
+    running = study.attempts.claim()
+    with pytest.raises(ValueError, match="`mode` must be the one that 'demo' has"):
+        join(mode="max")  # another worker trains
+    study.attempts.fail(running, "ValueError: nothing works")
+    anew = join(2, mode="max")
+    assert (anew.counts()["total"], anew.counts()["failed"], anew.made) == (2, 0, True)
+    anew.attempts.report(anew.attempts.claim(), 1, 0.5)
+    anew.give_up()
+    with pytest.raises(ValueError, match="`mode` must be"):
+        join(mode="min")
+
+
 def test_workers_with_another_module_are_refused(join):
     facts = {"module": "Net on Digits", "fixed": {"width": 64, "layers": [8, 8]}}
     join().check_facts(facts)

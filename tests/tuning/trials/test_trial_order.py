@@ -2,12 +2,17 @@
 
 from types import SimpleNamespace
 
+import pytest
+from torch import nn
+
 from lightning_trainingkit.dashboards.checks import without_checks
 from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.tuning.trials import trial_record
 from lightning_trainingkit.tuning.trials.attempts import Attempt
+from lightning_trainingkit.tuning.trials.trial_checkpoint import KeepLast
 from lightning_trainingkit.tuning.trials.trial_process import own_environment
 from lightning_trainingkit.tuning.trials.trial_slot import TrialSlot, make_order
+from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 
 
 def attempt(number, **params):
@@ -34,6 +39,27 @@ def test_checkpoints_of_a_deleted_study_in_the_same_folder_are_not_resumed(tmp_p
     slots = [TrialSlot(attempt(0), orders[0], None, False), TrialSlot(attempt(1), orders[1], None, False)]
     (orders[0].home / "last.ckpt").write_text("new")
     assert slots[1].order.earlier.read_text() == orders[2].earlier.read_text() == "new"
+
+
+def test_short_epochs_are_logged_twice_at_least(tmp_path):
+    def logged_every(steps, every=50, **options):
+        record = trial_record.RecordTrial(order(tmp_path, attempt(0)), None, **options)
+        trainer = SimpleNamespace(num_training_batches=steps, accumulate_grad_batches=1, log_every_n_steps=every)
+        record.on_train_start(trainer, None)
+        return trainer.log_every_n_steps
+
+    found = [logged_every(steps, short_epochs=True) for steps in (1, 9, 99, 100, float("inf"))]
+    assert found == [1, 4, 49, 50, 50]
+    assert logged_every(9) == 50
+
+
+def test_a_checkpoint_that_could_run_code_is_refused_before_the_training(tmp_path):
+    keep = KeepLast(tmp_path, None, keep_best=True)
+    keep.setup(None, SimpleNamespace(hparams={"lr": 0.1, "widths": (8, 8), "act": None}), "fit")
+    wrong = SimpleNamespace(hparams={"lr": 0.1, "loss": nn.CrossEntropyLoss()})
+    with pytest.raises(WrongSetupError, match="plain hyperparameters, got a CrossEntropyLoss as `loss`"):
+        keep.setup(None, wrong, "fit")
+    KeepLast(tmp_path, None, keep_best=False).setup(None, wrong, "fit")
 
 
 def test_a_hyperparameter_called_seed_keeps_its_value_in_the_record(tmp_path, monkeypatch):
