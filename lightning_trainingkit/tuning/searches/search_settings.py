@@ -33,7 +33,10 @@ def _described(value: Any) -> Any:
     if isinstance(value, partial):
         return [_described(value.func), _described(value.args), _described(value.keywords)]
     if isinstance(value, nn.Module):  # a loss keeps its options as attributes
-        return {"layers": repr(value), **{name: each for name, each in vars(value).items() if is_plain(each)}}
+        return {
+            "layers": repr(value),
+            **{name: each for name, each in vars(value).items() if name[0] != "_" and is_plain(each)},
+        }
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"
 
