@@ -71,8 +71,9 @@ class Ticket:
 
     @property
     def reports(self) -> dict[int, float]:
-        """The reported values by epoch, over all attempts."""
-        return {step: value for each in self.attempts for step, value in each.intermediate_values.items()}
+        """The reported values by epoch, over all attempts. A database gives its rows in any order."""
+        found = {step: value for each in self.attempts for step, value in each.intermediate_values.items()}
+        return dict(sorted(found.items()))
 
 
 def read_tickets(trials: Iterable["FrozenTrial"], retries: int) -> dict[int, Ticket]:

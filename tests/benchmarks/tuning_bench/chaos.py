@@ -105,7 +105,8 @@ class Chaos:
         """Kill and restart, as the number of finished trials grows."""
         total, end = self.args.trials, time.monotonic() + LONGEST
         count = self.args.kills
-        kills = [round(number * (total - 2) / max(1, count - 1)) for number in range(count)]
+        last = total - self.args.workers  # so many trials run then
+        kills = [round(number * last / max(1, count - 1)) for number in range(count)]
         restarts = [round((number + 1) * total / (self.args.restarts + 1)) for number in range(self.args.restarts)]
         while (kills or restarts) and time.monotonic() < end and any(each.poll() is None for each in self.workers):
             done = len(self.study.results())
@@ -114,7 +115,8 @@ class Chaos:
                 self.server.restart()
                 self.restarts += 1
             if kills and done >= kills[0]:
-                time.sleep(self.draw.uniform(0, 2.0))
+                if len(kills) > 1:
+                    time.sleep(self.draw.uniform(0, 2.0))
                 if self._kill("worker" if len(kills) % 2 else "trial"):
                     kills.pop(0)
             if self.server is None:

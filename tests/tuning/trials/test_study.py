@@ -1,11 +1,14 @@
 """The tickets of a study, as workers on one journal see them. No training runs."""
 
+from types import SimpleNamespace
+
 import optuna
 import pytest
 
 from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.storage import patient
 from lightning_trainingkit.tuning.trials.study import Study
+from lightning_trainingkit.tuning.trials.tickets import Ticket
 
 SPACE = Space({"lr": {"low": 1e-3, "high": 1e-1, "log": True}, "act": ["relu", "gelu"]})
 
@@ -75,6 +78,11 @@ def test_a_ticket_whose_attempts_all_die_is_failed(join):
     assert study.attempts.claim() is None
     (result,) = study.results()
     assert (result.state, result.error, result.attempts) == ("failed", "killed by SIGKILL", 3)
+
+
+def test_reports_stand_in_the_order_of_the_epochs():
+    trials = [SimpleNamespace(intermediate_values={3: 0.3, 1: 0.1}), SimpleNamespace(intermediate_values={2: 0.2})]
+    assert list(Ticket(0, tuple(trials), 2).reports) == [1, 2, 3]  # a database gives its rows in any order
 
 
 def test_interruptions_are_not_counted_as_deaths(join):
