@@ -1,12 +1,14 @@
 """Cross-validation: train on all folds but one, validate on that one, for each fold and each configuration."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.folds.fold_race import Race, run_race
 from lightning_trainingkit.tuning.folds.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.folds.fold_source import fold_source, look_and_divide
@@ -33,7 +35,7 @@ def cross_validate(
     groups: Sequence[Any] | str | None = None,
     configurations: Sequence[Mapping[str, Any]] | None = None,
     monitor: str = "val/loss",
-    mode: Literal["min", "max"] = "min",
+    mode: str | None = None,
     prune: bool = False,
     seed: int = 0,
     name: str = "cross_validation",
@@ -72,7 +74,8 @@ def cross_validate(
         configurations: Hyperparameters of each configuration, such as ``[{"lr": 0.1}, {"lr": 0.01}]``. By default the
             module as it is given.
         monitor: Metric that is logged in validation.
-        mode: Whether low (``"min"``) or high (``"max"``) values are good.
+        mode: Whether low (``"min"``) or high (``"max"``) values are good. By default ``"min"``, unless the name of
+            ``monitor`` is a score's: a score needs a mode.
         prune: Stop training configurations that lose against the best by Wilcoxon's test on the same folds. Before the
             fourth fold it can prune nothing.
         seed: Fixes the folds and the trainings.
@@ -114,10 +117,11 @@ def cross_validate(
     _check.flag("prune", prune)
     _check.flag("stratify", stratify)
     _check.integer("seed", seed, "Give any whole number.", least=0)
+    better = resolve_mode(monitor, mode)
     job = TrialJob(
         max_epochs=max_epochs,
         monitor=monitor,
-        mode=mode,
+        mode=better,
         trainer_options=trainer_options or {},
         callbacks=[SeedOfTrial(), KeepFinal(), *callbacks],
         wandb=wandb,
@@ -130,19 +134,17 @@ def cross_validate(
     space = {"configuration": list(range(len(chosen))), "fold": list(range(len(division)))}
     if len(chosen) == 1:
         del space["configuration"]
-    study = Study(
-        storage or home / "study.log", name, Space(space), 1, mode=mode, seed=seed, points=[_point(space, 0, 0)]
-    )
+    facts = {
+        **{"folds": folds, "repeats": repeats, "stratify": stratify, "seed": seed, "groups": _named(groups)},
+        "configurations": json.dumps(chosen, default=str, sort_keys=True),
+        **training_of(source, trainer_options, callbacks),
+        "data": f"{examples} {division.version}",
+    }
+    stored = storage or home / "study.log"
+    _check_stored(stored, name, facts)
+    study = Study(stored, name, Space(space), 1, mode=better, seed=seed, points=[_point(space, 0, 0)])
     study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
-    listed = json.dumps(chosen, default=str, sort_keys=True)
-    study.check_facts(
-        {
-            **training_of(source, trainer_options, callbacks),
-            "data": examples,
-            "folds": division.version,
-            "configurations": listed,
-        }
-    )
+    study.check_facts(facts)
     before = len(study.results())
     if before:
         notes.append(
@@ -187,6 +189,23 @@ def _check_configurations(source: Source, given: Sequence[Mapping[str, Any]] | N
         if each in chosen[:number]:
             raise ValueError(f"`configurations` must hold each configuration once, got {each} twice. Leave one out.")
     return chosen
+
+
+def _named(groups: Sequence[Any] | str | None) -> str | None:
+    """What stands for the groups in the study: their name, or a short hash."""
+    if groups is None or isinstance(groups, str):
+        return groups
+    return f"{len(groups)} groups {hashlib.sha1(repr(list(groups)).encode()).hexdigest()[:12]}"
+
+
+def _check_stored(storage: str | Path, name: str, facts: Mapping[str, Any]) -> None:
+    """Refuse other folds under the user's own words, before the study compares its space."""
+    try:
+        stored = Study.load(storage, name)
+    except ValueError:  # there is no such study yet, or one that another program made, which `Study` refuses
+        return
+    if stored.space.form.keys() <= {"configuration", "fold"} and "fold" in stored.space:
+        stored.check_facts(facts)
 
 
 def _point(space: Mapping[str, Any], configuration: int, fold: int) -> dict[str, int]:

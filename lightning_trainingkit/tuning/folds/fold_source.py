@@ -1,5 +1,6 @@
 """The source of the trials of a cross-validation: a configuration, trained on a fold."""
 
+import inspect
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def look_and_divide(
         The folds, the fingerprint of the train set, and notes.
     """
     with isolate_rng():
-        _, data = pickle.loads(pickle.dumps(source))(dict(hyperparameters))
+        module, data = pickle.loads(pickle.dumps(source))(dict(hyperparameters))
         data = _data_of(data)
         data.trainer = _trainer()
         data.prepare_data()
@@ -89,7 +90,9 @@ def look_and_divide(
         loader = train_loader(data.train_dataloader())
         other = None
         if is_overridden("val_dataloader", data, L.LightningDataModule):
-            other = first_loader(data.val_dataloader())
+            served = data.val_dataloader()
+            _check_validation(module, served)
+            other = first_loader(served)
         _, note = evaluation_view(loader.dataset, None if other is None else other.dataset)
         labels, read = find_labels(loader.dataset) if stratify else (None, "")
         examples, found = fingerprint(loader.dataset), groups
@@ -113,6 +116,17 @@ def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:
             "a LightningDataModule."
         )
     return data
+
+
+def _check_validation(module: L.LightningModule, served: Any) -> None:
+    """Refuse several validation loaders where ``validation_step`` asks for the number of the loader."""
+    count = len(served) if isinstance(served, list | tuple | Mapping) else 1
+    number = inspect.signature(module.validation_step).parameters.get("dataloader_idx")
+    if count > 1 and number is not None and number.default is inspect.Parameter.empty:
+        raise WrongSetupError(
+            f"`data` must have one validation loader where `validation_step` takes `dataloader_idx`, got {count}. A "
+            "held-out fold is one loader: return one from `val_dataloader`, or write `dataloader_idx=0`."
+        )
 
 
 def _trainer() -> L.Trainer:
