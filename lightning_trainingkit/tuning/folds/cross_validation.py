@@ -1,6 +1,5 @@
 """Cross-validation: train on all folds but one, validate on that one, for each fold and each configuration."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
+from lightning_trainingkit.tuning.folds.fold_facts import check_stored, groups_named
 from lightning_trainingkit.tuning.folds.fold_race import Race, run_race
 from lightning_trainingkit.tuning.folds.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.folds.fold_source import fold_source, look_and_divide
@@ -57,7 +57,7 @@ def cross_validate(
 
     - **Data**: the train set alone. The validation and test sets of the DataModule take no part. Held-out images have
       the transforms of the validation set.
-    - **Score**: ``monitor`` at the end of a training, not at its best epoch, which the held-out fold would choose.
+    - **Score**: ``monitor`` at the last validation, not at its best epoch, which the held-out fold would choose.
     - **Interval**: :math:`\pm t \, s \sqrt{1/n + 1/(K - 1)}`, since the training sets overlap.
     - **Seeds**: a fold has the same seed in all configurations.
 
@@ -135,13 +135,17 @@ def cross_validate(
     if len(chosen) == 1:
         del space["configuration"]
     facts = {
-        **{"folds": folds, "repeats": repeats, "stratify": stratify, "seed": seed, "groups": _named(groups)},
+        "folds": folds,
+        "repeats": repeats,
+        "stratify": stratify,
+        "seed": seed,
+        "groups": groups_named(groups),
         "configurations": json.dumps(chosen, default=str, sort_keys=True),
         **training_of(source, trainer_options, callbacks),
         "data": f"{examples} {division.version}",
     }
     stored = storage or home / "study.log"
-    _check_stored(stored, name, facts)
+    check_stored(stored, name, facts)
     study = Study(stored, name, Space(space), 1, mode=better, seed=seed, points=[_point(space, 0, 0)])
     study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
     study.check_facts(facts)
@@ -189,23 +193,6 @@ def _check_configurations(source: Source, given: Sequence[Mapping[str, Any]] | N
         if each in chosen[:number]:
             raise ValueError(f"`configurations` must hold each configuration once, got {each} twice. Leave one out.")
     return chosen
-
-
-def _named(groups: Sequence[Any] | str | None) -> str | None:
-    """What stands for the groups in the study: their name, or a short hash."""
-    if groups is None or isinstance(groups, str):
-        return groups
-    return f"{len(groups)} groups {hashlib.sha1(repr(list(groups)).encode()).hexdigest()[:12]}"
-
-
-def _check_stored(storage: str | Path, name: str, facts: Mapping[str, Any]) -> None:
-    """Refuse other folds under the user's own words, before the study compares its space."""
-    try:
-        stored = Study.load(storage, name)
-    except ValueError:  # there is no such study yet, or one that another program made, which `Study` refuses
-        return
-    if stored.space.form.keys() <= {"configuration", "fold"} and "fold" in stored.space:
-        stored.check_facts(facts)
 
 
 def _point(space: Mapping[str, Any], configuration: int, fold: int) -> dict[str, int]:

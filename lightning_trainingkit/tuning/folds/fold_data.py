@@ -159,9 +159,7 @@ def _check_examples(dataset: Dataset[Any], folds: Folds, examples: str | None) -
     size = len(dataset)  # type: ignore[arg-type]
     if size == folds.examples and (examples is None or fingerprint(dataset) == examples):
         return
-    got = (
-        f"{size} examples, and {folds.examples}" if size != folds.examples else "other examples or another order than"
-    )
+    got = f"{size} examples, and {folds.examples}" if size != folds.examples else "other examples or another order than"
     raise WrongSetupError(
         f"`data` must have the same train set in each trial, got {got} when the folds were made. Give its "
         "shuffle or its split a seed, as in `random_split(..., generator=torch.Generator().manual_seed(0))`, and leave "

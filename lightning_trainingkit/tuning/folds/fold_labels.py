@@ -52,7 +52,7 @@ def find_labels(dataset: Dataset[Any]) -> tuple[list[int], str]:
         raise _no_class(f"more than {_FEW} different floats")
     taken = _key_of(dataset[0]) if size else 1
     element = f"element {taken + 1}" if isinstance(taken, int) else f"key {taken!r}"
-    note = f"All {size} examples were read to find their classes, in their {element}: {why}."
+    note = f"All {size} examples were read to find their classes ({element} of each): {why}."
     return [cast(int, _index_of(label)) for label in labels], note
 
 

@@ -32,10 +32,11 @@ def same(one: Any, other: Any) -> bool:
 def _same_leaf(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        equal = one.shape == other.shape and one.dtype == other.dtype
-        return equal and bool(((one == other) | ((one != one) & (other != other))).all())
     try:
+        if isinstance(one, Tensor) and isinstance(other, Tensor):
+            one, other = one.to_dense(), other.to_dense()
+            alike = one.shape == other.shape and one.dtype == other.dtype
+            return alike and bool(((one == other) | ((one != one) & (other != other))).all())
         a, b = np.asarray(one), np.asarray(other)
         if a.dtype.kind == b.dtype.kind != "O":
             return bool(np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"))

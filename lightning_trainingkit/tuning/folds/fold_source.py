@@ -88,10 +88,10 @@ def look_and_divide(
         data.prepare_data()
         data.setup("fit")
         loader = train_loader(data.train_dataloader())
-        other = None
+        other, several = None, ""
         if is_overridden("val_dataloader", data, L.LightningDataModule):
             served = data.val_dataloader()
-            _check_validation(module, served)
+            several = _check_validation(module, served)
             other = first_loader(served)
         _, note = evaluation_view(loader.dataset, None if other is None else other.dataset)
         labels, read = find_labels(loader.dataset) if stratify else (None, "")
@@ -106,7 +106,7 @@ def look_and_divide(
             found = column.tolist()
     size = len(loader.dataset)  # type: ignore[arg-type]
     divided = make_folds(size, folds, repeats, labels=labels, groups=found, seed=seed)
-    return divided, examples, [each for each in (note, read) if each]
+    return divided, examples, [each for each in (several, note, read) if each]
 
 
 def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:
@@ -118,8 +118,8 @@ def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:
     return data
 
 
-def _check_validation(module: L.LightningModule, served: Any) -> None:
-    """Refuse several validation loaders where ``validation_step`` asks for the number of the loader."""
+def _check_validation(module: L.LightningModule, served: Any) -> str:
+    """Refuse several validation loaders if ``validation_step`` needs the number of the loader, or make a note."""
     count = len(served) if isinstance(served, list | tuple | Mapping) else 1
     number = inspect.signature(module.validation_step).parameters.get("dataloader_idx")
     if count > 1 and number is not None and number.default is inspect.Parameter.empty:
@@ -127,6 +127,7 @@ def _check_validation(module: L.LightningModule, served: Any) -> None:
             f"`data` must have one validation loader where `validation_step` takes `dataloader_idx`, got {count}. A "
             "held-out fold is one loader: return one from `val_dataloader`, or write `dataloader_idx=0`."
         )
+    return f"A held-out fold takes the place of all {count} validation loaders." if count > 1 else ""
 
 
 def _trainer() -> L.Trainer:

@@ -49,25 +49,43 @@ def twin_of(train: Any, val: Any, inner: Callable[[Any, Any], Any]) -> tuple[Any
         return twin, []
     data = mine.keys() - {*settings, *_TRANSFORMS}
     alike = all(name in other and _equal(mine[name], other[name]) for name in data)
-    taken = []
     count = _count(train, val)
     with isolate_rng():
-        own, before = _read(val, count), _read(twin, count)
-        # A text or a number may be the place of the examples. It is tried when flags have ended random reads.
-        for name in sorted(settings, key=lambda name: (_may_be_place(mine[name]), name)):
-            changed = _with(twin, name, other[name])
-            after = _read(changed, count)
-            if after is None or _count(changed, train) != len(train):
-                continue
-            if before is not None and not _same_labels(before, after):
-                continue
-            shows_others = own is not None and _same_examples(after, own)
-            placed = _may_be_place(mine[name]) and (before is None or not _is_random(before))
-            if shows_others and (not alike or placed):
-                continue
-            taken += [name] if before is None or not _same_examples(before, after) else []
-            twin, before = changed, after
+        own, reads, taken = _read(val, count), _read(twin, count), list[str]()
+        # A text or a number may be the place of the examples, which can be told when flags have ended random reads.
+        pending, progress = sorted(settings, key=lambda name: (_may_be_place(mine[name]), name)), True
+        while progress:
+            progress = False
+            for name in [*pending]:
+                changed = _with(twin, name, other[name])
+                found = _read(changed, count)
+                if _count(changed, train) != len(train) or not _fits(
+                    reads, found, own, alike, _may_be_place(mine[name])
+                ):
+                    continue
+                taken += [name] if reads is None or not _same_examples(reads, found or []) else []
+                twin, reads, progress = changed, found, True
+                pending.remove(name)
     return twin, taken
+
+
+def _fits(reads: Examples | None, found: Examples | None, own: Examples | None, alike: bool, place: bool) -> bool:
+    """Whether a changed setting leaves the train set's own examples.
+
+    Args:
+        reads: Examples before the change.
+        found: Examples after the change.
+        own: Examples of the validation set.
+        alike: Whether both data sets have the same data.
+        place: Whether the setting may be the place of the examples.
+    """
+    if found is None or (reads is not None and not _same_labels(reads, found)):
+        return False
+    if place and _is_random(found):
+        return False
+    if own is None or not _same_examples(found, own):
+        return True
+    return alike and not (place and (reads is None or not _is_random(reads)))
 
 
 def _with(dataset: Any, name: str, value: Any) -> Any:

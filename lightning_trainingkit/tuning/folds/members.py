@@ -115,7 +115,9 @@ def train_members(
     )
     home = open_home(folder, name)
     points = [{"seed": seed + number} for number in range(members)]
-    study = Study(storage or home / "study.log", name, Space({"seed": _SEEDS}), 1, mode=better, seed=seed, points=points)
+    study = Study(
+        storage or home / "study.log", name, Space({"seed": _SEEDS}), 1, mode=better, seed=seed, points=points
+    )
     study.check_facts(training_of(source, trainer_options, callbacks))
     study.owe(points)
     trials = Source(
