@@ -73,5 +73,6 @@ def _check_reads(view: Any) -> None:
         raise WrongSetupError(
             "`data` must show the images of a held-out fold without random transforms, got a "
             f"{type(unwrapped(view)[0]).__name__} whose examples change when they are read again. Make the validation "
-            "set of the same class as the train set, with the transform in an attribute `transform`."
+            "set of the same class as the train set, with the transform in an attribute "
+            "`transform`, or with a flag such as `train`."
         )
