@@ -85,5 +85,6 @@ def test_wrappers_of_subsets():
     one, other = Subset(Images(), range(10)), Subset(Images(), range(10, 20))
     view, _ = evaluation_view(Wrapper(one, random_shift), Wrapper(other, double))
     assert [view[index][0].item() for index in range(10)] == [2.0 * index for index in range(10)]
+    assert evaluation_view(Wrapper(one, double), Wrapper(other, double))[1] == ""
     with pytest.raises(ValueError, match="without random transforms, got a Wrapper"):
         evaluation_view(Wrapper(Augment(one, random_shift), double), Wrapper(other, double))
