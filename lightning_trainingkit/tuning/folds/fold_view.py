@@ -1,21 +1,23 @@
 """The train set as validation sees it: without random transforms."""
 
+import copy
 from typing import Any
 
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from lightning_trainingkit.tuning.folds.fold_reads import changes
-from lightning_trainingkit.tuning.folds.fold_twin import twin_of
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 
 __all__ = ["evaluation_view", "unwrapped"]
+
+_TRANSFORMS = ("transform", "transforms", "target_transform", "augmentation", "_augmentation")
 
 
 def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tuple[Dataset[Any], str]:
     """The examples of a train set as validation sees them.
 
     - **One data set** for training and validation, as after ``random_split``: the train set as it is.
-    - **Two data sets of one class**: a copy with the validation set's transforms and flags, see ``twin_of``.
+    - **Two data sets of one class**, with a transform in an attribute: a copy with the validation set's transforms.
     - **Otherwise** the train set as it is.
 
     Args:
@@ -23,15 +25,35 @@ def evaluation_view(train_set: Dataset[Any], val_set: Dataset[Any] | None) -> tu
         val_set: The DataModule's own validation set, None if there is none.
 
     Returns:
-        A data set of the same examples, and a note on how they are read.
+        A data set of the same examples, and a note where they see the transform of the training.
 
     Raises:
-        WrongSetupError: If validation would see random transforms.
+        WrongSetupError: If examples of the copy, or of the train set, change when they are read again.
     """
-    view, notes = _view(train_set, val_set)
-    if view is not train_set or val_set is None or unwrapped(train_set)[0] is not unwrapped(val_set)[0]:
-        _check_reads(view)
-    return view, " ".join(notes)
+    base, path = unwrapped(train_set)
+    other, _ = unwrapped(val_set)
+    if other is base:
+        return train_set, ""
+    mine, theirs = (getattr(each, "__dict__", {}) for each in (base, other))
+    named = [name for name in _TRANSFORMS if name in mine and name in theirs]
+    view, kept = train_set, False
+    if other is not None and type(base) is type(other):
+        functions = [name for name in mine if callable(mine[name]) and name not in named]
+        kept = any(mine[name] != theirs.get(name) for name in functions)
+        if named:
+            view = copy.copy(base)
+            vars(view).update({name: theirs[name] for name in named})
+            for indices in reversed(path):
+                view = Subset(view, indices)
+    elif other is not None:
+        kept = not isinstance(base, TensorDataset)
+    if changes(view):
+        raise WrongSetupError(
+            f"`data` must show the images of a held-out fold without random transforms, got a {type(base).__name__} "
+            "whose examples change when they are read again. Make the validation set of the same class as the train "
+            "set, with all that is random in an attribute `transform`."
+        )
+    return view, "Images of a held-out fold see the transform of the train set." if kept else ""
 
 
 def unwrapped(dataset: Any) -> tuple[Any, list[Any]]:
@@ -41,38 +63,3 @@ def unwrapped(dataset: Any) -> tuple[Any, list[Any]]:
         path.append(dataset.indices)
         dataset = dataset.dataset
     return dataset, path
-
-
-def _view(train_set: Any, val_set: Any) -> tuple[Any, list[str]]:
-    base, path = unwrapped(train_set)
-    other, _ = unwrapped(val_set)
-    if other is base or other is None:
-        return train_set, []
-    if type(base) is not type(other):
-        plain = isinstance(base, TensorDataset)
-        return train_set, [] if plain else ["Images of a held-out fold see the transform of the train set."]
-    notes: list[str] = []
-
-    def inner(one: Any, two: Any) -> Any:
-        view, found = _view(one, two)
-        notes.extend(found)
-        return view
-
-    twin, taken = twin_of(base, other, inner)
-    if taken:
-        notes.append(f"A held-out fold is read with the validation set's {', '.join(f'`{name}`' for name in taken)}.")
-    if twin is base:
-        return train_set, notes
-    for indices in reversed(path):
-        twin = Subset(twin, indices)
-    return twin, notes
-
-
-def _check_reads(view: Any) -> None:
-    if changes(view):
-        raise WrongSetupError(
-            "`data` must show the images of a held-out fold without random transforms, got a "
-            f"{type(unwrapped(view)[0]).__name__} whose examples change when they are read again. Make the validation "
-            "set of the same class as the train set, with the transform in an attribute "
-            "`transform`, or with a flag such as `train`."
-        )
