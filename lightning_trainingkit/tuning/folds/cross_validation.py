@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.metric_name import resolve_mode
+from lightning_trainingkit.tuning.folds.fold_facts import check_stored, groups_named
 from lightning_trainingkit.tuning.folds.fold_race import Race, run_race
 from lightning_trainingkit.tuning.folds.fold_scores import CrossValidation
 from lightning_trainingkit.tuning.folds.fold_source import fold_source, look_and_divide
@@ -33,7 +35,7 @@ def cross_validate(
     groups: Sequence[Any] | str | None = None,
     configurations: Sequence[Mapping[str, Any]] | None = None,
     monitor: str = "val/loss",
-    mode: Literal["min", "max"] = "min",
+    mode: str | None = None,
     prune: bool = False,
     seed: int = 0,
     name: str = "cross_validation",
@@ -55,7 +57,7 @@ def cross_validate(
 
     - **Data**: the train set alone. The validation and test sets of the DataModule take no part. Held-out images have
       the transforms of the validation set.
-    - **Score**: ``monitor`` at the end of a training, not at its best epoch, which the held-out fold would choose.
+    - **Score**: ``monitor`` at the last validation, not at its best epoch, which the held-out fold would choose.
     - **Interval**: :math:`\pm t \, s \sqrt{1/n + 1/(K - 1)}`, since the training sets overlap.
     - **Seeds**: a fold has the same seed in all configurations.
 
@@ -72,7 +74,8 @@ def cross_validate(
         configurations: Hyperparameters of each configuration, such as ``[{"lr": 0.1}, {"lr": 0.01}]``. By default the
             module as it is given.
         monitor: Metric that is logged in validation.
-        mode: Whether low (``"min"``) or high (``"max"``) values are good.
+        mode: Whether low (``"min"``) or high (``"max"``) values are good. By default ``"min"``, unless the name of
+            ``monitor`` is a score's: a score needs a mode.
         prune: Stop training configurations that lose against the best by Wilcoxon's test on the same folds. Before the
             fourth fold it can prune nothing.
         seed: Fixes the folds and the trainings.
@@ -114,10 +117,11 @@ def cross_validate(
     _check.flag("prune", prune)
     _check.flag("stratify", stratify)
     _check.integer("seed", seed, "Give any whole number.", least=0)
+    better = resolve_mode(monitor, mode)
     job = TrialJob(
         max_epochs=max_epochs,
         monitor=monitor,
-        mode=mode,
+        mode=better,
         trainer_options=trainer_options or {},
         callbacks=[SeedOfTrial(), KeepFinal(), *callbacks],
         wandb=wandb,
@@ -130,19 +134,21 @@ def cross_validate(
     space = {"configuration": list(range(len(chosen))), "fold": list(range(len(division)))}
     if len(chosen) == 1:
         del space["configuration"]
-    study = Study(
-        storage or home / "study.log", name, Space(space), 1, mode=mode, seed=seed, points=[_point(space, 0, 0)]
-    )
+    facts = {
+        "folds": folds,
+        "repeats": repeats,
+        "stratify": stratify,
+        "seed": seed,
+        "groups": groups_named(groups),
+        "configurations": json.dumps(chosen, default=str, sort_keys=True),
+        **training_of(source, trainer_options, callbacks),
+        "data": f"{examples} {division.version}",
+    }
+    stored = storage or home / "study.log"
+    check_stored(stored, name, facts)
+    study = Study(stored, name, Space(space), 1, mode=better, seed=seed, points=[_point(space, 0, 0)])
     study.check_job({"monitor": monitor, "max_epochs": job.max_epochs})
-    listed = json.dumps(chosen, default=str, sort_keys=True)
-    study.check_facts(
-        {
-            **training_of(source, trainer_options, callbacks),
-            "data": examples,
-            "folds": division.version,
-            "configurations": listed,
-        }
-    )
+    study.check_facts(facts)
     before = len(study.results())
     if before:
         notes.append(

@@ -15,10 +15,10 @@ from torch.utils.data import (
     Subset,
 )
 
-from lightning_trainingkit._lightning import L, is_overridden
+from lightning_trainingkit._lightning import L, is_overridden, isolate_rng
 from lightning_trainingkit.data._base import even_batches
 from lightning_trainingkit.data._lightning import unrepeated
-from lightning_trainingkit.tuning.folds.fold_labels import find_column
+from lightning_trainingkit.tuning.folds.fold_labels import find_column, label_of
 from lightning_trainingkit.tuning.folds.fold_view import evaluation_view, unwrapped
 from lightning_trainingkit.tuning.folds.folds import Folds
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
@@ -29,6 +29,7 @@ _OPTIONS = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context"),
     *("generator", "prefetch_factor", "persistent_workers"),
 )
+_LABELS = 16  # examples that are read where no attribute has the classes
 
 
 def serve_fold(data: L.LightningDataModule, folds: Folds, number: int, examples: str | None = None) -> None:
@@ -117,7 +118,10 @@ def first_loader(given: Any) -> DataLoader[Any] | None:
 
 
 def fingerprint(dataset: Dataset[Any]) -> str:
-    """A short hash of which examples a train set has, from the indices of its subsets and from its classes."""
+    """A short hash of which examples a train set has, and in which order.
+
+    It covers the indices of its subsets, and its classes. Where no attribute has the classes, some examples are read.
+    """
     base, path = unwrapped(dataset)
     column = find_column(dataset, ("targets", "labels", "y"))
     found = hashlib.sha1(f"{type(base).__qualname__} {len(base)}".encode())
@@ -125,7 +129,18 @@ def fingerprint(dataset: Dataset[Any]) -> str:
         found.update(np.asarray(indices, dtype=np.int64).tobytes())
     if column is not None and column.dtype.kind in "iubf":
         found.update(column.astype(np.float64).tobytes())
+    else:
+        found.update(repr(_some_labels(dataset)).encode())
     return found.hexdigest()[:12]
+
+
+def _some_labels(dataset: Any) -> list[Any]:
+    """Labels of examples that are spread evenly. A label that changes when it is read again is None."""
+    size = len(dataset)
+    with isolate_rng():
+        numbers = sorted({each * size // _LABELS for each in range(_LABELS)}) if size else []
+        pairs = [(label_of(dataset[number]), label_of(dataset[number])) for number in numbers]
+    return [one if one == other else None for one, other in pairs]
 
 
 class _Served:
@@ -144,11 +159,11 @@ def _check_examples(dataset: Dataset[Any], folds: Folds, examples: str | None) -
     size = len(dataset)  # type: ignore[arg-type]
     if size == folds.examples and (examples is None or fingerprint(dataset) == examples):
         return
-    got = f"{size} examples, and {folds.examples}" if size != folds.examples else "other examples than"
+    got = f"{size} examples, and {folds.examples}" if size != folds.examples else "other examples or another order than"
     raise WrongSetupError(
-        f"`data` must have the same train set in each trial, got {got} when the folds were made. Fix its split by a "
-        "seed, as in `random_split(..., generator=torch.Generator().manual_seed(0))`, and leave `data.` arguments that "
-        "change it out."
+        f"`data` must have the same train set in each trial, got {got} when the folds were made. Give its "
+        "shuffle or its split a seed, as in `random_split(..., generator=torch.Generator().manual_seed(0))`, and leave "
+        "`data.` arguments that change it out."
     )
 
 

@@ -1,5 +1,6 @@
 """The source of the trials of a cross-validation: a configuration, trained on a fold."""
 
+import inspect
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
@@ -81,15 +82,17 @@ def look_and_divide(
         The folds, the fingerprint of the train set, and notes.
     """
     with isolate_rng():
-        _, data = pickle.loads(pickle.dumps(source))(dict(hyperparameters))
+        module, data = pickle.loads(pickle.dumps(source))(dict(hyperparameters))
         data = _data_of(data)
         data.trainer = _trainer()
         data.prepare_data()
         data.setup("fit")
         loader = train_loader(data.train_dataloader())
-        other = None
+        other, several = None, ""
         if is_overridden("val_dataloader", data, L.LightningDataModule):
-            other = first_loader(data.val_dataloader())
+            served = data.val_dataloader()
+            several = _check_validation(module, served)
+            other = first_loader(served)
         _, note = evaluation_view(loader.dataset, None if other is None else other.dataset)
         labels, read = find_labels(loader.dataset) if stratify else (None, "")
         examples, found = fingerprint(loader.dataset), groups
@@ -103,7 +106,7 @@ def look_and_divide(
             found = column.tolist()
     size = len(loader.dataset)  # type: ignore[arg-type]
     divided = make_folds(size, folds, repeats, labels=labels, groups=found, seed=seed)
-    return divided, examples, [each for each in (note, read) if each]
+    return divided, examples, [each for each in (several, note, read) if each]
 
 
 def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:
@@ -113,6 +116,18 @@ def _data_of(data: L.LightningDataModule | None) -> L.LightningDataModule:
             "a LightningDataModule."
         )
     return data
+
+
+def _check_validation(module: L.LightningModule, served: Any) -> str:
+    """Refuse several validation loaders if ``validation_step`` needs the number of the loader, or make a note."""
+    count = len(served) if isinstance(served, list | tuple | Mapping) else 1
+    number = inspect.signature(module.validation_step).parameters.get("dataloader_idx")
+    if count > 1 and number is not None and number.default is inspect.Parameter.empty:
+        raise WrongSetupError(
+            f"`data` must have one validation loader where `validation_step` takes `dataloader_idx`, got {count}. A "
+            "held-out fold is one loader: return one from `val_dataloader`, or write `dataloader_idx=0`."
+        )
+    return f"A held-out fold takes the place of all {count} validation loaders." if count > 1 else ""
 
 
 def _trainer() -> L.Trainer:

@@ -16,6 +16,11 @@ __all__ = ["judge", "last_value"]
 
 _OVERLAP = "Intervals count with the overlap of the training sets (Nadeau and Bengio, 2003)."
 
+_FAILED = (
+    "Read `configurations[...].error`, and mend or leave out what failed. The same `name` keeps the failure: give "
+    "another `name` and `folder`, so that all folds are trained again."
+)
+
 
 def last_value(result: Result) -> float | None:
     """The monitored value at the end of a training, None if the training failed or diverged."""
@@ -59,7 +64,7 @@ def judge(
         step="cross_validation",
         verdict=verdict,
         message="",
-        advice="Read `configurations[...].error`, and mend or leave out what failed." if failed else "",
+        advice=_FAILED if failed else "",
         value=None if best is None else means[best],
         monitor=monitor,
         mode=study.mode,

@@ -5,13 +5,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lightning_trainingkit._files import put_in_place, temporary
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.nn.weights.checkpoint import MANIFEST, write_manifest
 from lightning_trainingkit.tuning.searches.search_settings import training_of
 from lightning_trainingkit.tuning.trials.result import Result
@@ -34,7 +35,7 @@ def train_members(
     *,
     max_epochs: int,
     monitor: str = "val/loss",
-    mode: Literal["min", "max"] = "min",
+    mode: str | None = None,
     seed: int = 0,
     name: str = "members",
     folder: str | Path | None = None,
@@ -62,7 +63,8 @@ def train_members(
         members: Number of members, with the seeds ``seed``, ``seed + 1`` and so on.
         max_epochs: Epochs of a training.
         monitor: Metric that is logged in validation. It chooses the best epoch.
-        mode: Whether low (``"min"``) or high (``"max"``) values are good.
+        mode: Whether low (``"min"``) or high (``"max"``) values are good. By default ``"min"``, unless the name of
+            ``monitor`` is a score's: a score needs a mode.
         seed: Seed of the first member.
         name: Name of the study and of the W&B group.
         folder: Folder for the members, by default ``runs/NAME``.
@@ -100,10 +102,11 @@ def train_members(
     _check.integer("members", members, "Give the number of models.", least=1)
     _check.integer("seed", seed, "Give any whole number.", least=0)
     source = module if isinstance(module, Source) else make_source(module, data)
+    better = resolve_mode(monitor, mode)
     job = TrialJob(
         max_epochs=max_epochs,
         monitor=monitor,
-        mode=mode,
+        mode=better,
         trainer_options=trainer_options or {},
         callbacks=[SeedOfTrial(), *callbacks],
         keep_best=True,
@@ -112,14 +115,16 @@ def train_members(
     )
     home = open_home(folder, name)
     points = [{"seed": seed + number} for number in range(members)]
-    study = Study(storage or home / "study.log", name, Space({"seed": _SEEDS}), 1, mode=mode, seed=seed, points=points)
+    study = Study(
+        storage or home / "study.log", name, Space({"seed": _SEEDS}), 1, mode=better, seed=seed, points=points
+    )
     study.check_facts(training_of(source, trainer_options, callbacks))
     study.owe(points)
     trials = Source(
         _MemberBuild(source), given={}, names=("seed",), describe=f"members: {source.describe}", modules=source.modules
     )
     run_trials(study, trials, job, folder=home, jobs=jobs, devices=devices, accelerator=accelerator, verbose=verbose)
-    return [_served(result, home, monitor, mode) for result in study.results()[:members]]
+    return [_served(result, home, monitor, better) for result in study.results()[:members]]
 
 
 class _MemberBuild:

@@ -5,6 +5,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_trainingkit as kit
 from lightning_trainingkit._lightning import L
@@ -48,7 +50,7 @@ def test_the_same_call_trains_nothing_again_and_another_one_is_refused(scenarios
     assert plain["again"]["configurations"] == plain["first"]["configurations"]
     assert plain["again"]["notes"][0].startswith("4 trainings were there before")
     folds, seed, epochs = (each["error"] for each in plain["refused"])
-    assert "`space` must be the one that 'plain' has in the storage" in folds
+    assert "`folds` must be the one that 'plain' has in the storage, 2, got 3" in folds
     assert "`seed` must be the one that 'plain' has in the storage, 0, got 1" in seed
     assert "`max_epochs` must be the one that 'plain' has in the storage, 2, got 3" in epochs
     assert "`folder` must be free, or of the study 'other', got plain of 'plain'" in scenarios[1]["shared"]["error"]
@@ -61,6 +63,7 @@ def test_a_loser_is_not_trained_on_all_folds_and_a_failure_is_told(scenarios):
     assert [len(each["values"]) for each in found["configurations"]] == [5, 0, 4]
     assert (found["best"], found["trained"], found["verdict"]) == (0, 10, "warn")
     assert 'raise ArithmeticError("nothing works")' in found["configurations"][1]["error"]
+    assert "The same `name` keeps the failure: give another `name` and `folder`" in found["advice"]
     assert found["notes"][-1] == "Configuration 1 failed: ArithmeticError: nothing works"
     assert found["notes"][-2].startswith(
         "10 of 15 trainings ran. Pruning can save at most 13%. Wilcoxon's test can prune"
@@ -130,6 +133,7 @@ class NoTrainSet(L.LightningDataModule):
         ({"data": NoTrainSet()}, "`data` must have a train set, got NoTrainSet"),
         ({"groups": "patients"}, "`groups` must name an attribute of the train set"),
         ({"folds": 200}, "at most the size of the rarest class, got 200"),
+        ({"monitor": "val/acc"}, "`mode` must be given for 'val/acc', which by its name is a score"),
         ({"max_epochs": 0}, "`max_epochs` must be at least 1"),
         ({"trainer_options": {"max_epochs": 3}}, "`trainer_options` must not hold max_epochs"),
     ],
@@ -158,6 +162,30 @@ def test_the_answer_of_another_module_trainer_or_callback_is_not_returned(tmp_pa
         call(ToyModule(0.1), data, trainer_options={"precision": 32}, callbacks=[L.Callback()], **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ({"folds": 3}, "`folds` must be .*, 2, got 3"),
+        ({"repeats": 2}, "`repeats` must be .*, 1, got 2"),
+        ({"stratify": False}, "`stratify` must be .*, True, got False"),
+        ({"groups": [each // 5 for each in range(24)]}, "`groups` must be .*, None, got '24 groups"),
+        ({"configurations": [{"lr": 0.1}, {"lr": 0.2}]}, "`configurations` must be "),
+    ],
+)
+def test_another_division_is_refused_under_its_own_name(tmp_path, monkeypatch, option, said):
+    monkeypatch.setattr(import_module(cross_validate.__module__), "run_trials", interrupted)
+    options = {"max_epochs": 1, "folder": tmp_path, "wandb": "disabled", "folds": 2}
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(ToyModule(), Few(), **options)
+    with pytest.raises(ValueError, match=said):
+        cross_validate(ToyModule(), Few(), **options | option)
+
+
+class Few(L.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.zeros(24, 1), torch.arange(24) % 2), 4, shuffle=True)
+
+
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 
@@ -165,5 +193,7 @@ def interrupted(*_, **__):
 def test_bad_members():
     with pytest.raises(ValueError, match="`members` must be at least 1, got 0"):
         train_members(ToyModule(), kit.DigitsDataModule(), 0, max_epochs=1)
+    with pytest.raises(ValueError, match="`mode` must be given for 'val/acc'"):
+        train_members(ToyModule(), kit.DigitsDataModule(), max_epochs=1, monitor="val/acc")
     with pytest.raises(ValueError, match="got NoTrainSet without `train_dataloader`"):
         train_members(ToyModule(), NoTrainSet(), max_epochs=1)

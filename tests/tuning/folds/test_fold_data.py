@@ -2,42 +2,17 @@
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from torch.utils.data import DataLoader, IterableDataset, random_split
 from torch.utils.data import WeightedRandomSampler as Weighted
 
 import lightning_trainingkit as kit
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.tuning.folds.fold_data import fingerprint, serve_fold
-from lightning_trainingkit.tuning.folds.fold_labels import find_labels
 from lightning_trainingkit.tuning.folds.fold_source import look_and_divide
-from lightning_trainingkit.tuning.folds.fold_view import evaluation_view
 from lightning_trainingkit.tuning.folds.folds import make_folds
 from lightning_trainingkit.tuning.trials.source import make_source
 from tests.toy import ToyModule
-
-
-class Images(Dataset):
-    """Example ``i`` is the number ``i``, then the transform."""
-
-    def __init__(self, size=20, transform=None, start=0):
-        self.targets = [each % 2 for each in range(size)]
-        self.transform, self.start, self.read = transform, start, 0
-
-    def __len__(self):
-        return len(self.targets)
-
-    def __getitem__(self, index):
-        self.read += 1
-        x = torch.tensor([float(index + self.start)])
-        return (x if self.transform is None else self.transform(x)), self.targets[index]
-
-
-def random_shift(x):
-    return x + torch.rand(1) + 0.1
-
-
-def double(x):
-    return 2 * x
+from tests.tuning.folds.fold_images import Images, double, random_shift
 
 
 def as_list(batch):
@@ -92,13 +67,6 @@ def test_a_last_batch_of_one_image_is_left_out_of_the_training():
     assert [len(batch[0]) for batch in data.train_dataloader()] == [7, 7]
 
 
-def test_subsets_of_one_data_set_with_two_transforms():
-    train = Subset(Images(transform=random_shift), range(10, 20))
-    view, note = evaluation_view(train, Subset(Images(transform=double), range(10)))
-    assert [view[index][0].item() for index in range(10)] == [2.0 * index for index in range(10, 20)]
-    assert note == ""
-
-
 def test_the_kits_augmentation_is_not_seen_by_held_out_images():
     plain, augmented = (kit.DigitsDataModule(augment=augment) for augment in (None, {"padding": 1}))
     for data in (plain, augmented):
@@ -107,17 +75,6 @@ def test_the_kits_augmentation_is_not_seen_by_held_out_images():
     one, other = (torch.cat([x for x, _ in data.val_dataloader()]) for data in (plain, augmented))
     assert torch.equal(one, other)
     assert len(one) == len(plain.train_set) // 2
-
-
-def test_random_transforms_that_cannot_be_taken_off_are_refused():
-    class Other(Images):
-        pass
-
-    with pytest.raises(ValueError, match="without random transforms, got a Images"):
-        evaluation_view(Images(transform=random_shift), Other())
-    view, note = evaluation_view(Images(transform=double), Other())
-    assert view[3][0].item() == 6
-    assert note == "Images of a held-out fold see the transform of the train set."
 
 
 class Stream(IterableDataset):
@@ -160,43 +117,16 @@ def test_a_split_that_draws_again_is_refused_in_another_process_and_taken_once_i
     assert set(numbers(data.train_dataloader())).isdisjoint(numbers(data.val_dataloader()))
     data = Splits(Images(40), Images())
     serve_fold(data, folds, 0, examples)
-    with pytest.raises(ValueError, match="same train set in each trial, got other examples than when the folds"):
+    with pytest.raises(ValueError, match="same train set in each trial, got other examples or another order"):
         data.train_dataloader()
 
 
-def test_classes_are_found_without_reading_all_images():
-    images = Images(100)
-    labels, note = find_labels(Subset(ConcatDataset([images, images]), range(50, 150)))
-    assert (labels, note) == ([each % 2 for each in range(100)], "")
-    assert images.read <= 3
-    assert find_labels(TensorDataset(torch.zeros(4, 1), torch.tensor([3, 1, 2, 0])))[0] == [3, 1, 2, 0]
-    data = kit.DigitsDataModule()
-    data.setup()
-    labels, note = find_labels(data.train_set)
-    assert labels == [int(y) for _, y in data.train_set]
-
-
-def test_classes_that_no_attribute_has_are_read():
-    images = Images(10)
-    classes, images.targets = images.targets, None
-    pairs = [{"image": 0, "label": label} for label in classes]
-    labels, note = find_labels(pairs)
-    assert labels == classes
-    assert note.startswith("All 10 examples were read")
-
-
-def test_classes_that_a_transform_changes_are_read():
-    class Flipped(Images):
-        def __getitem__(self, index):
-            x, y = super().__getitem__(index)
-            return x, 1 - y
-
-    assert find_labels(Flipped(6))[0] == [1, 0, 1, 0, 1, 0]
-
-
-def test_targets_that_are_no_classes():
-    with pytest.raises(ValueError, match="`stratify` must be False where examples have no class index, got tuple"):
-        find_labels(TensorDataset(torch.zeros(4, 1), torch.rand(4)))
+def test_another_order_of_examples_without_an_attribute_of_classes_is_refused():
+    pairs = [(torch.zeros(1), each % 3) for each in range(20)]
+    data = Data(pairs[::-1], pairs)
+    serve_fold(data, make_folds(20, 2), 0, fingerprint(pairs))
+    with pytest.raises(ValueError, match=r"or another order than when the folds were made\. Give its shuffle"):
+        data.train_dataloader()
 
 
 def test_groups_by_the_name_of_an_attribute_and_the_users_data_stays():
@@ -212,3 +142,22 @@ def test_groups_by_the_name_of_an_attribute_and_the_users_data_stays():
     assert data.trainer is None
     assert images.read == 0
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Counts(ToyModule):
+    def validation_step(self, batch, batch_idx, dataloader_idx):
+        pass
+
+
+class Two(Data):
+    def val_dataloader(self):
+        return [DataLoader(self.val), DataLoader(self.val)]
+
+
+def test_several_validation_loaders_are_refused_for_a_step_that_needs_their_number():
+    options = {"folds": 2, "repeats": 1, "stratify": True, "groups": None, "seed": 0}
+    data = Two(Images(), Images(4))
+    with pytest.raises(ValueError, match="one validation loader where `validation_step` takes `dataloader_idx`, got 2"):
+        look_and_divide(make_source(Counts(), data), {}, **options)
+    _, _, notes = look_and_divide(make_source(ToyModule(), data), {}, **options)
+    assert notes == ["A held-out fold takes the place of all 2 validation loaders."]
