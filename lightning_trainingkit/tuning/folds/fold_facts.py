@@ -32,5 +32,5 @@ def check_stored(storage: str | Path, name: str, facts: Mapping[str, Any]) -> No
         stored = Study.load(storage, name)
     except ValueError:  # there is no such study yet, or another program made it, which `Study` refuses
         return
-    if "fold" in stored.space and set(stored.space) <= {"configuration", "fold"}:
+    if not stored.is_void and "fold" in stored.space and set(stored.space) <= {"configuration", "fold"}:
         stored.check_facts(facts)

@@ -179,6 +179,11 @@ class Study:
         """Note that no trial can work. If nothing was reported, the next call deletes the study and begins again."""
         patient(lambda: self.optuna.set_user_attr(_VOID, True))
 
+    @property
+    def is_void(self) -> bool:
+        """Whether no trial could work, nothing was reported, and no worker is at it."""
+        return _is_void(self.optuna)
+
     def check_job(self, job: Mapping[str, Any]) -> None:
         """Refuse trials of another kind than the study has: their values cannot be compared."""
         keep_or_refuse(self.optuna, _JOB, job, again=not any(each.reports for each in self.tickets().values()))
@@ -199,7 +204,7 @@ class Study:
             created = patient(lambda: optuna.create_study(direction=direction, **options))
         except optuna.exceptions.DuplicatedStudyError:
             found = patient(lambda: optuna.load_study(**options))
-            if not _is_void(found):
+            if not self.trials or not _is_void(found):
                 return found
             with contextlib.suppress(KeyError):  # another worker was faster
                 patient(lambda: optuna.delete_study(study_name=self.name, storage=self._storage))
@@ -249,7 +254,6 @@ class Study:
 
 
 def _is_void(study: "optuna.Study") -> bool:
-    """Whether no trial could work, nothing was reported, and no worker is at it."""
     if not patient(lambda: study.user_attrs).get(_VOID):
         return False
     trials = patient(lambda: study.get_trials(deepcopy=False))

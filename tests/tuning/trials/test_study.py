@@ -166,13 +166,15 @@ def test_trials_of_another_kind_are_refused(join):
         join().check_job({"monitor": "val/loss", "max_epochs": 4})
 
 
-def test_a_study_in_which_no_trial_can_work_makes_room_for_another(join):
+def test_a_study_in_which_no_trial_can_work_makes_room_for_another(join, tmp_path):
     study = join(mode="min")
     study.give_up()
     running = study.attempts.claim()
     with pytest.raises(ValueError, match="`mode` must be the one that 'demo' has"):
         join(mode="max")  # another worker trains
     study.attempts.fail(running, "ValueError: nothing works")
+    loaded = Study.load(tmp_path / "study.log", "demo")  # a report still has the failure
+    assert (loaded.is_void, loaded.counts()["failed"]) == (True, 1)
     anew = join(2, mode="max")
     assert (anew.counts()["total"], anew.counts()["failed"], anew.made) == (2, 0, True)
     anew.attempts.report(anew.attempts.claim(), 1, 0.5)
