@@ -71,7 +71,7 @@ def test_the_seven_steps_run_in_their_order_and_leave_their_files(found):
 @pytest.mark.slow
 def test_the_command_center_shows_the_verdicts_of_each_search(found):
     data = collect([found["folder"] / "loop"], target="val/loss", better="min")
-    searches = {run["name"]: run["searches"] for run in data["runs"] if run["searches"]}
+    searches = {each["title"]: each["searches"] for each in data["judged"]}
     assert set(searches) == {"all-coarse", "all-refine-1", "all-refine-2"}
     assert searches["all-coarse"]["divergence"] == "pass. 0 of 4 trials diverged."
     assert data["hyperparameters"][:2] == ["lr", "weight_decay"]
