@@ -145,11 +145,6 @@ def _report(args: argparse.Namespace) -> int:
         given = args.module or args.others[0]
         raise ValueError(f"`--report` must stand without a module and its arguments, got {given}. Leave them out.")
     folder = args.output or Path("runs", args.report)
-    storage = args.storage or folder / "study.log"
-    if "://" not in str(storage) and not Path(storage).is_file():
-        raise ValueError(
-            f"`--storage` must be where the search is, got {storage}, which does not exist. Name the file or the URL."
-        )
-    for line in load_report(storage, args.report, folder).report.splitlines():
+    for line in load_report(args.storage or folder / "study.log", args.report, folder).report.splitlines():
         print(printable(line))
     return 0

@@ -75,7 +75,7 @@ def tune(project, capsys):
         ((*GOOD, "--trials", 0), "`max_trials` must be at least 1, got 0."),
         ((*GOOD, "--trainer.num_nodes", 2), "must not hold num_nodes, got 2. A trial runs on one machine."),
         ((*GOOD, "--monitor", "val/acc"), "`--mode` must be given for 'val/acc', which by its name is a score, got none. Add --mode max"),
-        (("--report", "none"), "`--storage` must be where the search is, got runs/none/study.log"),
+        (("--report", "none"), "`storage` must be where the search is, got runs/none/study.log, which does not"),
         (("--report", "none", MODULE), "`--report` must stand without a module"),
     ],
 )
@@ -88,7 +88,7 @@ def test_bad_input_is_said_in_a_line_before_any_training(tune, project, argument
     assert (code, out) == (1, "")
     assert words in err
     assert err.count("\n") == 1
-    assert not [*project.rglob("trial-*")]
+    assert not [*project.rglob("trial-*"), *project.rglob("study.log")]
 
 
 def test_a_trial_builds_the_classes_with_its_hyperparameters_and_its_own_seed(project):
