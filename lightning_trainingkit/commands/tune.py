@@ -52,7 +52,9 @@ def add_tune(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="trials at once (default: one, or as many as GPUs)")
     parser.add_argument("--monitor", default="val/loss", metavar="NAME", help="metric of validation (%(default)s)")
     parser.add_argument(
-        "--mode", choices=["min", "max"], help="better end of the metric (default: min; a score such as val/acc needs it)"
+        "--mode",
+        choices=["min", "max"],
+        help="better end of the metric (default: min; a score such as val/acc needs it)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for all files (default: runs/NAME)")

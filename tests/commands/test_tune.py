@@ -71,10 +71,16 @@ def tune(project, capsys):
         ((*GOOD, "--space", "unknown.yaml"), "got 'depth'. There are: "),
         ((*GOOD, "--space", "reversed.yaml"), "reversed"),
         ((*GOOD, "--space", "type.yaml"), "Expected a <class 'int'>. Got value: 1.5"),
-        ((*GOOD, "--space", "empty.yaml"), "`empty.yaml` must hold hyperparameters by name, got nothing. Write NAME: {low"),
+        (
+            (*GOOD, "--space", "empty.yaml"),
+            "`empty.yaml` must hold hyperparameters by name, got nothing. Write NAME: {low",
+        ),
         ((*GOOD, "--trials", 0), "`max_trials` must be at least 1, got 0."),
         ((*GOOD, "--trainer.num_nodes", 2), "must not hold num_nodes, got 2. A trial runs on one machine."),
-        ((*GOOD, "--monitor", "val/acc"), "`--mode` must be given for 'val/acc', which by its name is a score, got none. Add --mode max"),
+        (
+            (*GOOD, "--monitor", "val/acc"),
+            "`--mode` must be given for 'val/acc', which by its name is a score, got none. Add --mode max",
+        ),
         (("--report", "none"), "`storage` must be where the search is, got runs/none/study.log, which does not"),
         (("--report", "none", MODULE), "`--report` must stand without a module"),
     ],

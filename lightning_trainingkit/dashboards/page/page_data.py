@@ -42,7 +42,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Join runs and sections: panels that have data, settings that differ, thinned curves.
 
-    Secrets are hidden in every text. The record of a search is no run: its verdicts stand in ``judged``, the newest last.
+    Secrets are hidden in every text. The record of a search is no run: ``judged`` has its verdicts, the newest last.
 
     Args:
         runs: The recorded runs.

@@ -180,10 +180,7 @@ def search_result(
     said = f" ({', '.join(numbers)})" if numbers else ""
     if ranked:
         best = ranked[0]
-        message = (
-            f"The best of {total} trials{said} has {monitor} {best.value:.4g} with "
-            f"{values_listed(best.params)}."
-        )
+        message = f"The best of {total} trials{said} has {monitor} {best.value:.4g} with {values_listed(best.params)}."
         bad = any(each.verdict != "pass" for each in lines)
         advice = " ".join(each.advice for each in lines if each.verdict != "pass" and each.advice)
     else:

@@ -130,7 +130,7 @@ def test_what_is_refused_before_any_training(tmp_path):
         seven_steps(Module, Data, monitor="val/acc", **options)
     with pytest.raises(ValueError, match="`trials` must be at least 6 for a grid"):
         coarse_search(Module, Data, trials=3, sampler="grid", **options)
-    with pytest.raises(TypeError, match="`callbacks` must be a list of callbacks, got <.*Callback object"):
+    with pytest.raises(TypeError, match=r"`callbacks` must be a list of callbacks, got <.*Callback object"):
         coarse_search(Module, Data, callbacks=Callback(None), **options)
     with pytest.raises(ValueError, match=r"`storage` must be where the search is, got .*x, which does not exist\."):
         load_report(tmp_path / "x", "me")

@@ -72,7 +72,7 @@ def test_a_wrong_space_is_refused(given, said):
 )
 def test_a_wrong_space_in_a_file_is_a_value_error_of_one_line_with_advice_in_yaml(tmp_path, text, said):
     (tmp_path / "space.yaml").write_text(text)
-    with pytest.raises(ValueError, match="space.yaml` must") as error:
+    with pytest.raises(ValueError, match=r"space\.yaml` must") as error:
         Space.from_yaml(tmp_path / "space.yaml")
     assert said in str(error.value)
     assert "\n" not in str(error.value)
