@@ -38,7 +38,7 @@ function choice() {
   }
   const said = clipped(verdictParts(newest.searches.search || "").head.replaceAll("`", ""), 400);
   box.replaceChildren("A single run may be a short trial, or lucky. ", element("b", { textContent: `Search ${middle(newest.title, 80)}:` }), ` ${said} `,
-    element("a", { href: "#section-hyperparameters", textContent: "All verdicts" }), " stand below. The choice of `tune` stands in report.md and best.yaml.");
+    element("a", { href: "#section-hyperparameters", textContent: "All verdicts" }), " stand below. If the seven steps ran, their choice stands in report.md and best.yaml.");
 }
 
 function tied(best) {

@@ -154,7 +154,7 @@ class Space(Mapping[str, Domain]):
         try:
             return cls(found)
         except (TypeError, ValueError) as error:  # a wrong type in a file is a wrong file
-            raise ValueError(f"`{path}` must hold a valid space: {error}".replace(_FORM, _IN_YAML)) from None
+            raise ValueError(str(error).replace("`space`", f"`{path}`").replace(_FORM, _IN_YAML)) from None
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]
