@@ -51,7 +51,11 @@ def add_tune(commands: Any) -> None:
     )
     parser.add_argument("--jobs", type=int, metavar="N", help="trials at once (default: one, or as many as GPUs)")
     parser.add_argument("--monitor", default="val/loss", metavar="NAME", help="metric of validation (%(default)s)")
-    parser.add_argument("--mode", choices=["min", "max"], help="better end of the metric (default: by its name)")
+    parser.add_argument(
+        "--mode",
+        choices=["min", "max"],
+        help="better end of the metric (default: min; a score such as val/acc needs it)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (%(default)s)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for all files (default: runs/NAME)")
     parser.add_argument(
@@ -70,11 +74,16 @@ def _tune(args: argparse.Namespace) -> int:
 
     from lightning_trainingkit import experiments
     from lightning_trainingkit.commands.tune_source import command_source
-    from lightning_trainingkit.functional.metric_name import resolve_mode
+    from lightning_trainingkit.functional.metric_name import named_mode, resolve_mode
     from lightning_trainingkit.tuning import seven_steps
     from lightning_trainingkit.tuning.trials.space import Space
 
     experiments.quiet()
+    if args.mode is None and named_mode(args.monitor) == "max":
+        raise ValueError(
+            f"`--mode` must be given for {args.monitor!r}, which by its name is a score, got none. Add --mode max if "
+            "larger is better, --mode min if smaller is."
+        )
     if args.space is not None and not args.space.is_file():
         raise ValueError(f"`--space` must be a YAML file that exists, got {args.space}. Name another.")
     space = Space.from_yaml(args.space) if args.space is not None else None
@@ -138,11 +147,6 @@ def _report(args: argparse.Namespace) -> int:
         given = args.module or args.others[0]
         raise ValueError(f"`--report` must stand without a module and its arguments, got {given}. Leave them out.")
     folder = args.output or Path("runs", args.report)
-    storage = args.storage or folder / "study.log"
-    if "://" not in str(storage) and not Path(storage).is_file():
-        raise ValueError(
-            f"`--storage` must be where the search is, got {storage}, which does not exist. Name the file or the URL."
-        )
-    for line in load_report(storage, args.report, folder).report.splitlines():
+    for line in load_report(args.storage or folder / "study.log", args.report, folder).report.splitlines():
         print(printable(line))
     return 0

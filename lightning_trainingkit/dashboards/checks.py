@@ -7,7 +7,7 @@ from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.functional.curve_names import choose_curves
 from lightning_trainingkit.functional.curve_shape import curve_shapes
 
-__all__ = ["CHECKS", "SEARCHES", "checks_of", "searches_of", "without_checks"]
+__all__ = ["CHECKS", "SEARCHES", "checks_of", "is_search", "is_trial", "searches_of", "without_checks"]
 
 CHECKS = {
     "curves": "curves",
@@ -62,6 +62,21 @@ def searches_of(run: Record) -> dict[str, str]:
         {'edges': 'pass. The best `lr` lies inside.'}
     """
     return {name: str(run.config[f"search.{name}"]) for name in SEARCHES if run.config.get(f"search.{name}")}
+
+
+def is_search(run: Record) -> bool:
+    """Whether a run is no training, and only holds the verdicts of a search.
+
+    Example:
+        >>> is_search(Record("1", config={"search.search": "pass. The best of 8 trials."}))
+        True
+    """
+    return not run.curves and bool(searches_of(run))
+
+
+def is_trial(run: Record) -> bool:
+    """Whether a run is a trial of a search."""
+    return run.config.get("trial.study") is not None
 
 
 def without_checks(run: Record) -> Record:

@@ -71,22 +71,30 @@ def tune(project, capsys):
         ((*GOOD, "--space", "unknown.yaml"), "got 'depth'. There are: "),
         ((*GOOD, "--space", "reversed.yaml"), "reversed"),
         ((*GOOD, "--space", "type.yaml"), "Expected a <class 'int'>. Got value: 1.5"),
+        (
+            (*GOOD, "--space", "empty.yaml"),
+            "`empty.yaml` must hold hyperparameters by name, got nothing. Write NAME: {low",
+        ),
         ((*GOOD, "--trials", 0), "`max_trials` must be at least 1, got 0."),
         ((*GOOD, "--trainer.num_nodes", 2), "must not hold num_nodes, got 2. A trial runs on one machine."),
-        ((*GOOD, "--monitor", "score"), "`mode` must be"),
-        (("--report", "none"), "`--storage` must be where the search is, got runs/none/study.log"),
+        (
+            (*GOOD, "--monitor", "val/acc"),
+            "`--mode` must be given for 'val/acc', which by its name is a score, got none. Add --mode max",
+        ),
+        (("--report", "none"), "`storage` must be where the search is, got runs/none/study.log, which does not"),
         (("--report", "none", MODULE), "`--report` must stand without a module"),
     ],
 )
 def test_bad_input_is_said_in_a_line_before_any_training(tune, project, arguments, words):
     (project / "unknown.yaml").write_text("depth: [1, 2]\n")
     (project / "reversed.yaml").write_text("lr: {low: 1.0, high: 0.1}\n")
+    (project / "empty.yaml").touch()
     (project / "type.yaml").write_text("data.batch_size: [1.5, 2.5]\n")
     code, out, err = tune(*arguments)
     assert (code, out) == (1, "")
     assert words in err
     assert err.count("\n") == 1
-    assert not [*project.rglob("trial-*")]
+    assert not [*project.rglob("trial-*"), *project.rglob("study.log")]
 
 
 def test_a_trial_builds_the_classes_with_its_hyperparameters_and_its_own_seed(project):

@@ -37,6 +37,22 @@ def test_verdicts_of_a_search_stand_in_the_section_of_hyperparameters():
     ]
 
 
+def test_the_record_of_a_search_is_no_run_and_the_newest_comes_last():
+    runs = [run(n, config={"lr": 0.01 * n, "trial.study": "coarse"}) for n in (1, 2)]
+    for started, name in enumerate(("refine", "coarse"), start=1):
+        config = {"search.search": f"warn. The best of {name}. token=hunter2hunter2"}
+        runs.append(run(9 + started, name=name, curves={}, summary={}, config=config, started=3.0 - started))
+    data = page_data(runs, command_center())
+    assert data["counted"] == "2 runs (2 finished)"
+    assert len(data["runs"]) == 2
+    assert data["trials"]
+    assert [each["title"] for each in data["judged"]] == ["coarse", "refine"]
+    assert data["searches"] == {"search": "search"}
+    assert "hunter2" not in str(data["judged"])
+    bare = page_data(grid(), command_center())
+    assert (bare["trials"], bare["judged"]) == (False, [])
+
+
 def test_a_run_without_checks_is_left_as_it_is():
     bare = run(1, curves={}, summary={})
     assert checks_of(bare) == {}

@@ -6,12 +6,17 @@ const SIGNS = { pass: "✓", warn: "!", fail: "✗" };
 
 const unfolded = new Set();  // cells whose whole text is shown
 
-/** A verdict as a badge with the first words, and the rest below, folded. Texts begin with "pass.", "warn." or "fail.". */
+/** The parts of a text that begins with "pass.", "warn." or "fail.": this word, the first words or sentence, the rest. */
+function verdictParts(text) {
+  const [, kind = "", reason = text] = text.match(/^(pass|warn|fail)\. ?([^]*)$/) || [];
+  const [, head, rest = ""] = reason.match(/^([^:]{1,60}): ([^]*)$/) || reason.match(/^([^]*?\.) (?=[A-Z`])([^]*)$/) || [reason, reason];
+  return { kind, head, rest };
+}
+
+/** A verdict as a badge with the first words, and the rest below, folded. */
 function verdictCell(text, key) {
   if (!text) return element("td", { className: "verdict" }, element("span", { className: "state", textContent: "–", title: "not checked" }));
-  const [, kind = "", reason = text] = text.match(/^(pass|warn|fail)\. ?([^]*)$/) || [];
-  // Up to a colon, or the first sentence.
-  const [, head, rest = ""] = reason.match(/^([^:]{1,60}): ([^]*)$/) || reason.match(/^([^]*?\.) (?=[A-Z`])([^]*)$/) || [reason, reason];
+  const { kind, head, rest } = verdictParts(text);
   const first = [clipped(head, 240)];
   if (kind) first.unshift(element("span", { className: `badge ${kind}`, textContent: `${SIGNS[kind]} ${kind}` }), " ");
   if (!rest) return element("td", { className: "verdict" }, ...first);
@@ -29,11 +34,12 @@ function severity(verdicts) {
 function drawChecks(panel) {
   const colours = view.colours(), titles = Object.entries(view.data[panel.kind] || {});
   const verdicts = (run) => run[panel.kind] || {};
-  const runs = view.drawn().filter((run) => Object.keys(verdicts(run)).length)
+  const runs = [...(panel.kind === "searches" ? view.data.judged : []), ...view.drawn()].filter((run) => Object.keys(verdicts(run)).length)
     .sort((a, b) => severity(verdicts(a)) - severity(verdicts(b)));
   const head = element("tr", {}, ...[panel.kind === "checks" ? "run" : "search", ...titles.map(([, title]) => title)].map((title) => element("th", { scope: "col", textContent: title })));
   const rows = runs.slice(0, ROWS).map((run) => {
-    const name = element("td", { title: clipped(run.title, 500) }, swatch(colours.of.get(run.key)), " ", middle(view.short(run.title), 48));
+    const look = colours.of.get(run.key), title = look ? [swatch(look), " ", view.short(run.title)] : [run.title];  // a search has no curves
+    const name = element("td", { title: clipped(run.title, 500) }, ...title.slice(0, -1), middle(title.at(-1), 48));
     const row = element("tr", {}, name, ...titles.map(([check]) => verdictCell(verdicts(run)[check], `${run.key} ${check}`)));
     row.classList.toggle("marked", run.key === view.marked);
     return row;

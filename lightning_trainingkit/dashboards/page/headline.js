@@ -1,5 +1,5 @@
 "use strict";
-// The headline: the best run, and the number of runs in each state.
+// The headline: the best run, the number of runs in each state, and what the newest search says.
 
 const STATES = ["finished", "running", "failed", "killed"];
 
@@ -10,6 +10,7 @@ function madeAt() {
 }
 
 function headline() {
+  choice();
   const best = view.best(), sentence = ` ${counts()}`;
   if (!best) {
     const none = view.runs.length ? `No run has a value of ${middle(view.data.target, 80)} yet.` : "";
@@ -20,7 +21,24 @@ function headline() {
     type: "button", textContent: middle(best.title, 80), title: clipped(best.title, 500), "aria-pressed": String(view.marked === best.key),
   });
   name.onclick = () => mark(best);
-  byId("headline").replaceChildren("Best: ", name, ` with ${middle(view.data.target, 80)} ${short(best.best)}${tied(best)}.${sentence}`);
+  byId("headline").replaceChildren(searched() ? "Best single run: " : "Best: ", name, ` with ${middle(view.data.target, 80)} ${short(best.best)}${tied(best)}.${sentence}`);
+}
+
+function searched() {
+  return view.data.trials || view.data.judged.length > 0;
+}
+
+/** What the newest search says. The best single run may be one of its short trials, or a lucky one. */
+function choice() {
+  const box = byId("choice"), newest = view.data.judged.at(-1);
+  box.hidden = !searched();
+  if (!newest) {
+    box.textContent = "A single run may be a short trial, or lucky. The search says at its end what it found.";
+    return;
+  }
+  const said = clipped(verdictParts(newest.searches.search || "").head.replaceAll("`", ""), 400);
+  box.replaceChildren("A single run may be a short trial, or lucky. ", element("b", { textContent: `Search ${middle(newest.title, 80)}:` }), ` ${said} `,
+    element("a", { href: "#section-hyperparameters", textContent: "All verdicts" }), " stand below. If the seven steps ran, their choice stands in report.md and best.yaml.");
 }
 
 function tied(best) {

@@ -1,6 +1,5 @@
 """The data of the page, as plain values for JSON."""
 
-import base64
 import hashlib
 import os
 import re
@@ -10,12 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from lightning_trainingkit.dashboards.checks import CHECKS, SEARCHES, checks_of, searches_of, without_checks
+from lightning_trainingkit.dashboards.checks import (
+    CHECKS,
+    SEARCHES,
+    checks_of,
+    is_search,
+    is_trial,
+    searches_of,
+    without_checks,
+)
 from lightning_trainingkit.dashboards.page.described_panels import described_sections
+from lightning_trainingkit.dashboards.page.encoded_curve import encoded
 from lightning_trainingkit.dashboards.page.settings import columns, every_setting, hyperparameters, shared_settings
 from lightning_trainingkit.dashboards.panels import Scores, Section
-from lightning_trainingkit.dashboards.read.record import Curve, Record
-from lightning_trainingkit.dashboards.read.thinning import is_drawable, thin
+from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.dashboards.secret import hide, hide_settings
 from lightning_trainingkit.dashboards.target import best_value, better_end, table_scores
 from lightning_trainingkit.functional.metric_name import stage_of
@@ -35,7 +42,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Join runs and sections: panels that have data, settings that differ, thinned curves.
 
-    Secrets are hidden in every text.
+    Secrets are hidden in every text. The record of a search is no run: ``judged`` has its verdicts, the newest last.
 
     Args:
         runs: The recorded runs.
@@ -48,7 +55,11 @@ def page_data(
         ValueError: If the better end of the target is unknown.
     """
     runs = [_without_secrets(run) for run in runs]
+    judged = sorted(filter(is_search, runs), key=lambda run: run.started)
+    runs = [run for run in runs if not is_search(run)]
+    trials = any(map(is_trial, runs))
     checks, searches = [checks_of(run) for run in runs], [searches_of(run) for run in runs]
+    verdicts = [*searches, *map(searches_of, judged)]
     runs = [without_checks(run) for run in runs]
     target = hide(target)
     better = better or better_end(target, runs)
@@ -66,7 +77,7 @@ def page_data(
         name for section in sections for each in section.panels if isinstance(each, Scores) for name in each.metrics
     }
     compares = bool(names) and any(value is not None for value in best)
-    described = described_sections(sections, runs, compares, any(checks), any(searches))
+    described = described_sections(sections, runs, compares, any(checks), any(verdicts))
     drawn = {
         name
         for _, panels in described
@@ -85,7 +96,9 @@ def page_data(
         "shared": {name: next(value for value in values if value is not None) for name, values in shared.items()},
         "hyperparameters": names,
         "checks": {name: title for name, title in CHECKS.items() if any(name in found for found in checks)},
-        "searches": {name: title for name, title in SEARCHES.items() if any(name in found for found in searches)},
+        "searches": {name: title for name, title in SEARCHES.items() if any(name in found for found in verdicts)},
+        "judged": [{"key": _key(run), "title": run.name or run.id, "searches": searches_of(run)} for run in judged],
+        "trials": trials,
         "skipped": {hide(file): hide(why) for file, why in (skipped or {}).items()},
         "sections": [
             {
@@ -98,7 +111,7 @@ def page_data(
         ],
         "runs": [
             {
-                "key": hashlib.sha1(os.fsencode(f"{run.source} {run.project} {run.id}")).hexdigest()[:12],
+                "key": _key(run),
                 **{name: getattr(run, name) for name in _IDENTITY},
                 "name": run.name if run.name != run.id else _name(run.id, names, settings, place),
                 "seconds": round(run.seconds, 1) or None,
@@ -109,11 +122,15 @@ def page_data(
                 "best": best[place],
                 "scores": {name: value for name in beside if (value := _score(run, name)) is not None},
                 "summary": {name: value for name in scores if (value := _last(run, name)) is not None},
-                "curves": {name: _encoded(curve, shares) for name, curve in run.curves.items() if name in drawn},
+                "curves": {name: encoded(curve, shares) for name, curve in run.curves.items() if name in drawn},
             }
             for place, run in enumerate(runs)
         ],
     }
+
+
+def _key(run: Record) -> str:
+    return hashlib.sha1(os.fsencode(f"{run.source} {run.project} {run.id}")).hexdigest()[:12]
 
 
 def _without_secrets(run: Record) -> Record:
@@ -158,34 +175,6 @@ def _last(run: Record, name: str) -> float | None:
     if value is None and name in run.curves:
         value = float(run.curves[name].values[-1])
     return value if value is not None and np.isfinite(value) else None
-
-
-def _encoded(curve: Curve, shares: int) -> dict[str, Any]:
-    curve = thin(curve, shares)
-    steps, drawable = curve.steps, is_drawable(curve.values)
-    # Whole numbers up to here are exact in 32 bits.
-    wide = bool(len(steps)) and bool(np.abs(steps).max() >= 2**24 or (steps != np.floor(steps)).any())
-    kind = "<f8" if wide else "<f4"
-    odd = np.flatnonzero(np.logical_not(drawable))
-    kinds = ["NaN" if value != value else "Infinity" if value > 0 else "-Infinity" for value in curve.values[odd]]
-    encoded: dict[str, Any] = {
-        "x": _base64(steps[drawable], kind),
-        "y": _base64(curve.values[drawable], "<f4"),
-        "odd": list(zip(steps[odd].tolist(), kinds, strict=True)),
-    }
-    if wide:
-        encoded["wide"] = 1
-    if curve.means is not None:
-        encoded |= {
-            "mx": _base64(curve.means[0], kind),
-            "my": _base64(curve.means[1], "<f4"),
-            "mc": _base64(curve.means[2], "<u4"),
-        }
-    return encoded
-
-
-def _base64(values: Any, kind: str) -> str:
-    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
 
 
 def _counted(runs: Sequence[Record]) -> str:

@@ -30,6 +30,7 @@ const view = {
         ...Object.entries(run.checks).map(([name, text]) => `${name}=${text}`),
       ].join("\n").toLowerCase();
     }
+    for (const { searches } of data.judged) Object.setPrototypeOf(searches, null);
     if (first) {
       view.restore();
     } else {

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from tempfile import TemporaryDirectory
 
 from lightning_trainingkit.dashboards.read.packing import Found, unpack
 from lightning_trainingkit.dashboards.read.read_run import read_run
@@ -21,6 +22,8 @@ _SECONDS = 5.0
 _SECONDS_PER_MB = 5.0
 _SECONDS_TO_START = 15.0  # for imports, on a busy machine
 _MOST_PROCESSES = 16  # on a machine of many cores and many users; each takes 100 MB
+# No prompt, no account, no network: only the files are read. Threads of numpy would only take memory.
+_ENVIRONMENT = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"}
 _START = """
 import sys
 sys.path[:] = sys.argv[1:]  # before any import: the current folder may hold a json.py or numpy.py
@@ -44,11 +47,12 @@ def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = min(cores, _MOST_PROCESSES)
     workers: list[_Worker] = []
+    folder = TemporaryDirectory(prefix="trainingkit-", ignore_cleanup_errors=True)
     try:
         with selectors.DefaultSelector() as answers:
             while todo or workers:
                 while todo and len(workers) < most:
-                    workers.append(_Worker())
+                    workers.append(_Worker(folder.name))
                     answers.register(workers[-1].output, selectors.EVENT_READ, workers[-1])
                     workers[-1].give(todo.pop())
                 wait = min(worker.until for worker in workers) - time.monotonic()
@@ -67,18 +71,22 @@ def read_all(runs: Sequence[RunFiles]) -> Iterator[tuple[RunFiles, Found]]:
     finally:
         for worker in workers:
             worker.end()
+        folder.cleanup()
 
 
 class _Worker:
-    """A process that reads one run at a time."""
+    """A process that reads one run at a time.
+
+    Args:
+        folder: For its temporary files: W&B makes folders at its import, which a killed process cannot remove.
+    """
 
     files: RunFiles
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", _START, *map(str, sys.path)],
-            # No prompt, no account, no network: only the files are read. Threads of numpy would only take memory.
-            env={**os.environ, "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false", "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | {"TMPDIR": folder, **_ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

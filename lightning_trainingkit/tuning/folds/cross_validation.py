@@ -18,6 +18,7 @@ from lightning_trainingkit.tuning.trials.run_trials import run_trials
 from lightning_trainingkit.tuning.trials.source import Source, make_source
 from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.study import Study
+from lightning_trainingkit.tuning.trials.trial_callbacks import check_callbacks
 from lightning_trainingkit.tuning.trials.trial_job import TrialJob
 from lightning_trainingkit.tuning.trials.trial_parts import KeepFinal, SeedOfTrial, open_home
 
@@ -123,7 +124,7 @@ def cross_validate(
         monitor=monitor,
         mode=better,
         trainer_options=trainer_options or {},
-        callbacks=[SeedOfTrial(), KeepFinal(), *callbacks],
+        callbacks=[SeedOfTrial(), KeepFinal(), *check_callbacks(callbacks)],
         wandb=wandb,
         project=project,
     )

@@ -20,6 +20,7 @@ from lightning_trainingkit.tuning.trials.run_trials import run_trials
 from lightning_trainingkit.tuning.trials.source import Source, make_source
 from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.study import Study
+from lightning_trainingkit.tuning.trials.trial_callbacks import check_callbacks
 from lightning_trainingkit.tuning.trials.trial_job import BEST, TrialJob
 from lightning_trainingkit.tuning.trials.trial_parts import SeedOfTrial, open_home
 
@@ -108,7 +109,7 @@ def train_members(
         monitor=monitor,
         mode=better,
         trainer_options=trainer_options or {},
-        callbacks=[SeedOfTrial(), *callbacks],
+        callbacks=[SeedOfTrial(), *check_callbacks(callbacks)],
         keep_best=True,
         wandb=wandb,
         project=project,

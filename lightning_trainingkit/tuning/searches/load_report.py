@@ -30,7 +30,7 @@ def load_report(storage: str | Path, name: str, folder: str | Path | None = None
         The search, or all steps. ``report`` is the text in Markdown.
 
     Raises:
-        ValueError: If the storage has no such search. The names of others are listed.
+        ValueError: If the storage is a file that does not exist, or has no such search. The names of others are listed.
 
     Example:
         >>> load_report("sqlite://", "seven_steps")
@@ -39,6 +39,10 @@ def load_report(storage: str | Path, name: str, folder: str | Path | None = None
     """
     optuna = import_optuna()
     folder = Path("runs", name) if folder is None else Path(folder)
+    if "://" not in str(storage) and not Path(storage).is_file():  # a journal would be created
+        raise ValueError(
+            f"`storage` must be where the search is, got {storage}, which does not exist. Name its file, or the URL."
+        )
     opened = open_storage(storage)
     found = patient(lambda: optuna.get_all_study_summaries(opened))
     searches = [each.study_name for each in found if SETTINGS in each.user_attrs]

@@ -76,7 +76,7 @@ class SearchResult(Verdict):
         return [
             {
                 "trial": each.ticket,
-                "state": "diverged" if each.outcome.get("diverged") else each.state,
+                "state": each.word,
                 self.monitor: each.value,
                 "epochs": trained_epochs(each),
                 **each.params,

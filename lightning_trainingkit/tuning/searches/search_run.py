@@ -1,6 +1,5 @@
 """One search from its arguments to its result."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from lightning_trainingkit.tuning.searches.search_record import record_search
 from lightning_trainingkit.tuning.searches.search_result import SearchResult
 from lightning_trainingkit.tuning.searches.search_settings import agree, training_of
 from lightning_trainingkit.tuning.searches.space_moves import default_space, narrow
-from lightning_trainingkit.tuning.trials.result import Result
+from lightning_trainingkit.tuning.trials.result import Result, counted
 from lightning_trainingkit.tuning.trials.run_trials import run_trials
 from lightning_trainingkit.tuning.trials.source import Source, make_source
 from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.study import Study
+from lightning_trainingkit.tuning.trials.trial_callbacks import check_callbacks
 from lightning_trainingkit.tuning.trials.trial_job import TrialJob
 from lightning_trainingkit.tuning.trials.trial_parts import open_home
 from lightning_trainingkit.tuning.trials.wording import values_listed
@@ -82,7 +82,7 @@ class Search:
             monitor=monitor,
             mode=resolve_mode(monitor, mode),
             trainer_options=options,
-            callbacks=(ConstantRate(), *callbacks),
+            callbacks=(ConstantRate(), *check_callbacks(callbacks)),
             wandb=wandb,
         )
         first = [each for each in first if self._is_inside(each)]
@@ -145,7 +145,7 @@ class Search:
             )
         found = search_result(self.study, self.settings, self.folder, self.earlier)
         if trained:
-            record_search(found, self.job.wandb_mode, os.environ.get("WANDB_PROJECT", "lightning_trainingkit"))
+            record_search(found, found.lines, self.name, self.folder, self.job.wandb_mode)
         return found
 
     def _is_inside(self, point: Mapping[str, Any]) -> bool:
@@ -174,23 +174,20 @@ def search_result(
     results, monitor, mode = study.results(), str(settings["monitor"]), study.mode
     ranked = study.ranked()
     lines = playbook(study.space, [*earlier, *results], "min" if mode == "min" else "max", monitor, study.seed)
-    counts = study.counts()
-    numbers = [f"{counts[name]} {name}" for name in ("pruned", "failed") if counts[name]]
-    left = counts["total"] - len(results)
+    total = study.counts()["total"]
+    numbers = counted(results)
+    left = total - len(results)
     numbers += [f"{left} not trained{'' if ended else ' yet'}"] if left else []
     said = f" ({', '.join(numbers)})" if numbers else ""
     if ranked:
         best = ranked[0]
-        message = (
-            f"The best of {counts['total']} trials{said} has {monitor} {best.value:.4g} with "
-            f"{values_listed(best.params)}."
-        )
+        message = f"The best of {total} trials{said} has {monitor} {best.value:.4g} with {values_listed(best.params)}."
         bad = any(each.verdict != "pass" for each in lines)
         advice = " ".join(each.advice for each in lines if each.verdict != "pass" and each.advice)
     elif left and not ended:
-        message, bad, advice = f"None of {counts['total']} trials was finished yet{said}.", True, ""
+        message, bad, advice = f"None of {total} trials was finished yet{said}.", True, ""
     else:
-        message, bad = f"None of {counts['total']} trials was finished{said}.", True
+        message, bad = f"None of {total} trials was finished{said}.", True
         advice = next((each.advice for each in lines if each.verdict == "fail"), "Take another space.")
     return SearchResult(
         step=str(settings["step"]),
@@ -205,7 +202,7 @@ def search_result(
         space=study.space,
         next_space=narrow(study.space, [each.params for each in ranked]) if len(ranked) >= 3 else None,
         trials=tuple(results),
-        planned=counts["total"],
+        planned=total,
         settings=settings,
         folder=folder,
     )

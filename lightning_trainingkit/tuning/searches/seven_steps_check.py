@@ -6,6 +6,7 @@ from typing import Any
 from lightning_trainingkit.functional import _check
 from lightning_trainingkit.functional.metric_name import resolve_mode
 from lightning_trainingkit.tuning.searches.samplers import Sampler, check_sampler, choose_pruner
+from lightning_trainingkit.tuning.trials.trial_callbacks import check_callbacks
 from lightning_trainingkit.tuning.trials.trial_devices import TrialDevices
 from lightning_trainingkit.tuning.trials.trial_job import TrialJob
 
@@ -50,7 +51,7 @@ def check_later_steps(
         monitor=search["monitor"],
         mode=resolve_mode(search["monitor"], search["mode"]),
         trainer_options=dict(search["trainer_options"] or {}),
-        callbacks=tuple(search["callbacks"]),
+        callbacks=check_callbacks(search["callbacks"]),
         wandb=search["wandb"],
     ).pickled()
     TrialDevices(run["accelerator"], run["devices"], run["jobs"])

@@ -17,6 +17,7 @@ from lightning_trainingkit.tuning.searches.next_space import widen
 from lightning_trainingkit.tuning.searches.own_rate import beside_space, own_rate, rate_name, start_space
 from lightning_trainingkit.tuning.searches.rounds import candidates, gained, noise_of
 from lightning_trainingkit.tuning.searches.samplers import Sampler
+from lightning_trainingkit.tuning.searches.search_record import record_search
 from lightning_trainingkit.tuning.searches.search_result import SearchResult
 from lightning_trainingkit.tuning.searches.search_run import Search, as_space
 from lightning_trainingkit.tuning.searches.search_settings import fixed_values
@@ -101,6 +102,8 @@ class Loop:
         self._say(f"Step 7: {ended}")
         write_ended(self.storage, self.name, ended)
         found = seven_steps_result(steps, ended, self.budget.used_epochs, self.mode, self.folder)
+        if found.best:
+            record_search(found, (), self.name, self.folder, self._wandb_mode)
         return write_files(found, self.search["monitor"], self.mode, self.seed, self._records())
 
     def _search(
@@ -233,6 +236,10 @@ class Loop:
                 missing = str(error)
         return Verdict(step="curves", verdict="warn", message=missing)
 
+    @property
+    def _wandb_mode(self) -> str:
+        return self.search["wandb"] or os.environ.get("WANDB_MODE", "offline")
+
     def _records(self) -> bool:
         """Whether trials are recorded by W&B."""
-        return (self.search["wandb"] or os.environ.get("WANDB_MODE", "offline")) != "disabled"
+        return self._wandb_mode != "disabled"

@@ -33,7 +33,7 @@ def search_section(search: "SearchResult") -> str:
             [{"hyperparameter": f"`{name}`", "searched": _shown(each)} for name, each in search.space.items()]
         )
     )
-    rows = search.rows[:_MOST]
+    rows = [{**row, search.monitor: _number(row[search.monitor])} for row in search.rows[:_MOST]]
     if rows:
         shown = f"The best {len(rows)} of {len(search.trials)} trials" if len(search.trials) > _MOST else "All trials"
         parts += [f"{shown}, {search.epochs} epochs together:", markdown_table(rows)]
@@ -49,9 +49,9 @@ def search_section(search: "SearchResult") -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a table, a column for each key."""
+    """Rows as a table, a column for each key. None is a value: an empty cell has an empty text, or no key."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns), *([_cell(row.get(name)) for name in columns] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([_cell(row.get(name, "")) for name in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -71,7 +71,7 @@ def _verdicts(lines: Sequence[Verdict]) -> str:
 def _isolation(search: "SearchResult") -> str:
     found = isolate(search.space, search.ranked, search.mode)
     rows = [
-        {"hyperparameter": f"`{name}`", "part": part.title, "trials": part.count, search.monitor: part.best}
+        {"hyperparameter": f"`{name}`", "part": part.title, "trials": part.count, search.monitor: _number(part.best)}
         for name, parts in found.items()
         for part in parts
     ]
@@ -85,6 +85,10 @@ def _shown(domain: Domain) -> str:
     return f"{domain.low:.4g} to {domain.high:.4g}{f' ({kind})' if kind else ''}"
 
 
+def _number(value: float | None) -> float | str:
+    return "" if value is None else value
+
+
 def _cell(value: Any) -> str:
-    text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

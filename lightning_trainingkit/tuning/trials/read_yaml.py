@@ -28,4 +28,4 @@ def read_yaml(path: str | Path) -> Any:
     try:
         return yaml.load(Path(path).read_text(), Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"`{path}` must be a YAML file, got {error}. Mend the line.") from error
+        raise ValueError(f"`{path}` must be a YAML file, got {' '.join(str(error).split())}. Mend the line.") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_trainingkit.tuning.trials.tickets import DIED, ERROR, OUTCOME, Ticket
 
-__all__ = ["Result", "best_first", "configurations", "result_of", "trained_epochs"]
+__all__ = ["Result", "best_first", "configurations", "counted", "result_of", "trained_epochs"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Result:
     error: str
     trial: int
 
+    @property
+    def word(self) -> str:
+        """The state as a person reads it: Optuna counts a diverged trial among the pruned ones."""
+        return "diverged" if self.outcome.get("diverged") else self.state
+
 
 def result_of(ticket: Ticket) -> Result:
     """The result of a ticket that is done."""
@@ -63,6 +68,12 @@ def best_first(results: Iterable[Result], mode: str) -> list[Result]:
     """
     completed = [each for each in results if each.state == "completed" and each.value is not None]
     return sorted(completed, key=lambda each: (1 if mode == "min" else -1) * float(each.value or 0.0))
+
+
+def counted(results: Iterable[Result]) -> list[str]:
+    """How many trials did not train to their end, in words, such as ``["2 pruned", "1 diverged"]``."""
+    words = [each.word for each in results]
+    return [f"{words.count(name)} {name}" for name in ("pruned", "diverged", "failed") if name in words]
 
 
 def configurations(results: Iterable[Result]) -> list[tuple[dict[str, Any], list[float]]]:

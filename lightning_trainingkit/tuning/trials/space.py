@@ -18,6 +18,7 @@ __all__ = ["Choices", "Range", "Space"]
 
 _KEYS = ("low", "high", "log", "integer", "choices")
 _FORM = 'Write {"low": 1e-4, "high": 1e-1, "log": True} for a range, or ["relu", "gelu"] for choices.'
+_IN_YAML = "Write NAME: {low: 1e-4, high: 0.1, log: true} for a range, or NAME: [relu, gelu] for choices."
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,16 @@ class Space(Mapping[str, Domain]):
 
         Raises:
             ImportError: If PyYAML is not installed.
-            ValueError: If the file is no YAML.
+            ValueError: If the file is no YAML, or holds no valid space.
         """
-        return cls(read_yaml(path))
+        found = read_yaml(path)
+        if not isinstance(found, Mapping):
+            held = "nothing" if found is None else f"a {type(found).__name__}"
+            raise ValueError(f"`{path}` must hold hyperparameters by name, got {held}. {_IN_YAML}")
+        try:
+            return cls(found)
+        except (TypeError, ValueError) as error:  # a wrong type in a file is a wrong file
+            raise ValueError(str(error).replace("`space`", f"`{path}`").replace(_FORM, _IN_YAML)) from None
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.trials.trial_callbacks import check_callbacks, why_not_pickled
 
 __all__ = ["TrialJob", "TrialOrder", "attempt_folder"]
 
@@ -41,6 +42,7 @@ class TrialJob:
         job_type: The part of the trials in their group in W&B.
 
     Raises:
+        TypeError: If ``callbacks`` is no list of callbacks.
         ValueError: If an argument of the Trainer is unknown, or has no place in a trial.
 
     Example:
@@ -61,6 +63,7 @@ class TrialJob:
     def __post_init__(self) -> None:
         _check.integer("max_epochs", self.max_epochs, "Give the epochs of a trial.", least=1)
         _check.one_of("mode", self.mode, ("min", "max"), "Say which end of the metric is good.")
+        check_callbacks(self.callbacks)
         if self.wandb is not None:
             _check.one_of("wandb", self.wandb, ("offline", "online", "disabled"), "Offline needs no account.")
         for name, why in _OWN.items():
@@ -83,10 +86,7 @@ class TrialJob:
         try:
             return pickle.dumps(self)
         except Exception as error:
-            raise TypeError(
-                f"`callbacks` and `trainer_options` must be picklable, got {error}. Write classes at the top of a "
-                "file, and give objects that have not been used yet."
-            ) from error
+            raise TypeError(why_not_pickled(self.callbacks, self.trainer_options, error)) from error
 
     @property
     def wandb_mode(self) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lightning_trainingkit.tuning.trials.result import Result
+from lightning_trainingkit.tuning.trials.result import Result, counted
 from lightning_trainingkit.tuning.trials.study import Study
 from lightning_trainingkit.tuning.trials.trial_slot import TrialSlot
 from lightning_trainingkit.tuning.trials.wording import label
@@ -64,7 +64,7 @@ class TrialTable:
     def _line(self, result: Result, done: int, total: int) -> str:
         value = "" if result.value is None else f" {self._monitor} {result.value:.4g}"
         why = result.error.strip().splitlines()[-1] if result.error.strip() else ""
-        said = f"[{done}/{total}] trial {result.ticket} {result.state}{value} ({label(result.params)})"
+        said = f"[{done}/{total}] trial {result.ticket} {result.word}{value} ({label(result.params)})"
         return f"{said}: {why}" if why else said
 
     def _table(self, running: Sequence[TrialSlot], results: Sequence[Result], counts: dict[str, int]) -> Table:
@@ -88,7 +88,7 @@ class TrialTable:
 
     def _title(self, results: Sequence[Result], counts: dict[str, int]) -> str:
         parts = [f"{self._study.name}: {len(results)} of {counts['total']} trials"]
-        parts += [f"{counts[name]} {name}" for name in ("pruned", "failed") if counts[name]]
+        parts += counted(results)
         seconds = [each.outcome["seconds"] for each in results if "seconds" in each.outcome]
         remaining = counts["total"] - len(results)
         if seconds and remaining and counts["running"]:  # of all workers

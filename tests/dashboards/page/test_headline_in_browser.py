@@ -40,6 +40,27 @@ def test_the_headline_where_there_is_no_best_run(opened):
     assert headline(opened([run(0)])).endswith("1 run, finished.")
 
 
+def test_the_best_run_of_a_search_is_called_a_single_run_beside_what_the_search_says(opened):
+    runs = [run(n, name=f"trial {n}", config={"lr": 0.01 * n, "trial.study": "refine"}) for n in (1, 2)]
+    said = "return ['hidden', 'textContent'].map((name) => document.getElementById('choice')[name])"
+    page = opened(runs)
+    assert headline(page).startswith("Best single run: trial ")
+    assert page.js(said) == [
+        False,
+        "A single run may be a short trial, or lucky. The search says at its end what it found.",
+    ]
+    verdict = {"search.search": "warn. The best of 2 trials has val/loss 0.5 with `lr=0.02`. Train more."}
+    page = opened([*runs, run(3, name="refine", curves={}, summary={}, config=verdict)])
+    assert headline(page).endswith("2 runs, all finished.")
+    hidden, text = page.js(said)
+    assert not hidden
+    assert "Search refine: The best of 2 trials has val/loss 0.5 with lr=0.02. All verdicts stand below." in text
+    page.show("searches Searches")
+    assert page.js("return panels.get('searches Searches').figure.querySelectorAll('tr').length") == 2
+    assert page.problems() == []
+    assert opened(grid()).js(said)[0]
+
+
 def test_the_best_run_is_shown_before_all_others(opened):
     page = opened(grid())
     page.choose("search", "optimizer=AdamW" if page.js("return view.ranked()[0].config.optimizer") == "SGD" else "SGD")

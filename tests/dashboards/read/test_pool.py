@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -53,8 +54,12 @@ def test_a_file_that_takes_too_long_is_skipped_and_what_reads_it_is_ended(tmp_pa
     assert set(children(os.getpid())) <= before
 
 
-def test_a_process_that_dies_costs_its_file_alone(tmp_path, monkeypatch):
-    code = "import os, lightning_trainingkit.dashboards.read.csv_files as m\n"
+def test_a_process_that_dies_costs_its_file_alone_and_leaves_no_temporary_folder(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("TMPDIR", tempfile.tempdir)
+    code = "import tempfile; tempfile.mkdtemp()\n"  # as W&B does at its import
+    code += "import os, lightning_trainingkit.dashboards.read.csv_files as m\n"
     code += "read = m.read_csv_file\n"
     code += "m.read_csv_file = lambda path: os._exit(3) if 'bad' in str(path) else read(path)\n"
     monkeypatch.setattr(pool, "_START", pool._START.replace("main()", code + "main()", 1))
@@ -62,6 +67,7 @@ def test_a_process_that_dies_costs_its_file_alone(tmp_path, monkeypatch):
     found = dict(pool.read_all(runs))
     assert [len(found[run].records) for run in runs] == [0, 1, 0]
     assert "(status 3)" in next(iter(found[runs[0]].unread.values()))
+    assert not [*(tmp_path / "temporary").iterdir()]
 
 
 def test_a_file_that_asks_for_all_memory_is_skipped(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from lightning_trainingkit._lightning import L
 from lightning_trainingkit.dashboards.local import collect
-from lightning_trainingkit.tuning import coarse_search, seven_steps
+from lightning_trainingkit.tuning import coarse_search, load_report, seven_steps
 from lightning_trainingkit.tuning.searches.search_run import Search, search_result
 from tests import process
 from tests.toy import ToyModule
@@ -71,8 +71,9 @@ def test_the_seven_steps_run_in_their_order_and_leave_their_files(found):
 @pytest.mark.slow
 def test_the_command_center_shows_the_verdicts_of_each_search(found):
     data = collect([found["folder"] / "loop"], target="val/loss", better="min")
-    searches = {run["name"]: run["searches"] for run in data["runs"] if run["searches"]}
-    assert set(searches) == {"all-coarse", "all-refine-1", "all-refine-2"}
+    searches = {each["title"]: each["searches"] for each in data["judged"]}
+    assert list(searches) == ["all-coarse", "all-refine-1", "all-refine-2", "all"]
+    assert searches["all"]["search"] == found["loop"]["line"]  # the newest: the page begins with it
     assert searches["all-coarse"]["divergence"] == "pass. 0 of 4 trials diverged."
     assert data["hyperparameters"][:2] == ["lr", "weight_decay"]
     assert not [name for name in data["settings"] if name.startswith("search.")]
@@ -93,7 +94,14 @@ def test_the_search_ends_where_a_step_fails(found):
             {"trainer_options": {"precisions": 16}},
             "`trainer_options` must hold .* got 'precisions'. There are: precision,",
         ),
-        ({"callbacks": [Callback(hook=lambda: None)]}, "`callbacks` and `trainer_options` must be picklable"),
+        ({"callbacks": [Callback(hook=lambda: None)]}, "`callbacks` must be picklable, got Callback: .* Write classes"),
+        (
+            {"callbacks": [EMAWeightAveraging()]},
+            r"`callbacks` must be picklable, got EMAWeightAveraging: .* give WeightAveraging\(avg_fn=f\), as",
+        ),
+        ({"callbacks": [Callback]}, r"`callbacks` must hold objects, got the class Callback. Write Callback\(\)\."),
+        ({"callbacks": ["Callback"]}, "`callbacks` must hold callbacks of lightning.pytorch, got 'Callback'."),
+        ({"trainer_options": {"logger": lambda: 0}}, "`trainer_options` must be picklable, got logger=<function"),
         ({"sampler": "tp"}, "`sampler` must be one of 'quasi-random', "),
         ({"sampler": "grid"}, "`sampler` must choose other points in each round, got 'grid'"),
         ({"pruner": "mean"}, "`pruner` must be one of 'median', "),
@@ -123,6 +131,10 @@ def test_what_is_refused_before_any_training(tmp_path):
         seven_steps(Module, Data, monitor="val/acc", **options)
     with pytest.raises(ValueError, match="`trials` must be at least 6 for a grid"):
         coarse_search(Module, Data, trials=3, sampler="grid", **options)
+    with pytest.raises(TypeError, match=r"`callbacks` must be a list of callbacks, got <.*Callback object"):
+        coarse_search(Module, Data, callbacks=Callback(None), **options)
+    with pytest.raises(ValueError, match=r"`storage` must be where the search is, got .*x, which does not exist\."):
+        load_report(tmp_path / "x", "me")
     with pytest.raises(ValueError, match="`data` must be given"):
         seven_steps(ToyModule, **options)
     assert not (tmp_path / "x").exists()

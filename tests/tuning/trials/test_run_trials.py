@@ -92,6 +92,7 @@ def test_a_trial_that_always_dies_is_failed_with_its_last_words(found):
 def test_a_trial_that_diverges_is_ended_at_once(found):
     (result,) = found["diverges"]["results"]
     assert (result["state"], result["outcome"]["diverged"], len(result["reports"])) == ("pruned", True, 1)
+    assert "[1/1] trial 0 diverged (lr=" in found["diverges"]["printed"]
 
 
 def test_no_trial_starts_after_the_stop(found):

@@ -58,6 +58,27 @@ def test_a_wrong_space_is_refused(given, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must hold hyperparameters by name, got nothing. Write NAME: {low: 1e-4,"),
+        ("- lr", "must hold hyperparameters by name, got a list. Write NAME: {low: 1e-4,"),
+        ("lr: abc", "'lr': a range or a list must be given, got 'abc'. Write NAME: {low: 1e-4, high: 0.1, log: true}"),
+        ("lr: {low: 1e-4}", "or NAME: [relu, gelu] for choices."),
+        ('lr: {low: "a", high: 1}', "'lr': `low` must be a number, got 'a'"),
+        ("widths: [[32], [32, 32]]", "'widths': `choices` must hold texts, numbers, True, False or None, got [32]"),
+        ("lr: [1, 2", "must be a YAML file, got while parsing a flow sequence in"),
+    ],
+)
+def test_a_wrong_space_in_a_file_is_a_value_error_of_one_line_with_advice_in_yaml(tmp_path, text, said):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"space\.yaml` must") as error:
+        Space.from_yaml(tmp_path / "space.yaml")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert '{"low"' not in str(error.value)
+
+
 def test_a_hyperparameter_that_the_module_does_not_have():
     with pytest.raises(ValueError, match=r"got 'learning_rat'\. There are: learning_rate"):
         Space({"learning_rat": RATE}).check_names(["width", "learning_rate"])
