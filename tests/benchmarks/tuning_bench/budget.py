@@ -11,8 +11,8 @@ search may be changed by them. The other two are looked at once. Each search min
 - **Goals**: at least 99 % of the random trials' accuracy, in the mean of the repeats. No search above a fifth of their
   epochs. The accuracy is not significantly below that of plain Optuna on any task (95 % interval over the repeats by
   Student's t), and above it in the mean of the tasks. The mean's row has the lowest and the highest task as its ends.
-- **Measured** (2026-11, one run): 100.1 to 102.0 % of the random trials' accuracy, with 15 to 18 % of their epochs.
-  Against plain Optuna +1.0, +0.3, -0.1 and +0.3 points, and +0.4 in the mean, none of them significant.
+- **Measured** (2026-11-30): 100.1 to 101.4 % of the random trials' accuracy, with 15 to 17 % of their epochs.
+  Against plain Optuna +0.6, +0.2, -0.6 and +0.3 points, and +0.1 in the mean, none of them significant.
 - **Changed by the development half**: step 4 searches a given range of rates around step 3's rate alone; a later round
   repeats one configuration, before three; TPE knows the pruned trials of earlier rounds. On the first task and four
   seeds, in process, the accuracy was 78.5 % before. It is 79.7 % now, as with plain Optuna: within the noise.
