@@ -3,7 +3,8 @@
 Expected: a trial costs 0.08 to 0.13 s beside its training in memory and with a journal, 0.16 to 0.24 s with PostgreSQL.
           Two workers need 0.51 of one worker's time. 100 of 100 trials are completed in all six runs of chaos, each
           epoch once. Seven steps reach 100 to 101 % of the accuracy of random search with 15 to 17 % of its epochs, 0.1
-          points above plain Optuna (0.2 in another run), which is not significant. Folds cost 0.45, with the right winner in 20 of 20 repeats
+          points above plain Optuna (0.2 in another run), which is not significant. Folds cost 0.45,
+          with the right winner in 20 of 20 repeats
 Cost:     about 55 min on 2 idle CPU cores, most of it for chaos and budget. PostgreSQL is Debian's package postgresql,
           Fashion-MNIST its package dataset-fashion-mnist
 Command:  python tests/benchmarks/tuning.py
