@@ -10,7 +10,8 @@ from lightning_trainingkit._lightning import L
 from lightning_trainingkit.commands.build import Built, build, check_arguments
 from lightning_trainingkit.commands.load import load
 from lightning_trainingkit.tuning.searches.space_points import middle
-from lightning_trainingkit.tuning.trials.source import Source, parameters_of
+from lightning_trainingkit.tuning.trials.makers import parameters_of
+from lightning_trainingkit.tuning.trials.source import Source
 from lightning_trainingkit.tuning.trials.space import Space
 
 __all__ = ["CommandSource", "command_source"]

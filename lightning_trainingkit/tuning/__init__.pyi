@@ -18,7 +18,7 @@ from .searches.seven_steps import SevenSteps as SevenSteps
 from .searches.seven_steps import seven_steps as seven_steps
 from .small_sample import SmallSample as SmallSample
 from .small_sample import overfit_small_sample as overfit_small_sample
-from .trials.space import Choices as Choices
-from .trials.space import Range as Range
+from .trials.domains import Choices as Choices
+from .trials.domains import Range as Range
 from .trials.space import Space as Space
 from .verdict import Verdict as Verdict

@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning_trainingkit.tuning.searches.effect import without_effect
 from lightning_trainingkit.tuning.searches.space_moves import edges
+from lightning_trainingkit.tuning.trials.domains import Range
 from lightning_trainingkit.tuning.trials.result import Result
-from lightning_trainingkit.tuning.trials.space import Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.wording import names_listed
 from lightning_trainingkit.tuning.verdict import Verdict
 

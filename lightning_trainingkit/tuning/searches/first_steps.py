@@ -16,8 +16,9 @@ from lightning_trainingkit.tuning.optimizer_rates import OptimizerRates
 from lightning_trainingkit.tuning.searches.space_points import middle
 from lightning_trainingkit.tuning.small_sample import overfit_small_sample
 from lightning_trainingkit.tuning.trial import Trial, stop
+from lightning_trainingkit.tuning.trials.domains import Domain, Range
 from lightning_trainingkit.tuning.trials.source import Source
-from lightning_trainingkit.tuning.trials.space import Domain, Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.wrong_setup import WrongSetupError
 from lightning_trainingkit.tuning.verdict import Verdict
 

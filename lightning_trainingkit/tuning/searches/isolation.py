@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from lightning_trainingkit.tuning.trials.domains import Choices, Domain, Range
 from lightning_trainingkit.tuning.trials.result import Result
-from lightning_trainingkit.tuning.trials.space import Choices, Domain, Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 
 __all__ = ["Bin", "isolate"]
 

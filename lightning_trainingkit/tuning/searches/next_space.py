@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping
 
-from lightning_trainingkit.tuning.trials.space import Domain, Range, Space
+from lightning_trainingkit.tuning.trials.domains import Domain, Range
+from lightning_trainingkit.tuning.trials.space import Space
 
 __all__ = ["widen"]
 

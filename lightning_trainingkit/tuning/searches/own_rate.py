@@ -6,8 +6,9 @@ from typing import Any
 
 from lightning_trainingkit.tuning.searches.first_steps import FirstSteps, unknown_values
 from lightning_trainingkit.tuning.searches.space_moves import RATES, default_space
+from lightning_trainingkit.tuning.trials.domains import Domain, Range
 from lightning_trainingkit.tuning.trials.source import Source
-from lightning_trainingkit.tuning.trials.space import Domain, Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.verdict import Verdict
 
 __all__ = ["beside_space", "own_rate", "rate_name", "start_space"]

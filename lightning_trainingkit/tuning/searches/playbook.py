@@ -11,8 +11,9 @@ from lightning_trainingkit.tuning.searches.edge_verdict import edge_verdict
 from lightning_trainingkit.tuning.searches.effect import MANY, best_and_worse, without_effect
 from lightning_trainingkit.tuning.searches.importance import importances
 from lightning_trainingkit.tuning.searches.isolation import isolate
+from lightning_trainingkit.tuning.trials.domains import Range
 from lightning_trainingkit.tuning.trials.result import Result, best_first, configurations
-from lightning_trainingkit.tuning.trials.space import Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.wording import names_listed
 from lightning_trainingkit.tuning.verdict import Verdict
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from lightning_trainingkit.tuning.searches.isolation import isolate
 from lightning_trainingkit.tuning.searches.search_result import SearchResult
+from lightning_trainingkit.tuning.trials.domains import Choices, Range
 from lightning_trainingkit.tuning.trials.result import Result
-from lightning_trainingkit.tuning.trials.space import Choices, Range
 
 __all__ = ["save_picture"]
 

@@ -1,9 +1,12 @@
 """What a study must have been searched with, kept in the study, so that no worker joins another search by its name."""
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from lightning_trainingkit.tuning.searches.cli_config import is_plain, plain
@@ -15,6 +18,7 @@ __all__ = ["SETTINGS", "agree", "fixed_values", "training_of"]
 
 SETTINGS = "trainingkit_search"  # the study's attribute
 _FREE = ("sections",)  # may differ between workers
+_SCALARS = (bool, int, float, str)
 
 
 def fixed_values(source: Source, searched: Any = ()) -> dict[str, Any]:
@@ -23,7 +27,7 @@ def fixed_values(source: Source, searched: Any = ()) -> dict[str, Any]:
 
 
 def _described(value: Any) -> Any:
-    """A plain value itself, the name of a class or a function, the layers of a module, the class of another object."""
+    """A plain value itself, the name of a class or a function; of another object its class and its plain attributes."""
     if is_plain(value):
         return plain(value)
     if isinstance(value, Mapping):
@@ -32,13 +36,15 @@ def _described(value: Any) -> Any:
         return [_described(each) for each in value]
     if isinstance(value, partial):
         return [_described(value.func), _described(value.args), _described(value.keywords)]
-    if isinstance(value, nn.Module):  # a loss keeps its options as attributes
-        return {
-            "layers": repr(value),
-            **{name: each for name, each in vars(value).items() if name[0] != "_" and is_plain(each)},
-        }
+    if isinstance(value, Path | Enum | torch.dtype | torch.device):
+        return str(value)
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{named.__module__}.{named.__qualname__}"
+    name = f"{named.__module__}.{named.__qualname__}"
+    if named is value:
+        return name
+    own = {key: each for key, each in getattr(value, "__dict__", {}).items() if isinstance(each, _SCALARS)}
+    layers = {"layers": repr(value)} if isinstance(value, nn.Module) else {}
+    return {"class": name, **layers, **{key: each for key, each in own.items() if not key.startswith("_")}}
 
 
 def training_of(

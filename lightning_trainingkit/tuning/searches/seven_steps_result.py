@@ -40,9 +40,6 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
             folder=folder,
         )
     last = searches[-1]
-    advice = last.advice
-    if ended.startswith("The budget") and any(each.step == "edges" and each.verdict == "warn" for each in last.lines):
-        advice += " A larger budget does so, in a round with a wider range."
     trainings = f"{len(best.values)} training{'s' * (len(best.values) > 1)}"
     mean = sum(best.values) / len(best.values)
     verdict: Literal["pass", "warn"] = "warn" if any(each.verdict != "pass" for each in (*steps[:3], last)) else "pass"
@@ -51,7 +48,7 @@ def seven_steps_result(steps: Sequence[Verdict], ended: str, epochs: float, mode
         verdict=verdict,
         message=f"The best of {trials} trials ({epochs:.0f} epochs) has {last.monitor} {mean:.4g} in {trainings}, with "
         f"{values_listed(best.params)}. {ended}",
-        advice=advice,
+        advice=last.advice,
         value=best.estimate,
         best=dict(best.params),
         values=best.values,

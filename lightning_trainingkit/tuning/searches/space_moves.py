@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning_trainingkit.tuning.trials.space import Choices, Domain, Range, Space
+from lightning_trainingkit.tuning.trials.domains import Choices, Domain, Range
+from lightning_trainingkit.tuning.trials.space import Space
 
 if TYPE_CHECKING:
     from lightning_trainingkit.tuning.trials.source import Source

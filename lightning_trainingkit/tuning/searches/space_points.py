@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch.quasirandom import SobolEngine
 
-from lightning_trainingkit.tuning.trials.space import Choices, Domain, Range, Space
+from lightning_trainingkit.tuning.trials.domains import Choices, Domain, Range
+from lightning_trainingkit.tuning.trials.space import Space
 
 __all__ = ["grid_points", "middle", "quasi_random_points", "random_points"]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_trainingkit.tuning.searches.isolation import isolate
 from lightning_trainingkit.tuning.searches.playbook import PLAYBOOK
-from lightning_trainingkit.tuning.trials.space import Choices, Domain
+from lightning_trainingkit.tuning.trials.domains import Choices, Domain
 from lightning_trainingkit.tuning.verdict import Verdict
 
 if TYPE_CHECKING:

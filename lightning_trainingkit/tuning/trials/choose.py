@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lightning_trainingkit.tuning.trials.space import Choices, Space
+from lightning_trainingkit.tuning.trials.domains import Choices
+from lightning_trainingkit.tuning.trials.space import Space
 
 if TYPE_CHECKING:
     import optuna

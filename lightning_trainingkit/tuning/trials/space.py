@@ -4,108 +4,19 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from lightning_trainingkit.functional import _check
+from lightning_trainingkit.tuning.trials.domains import FORM, Choices, Domain, Range, make_domain
 from lightning_trainingkit.tuning.trials.read_yaml import read_yaml
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["Choices", "Range", "Space"]
+__all__ = ["Space"]
 
-_KEYS = ("low", "high", "log", "integer", "choices")
-_FORM = 'Write {"low": 1e-4, "high": 1e-1, "log": True} for a range, or ["relu", "gelu"] for choices.'
 _IN_YAML = "Write NAME: {low: 1e-4, high: 0.1, log: true} for a range, or NAME: [relu, gelu] for choices."
-
-
-@dataclass(frozen=True)
-class Range:
-    """All numbers from ``low`` to ``high``, both included.
-
-    Args:
-        low: Smallest value.
-        high: Largest value, above ``low``.
-        log: Whether equal ratios are equally likely. Both ends must then be positive.
-        integer: Whether the values are integers.
-
-    Raises:
-        TypeError: If an end is no number, or no integer where ``integer`` is True.
-        ValueError: If the range is empty or reversed, or if it is logarithmic and holds 0.
-
-    Example:
-        >>> Range(1e-4, 1e-1, log=True)
-        Range(low=0.0001, high=0.1, log=True, integer=False)
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    integer: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            value = _number(getattr(self, name))
-            hint = "Give a finite number, such as 1e-3."
-            checked = _check.integer(name, value, hint) if self.integer else _check.number(name, value, hint)
-            object.__setattr__(self, name, checked)
-        _check.flag("log", self.log)
-        _check.flag("integer", self.integer)
-        if self.low >= self.high:
-            said = "empty" if self.low == self.high else "reversed"
-            advice = f"Give choices, [{self.low:g}]." if self.low == self.high else "Exchange the ends."
-            raise ValueError(f"`high` must be above `low` {self.low:g}, got {self.high:g}: {said}. {advice}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"`low` must be above 0 with log=True, got {self.low:g}. Give 0 by choices, or log=False.")
-
-    @property
-    def form(self) -> dict[str, Any]:
-        """The range as YAML holds it."""
-        flags = {name: True for name in ("log", "integer") if getattr(self, name)}
-        return {"low": self.low, "high": self.high, **flags}
-
-
-@dataclass(frozen=True)
-class Choices:
-    """A few values.
-
-    Args:
-        values: The values: texts, numbers, True, False or None, each once.
-
-    Raises:
-        TypeError: If a value is of another type.
-        ValueError: If there is no value, or one twice.
-
-    Example:
-        >>> Choices(["relu", "gelu"])
-        Choices(values=('relu', 'gelu'))
-    """
-
-    values: Sequence[Any]
-
-    def __post_init__(self) -> None:
-        if isinstance(self.values, str) or not isinstance(self.values, Sequence):
-            raise TypeError(f"`choices` must be a list, got {self.values!r}. {_FORM}")
-        if not self.values:
-            raise ValueError("`choices` must hold a value, got an empty list. Leave the hyperparameter out.")
-        for value in self.values:
-            if not isinstance(value, str | int | float | bool | None):
-                raise TypeError(
-                    f"`choices` must hold texts, numbers, True, False or None, got {value!r}. Name the value by a text."
-                )
-            if sum(value == other for other in self.values) > 1:  # Optuna takes 1, 1.0 and True for one value
-                raise ValueError(f"`choices` must hold each value once, got {value!r} twice. Leave one out.")
-        object.__setattr__(self, "values", tuple(self.values))
-
-    @property
-    def form(self) -> list[Any]:
-        """The choices as YAML holds them."""
-        return list(self.values)
-
-
-Domain: TypeAlias = Range | Choices
 
 
 class Space(Mapping[str, Domain]):
@@ -127,7 +38,7 @@ class Space(Mapping[str, Domain]):
 
     def __init__(self, domains: Mapping[str, Any]) -> None:
         if not isinstance(domains, Mapping):
-            raise TypeError(f"`space` must be a dict, got {type(domains).__name__}. {_FORM}")
+            raise TypeError(f"`space` must be a dict, got {type(domains).__name__}. {FORM}")
         if not domains:
             raise ValueError("`space` must hold a hyperparameter, got an empty one. Name one with its range.")
         self._domains: dict[str, Domain] = {}
@@ -135,7 +46,7 @@ class Space(Mapping[str, Domain]):
             if not isinstance(name, str):
                 raise TypeError(f"`space` must name hyperparameters by texts, got {name!r}. Write {str(name)!r}.")
             try:
-                self._domains[name] = _domain(given)
+                self._domains[name] = make_domain(given)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"`space` must have a valid range for {name!r}: {error}") from None
 
@@ -154,7 +65,7 @@ class Space(Mapping[str, Domain]):
         try:
             return cls(found)
         except (TypeError, ValueError) as error:  # a wrong type in a file is a wrong file
-            raise ValueError(str(error).replace("`space`", f"`{path}`").replace(_FORM, _IN_YAML)) from None
+            raise ValueError(str(error).replace("`space`", f"`{path}`").replace(FORM, _IN_YAML)) from None
 
     def __getitem__(self, name: str) -> Domain:
         return self._domains[name]
@@ -227,32 +138,3 @@ class Space(Mapping[str, Domain]):
                 value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in domain.values
             )
         return isinstance(value, int | float) and math.isfinite(value) and domain.low <= value <= domain.high
-
-
-def _domain(given: Any) -> Domain:
-    if isinstance(given, Range | Choices):
-        return given
-    if isinstance(given, Mapping):
-        for key in given:
-            _check.one_of("key", key, _KEYS, _FORM)
-        if "choices" in given:
-            if len(given) > 1:
-                raise ValueError(f"`choices` must stand alone, got {dict(given)}. {_FORM}")
-            return Choices(given["choices"])
-        for key in ("low", "high"):
-            if key not in given:
-                raise ValueError(f"`{key}` must be given, got {dict(given)}. {_FORM}")
-        return Range(**given)
-    if isinstance(given, list | tuple):
-        return Choices(given)
-    raise TypeError(f"a range or a list must be given, got {given!r}. {_FORM}")
-
-
-def _number(value: Any) -> Any:
-    """YAML reads ``1e-4`` as a text."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

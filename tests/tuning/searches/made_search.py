@@ -1,8 +1,9 @@
 """Results of searches that nobody trained: a value for each point of a space."""
 
 from lightning_trainingkit.tuning.searches.space_points import quasi_random_points
+from lightning_trainingkit.tuning.trials.domains import Range
 from lightning_trainingkit.tuning.trials.result import Result
-from lightning_trainingkit.tuning.trials.space import Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 
 SPACE = Space({"lr": Range(1e-4, 1e-1, log=True), "drop": Range(0.0, 0.5)})
 

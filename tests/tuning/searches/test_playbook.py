@@ -6,7 +6,8 @@ import pytest
 from lightning_trainingkit.tuning.searches.edge_verdict import edges_of
 from lightning_trainingkit.tuning.searches.importance import importances
 from lightning_trainingkit.tuning.searches.playbook import playbook
-from lightning_trainingkit.tuning.trials.space import Choices, Range, Space
+from lightning_trainingkit.tuning.trials.domains import Choices, Range
+from lightning_trainingkit.tuning.trials.space import Space
 from tests.tuning.searches.made_search import SPACE, result, results
 
 

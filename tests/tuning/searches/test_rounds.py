@@ -6,8 +6,9 @@ from lightning_trainingkit.tuning.searches.budget import Budget
 from lightning_trainingkit.tuning.searches.earlier_results import add_earlier
 from lightning_trainingkit.tuning.searches.next_space import widen
 from lightning_trainingkit.tuning.searches.rounds import candidates, gained
+from lightning_trainingkit.tuning.trials.domains import Choices, Range
 from lightning_trainingkit.tuning.trials.result import Result
-from lightning_trainingkit.tuning.trials.space import Choices, Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 from lightning_trainingkit.tuning.trials.study import Study
 from tests.tuning.searches.made_search import result
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lightning_trainingkit.tuning.searches.space_points import grid_points, middle, quasi_random_points, random_points
-from lightning_trainingkit.tuning.trials.space import Choices, Range, Space
+from lightning_trainingkit.tuning.trials.domains import Choices, Range
+from lightning_trainingkit.tuning.trials.space import Space
 
 SPACE = Space(
     {"lr": Range(1e-4, 1e-1, log=True), "layers": Range(1, 4, integer=True), "act": Choices(["relu", "gelu", None])}

@@ -1,7 +1,9 @@
 import pickle
 import sys
 import warnings
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +59,11 @@ class Partly(L.LightningModule):
 class Silent(L.LightningModule):
     def __init__(self, width: int):
         super().__init__()
+
+
+@dataclass
+class Config:
+    width: int
 
 
 class WithNetwork(L.LightningModule):
@@ -166,9 +173,10 @@ def test_a_frozen_network_and_a_loss_may_be_arguments():
 
 
 def test_arguments_that_are_objects_tell_two_searches_apart():
-    modules = [WithNetwork(loss=loss) for loss in (torch.relu, torch.tanh, nn.MSELoss(), nn.MSELoss(reduction="sum"))]
+    losses = [torch.relu, torch.tanh, nn.MSELoss(), nn.MSELoss(reduction="sum"), Path("a"), Path("b"), torch.float16]
+    modules = [WithNetwork(loss=loss) for loss in [*losses, torch.float32, Config(8), Config(9)]]
     seen = [fixed_values(make_source(module, Plain(size))) for module in modules for size in (8, 4)]
-    assert len({str(each) for each in seen}) == 8
+    assert len({str(each) for each in seen}) == 20
     assert seen[1] == fixed_values(make_source(modules[0], Plain(4)))
     assert seen[1]["data.batch_size"] == 4
 

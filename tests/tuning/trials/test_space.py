@@ -1,8 +1,9 @@
 import pytest
 
 from lightning_trainingkit.tuning.searches.space_moves import default_space, edges, narrow, near_rate
+from lightning_trainingkit.tuning.trials.domains import Choices, Range
 from lightning_trainingkit.tuning.trials.source import Source
-from lightning_trainingkit.tuning.trials.space import Choices, Range, Space
+from lightning_trainingkit.tuning.trials.space import Space
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 TEXTS = {"weight_decay": [0, 1e-5, -1500.0], "name": ["1e-5", "1e-5x"]}
