@@ -30,3 +30,11 @@ def test_a_diverged_trial_is_called_so_and_a_choice_of_none_is_shown():
         table.show([], study.results(), study.counts())
     assert "words: 4 of 4 trials, 1 pruned, 1 diverged, 1 failed" in printed.getvalue()
     assert "act=None" in printed.getvalue()
+
+
+def test_a_search_that_runs_has_not_failed():
+    study = Study(None, "running", Space({"act": [None, "relu"]}), 3)
+    running = search_result(study, SETTINGS, Path(), ended=False)
+    assert (running.verdict, running.advice) == ("warn", "")
+    assert running.message == "None of 3 trials was finished yet (3 not trained yet)."
+    assert search_result(study, SETTINGS, Path()).verdict == "fail"

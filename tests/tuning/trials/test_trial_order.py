@@ -9,6 +9,7 @@ from lightning_trainingkit.dashboards.checks import without_checks
 from lightning_trainingkit.dashboards.read.record import Record
 from lightning_trainingkit.tuning.trials import trial_record
 from lightning_trainingkit.tuning.trials.attempts import Attempt
+from lightning_trainingkit.tuning.trials.pruning import ReportToStudy
 from lightning_trainingkit.tuning.trials.trial_checkpoint import KeepLast
 from lightning_trainingkit.tuning.trials.trial_process import own_environment
 from lightning_trainingkit.tuning.trials.trial_slot import TrialSlot, make_order
@@ -51,6 +52,22 @@ def test_short_epochs_are_logged_twice_at_least(tmp_path):
     found = [logged_every(steps, short_epochs=True) for steps in (1, 9, 99, 100, float("inf"))]
     assert found == [1, 4, 49, 50, 50]
     assert logged_every(9) == 50
+
+
+def test_validation_every_second_epoch_is_no_missing_validation():
+    report = ReportToStudy("val/loss", "min", lambda *_: False)
+
+    def end_epoch(number, **found):
+        known = {"check_val_every_n_epoch": 2, "enable_validation": True, "num_val_batches": []}
+        report.on_train_epoch_end(SimpleNamespace(current_epoch=number, **known | found), None)
+
+    end_epoch(0)
+    end_epoch(1, num_val_batches=[3])
+    for missing in ({"enable_validation": False}, {"check_val_every_n_epoch": 1}, {"check_val_every_n_epoch": None}):
+        with pytest.raises(WrongSetupError, match="in a training without validation"):
+            end_epoch(0, **missing)
+    with pytest.raises(WrongSetupError, match="in a training without validation"):
+        end_epoch(1)
 
 
 def test_a_checkpoint_that_could_run_code_is_refused_before_the_training(tmp_path):
