@@ -67,6 +67,7 @@ def _draw_history(axes: Any, searches: Sequence[SearchResult]) -> None:
 
 def _draw_isolation(axes: Any, name: str, searches: Sequence[SearchResult]) -> None:
     values: list[float] = []
+    ends: list[float] = []
     choices = False
     for number, search in enumerate(searches):
         domain, done = search.space.get(name), _done(search)
@@ -82,9 +83,10 @@ def _draw_isolation(axes: Any, name: str, searches: Sequence[SearchResult]) -> N
         for part in isolate(search.space, done, search.mode)[name]:
             if part.best is not None and not choices:
                 axes.plot([part.low, part.high], [part.best, part.best], color=f"C{number}")
-        if isinstance(domain, Range) and domain.log:
-            axes.set_xscale("log")
-            _label_log_axis(axes.xaxis, domain.high / domain.low)
+        ends += [domain.low, domain.high] if isinstance(domain, Range) and domain.log else []
+    if ends:
+        axes.set_xscale("log")
+        _label_log_axis(axes.xaxis, max(ends) / min(ends))  # of all rounds: the last one may be the narrowest
     axes.set(xlabel=name, ylabel=searches[0].monitor, title=f"{name}: the best in each part")
     _limit(axes, values, searches[0].mode)
 
